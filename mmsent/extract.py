@@ -1,0 +1,403 @@
+"""Extraction: a data set through two frozen encoders into a cache. Only missing or changed rows are encoded.
+
+Pictures are encoded in fixed blocks of consecutive rows, texts in fixed windows whose rows are sorted by length; the
+make-up of every batch is a function of the row order alone, since batch make-up shifts the low bits. Each batch is
+journalled whole. So a run that was interrupted and continued holds the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+import mmsent
+from mmsent import views as view_module
+from mmsent.cache import (
+    NO_HASH,
+    NO_LABEL,
+    Cache,
+    FeatureSettings,
+    Row,
+    Sources,
+    blocks,
+    cache_path,
+    differences,
+    list_caches,
+    pour,
+)
+from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
+from mmsent.dataset import Dataset, Post, Split
+from mmsent.encoders import Embeddings, Encoders, encoder_label, open_encoders
+from mmsent.errors import CacheError, DataError
+from mmsent.images import Pixels, Preprocess, open_rgb, read_picture
+from mmsent.journal import Entry, Half, Journal
+from mmsent.progress import bar
+from mmsent.views import make_views
+
+TEXT_WINDOW = 2048  # rows whose texts are sorted by length together
+TEXT_BATCH = 64
+_AHEAD = 3  # blocks decoded ahead of the encoder; bounds memory
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """What an extraction did. `encoded` counts rows of which at least one half went through an encoder."""
+
+    cache: Cache
+    encoded: dict[str, int]
+    rows: dict[str, int]
+    quarantined: list[tuple[str, str, str]]  # split, id, reason
+    cut: int  # texts cut at the encoder's length
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+
+
+def feature_settings(
+    dataset: Dataset, encoders: Encoders, encoder: EncoderSettings, views: ViewSettings, storage: str
+) -> FeatureSettings:
+    """Everything that will determine the numbers of this data set's cache."""
+    return FeatureSettings(
+        image=encoders.image.card,
+        text=encoders.text.card,
+        normalize=encoder.normalize,
+        views=views,
+        views_version=view_module.VERSION,
+        clean=dataset.settings.clean,
+        text_encoding=dataset.decoding.encoding,
+        storage=storage,
+    )
+
+
+def extract(
+    dataset: Dataset,
+    splits: Sequence[Split],
+    folder: Path,
+    *,
+    encoder: EncoderSettings,
+    views: ViewSettings,
+    options: ExtractSettings,
+    encoders: Encoders | None = None,
+    show: bool = True,
+) -> ExtractResult:
+    """Encode what is missing of `splits` and bring the cache in `folder` up to date.
+
+    encoders: ready ones, where the caller has them. Raises CacheError where another extraction holds the cache or it
+    belongs to another data set; DataError where more rows than `options.max_bad` are bad (what was encoded is kept).
+    """
+    started = time.monotonic()
+    encoders = encoders or open_encoders(encoder)
+    settings = feature_settings(dataset, encoders, encoder, views, options.storage)
+    label = encoder_label(encoder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = cache_path(folder, dataset.name, label, settings)
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise CacheError(f"another extraction is writing {path}; wait for it to finish") from error
+    try:
+        old = Cache.open(path) if path.is_file() else None
+        _refuse_other_data(old, dataset)
+        notes = [] if old else _explain_new(folder, dataset.name, label, settings)
+        batch = options.batch_size or encoders.image.batch_size
+        journal = Journal(
+            path.with_name(path.name + ".journal"),
+            {
+                "fingerprint": settings.fingerprint,
+                # A cache keeps the batch it was begun with, for the low bits depend on it.
+                "batch_size": old.provenance["batch_size"] if old else batch,
+            },
+        )
+        if options.batch_size and journal.meta["batch_size"] != options.batch_size:
+            notes.append(f"--batch-size {options.batch_size} is not used: begun with {journal.meta['batch_size']}")
+        try:
+            job = _Job(dataset, encoders, settings, journal, old, options, show)
+            lists = {split: job.run(split) for split in splits}
+            changed = any(job.encoded.values()) or old is None or _lists_differ(old, lists)
+            cache = old
+            if changed or cache is None:
+                attributes = {
+                    "labels": list(dataset.settings.labels),
+                    "data_name": dataset.name,
+                    "encoder": label,
+                    "provenance": _provenance(dataset, encoder, journal.meta["batch_size"]),
+                }
+                cache = pour(path, journal, settings, lists, attributes)
+        except BaseException:
+            journal.close()
+            raise
+        journal.remove()
+    finally:
+        lock.release()
+    quarantined: list[tuple[str, str, str]] = []
+    cut = 0
+    for split in splits:
+        index = cache.index(split)
+        quarantined += [(split, index.ids[i], index.reason(i)) for i in np.flatnonzero(~index.good).tolist()]
+        cut += int((index.tokens > settings.text.max_tokens).sum())
+    return ExtractResult(
+        cache,
+        job.encoded,
+        {split: len(rows) for split, rows in lists.items()},
+        quarantined,
+        cut,
+        time.monotonic() - started,
+        notes,
+    )
+
+
+def _refuse_other_data(old: Cache | None, dataset: Dataset) -> None:
+    if old is None:
+        return
+    made_from = Path(old.provenance["data"])
+    if made_from != dataset.root.resolve() and made_from.exists():
+        raise CacheError(
+            f"{old.path} was made from {made_from}, not from {dataset.root.resolve()}, and both are called "
+            f"{dataset.name!r}; give --cache another folder"
+        )
+
+
+def _explain_new(folder: Path, data_name: str, label: str, settings: FeatureSettings) -> list[str]:
+    alike = [c for c in list_caches(folder) if c.data_name == data_name and c.encoder == label]
+    if not alike:
+        return []
+    nearest = min(alike, key=lambda c: len(differences(c.settings, settings)))
+    changes = "; ".join(differences(nearest.settings, settings))
+    return [f"a new cache, for settings differ from {nearest.path.name}: {changes}"]
+
+
+def _lists_differ(old: Cache, lists: dict[Split, list[Row]]) -> bool:
+    for split, rows in lists.items():
+        if split not in old.rows:
+            return True
+        index = old.index(split)
+        have = list(zip(index.ids, index.labels.tolist(), index.image_hashes, index.text_hashes, strict=True))
+        if have != [(r.id, r.label, r.image_hash, r.text_hash) for r in rows]:
+            return True
+    return False
+
+
+def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int) -> dict[str, Any]:
+    chosen = encoder.model_dump(mode="json")
+    if chosen["weights"]:
+        chosen["weights"] = str(Path(chosen["weights"]).resolve())
+    return {
+        "data": str(dataset.root.resolve()),
+        "data_settings": dataset.settings.model_dump(mode="json"),
+        "decoding": dataset.decoding.why,
+        "encoder_settings": chosen,
+        "batch_size": batch_size,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "mmsent": mmsent.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.platform(),
+    }
+
+
+class _Job:
+    """One extraction: what it reads, encodes and journals, split by split."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        encoders: Encoders,
+        settings: FeatureSettings,
+        journal: Journal,
+        old: Cache | None,
+        options: ExtractSettings,
+        show: bool,
+    ) -> None:
+        self.dataset, self.encoders, self.settings = dataset, encoders, settings
+        self.journal, self.old, self.options, self.show = journal, old, options, show
+        self.workers = options.workers or min(8, os.cpu_count() or 1)
+        self.encoded: dict[str, int] = {}
+
+    def run(self, split: Split) -> list[Row]:
+        """Encode what is missing of a split. Returns its rows in list order."""
+        posts = self.dataset.of(split)
+        rows = read_rows(self.dataset, posts, self.workers)
+        sources = Sources(split, self.old, self.journal)
+        need_text = [i for i, r in enumerate(rows) if sources.state("text", r.id, r.text_hash) is None]
+        need_image = [i for i, r in enumerate(rows) if sources.state("image", r.id, r.image_hash) is None]
+        self._split, self._posts = split, posts
+        states = [sources.state("image", r.id, r.image_hash) for r in rows]
+        states += [sources.state("text", r.id, r.text_hash) for r in rows]
+        self._bad = {rows[i % len(rows)].id: s.reason for i, s in enumerate(states) if s and s.reason}
+        self._allowed = self.options.max_bad * len(rows)
+        self._check_bad()
+        if need_text:
+            self._encode_texts(set(need_text))
+        if need_image:
+            self._encode_images(set(need_image))
+        self.journal.commit()
+        self.encoded[split] = len({*need_text, *need_image})
+        return rows
+
+    def _put(self, half: Half, entries: list[Entry]) -> None:
+        self.journal.put(self._split, half, entries)
+        self._bad |= {e.id: e.reason for e in entries if e.reason}
+        self._check_bad()
+
+    def _check_bad(self) -> None:
+        if len(self._bad) <= self._allowed:
+            return
+        shown = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(self._bad.items())[:3])
+        share = len(self._bad) / len(self._posts)
+        raise DataError(
+            f"{len(self._bad)} of {len(self._posts)} {self._split} rows are bad ({shown}), more than --max-bad "
+            f"{self.options.max_bad:g}; what was encoded is kept. `mmsent check` lists them; "
+            f"--max-bad {share:.2g} goes on"
+        )
+
+    def _encode_texts(self, needed: set[int]) -> None:
+        encoder = self.encoders.text
+        with bar(len(self._posts), f"{self._split} texts", "text", show=self.show) as progress:
+            for window in blocks(len(self._posts), TEXT_WINDOW):
+                if needed.isdisjoint(window):
+                    progress.update(len(window))
+                    continue
+                texts: dict[int, str] = {}
+                entries: list[Entry] = []
+                for i in window:
+                    try:
+                        texts[i] = self.dataset.text_of(self._posts[i])
+                    except DataError as error:
+                        if i in needed:
+                            entries.append(Entry(self._posts[i].id, NO_HASH, None, str(error)))
+                if entries:
+                    self._put("text", entries)
+                lengths = dict(zip(texts, encoder.lengths(list(texts.values())), strict=True)) if texts else {}
+                order = sorted(texts, key=lambda i: (lengths[i], i))
+                for run in blocks(len(order), TEXT_BATCH):
+                    batch = order[run.start : run.stop]
+                    if needed.isdisjoint(batch):
+                        progress.update(len(batch))
+                        continue
+                    vectors = self._finish(encoder.encode([texts[i] for i in batch]))
+                    self._put(
+                        "text",
+                        [
+                            self._entry(i, text_hash(texts[i]), vectors[j], lengths[i])
+                            for j, i in enumerate(batch)
+                            if i in needed
+                        ],
+                    )
+                    progress.update(len(batch))
+
+    def _encode_images(self, needed: set[int]) -> None:
+        encoder, how = self.encoders.image, self.settings.image.preprocess
+        views = self.settings.views.count + 1
+        size = max(1, self.journal.meta["batch_size"] // views)
+        todo = [b for b in blocks(len(self._posts), size) if not needed.isdisjoint(b)]
+        done = len(self._posts) - len(needed)
+        with (
+            ThreadPoolExecutor(self.workers) as pool,
+            bar(len(self._posts), f"{self._split} pictures", "post", initial=done, show=self.show) as progress,
+        ):
+
+            def load(i: int) -> tuple[bytes, Pixels | None, str]:
+                return _load_views(self._posts[i], how, self.settings.views)
+
+            try:
+                for block, loaded in _ahead(todo, needed, load, pool):
+                    # Rows of the block that need nothing keep their place as black pictures: the batch keeps its shape.
+                    pixels = np.zeros((len(block), views, how.size, how.size, 3), np.uint8)
+                    for i, (_, picture, _) in loaded.items():
+                        if picture is not None:
+                            pixels[i - block.start] = picture
+                    vectors = encoder.encode(pixels.reshape(-1, how.size, how.size, 3))
+                    vectors = self._finish(vectors).reshape(len(block), views, -1)
+                    self._put(
+                        "image",
+                        [
+                            self._entry(i, digest, vectors[i - block.start])
+                            if picture is not None
+                            else Entry(self._posts[i].id, digest, None, reason)
+                            for i, (digest, picture, reason) in loaded.items()
+                        ],
+                    )
+                    progress.update(len(loaded))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _finish(self, vectors: Embeddings) -> Embeddings:
+        if not self.settings.normalize:
+            return vectors
+        norms: NDArray[np.float32] = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return np.divide(vectors, np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
+
+    def _entry(self, i: int, digest: bytes, vector: Embeddings, tokens: int = 0) -> Entry:
+        stored = vector.astype(self.settings.storage)
+        if not np.isfinite(stored).all():
+            return Entry(self._posts[i].id, digest, None, "the encoder gave values that are not finite", tokens)
+        return Entry(self._posts[i].id, digest, stored, "", tokens)
+
+
+def _ahead(
+    todo: list[range], needed: set[int], load: Any, pool: ThreadPoolExecutor
+) -> Iterator[tuple[range, dict[int, tuple[bytes, Pixels | None, str]]]]:
+    """Blocks with their decoded pictures, in order, decoding at most a few blocks ahead."""
+    waiting: deque[tuple[range, dict[int, Future[tuple[bytes, Pixels | None, str]]]]] = deque()
+    for block in todo:
+        waiting.append((block, {i: pool.submit(load, i) for i in block if i in needed}))
+        if len(waiting) > _AHEAD:
+            ready, futures = waiting.popleft()
+            yield ready, {i: f.result() for i, f in futures.items()}
+    for ready, futures in waiting:
+        yield ready, {i: f.result() for i, f in futures.items()}
+
+
+def _load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str]:
+    """A picture's content hash and its views, or None and the reason it is bad."""
+    try:
+        raw = read_picture(post.image)
+    except DataError as error:
+        return NO_HASH, None, str(error)
+    digest = hashlib.sha256(raw).digest()
+    try:
+        return digest, make_views(open_rgb(raw), post.id, how, views), ""
+    except DataError as error:
+        return digest, None, str(error)
+
+
+def text_hash(text: str) -> bytes:
+    """The content hash of a decoded and cleaned text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> list[Row]:
+    """Ids, label indices and content hashes of posts, in order. What cannot be read has the hash NO_HASH."""
+    numbers = {label: i for i, label in enumerate(dataset.settings.labels)}
+    _ = dataset.decoding  # decided before the threads ask for it
+
+    def read(post: Post) -> Row:
+        try:
+            image = hashlib.sha256(read_picture(post.image)).digest()
+        except DataError:
+            image = NO_HASH
+        try:
+            text = text_hash(dataset.text_of(post))
+        except DataError:
+            text = NO_HASH
+        label = numbers[post.label] if post.label is not None else NO_LABEL
+        return Row(post.id, label, image, text)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(read, posts, chunksize=64))

@@ -1,0 +1,210 @@
+"""Run folders: one trained head with its settings, weights, history, validation predictions and fingerprints.
+
+A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
+
+    run.json            settings, split, metrics, fingerprints of the cache, versions, command
+    head.safetensors    weights; the head's configuration and contract stand in its metadata
+    history.json        a record per epoch
+    validation.csv      id, label, predicted, confidence and a probability per class
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.cache import Cache
+from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
+from mmsent.errors import RunError
+
+if TYPE_CHECKING:
+    from mmsent.heads import Head
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder; the head's weights are loaded on demand."""
+
+    path: Path
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def fusion(self) -> Fusion:
+        """The head's fusion."""
+        return Fusion(self.info["fit"]["fusion"])
+
+    @property
+    def labels(self) -> list[str]:
+        """The label set, in the order of the head's outputs."""
+        return list(self.info["labels"])
+
+    @property
+    def fit(self) -> FitSettings:
+        """The settings the head was trained with."""
+        return FitSettings.model_validate(self.info["fit"])
+
+    @property
+    def split(self) -> SplitSettings:
+        """The validation split the head was chosen on."""
+        return SplitSettings.model_validate(self.info["split"])
+
+    @property
+    def contract(self) -> str:
+        """The digest of the features the head takes."""
+        return str(self.info["cache"]["contract"])
+
+    @property
+    def encoder_settings(self) -> EncoderSettings:
+        """How the features were encoded, so that new posts can be encoded alike."""
+        return EncoderSettings.model_validate(self.info["cache"]["encoder_settings"])
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """How texts were read and cleaned."""
+        return DataSettings.model_validate(self.info["cache"]["data_settings"])
+
+    def head(self, device: str = "cpu") -> Head:
+        """Load the head in eval mode. Raises RunError where its file is missing or damaged."""
+        from safetensors import SafetensorError, safe_open
+        from safetensors.torch import load_file
+
+        from mmsent.heads import Head, HeadConfig
+
+        path = self.path / "head.safetensors"
+        try:
+            with safe_open(path, "pt") as file:
+                config = HeadConfig.model_validate_json(file.metadata()["config"])
+            head = Head(config)
+            head.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{path} cannot be loaded ({str(error).splitlines()[0]}); fit it again") from error
+        return head.eval().to(device)
+
+    def require(self, contract: str, what: str, encoder: str) -> None:
+        """Raise RunError unless features with this contract are what the head was trained on."""
+        if contract != self.contract:
+            raise RunError(
+                f"run {self.name} was trained on features of {self.info['cache']['encoder']} "
+                f"(contract {self.contract[:8]}), but {what} holds {encoder} (contract {contract[:8]}); "
+                "fit a head on it, or name runs that fit"
+            )
+
+
+def open_run(path: Path) -> Run:
+    """Read a run folder. Raises RunError where it is none."""
+    file = path / "run.json"
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        if info["format_version"] > FORMAT_VERSION:
+            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+    return Run(path, info)
+
+
+def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | None = None) -> list[Run]:
+    """The runs in a folder, newest first; fingerprint: only those fitted on that cache."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith(".") or not (path / "run.json").is_file():
+            continue
+        run = open_run(path)
+        cache = run.info["cache"]
+        if fingerprint in (None, cache["fingerprint"]) and data_name in (None, cache["data_name"]):
+            found.append(run)
+    return sorted(found, key=lambda r: (r.info["finished"], r.name), reverse=True)
+
+
+def cache_facts(cache: Cache) -> dict[str, Any]:
+    """What a run records of the cache it was fitted on."""
+    return {
+        "path": str(cache.path),
+        "fingerprint": cache.fingerprint,
+        "contract": cache.settings.contract,
+        "data_name": cache.data_name,
+        "encoder": cache.encoder,
+        "encoder_settings": cache.provenance["encoder_settings"],
+        "data_settings": cache.provenance["data_settings"],
+    }
+
+
+def save_run(
+    folder: Path,
+    name: str,
+    info: dict[str, Any],
+    head: Head,
+    history: list[dict[str, Any]],
+    predictions: str,
+) -> Run:
+    """Write a run folder whole. name: the wanted folder name; a number is added where it is taken."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    building = folder / f".{name}.{os.getpid()}.tmp"
+    try:
+        building.mkdir()
+        metadata = {"config": head.config.model_dump_json(), "contract": info["cache"]["contract"]}
+        metadata["labels"] = json.dumps(info["labels"])
+        weights = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+        save_file(weights, building / "head.safetensors", metadata)
+        (building / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
+        (building / "validation.csv").write_text(predictions, encoding="utf-8")
+        text = json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1, ensure_ascii=False)
+        (building / "run.json").write_text(text, encoding="utf-8")
+        for attempt in range(1, 1000):
+            path = folder / (name if attempt == 1 else f"{name}-{attempt}")
+            if path.exists():
+                continue
+            try:
+                os.rename(building, path)
+            except OSError:
+                if path.exists():
+                    continue
+                raise
+            return open_run(path)
+        raise RunError(f"{folder} holds a thousand runs called {name}")
+    except OSError as error:
+        raise RunError(f"cannot write a run in {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def predictions_csv(
+    ids: Sequence[str],
+    labels: Sequence[str],
+    probabilities: NDArray[np.float64],
+    truth: Sequence[str | None] | None = None,
+    extra: dict[str, Sequence[Any]] | None = None,
+) -> str:
+    """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
+    writer.writerow([*columns, *(f"p_{name}" for name in labels), *(extra or {})])
+    best = probabilities.argmax(axis=1)
+    for i, row_id in enumerate(ids):
+        row = probabilities[i]
+        known = [truth[i] if truth[i] is not None else ""] if truth is not None else []
+        shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
+        more = [values[i] for values in (extra or {}).values()]
+        writer.writerow([row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more])
+    return out.getvalue()

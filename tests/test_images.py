@@ -1,0 +1,282 @@
+"""Picture decoding and preprocessing; the latter must equal open_clip's own transform bit for bit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmsent.errors import DataError
+from mmsent.images import Pixels, Preprocess, as_pixels, fit_square, is_blank, open_rgb, read_picture
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """Two ramps: red grows to the right, green downwards."""
+    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([red, green, np.full_like(red, 90)], axis=-1).astype(np.uint8))
+
+
+# --- decoding
+
+
+def test_read_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    assert read_picture(tmp_path / "a.jpg") == b"abc"
+    with pytest.raises(DataError, match=r"^no picture$"):
+        read_picture(None)
+    with pytest.raises(DataError, match="picture cannot be read: No such file"):
+        read_picture(tmp_path / "b.jpg")
+
+
+def test_plain_picture_is_unchanged() -> None:
+    image = noise(7, 5)
+    opened = open_rgb(encode(image))
+    assert opened.mode == "RGB"
+    np.testing.assert_array_equal(as_pixels(opened), as_pixels(image))
+    assert as_pixels(opened).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.transpose(1, 0, 2)),
+        (6, lambda a: np.rot90(a, -1)),
+        (8, lambda a: np.rot90(a)),
+    ],
+)
+def test_exif_orientation(orientation: int, turn: Callable[[Pixels], Pixels]) -> None:
+    image = noise(6, 4)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    opened = open_rgb(encode(image, exif=exif))
+    np.testing.assert_array_equal(as_pixels(opened), turn(as_pixels(image)))
+
+
+def test_exif_orientation_of_a_jpeg() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_rgb(encode(noise(16, 8), "JPEG", exif=exif)).size == (8, 16)
+
+
+def test_cmyk_jpeg() -> None:
+    red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    pixel = as_pixels(open_rgb(encode(red, "JPEG", quality=95)))[4, 4].astype(int)
+    assert np.abs(pixel - (255, 0, 0)).max() <= 6
+
+
+def test_transparency_lies_over_white() -> None:
+    half = Image.new("RGBA", (2, 1), (200, 0, 0, 0))
+    half.putpixel((1, 0), (0, 0, 0, 255))
+    np.testing.assert_array_equal(as_pixels(open_rgb(encode(half))), [[[255, 255, 255], [0, 0, 0]]])
+    grey = Image.new("LA", (1, 1), (100, 51))  # 51/255 = a fifth: 0.2 * 100 + 0.8 * 255 = 224
+    np.testing.assert_array_equal(as_pixels(open_rgb(encode(grey))), [[[224, 224, 224]]])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_palette_with_transparency(kind: str) -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2])
+    opened = open_rgb(encode(image, kind, transparency=1))
+    np.testing.assert_array_equal(as_pixels(opened), [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]])
+
+
+def test_sixteen_bit_grey_is_scaled() -> None:
+    values = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
+    opened = as_pixels(open_rgb(encode(Image.fromarray(values))))
+    np.testing.assert_array_equal(opened[0, :, 0], [0, 0, 1, 128, 255])
+    np.testing.assert_array_equal(opened[..., 0], opened[..., 2])
+
+
+def test_bilevel_and_first_frame() -> None:
+    np.testing.assert_array_equal(as_pixels(open_rgb(encode(Image.new("1", (1, 1), 1))))[0, 0], [255] * 3)
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    opened = open_rgb(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    np.testing.assert_array_equal(as_pixels(opened)[0, 0], [255, 0, 0])
+
+
+def test_floating_point_samples_are_refused() -> None:
+    raw = encode(Image.fromarray(np.ones((2, 2), dtype=np.float32)), "TIFF")
+    with pytest.raises(DataError, match="floating-point samples"):
+        open_rgb(raw)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+def test_truncated_pictures_are_errors(kind: str) -> None:
+    raw = encode(noise(64, 64), kind)
+    assert open_rgb(raw).size == (64, 64)
+    with pytest.raises(DataError, match="picture cannot be decoded"):
+        open_rgb(raw[: len(raw) // 2])
+
+
+def test_not_a_picture() -> None:
+    with pytest.raises(DataError, match="picture file is empty"):
+        open_rgb(b"")
+    with pytest.raises(DataError, match="not a picture in any format"):
+        open_rgb(b"<html>gone</html>")
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
+def test_damaged_bytes_raise_nothing_but_data_errors() -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "DDS", "TGA"):
+        sound = encode(noise(20, 24), kind)
+        for _ in range(60):
+            raw = bytearray(sound)
+            for place in rng.integers(0, min(len(raw), 200), 3):
+                raw[place] = rng.integers(256)
+            try:
+                open_rgb(bytes(raw))
+            except DataError:
+                refused += 1
+    assert refused > 100
+
+
+def test_any_error_of_a_reader_is_a_data_error() -> None:
+    raw = bytearray(encode(noise(4, 4), "DDS"))
+    raw[80:84] = bytes(4)  # a pixel format that Pillow answers with NotImplementedError
+    with pytest.raises(DataError, match="cannot be decoded"):
+        open_rgb(bytes(raw))
+
+
+def test_bomb_limit_holds_before_decoding() -> None:
+    raw = encode(Image.new("1", (30, 20)))
+    assert open_rgb(raw, max_pixels=600).size == (30, 20)
+    with pytest.raises(DataError, match="picture has 30x20 pixels; the limit is 599"):
+        open_rgb(raw, max_pixels=599)
+    huge = encode(Image.new("1", (20_000, 10_000)))  # 25 MB of bits in 24 kB, 200 megapixels
+    with pytest.raises(DataError, match="too many pixels; the limit is 100000000"):
+        open_rgb(huge)
+
+
+# --- preprocessing
+
+
+def test_fit_square_by_hand() -> None:
+    image = Image.fromarray(np.arange(4 * 2 * 3, dtype=np.uint8).reshape(2, 4, 3))  # 4 wide, 2 high
+    how = Preprocess(size=2, resize_to=2, mean=MEAN, std=STD)
+    np.testing.assert_array_equal(as_pixels(fit_square(image, how)), as_pixels(image)[:, 1:3])
+    padded = as_pixels(fit_square(image, how.model_copy(update={"size": 4, "resize_to": 4, "resize": "longest"})))
+    np.testing.assert_array_equal(padded[1:3], as_pixels(image))
+    assert not padded[[0, 3]].any()
+
+
+def test_a_padding_of_one_pixel_has_the_fill_colour() -> None:
+    how = Preprocess(size=4, resize_to=4, resize="longest", mean=MEAN, std=STD, fill=9)
+    fitted = as_pixels(fit_square(Image.new("RGB", (4, 3), (200, 200, 200)), how))
+    np.testing.assert_array_equal(fitted[:, 0, 0], [200, 200, 200, 9])
+
+
+@pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
+def test_a_strip_neither_fails_nor_fills_the_memory(size: tuple[int, int], resize: str) -> None:
+    how = Preprocess(size=32, resize_to=32, resize=resize, mean=MEAN, std=STD)  # type: ignore[arg-type]
+    assert fit_square(Image.new("RGB", size, (255, 0, 0)), how).size == (32, 32)
+
+
+def test_a_strip_is_cut_to_sixteen_to_one() -> None:
+    how = Preprocess(size=32, resize_to=32, resize="longest", mean=MEAN, std=STD)
+    fitted = as_pixels(fit_square(Image.new("RGB", (1, 20_000), (255, 0, 0)), how))
+    assert fitted[16, :, 0].tolist() == [0] * 15 + [255] * 2 + [0] * 15
+
+
+def test_a_strip_keeps_its_middle() -> None:
+    pixels = np.zeros((1, 1001, 3), dtype=np.uint8)
+    pixels[:, 490:511] = 255
+    how = Preprocess(size=8, resize_to=8, mean=MEAN, std=STD)
+    assert as_pixels(fit_square(Image.fromarray(pixels), how)).min() == 255
+
+
+def test_blank() -> None:
+    assert is_blank(Image.new("RGB", (50, 70), (12, 200, 40)))
+    assert not is_blank(smooth(50, 70))
+    halves = Image.new("RGB", (40, 80))
+    halves.paste((9, 9, 9), (0, 0, 40, 40))
+    assert not is_blank(halves)
+
+
+SIZES = [
+    (640, 330),
+    (330, 640),
+    (352, 99),
+    (48, 64),
+    (64, 48),
+    (47, 48),
+    (100, 98),
+    (224, 224),
+    (5, 3),
+    (31, 480),
+    (333, 250),
+]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Callable[[Preprocess], Callable[[Image.Image], np.ndarray]]:
+    """open_clip's transform for a preprocessing, picture → (3, H, W) floats. Imported here: it takes seconds."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    def build(how: Preprocess) -> Callable[[Image.Image], np.ndarray]:
+        config = PreprocessCfg(
+            size=how.size,
+            mean=how.mean,
+            std=how.std,
+            interpolation=how.interpolation,
+            resize_mode=how.resize,
+            fill_color=how.fill,
+        )
+        transform = image_transform_v2(config, is_train=False)
+        return lambda image: np.asarray(transform(image).numpy())
+
+    return build
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
+def test_equals_open_clip(reference: Any, resize: str, interpolation: str) -> None:
+    for side, fill in ((48, 0), (224, 77)):
+        how = Preprocess(
+            size=side,
+            resize_to=side,
+            resize=resize,  # type: ignore[arg-type]
+            interpolation=interpolation,  # type: ignore[arg-type]
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            fill=fill,
+        )
+        transform = reference(how)
+        for width, height in SIZES:
+            for image in (noise(width, height), smooth(width, height)):
+                ours = as_pixels(fit_square(image, how)).transpose(2, 0, 1)
+                theirs = transform(image)  # to_tensor divides by 255 in float32
+                np.testing.assert_array_equal(
+                    ours.astype(np.float32) / np.float32(255), theirs, err_msg=f"{width}x{height} to {side}"
+                )
+
+
+@pytest.mark.mvsa
+def test_mvsa_blank_picture(mvsa: Path) -> None:
+    assert is_blank(open_rgb(read_picture(mvsa / "data" / "4719.jpg")))
+    assert not is_blank(open_rgb(read_picture(mvsa / "data" / "1.jpg")))
