@@ -15,6 +15,7 @@ from mmsent.config import Clean, ExtractSettings, default
 from mmsent.dataset import Dataset, Post
 from mmsent.errors import DataError
 from mmsent.images import MAX_PIXELS, is_blank, open_rgb, read_picture
+from mmsent.tables import columns
 from mmsent.text import clean_text
 
 Severity = Literal["error", "warning", "note"]
@@ -83,11 +84,11 @@ class CheckReport:
             n = self.lengths
             cut = "" if n.limit is None else f"; {n.cut} cut at {n.limit}"
             facts.append(["text length", f"{n.unit}: median {n.median:g}, 95% {n.p95:g}, longest {n.longest}{cut}"])
-        blocks = [_columns(facts)]
+        blocks = [columns(facts)]
         if self.balance:
             names = list(dict.fromkeys(name for labels in self.balance.values() for name in labels))
             rows = [[split, *(str(labels.get(name, 0)) for name in names)] for split, labels in self.balance.items()]
-            blocks.append(_columns([["split", *names], *rows], right=range(1, len(names) + 1)))
+            blocks.append(columns([["split", *names], *rows], right=range(1, len(names) + 1)))
         if self.findings:
             rows = [
                 [
@@ -98,7 +99,7 @@ class CheckReport:
                 ]
                 for f in self.findings
             ]
-            blocks.append(_columns([["severity", "count", "finding", ""], *rows], right=(1,)))
+            blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,)))
         tally = Counter(finding.severity for finding in self.findings)
         blocks.append(", ".join(f"{tally[s]} {s}{'s' * (tally[s] != 1)}" for s in SEVERITIES))
         return "\n\n".join(blocks)
@@ -314,15 +315,3 @@ def _lengths(
         return Lengths("characters", statistics.median(sizes), p95, sizes[-1])
     cut = 0 if limit is None else sum(size > limit for size in sizes)
     return Lengths("tokens", statistics.median(sizes), p95, sizes[-1], limit, cut)
-
-
-def _columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Rows of cells in aligned columns. Control characters, which ids of strangers may hold, become question marks."""
-    plain = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
-    aligned = set(right)
-    lines = (
-        "  ".join(c.rjust(w) if i in aligned else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in plain
-    )
-    return "\n".join(line.rstrip() for line in lines)

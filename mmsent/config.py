@@ -92,17 +92,17 @@ class ViewSettings(Settings):
     Angles in degrees, translation as a fraction of the side, colour strengths as in torchvision's ColorJitter.
     """
 
-    count: int = Field(4, ge=0, le=64)
-    seed: int = Field(0, ge=0)
-    rotation: float = Field(15.0, ge=0, le=180)
-    flip: float = Field(0.5, ge=0, le=1)
-    translate: float = Field(0.1, ge=0, le=0.5)
+    count: int = Field(default=4, ge=0, le=64)
+    seed: int = Field(default=0, ge=0)
+    rotation: float = Field(default=15.0, ge=0, le=180)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    translate: float = Field(default=0.1, ge=0, le=0.5)
     scale: tuple[float, float] = (0.9, 1.1)
-    shear: float = Field(5.0, ge=0, le=45)
-    brightness: float = Field(0.2, ge=0, le=1)
-    contrast: float = Field(0.2, ge=0, le=1)
-    saturation: float = Field(0.2, ge=0, le=1)
-    hue: float = Field(0.05, ge=0, le=0.5)
+    shear: float = Field(default=5.0, ge=0, le=45)
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    contrast: float = Field(default=0.2, ge=0, le=1)
+    saturation: float = Field(default=0.2, ge=0, le=1)
+    hue: float = Field(default=0.05, ge=0, le=0.5)
 
     @field_validator("scale")
     @classmethod
@@ -115,40 +115,40 @@ class ViewSettings(Settings):
 class ExtractSettings(Settings):
     """How extraction runs; nothing here changes the numbers beyond the last bits."""
 
-    batch_size: int | None = Field(None, ge=1)  # pictures a forward pass; None: chosen for the device
-    workers: int | None = Field(None, ge=1)  # threads that decode; None: one a core, eight at most
-    max_bad: float = Field(0.01, ge=0, le=1)  # share of rows that may be quarantined
+    batch_size: int | None = Field(default=None, ge=1)  # pictures a forward pass; None: chosen for the device
+    workers: int | None = Field(default=None, ge=1)  # threads that decode; None: one a core, eight at most
+    max_bad: float = Field(default=0.01, ge=0, le=1)  # share of rows that may be quarantined
     storage: Literal["float32", "float16"] = "float32"
 
 
 class SplitSettings(Settings):
     """The validation split, cut from the training rows (report: 500 of 4,000, stratified)."""
 
-    val_size: float = Field(0.125, gt=0)  # below 1: a share; 1 or more: a number of rows
+    val_size: float = Field(default=0.125, gt=0)  # below 1: a share; 1 or more: a number of rows
     group: bool = True  # exact duplicates of a picture or a text stay on one side
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class FitSettings(Settings):
     """One head and its training. The defaults are the report's recipe (section 2)."""
 
     fusion: Fusion = Fusion.concat
-    seed: int = Field(0, ge=0)
-    lr: float = Field(1e-4, gt=0)  # peak of the OneCycle schedule
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: float = Field(0.3, gt=0, lt=1)  # share of the steps before the peak
-    epochs: int = Field(10, ge=1)
-    patience: int = Field(2, ge=1)  # epochs without a better validation weighted F1 before stopping
-    batch_size: int = Field(64, ge=1)
-    hidden: int = Field(256, ge=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    lr: float = Field(default=1e-4, gt=0)  # peak of the OneCycle schedule
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.3, gt=0, lt=1)  # share of the steps before the peak
+    epochs: int = Field(default=10, ge=1)
+    patience: int = Field(default=2, ge=1)  # epochs without a better validation weighted F1 before stopping
+    batch_size: int = Field(default=64, ge=1)
+    hidden: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     balance: Literal["weights", "sampler", "none"] = "weights"
-    class_weight_power: float = Field(0.3, ge=0)  # weights (N / (C * count)) ** power, scaled to sum to C
-    heads: int = Field(8, ge=1)  # attention heads
-    common_width: int | None = Field(None, ge=1)  # projected width where the two widths differ; None: 512
+    class_weight_power: float = Field(default=0.3, ge=0)  # weights (N / (C * count)) ** power, scaled to sum to C
+    heads: int = Field(default=8, ge=1)  # attention heads
+    common_width: int | None = Field(default=None, ge=1)  # projected width where the two widths differ; None: 512
     standardize: bool = False
-    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    modality_dropout: float = Field(default=0.0, ge=0, lt=1)
     views: bool = True  # draw one view per picture and epoch; off: the clean picture only
 
 

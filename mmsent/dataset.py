@@ -64,8 +64,7 @@ class Dataset:
     @property
     def name(self) -> str:
         """The folder's or the manifest's own name; caches are found by it."""
-        root = self.root.resolve()
-        return root.name if self.layout == "guid" else root.stem
+        return name_of(self.root)
 
     def of(self, split: Split) -> list[Post]:
         """The posts of one split, in list order. Raises DataError where there are none."""
@@ -145,7 +144,20 @@ def load_dataset(
     with_test_labels: keep labels of the test split, for `mmsent evaluate --split test` alone.
     """
     settings = settings or DataSettings()
-    root = Path(path)
+    root = locate(Path(path))
+    loaded = _load_guid(root, settings) if root.is_dir() else _load_manifest(root, settings)
+    problems = list(loaded.problems) + _row_problems(loaded)
+    posts = loaded.posts if with_test_labels else tuple(map(_without_test_label, loaded.posts))
+    errors = [p for p in problems if p.severity == "error"]
+    if strict and errors:
+        shown = "; ".join(f"{p.where}: {p.message}" for p in errors[:3])
+        more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+        raise DataError(f"{shown}{more}; `mmsent check --data {path}` lists everything")
+    return Dataset(root, loaded.layout, settings, posts, tuple(problems), loaded.forms, loaded.manifest_decoding)
+
+
+def locate(root: Path) -> Path:
+    """The folder of a guid data set, or the manifest file of the other layout. Raises DataError where there is none."""
     if not root.exists():
         raise DataError(
             f"no data set at {root}; pass --data with a folder that holds train.txt and data/, "
@@ -159,16 +171,14 @@ def load_dataset(
                 f"{root} is not a data set: found {found}; expected {LISTS['train']} and data/, "
                 f"or one file ending in {', '.join(MANIFEST_ENDINGS)}"
             )
-        root = manifests[0]
-    loaded = _load_guid(root, settings) if root.is_dir() else _load_manifest(root, settings)
-    problems = list(loaded.problems) + _row_problems(loaded)
-    posts = loaded.posts if with_test_labels else tuple(map(_without_test_label, loaded.posts))
-    errors = [p for p in problems if p.severity == "error"]
-    if strict and errors:
-        shown = "; ".join(f"{p.where}: {p.message}" for p in errors[:3])
-        more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-        raise DataError(f"{shown}{more}; `mmsent check --data {path}` lists everything")
-    return Dataset(root, loaded.layout, settings, posts, tuple(problems), loaded.forms, loaded.manifest_decoding)
+        return manifests[0]
+    return root
+
+
+def name_of(path: Path) -> str:
+    """The name of the data set at a path, without reading it; caches are found by it."""
+    root = locate(path).resolve()
+    return root.name if root.is_dir() else root.stem
 
 
 def _without_test_label(post: Post) -> Post:

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 import mmsent
 from mmsent import views as view_module
@@ -41,7 +40,7 @@ from mmsent.cache import (
 )
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import Dataset, Post, Split
-from mmsent.encoders import Embeddings, Encoders, encoder_label, open_encoders
+from mmsent.encoders import Embeddings, Encoders, TextEncoder, encoder_label, open_encoders
 from mmsent.errors import CacheError, DataError
 from mmsent.images import Pixels, Preprocess, open_rgb, read_picture
 from mmsent.journal import Entry, Half, Journal
@@ -91,17 +90,24 @@ def extract(
     views: ViewSettings,
     options: ExtractSettings,
     encoders: Encoders | None = None,
+    only: Cache | None = None,
     show: bool = True,
 ) -> ExtractResult:
     """Encode what is missing of `splits` and bring the cache in `folder` up to date.
 
-    encoders: ready ones, where the caller has them. Raises CacheError where another extraction holds the cache or it
-    belongs to another data set; DataError where more rows than `options.max_bad` are bad (what was encoded is kept).
+    encoders: ready ones, where the caller has them. only: complete this cache, make no other. Raises CacheError where
+    another extraction holds the cache or it belongs to another data set; DataError where more rows than
+    `options.max_bad` are bad (what was encoded is kept).
     """
     started = time.monotonic()
     encoders = encoders or open_encoders(encoder)
     settings = feature_settings(dataset, encoders, encoder, views, options.storage)
     label = encoder_label(encoder)
+    if only is not None and only.fingerprint != settings.fingerprint:
+        changes = "; ".join(differences(only.settings, settings))
+        raise CacheError(
+            f"{only.path} cannot be completed here: {changes}; run `mmsent extract --split all` and fit anew"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path = cache_path(folder, dataset.name, label, settings)
     lock = FileLock(path.with_name(path.name + ".lock"))
@@ -282,14 +288,12 @@ class _Job:
                             entries.append(Entry(self._posts[i].id, NO_HASH, None, str(error)))
                 if entries:
                     self._put("text", entries)
-                lengths = dict(zip(texts, encoder.lengths(list(texts.values())), strict=True)) if texts else {}
-                order = sorted(texts, key=lambda i: (lengths[i], i))
-                for run in blocks(len(order), TEXT_BATCH):
-                    batch = order[run.start : run.stop]
+                lengths, batches = text_batches(texts, encoder)
+                for batch in batches:
                     if needed.isdisjoint(batch):
                         progress.update(len(batch))
                         continue
-                    vectors = self._finish(encoder.encode([texts[i] for i in batch]))
+                    vectors = scaled(encoder.encode([texts[i] for i in batch]), self.settings.normalize)
                     self._put(
                         "text",
                         [
@@ -303,7 +307,7 @@ class _Job:
     def _encode_images(self, needed: set[int]) -> None:
         encoder, how = self.encoders.image, self.settings.image.preprocess
         views = self.settings.views.count + 1
-        size = max(1, self.journal.meta["batch_size"] // views)
+        size = block_rows(self.journal.meta["batch_size"], views)
         todo = [b for b in blocks(len(self._posts), size) if not needed.isdisjoint(b)]
         done = len(self._posts) - len(needed)
         with (
@@ -312,7 +316,7 @@ class _Job:
         ):
 
             def load(i: int) -> tuple[bytes, Pixels | None, str]:
-                return _load_views(self._posts[i], how, self.settings.views)
+                return load_views(self._posts[i], how, self.settings.views)
 
             try:
                 for block, loaded in _ahead(todo, needed, load, pool):
@@ -322,7 +326,7 @@ class _Job:
                         if picture is not None:
                             pixels[i - block.start] = picture
                     vectors = encoder.encode(pixels.reshape(-1, how.size, how.size, 3))
-                    vectors = self._finish(vectors).reshape(len(block), views, -1)
+                    vectors = scaled(vectors, self.settings.normalize).reshape(len(block), views, -1)
                     self._put(
                         "image",
                         [
@@ -337,17 +341,31 @@ class _Job:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _finish(self, vectors: Embeddings) -> Embeddings:
-        if not self.settings.normalize:
-            return vectors
-        norms: NDArray[np.float32] = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        return np.divide(vectors, np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
-
     def _entry(self, i: int, digest: bytes, vector: Embeddings, tokens: int = 0) -> Entry:
         stored = vector.astype(self.settings.storage)
         if not np.isfinite(stored).all():
             return Entry(self._posts[i].id, digest, None, "the encoder gave values that are not finite", tokens)
         return Entry(self._posts[i].id, digest, stored, "", tokens)
+
+
+def text_batches(texts: dict[int, str], encoder: TextEncoder) -> tuple[dict[int, int], list[list[int]]]:
+    """Token counts of a window's texts by position, and the positions in batches of like length."""
+    lengths = dict(zip(texts, encoder.lengths(list(texts.values())), strict=True)) if texts else {}
+    order = sorted(texts, key=lambda i: (lengths[i], i))
+    return lengths, [order[run.start : run.stop] for run in blocks(len(order), TEXT_BATCH)]
+
+
+def scaled(vectors: Embeddings, normalize: bool) -> Embeddings:
+    """The embeddings (..., D) as they are, or scaled to length 1."""
+    if not normalize:
+        return vectors
+    norms: Embeddings = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
+    return vectors / norms
+
+
+def block_rows(batch_size: int, views: int) -> int:
+    """Rows whose V views make one batch of pictures."""
+    return max(1, batch_size // views)
 
 
 def _ahead(
@@ -364,7 +382,7 @@ def _ahead(
         yield ready, {i: f.result() for i, f in futures.items()}
 
 
-def _load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str]:
+def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str]:
     """A picture's content hash and its views, or None and the reason it is bad."""
     try:
         raw = read_picture(post.image)

@@ -193,14 +193,19 @@ def predictions_csv(
     labels: Sequence[str],
     probabilities: NDArray[np.float64],
     truth: Sequence[str | None] | None = None,
+    predicted: Sequence[str] | None = None,
     extra: dict[str, Sequence[Any]] | None = None,
 ) -> str:
-    """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras."""
+    """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras.
+
+    predicted: N labels, where they are not simply the likeliest. The confidence is the predicted label's probability.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
     writer.writerow([*columns, *(f"p_{name}" for name in labels), *(extra or {})])
-    best = probabilities.argmax(axis=1)
+    numbers = {name: i for i, name in enumerate(labels)}
+    best = [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
     for i, row_id in enumerate(ids):
         row = probabilities[i]
         known = [truth[i] if truth[i] is not None else ""] if truth is not None else []

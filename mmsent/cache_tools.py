@@ -1,0 +1,165 @@
+"""Looking after caches: verify by encoding rows again, explain what fits, export for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.cache import NO_LABEL, Cache, FeatureSettings, blocks, differences, list_caches
+from mmsent.dataset import Dataset, Split
+from mmsent.encoders import Encoders
+from mmsent.errors import CacheError, UsageError
+from mmsent.extract import TEXT_WINDOW, block_rows, load_views, scaled, text_batches, text_hash
+
+SAME = 0.999  # cosine below which a row that was encoded again counts as different
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verifying found. rows: read and checksummed; sampled: encoded again; identical: to the bit; changed: ids
+    whose picture or text is no longer what was encoded; wrong: ids whose embeddings differ; lowest: smallest cosine."""
+
+    rows: int
+    sampled: int
+    identical: int
+    changed: list[str]
+    wrong: list[str]
+    lowest: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether every sampled row agrees."""
+        return not self.wrong
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"ok": self.ok}
+
+
+def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sample: int, seed: int = 0) -> Verified:
+    """Read every row (HDF5 checks the checksums), then encode a random sample again and compare.
+
+    dataset, encoders: None to check the file alone. Raises CacheError where the file is damaged or holds values that
+    are not finite.
+    """
+    total = 0
+    for name, n in cache.rows.items():
+        for block in blocks(n, 4096):
+            image, text = cache.embeddings(name, block)
+            if not (np.isfinite(image).all() and np.isfinite(text).all()):
+                raise CacheError(f"{cache.path}: {name} rows {block.start} to {block.stop - 1} hold values not finite")
+        total += n
+    if dataset is None or encoders is None or not sample:
+        return Verified(total, 0, 0, [], [], 1.0)
+    rng = np.random.default_rng(seed)
+    everything = [(name, i) for name in cache.rows for i in np.flatnonzero(cache.index(name).good).tolist()]
+    picked = [everything[k] for k in sorted(rng.permutation(len(everything))[:sample].tolist())]
+    identical, changed, wrong, lowest = 0, [], [], 1.0
+    for split in dataset.splits:
+        positions = [i for name, i in picked if name == split]
+        if not positions:
+            continue
+        index = cache.index(split)
+        stored = cache.embeddings(split, positions)
+        again = encode_again(cache, dataset, encoders, split, positions)
+        for k, i in enumerate(positions):
+            if i not in again:
+                changed.append(index.ids[i])
+                continue
+            pairs = [(stored[half][k].reshape(-1, stored[half].shape[-1]), again[i][half]) for half in (0, 1)]
+            identical += all(np.array_equal(a, b.astype(a.dtype)) for a, b in pairs)
+            cosine = min(_cosine(a, b) for a, b in pairs)
+            lowest = min(lowest, cosine)
+            if cosine < SAME:
+                wrong.append(index.ids[i])
+    return Verified(total, len(picked), identical, changed, wrong, lowest)
+
+
+def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The smallest cosine between rows of (n, D) and (n, D)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(np.divide((a * b).sum(axis=1), norms, out=np.ones(len(a)), where=norms > 0).min())
+
+
+def encode_again(
+    cache: Cache, dataset: Dataset, encoders: Encoders, split: Split, positions: Sequence[int]
+) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Encode rows of a cache once more, in the batches that extraction makes: position -> (V, D_image), (1, D_text).
+
+    A row whose content is no longer what was encoded is left out.
+    """
+    index, posts = cache.index(split), dataset.of(split)
+    if index.ids != [post.id for post in posts]:
+        raise CacheError(f"the {split} list of {dataset.root} is not the cache's; run `mmsent extract --split {split}`")
+    views, how = cache.settings.views.count + 1, cache.settings.image.preprocess
+    wanted = set(positions)
+    images: dict[int, NDArray[np.float32]] = {}
+    for block in blocks(len(posts), block_rows(cache.provenance["batch_size"], views)):
+        rows = sorted(wanted.intersection(block))
+        pixels = np.zeros((len(block), views, how.size, how.size, 3), np.uint8)
+        for i in rows:
+            digest, picture, _ = load_views(posts[i], how, cache.settings.views)
+            if picture is None or digest != index.image_hashes[i]:
+                wanted.discard(i)
+            else:
+                pixels[i - block.start] = picture
+        if wanted.intersection(rows):
+            vectors = encoders.image.encode(pixels.reshape(-1, how.size, how.size, 3)).reshape(len(block), views, -1)
+            images |= {i: scaled(vectors[i - block.start], cache.settings.normalize) for i in rows if i in wanted}
+    found: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    for window in blocks(len(posts), TEXT_WINDOW):
+        if wanted.isdisjoint(window):
+            continue
+        texts = {i: dataset.text_of(posts[i]) for i in window if index.text_hashes[i].strip(b"\0")}
+        for batch in text_batches(texts, encoders.text)[1]:
+            if not wanted.isdisjoint(batch):
+                vectors = scaled(encoders.text.encode([texts[i] for i in batch]), cache.settings.normalize)
+                for k, i in enumerate(batch):
+                    if i in wanted and text_hash(texts[i]) == index.text_hashes[i]:
+                        found[i] = (images[i], vectors[k : k + 1])
+    return found
+
+
+def explain(folder: Path, data_name: str, wanted: FeatureSettings) -> list[tuple[Cache, list[str]]]:
+    """Every cache of a data set with the settings in which it differs from the wanted ones; none: it serves."""
+    return [(c, differences(c.settings, wanted)) for c in list_caches(folder) if c.data_name == data_name]
+
+
+def export(cache: Cache, split: str, out: Path) -> Path:
+    """Write a split as .npz or .parquet: id, label (empty where none), good, image (V * D_image in a row), text.
+
+    Raises UsageError on another ending or without pyarrow.
+    """
+    features = cache.load(split)
+    index = features.index
+    names = [cache.labels[k] if k != NO_LABEL else "" for k in index.labels]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        np.savez(
+            out,
+            id=np.array(index.ids),
+            label=np.array(names),
+            good=index.good,
+            image=features.image,
+            text=features.text,
+        )
+        return out
+    if out.suffix != ".parquet":
+        raise UsageError(f"--out {out}: the ending says the format; use .npz or .parquet")
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UsageError("Parquet needs pyarrow: pip install 'mmsent[parquet]'") from error
+    columns = {"id": pa.array(index.ids), "label": pa.array(names), "good": pa.array(index.good)}
+    for half, values in (("image", features.image), ("text", features.text)):
+        width = int(np.prod(values.shape[1:]))
+        columns[half] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
+    parquet.write_table(pa.table(columns), out)
+    return out

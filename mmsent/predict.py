@@ -1,0 +1,151 @@
+"""Predicting new posts: texts and pictures through the encoders that the runs were trained on, then the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent import views as view_module
+from mmsent.cache import FeatureSettings
+from mmsent.config import EncoderSettings, ViewSettings, settings
+from mmsent.encoders import Encoders, open_encoders
+from mmsent.errors import DataError, RunError
+from mmsent.extract import scaled
+from mmsent.images import as_pixels, fit_square, open_rgb, read_picture
+from mmsent.inference import head_probabilities, served
+from mmsent.metrics import Probabilities
+from mmsent.runs import Run, predictions_csv
+from mmsent.text import clean_text
+from mmsent.vote import average, majority, tie_label
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class NewPost:
+    """A post to label. Either half may be None where the heads allow it."""
+
+    id: str
+    text: str | None
+    image: Path | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the heads said of one post. `label` is None and `problem` says why where no head could label it."""
+
+    id: str
+    label: str | None
+    probabilities: dict[str, float]
+    heads: dict[str, str]
+    agreeing: int
+    problem: str = ""
+
+
+def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | None) -> EncoderSettings:
+    """The encoders that all runs share. Raises RunError where they were trained on different features."""
+    for run in runs[1:]:
+        runs[0].require(run.contract, f"run {run.name}", run.info["cache"]["encoder"])
+        if run.labels != runs[0].labels:
+            raise RunError(f"runs {runs[0].name} and {run.name} know different labels")
+    stored = runs[0].encoder_settings.model_dump()
+    if stored["weights"] and not weights and not Path(stored["weights"]).is_file():
+        raise RunError(f"the runs' encoder weights are no longer at {stored['weights']}; pass --weights FILE")
+    return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
+
+
+def encode_posts(
+    posts: Sequence[NewPost], encoders: Encoders, runs: Sequence[Run], normalize: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
+    """image (N, D_image), text (N, D_text), missing (N, 2) and the N reasons for what is missing.
+
+    Raises RunError where the encoders are not those that the runs' heads were trained on.
+    """
+    clean = runs[0].data_settings.clean
+    features = FeatureSettings(
+        image=encoders.image.card,
+        text=encoders.text.card,
+        normalize=normalize,
+        views=settings(ViewSettings, count=0),
+        views_version=view_module.VERSION,
+        clean=clean,
+        text_encoding="utf-8",
+        storage="float32",
+    )
+    runs[0].require(features.contract, "this machine's encoder", encoders.image.card.name)
+    image = np.zeros((len(posts), encoders.image.card.width), np.float32)
+    text = np.zeros((len(posts), encoders.text.card.width), np.float32)
+    missing = np.zeros((len(posts), 2), bool)
+    problems = [""] * len(posts)
+    how = encoders.image.card.preprocess
+    for start in range(0, len(posts), BATCH):
+        pixels, texts, with_picture, with_text = [], [], [], []
+        for i in range(start, min(start + BATCH, len(posts))):
+            try:
+                pixels.append(as_pixels(fit_square(open_rgb(read_picture(posts[i].image)), how)))
+                with_picture.append(i)
+            except DataError as error:
+                missing[i, 0], problems[i] = True, str(error)
+            written = posts[i].text
+            if written is None:
+                missing[i, 1], problems[i] = True, "; ".join(filter(None, (problems[i], "no text")))
+            else:
+                texts.append(clean_text(written.strip(), clean))
+                with_text.append(i)
+        if pixels:
+            image[with_picture] = encoders.image.encode(np.stack(pixels))
+        if texts:
+            text[with_text] = encoders.text.encode(texts)
+    return scaled(image, normalize), scaled(text, normalize), missing, problems
+
+
+def predict(
+    posts: Sequence[NewPost],
+    runs: Sequence[Run],
+    *,
+    weights: str | None = None,
+    device: str | None = None,
+    tie: str | None = None,
+    soft: bool = False,
+    encoders: Encoders | None = None,
+) -> list[Prediction]:
+    """Label posts with the vote of runs. A post that no head can label has label None and a problem.
+
+    Raises RunError where the runs do not share their features, EncoderError where the encoders cannot be had.
+    """
+    chosen = encoder_settings(runs, weights=weights, device=device)
+    image, text, missing, problems = encode_posts(posts, encoders or open_encoders(chosen), runs, chosen.normalize)
+    labels = runs[0].labels
+    probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
+    voting = np.stack([served(run, missing) for run in runs])
+    mean: Probabilities = average(probabilities, voting)
+    winners = mean.argmax(axis=1) if soft else majority(probabilities, tie_label(tie, labels), voting).winners
+    found = []
+    for i, post in enumerate(posts):
+        heads = {run.name: labels[int(probabilities[r, i].argmax())] for r, run in enumerate(runs) if voting[r, i]}
+        if not heads:
+            hint = "these heads need both halves; fit with --modality-dropout to label posts that lack one"
+            found.append(Prediction(post.id, None, {}, {}, 0, f"{problems[i]}; {hint}"))
+            continue
+        label = labels[int(winners[i])]
+        shares = {name: float(p) for name, p in zip(labels, mean[i], strict=True)}
+        agreeing = sum(choice == label for choice in heads.values())
+        found.append(Prediction(post.id, label, shares, heads, agreeing, problems[i]))
+    return found
+
+
+def predictions_table(found: Sequence[Prediction], labels: Sequence[str]) -> str:
+    """Predictions as CSV text, in the form of a run's validation.csv; posts without a label have a problem instead."""
+    done = [p for p in found if p.label is not None]
+    probabilities = np.array([[p.probabilities[name] for name in labels] for p in done]).reshape(len(done), len(labels))
+    extra: dict[str, Sequence[Any]] = {
+        "agreeing": [p.agreeing for p in done],
+        "problem": [p.problem for p in done],
+    }
+    predicted = [p.label for p in done if p.label is not None]
+    return predictions_csv([p.id for p in done], labels, probabilities, predicted=predicted, extra=extra)

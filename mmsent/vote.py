@@ -1,0 +1,180 @@
+"""The vote (report, section 5): several heads label each post, the majority wins, a full disagreement gives neutral."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.cache import NO_LABEL, Cache
+from mmsent.config import VOTING_FUSIONS, Fusion
+from mmsent.errors import RunError, UsageError
+from mmsent.inference import head_probabilities, missing_halves, require, served
+from mmsent.lists import ListForm, write_list
+from mmsent.metrics import Probabilities
+from mmsent.runs import Run, list_runs, predictions_csv
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A counted vote. winners (N,) label indices; agreeing (N,) how many heads chose the winner; tied (N,) bool, no
+    label had more votes than every other."""
+
+    winners: NDArray[np.int64]
+    agreeing: NDArray[np.int64]
+    tied: NDArray[np.bool_]
+
+
+def majority(probabilities: Probabilities, tie: int | None, served: NDArray[np.bool_] | None = None) -> Counted:
+    """Count the votes of R heads over N rows; the label with more votes than every other wins.
+
+    probabilities: (R, N, C). tie: the label index given where several labels share the most votes; None: the one of
+    them with the highest mean probability. served: (R, N) bool, which heads vote on which row; all by default.
+    """
+    heads, n, classes = probabilities.shape
+    counts = np.zeros((n, classes), np.int64)
+    for r in range(heads):
+        voting = slice(None) if served is None else served[r]
+        rows = np.arange(n)[voting]
+        counts[rows, probabilities[r].argmax(axis=1)[voting]] += 1
+    most = counts.max(axis=1, keepdims=True)
+    leading = counts == most
+    tied = leading.sum(axis=1) > 1
+    winners = counts.argmax(axis=1).astype(np.int64)
+    if tie is not None:
+        winners[tied] = tie
+    else:
+        weights = np.ones((heads, n)) if served is None else served.astype(np.float64)
+        mean = (probabilities * weights[:, :, None]).sum(axis=0)
+        winners[tied] = np.where(leading, mean, -1.0).argmax(axis=1)[tied]
+    agreeing = np.take_along_axis(counts, winners[:, None], axis=1)[:, 0]
+    return Counted(winners, agreeing, tied)
+
+
+def average(probabilities: Probabilities, served: NDArray[np.bool_] | None = None) -> Probabilities:
+    """The soft vote: mean probabilities (N, C) over the heads that vote on each row; uniform where none does."""
+    heads, n, classes = probabilities.shape
+    weights = np.ones((heads, n)) if served is None else served.astype(np.float64)
+    total = weights.sum(axis=0)
+    summed = (probabilities * weights[:, :, None]).sum(axis=0)
+    mean: Probabilities = np.where(total[:, None] > 0, summed / np.maximum(total, 1)[:, None], 1 / classes)
+    return mean
+
+
+def default_tie(labels: Sequence[str]) -> int | None:
+    """What a vote without a majority gives: neutral where there is such a label (report, section 5), else None: the
+    tied label with the highest mean probability."""
+    return list(labels).index("neutral") if "neutral" in labels else None
+
+
+def tie_label(choice: str | None, labels: Sequence[str]) -> int | None:
+    """The index behind `--tie`: a label, `soft` (the highest mean probability), or None for the default."""
+    if choice is None:
+        return default_tie(labels)
+    if choice == "soft":
+        return None
+    if choice not in labels:
+        raise UsageError(f"--tie {choice!r} is neither a label ({', '.join(labels)}) nor 'soft'")
+    return list(labels).index(choice)
+
+
+def voting_runs(folder: Path, cache: Cache) -> list[Run]:
+    """The newest concat, weighted and attention runs of a cache, in this order; those of them that there are.
+
+    Raises RunError where there is none.
+    """
+    runs = list_runs(folder, fingerprint=cache.fingerprint, data_name=cache.data_name)
+    newest: dict[Fusion, Run] = {}
+    for run in runs:
+        newest.setdefault(run.fusion, run)
+    chosen = [newest[fusion] for fusion in VOTING_FUSIONS if fusion in newest]
+    if not chosen:
+        wanted = " ".join(f"--fusion {fusion}" for fusion in VOTING_FUSIONS)
+        raise RunError(f"no runs of {cache.path.name} in {folder}; fit them with `mmsent fit {wanted}`, or name runs")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Labels for every listed row of a split. predicted: N labels; probabilities (N, C), the heads' mean; choices: per
+    run, N labels (empty where the head could not label the row); agreeing (N,); fallback: positions of rows that no
+    head could label, which got `fallback_label`."""
+
+    ids: list[str]
+    labels: list[str]
+    runs: list[Run]
+    predicted: list[str]
+    probabilities: Probabilities
+    choices: list[list[str]]
+    agreeing: NDArray[np.int64]
+    tied: NDArray[np.bool_]
+    fallback: list[int]
+    fallback_label: str
+
+    def agreement(self) -> dict[int, int]:
+        """How many rows had how many heads behind the winning label."""
+        return dict(sorted(Counter(self.agreeing.tolist()).items(), reverse=True))
+
+
+def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None = None, soft: bool = False) -> Vote:
+    """Label every row of a cached split with several runs.
+
+    tie: see `tie_label`; soft: average probabilities instead of counting. A row that no head can label, for its
+    picture or text is bad, gets the commonest training label, so that the list stays complete. Raises RunError where
+    a run does not fit the cache.
+    """
+    labels = list(cache.labels)
+    tied_label = tie_label(tie, labels)
+    for run in runs:
+        require(run, cache)
+    features = cache.load(split)
+    missing = missing_halves(features.index.outcome)
+    probabilities = np.stack([head_probabilities(r, features.image[:, 0], features.text, missing) for r in runs])
+    voting = np.stack([served(run, missing) for run in runs])
+    counted = majority(probabilities, tied_label, voting)
+    mean = average(probabilities, voting)
+    winners = mean.argmax(axis=1) if soft else counted.winners
+    agreeing = (probabilities.argmax(axis=2) == winners) & voting
+    known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
+    common = int(np.bincount(known[known != NO_LABEL], minlength=len(labels)).argmax())
+    unserved = np.flatnonzero(~voting.any(axis=0)).tolist()
+    winners = np.where(voting.any(axis=0), winners, common)
+    choices = [
+        [labels[k] if ok else "" for k, ok in zip(p.argmax(axis=1), v, strict=True)]
+        for p, v in zip(probabilities, voting, strict=True)
+    ]
+    return Vote(
+        features.index.ids,
+        labels,
+        list(runs),
+        [labels[k] for k in winners],
+        mean,
+        choices,
+        agreeing.sum(axis=0),
+        counted.tied,
+        unserved,
+        labels[common],
+    )
+
+
+def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
+    """Write the list in the form of the test list, and beside it a table with probabilities (`<out stem>.csv`).
+
+    Returns both paths.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_list(out, list(zip(vote.ids, vote.predicted, strict=True)), form)
+    extra: dict[str, Sequence[object]] = {
+        "agreeing": vote.agreeing.tolist(),
+        **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
+    }
+    table = out.with_suffix(".csv") if out.suffix != ".csv" else out.with_suffix(".probabilities.csv")
+    table.write_text(
+        predictions_csv(vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra),
+        encoding="utf-8",
+    )
+    return out, table

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def mvsa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked mvsa-single folder; MMSENT_MVSA names the archive, or a folder already unpacked."""
+    named = os.environ.get("MMSENT_MVSA")
+    if not named:
+        pytest.skip("MMSENT_MVSA is not set: it names mvsa-single.tar or the unpacked folder")
+    path = Path(named)
+    if path.is_dir():
+        return path
+    if not path.is_file():
+        pytest.fail(f"MMSENT_MVSA={named} does not exist")
+    folder = tmp_path_factory.mktemp("mvsa")
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "mvsa-single"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hub libraries may not ask a network during tests."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    for name in ("MMSENT_DATA", "MMSENT_CACHE", "MMSENT_RUNS", "MMSENT_ENCODER", "MMSENT_DEVICE", "MMSENT_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
