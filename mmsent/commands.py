@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mmsent.config import (
     ViewSettings,
     fit_settings,
 )
-from mmsent.errors import CacheError, DataError, RunError, UsageError
+from mmsent.errors import CacheError, DataError, Interrupted, RunError, UsageError
 from mmsent.tables import columns
 
 
@@ -40,6 +41,15 @@ def note(text: str) -> None:
 def say_json(value: Any) -> None:
     """The result for a program."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@contextmanager
+def resumable(what: str) -> Iterator[None]:
+    """Turn Ctrl-C into an error that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {what} is kept, run the same command again to go on") from None
 
 
 def prepare(data: Path, settings: DataSettings, out: Path, overwrite: bool, as_json: bool) -> None:
@@ -114,7 +124,8 @@ def extract(
     wanted = dataset.splits if split == "all" else [s for s in SPLITS if s == split]
     if not wanted:
         raise DataError(f"{data} holds no posts")
-    result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options)
+    with resumable("what was encoded"):
+        result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options)
     if as_json:
         say_json(
             {
@@ -203,7 +214,9 @@ def complete(cache: Any, data: Path | None, split: str, device: str | None) -> A
     encoder = EncoderSettings.model_validate(stored | ({"device": device} if device else {}))
     options = ExtractSettings(storage=cache.settings.storage)
     folder = cache.path.parent
-    return run(dataset, wanted, folder, encoder=encoder, views=cache.settings.views, options=options, only=cache).cache
+    views = cache.settings.views
+    with resumable("what was encoded"):
+        return run(dataset, wanted, folder, encoder=encoder, views=views, options=options, only=cache).cache
 
 
 def fusions(names: Sequence[str] | None) -> list[Fusion]:

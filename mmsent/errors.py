@@ -13,6 +13,12 @@ class UsageError(MmsentError):
     exit_status = 2
 
 
+class Interrupted(MmsentError):
+    """Ctrl-C, where what was finished is kept and the same command goes on."""
+
+    exit_status = 130
+
+
 class DataError(MmsentError):
     """The data set is missing, malformed, or holds labels outside the declared set."""
 

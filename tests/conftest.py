@@ -12,6 +12,8 @@ def mvsa(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked mvsa-single folder; MMSENT_MVSA names the archive, or a folder already unpacked."""
     named = os.environ.get("MMSENT_MVSA")
     if not named:
+        if os.environ.get("MMSENT_REQUIRE_MVSA"):
+            pytest.fail("MMSENT_REQUIRE_MVSA is set, but MMSENT_MVSA is not")
         pytest.skip("MMSENT_MVSA is not set: it names mvsa-single.tar or the unpacked folder")
     path = Path(named)
     if path.is_dir():

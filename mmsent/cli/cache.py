@@ -1,0 +1,122 @@
+"""`mmsent cache ...`: list, inspect, verify, explain and export feature caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmsent.cli.options import (
+    DEVICE,
+    ENCODER,
+    NORMALIZE,
+    PRECISION,
+    STORAGE,
+    VIEWS,
+    VIEWS_SEED,
+    CacheAt,
+    CleanSteps,
+    Data,
+    Device,
+    Encoder,
+    EncoderFilter,
+    ImageEncoder,
+    Json,
+    Labels,
+    Normalize,
+    Precision,
+    Storage,
+    TextEncoder,
+    TextEncoding,
+    Views,
+    ViewsSeed,
+    Weights,
+    data_settings,
+)
+from mmsent.config import EncoderSettings, ViewSettings, settings
+
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, explain and export feature caches.")
+
+
+@app.command("ls")
+def cache_ls(cache: CacheAt = Path("cache"), json: Json = False) -> None:
+    """List caches. Reads the folder --cache, writes nothing."""
+    from mmsent import commands
+
+    commands.cache_ls(cache, json)
+
+
+@app.command("info")
+def cache_info(
+    data: Data = None, encoder: EncoderFilter = None, cache: CacheAt = Path("cache"), json: Json = False
+) -> None:
+    """Show all that a cache says of itself. Reads its settings, outcomes and provenance, writes nothing."""
+    from mmsent import commands
+
+    commands.cache_info(data, cache, encoder, json)
+
+
+@app.command("verify")
+def cache_verify(
+    data: Data = None,
+    encoder: EncoderFilter = None,
+    cache: CacheAt = Path("cache"),
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Rows to encode again.")] = 16,
+    json: Json = False,
+) -> None:
+    """Check that a cache is whole and true. Reads every row's checksum and encodes a sample again; writes nothing."""
+    from mmsent import commands
+
+    raise typer.Exit(commands.cache_verify(data, cache, encoder, sample, json))
+
+
+@app.command("explain")
+def cache_explain(
+    data: Data = None,
+    encoder: Encoder = ENCODER,
+    image_encoder: ImageEncoder = None,
+    text_encoder: TextEncoder = None,
+    weights: Weights = None,
+    views: Views = VIEWS,
+    views_seed: ViewsSeed = VIEWS_SEED,
+    cache: CacheAt = Path("cache"),
+    device: Device = DEVICE,
+    precision: Precision = PRECISION,
+    normalize: Normalize = NORMALIZE,
+    labels: Labels = None,
+    text_encoding: TextEncoding = None,
+    clean: CleanSteps = None,
+    storage: Storage = STORAGE,
+    json: Json = False,
+) -> None:
+    """Say why a cache does or does not serve these settings. Takes extract's options, reads, writes nothing."""
+    from mmsent import commands
+
+    pair = settings(
+        EncoderSettings,
+        encoder=encoder,
+        image_encoder=image_encoder,
+        text_encoder=text_encoder,
+        weights=weights,
+        device=device,
+        precision=precision,
+        normalize=normalize,
+    )
+    augmented = settings(ViewSettings, count=views, seed=views_seed)
+    chosen = data_settings(labels, text_encoding, clean)
+    commands.cache_explain(data or Path("data"), chosen, cache, pair, augmented, storage, json)
+
+
+@app.command("export")
+def cache_export(
+    out: Annotated[Path, typer.Option("--out", help="File to write: .npz or .parquet.")],
+    split: Annotated[str, typer.Option("--split", help="train or test.")] = "train",
+    data: Data = None,
+    encoder: EncoderFilter = None,
+    cache: CacheAt = Path("cache"),
+) -> None:
+    """Write a split of a cache for other programs. Reads the cache, writes --out (NumPy's npz or Parquet)."""
+    from mmsent import commands
+
+    commands.cache_export(data, cache, encoder, split, out)

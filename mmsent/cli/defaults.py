@@ -1,0 +1,48 @@
+"""Defaults from mmsent.toml: top-level keys for every command that has the option, tables for one command."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsent.errors import UsageError
+
+Functions = Mapping[str, Callable[..., Any]]
+
+
+def toml_defaults(path: Path, functions: Functions, cache_functions: Functions) -> dict[str, Any]:
+    """Defaults from mmsent.toml: top-level keys for every command that has the option, tables for one command."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file:
+            given = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    commands = {name: _parameters(function) for name, function in functions.items()}
+    cache_commands = {name: _parameters(function) for name, function in cache_functions.items()}
+    commands["cache"] = set().union(*cache_commands.values())  # they share one table
+    shared = {k.replace("-", "_"): v for k, v in given.items() if not isinstance(v, dict)}
+    tables = {
+        name: {k.replace("-", "_"): v for k, v in own.items()} for name, own in given.items() if name not in shared
+    }
+    for name, table in {"": shared, **tables}.items():
+        if name and name not in commands:
+            raise UsageError(f"{path}: no command {name!r} for the table [{name}]")
+        known = commands[name] if name else set().union(*commands.values())
+        if unknown := sorted(table.keys() - known):
+            where = f"[{name}]" if name else "it"
+            raise UsageError(f"{path}: {where} has an unknown setting {unknown[0]!r}; settings are the long options")
+
+    def chosen(name: str, known: set[str]) -> dict[str, Any]:
+        return {k: v for k, v in (shared | tables.get(name, {})).items() if k in known}
+
+    out: dict[str, Any] = {name: chosen(name, known) for name, known in commands.items()}
+    out["cache"] = {sub: chosen("cache", known) for sub, known in cache_commands.items()}
+    return out
+
+
+def _parameters(function: Callable[..., Any]) -> set[str]:
+    return set(function.__annotations__) - {"return"}
