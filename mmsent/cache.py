@@ -162,20 +162,20 @@ class Cache:
         if not path.is_file():
             raise CacheError(f"no cache at {path}; make one with `mmsent extract`")
         with _reading(path) as file:
-            if file.attrs.get("format") != FORMAT:
+            if "format" not in file.attrs or _attribute(file, "format") != FORMAT:
                 raise CacheError(f"{path} is not an mmsent cache")
             if file.attrs["format_version"] > FORMAT_VERSION:
                 raise CacheError(f"{path} was written by a newer mmsent; upgrade to read it")
-            settings = FeatureSettings.model_validate_json(file.attrs["settings"])
-            if settings.fingerprint != file.attrs["fingerprint"]:
+            settings = FeatureSettings.model_validate_json(_attribute(file, "settings"))
+            if settings.fingerprint != _attribute(file, "fingerprint"):
                 raise CacheError(f"{path}: its settings do not match its fingerprint; the file is damaged")
             return cls(
                 path,
                 settings,
-                tuple(json.loads(file.attrs["labels"])),
-                str(file.attrs["data_name"]),
-                str(file.attrs["encoder"]),
-                json.loads(file.attrs["provenance"]),
+                tuple(json.loads(_attribute(file, "labels"))),
+                _attribute(file, "data_name"),
+                _attribute(file, "encoder"),
+                json.loads(_attribute(file, "provenance")),
                 {split: int(group.attrs["listed"]) for split, group in file.items()},
             )
 
@@ -231,7 +231,7 @@ class _Reading:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._file.close()
-        if isinstance(error, (OSError, RuntimeError, KeyError, ValueError, UnicodeError)):
+        if isinstance(error, (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError)):
             raise self._damaged(error) from error
 
     def _damaged(self, error: BaseException) -> CacheError:
@@ -330,15 +330,20 @@ def pour(
     """
     old = Cache.open(path) if path.is_file() else None
     temporary = path.with_name(path.name + ".tmp")
-    everything: dict[str, list[Row]] = {split: _rows_of(old, split) for split in old.rows} if old else {}
+    names = attributes["labels"]
+    everything: dict[str, list[Row]] = {split: _rows_of(old, split, names) for split in old.rows} if old else {}
     everything.update((str(split), rows) for split, rows in lists.items())
     try:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-            file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
-            file.attrs["fingerprint"], file.attrs["contract"] = settings.fingerprint, settings.contract
-            file.attrs["settings"] = settings.model_dump_json()
-            for name, value in attributes.items():
-                file.attrs[name] = value if isinstance(value, str) else json.dumps(value)
+            file.attrs["format_version"] = FORMAT_VERSION
+            texts = {
+                "format": FORMAT,
+                "fingerprint": settings.fingerprint,
+                "contract": settings.contract,
+                "settings": settings.model_dump_json(),
+            } | attributes
+            for name, value in texts.items():
+                file.attrs[name] = _fixed(value if isinstance(value, str) else json.dumps(value))
             for split in sorted(everything, reverse=True):  # train before test
                 _pour_split(file.create_group(split), split, everything[split], old, journal, settings)
         with open(temporary, "rb+") as raw:
@@ -354,12 +359,12 @@ def pour(
     return Cache.open(path)
 
 
-def _rows_of(old: Cache, split: str) -> list[Row]:
+def _rows_of(old: Cache, split: str, names: Sequence[str]) -> list[Row]:
+    """The listed rows of an old file, their labels counted by the new list of names."""
     index = old.index(split)
-    return [
-        Row(*values)
-        for values in zip(index.ids, index.labels.tolist(), index.image_hashes, index.text_hashes, strict=True)
-    ]
+    numbers = {name: i for i, name in enumerate(names)} | {"": NO_LABEL}
+    labels = [numbers.get(old.labels[k] if k != NO_LABEL else "", NO_LABEL) for k in index.labels.tolist()]
+    return [Row(*values) for values in zip(index.ids, labels, index.image_hashes, index.text_hashes, strict=True)]
 
 
 def _pour_split(
@@ -469,6 +474,18 @@ class Sources:
             pair = self._old.embeddings(self._split, [self._position[rows[i].id] for i in stale])
             out[stale] = pair[half == "text"]
         return out
+
+
+def _fixed(text: str) -> NDArray[np.bytes_]:
+    """A text for an attribute, of fixed length: those of variable length lie in a heap of HDF5's without checksums."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return np.array(raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))
+
+
+def _attribute(file: Any, name: str) -> str:
+    """A text attribute, of fixed or variable length."""
+    value = file.attrs[name]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _strings(values: list[str], limit: int | None = None) -> NDArray[np.bytes_]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.cache import NO_LABEL, Cache, FeatureSettings, blocks, differences, list_caches
+from mmsent.cache import NO_HASH, NO_LABEL, Cache, FeatureSettings, blocks, differences, list_caches
 from mmsent.dataset import Dataset, Split
 from mmsent.encoders import Encoders
-from mmsent.errors import CacheError, UsageError
+from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.extract import TEXT_WINDOW, block_rows, load_views, scaled, text_batches, text_hash
 
 SAME = 0.999  # cosine below which a row that was encoded again counts as different
@@ -84,7 +84,8 @@ def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
     """The smallest cosine between rows of (n, D) and (n, D)."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.divide((a * b).sum(axis=1), norms, out=np.ones(len(a)), where=norms > 0).min())
+    alike = (a == b).all(axis=1).astype(np.float64)  # where one of the two is zero there is no angle
+    return float(np.divide((a * b).sum(axis=1), norms, out=alike, where=norms > 0).min())
 
 
 def encode_again(
@@ -116,7 +117,13 @@ def encode_again(
     for window in blocks(len(posts), TEXT_WINDOW):
         if wanted.isdisjoint(window):
             continue
-        texts = {i: dataset.text_of(posts[i]) for i in window if index.text_hashes[i].strip(b"\0")}
+        texts: dict[int, str] = {}
+        for i in window:
+            if index.text_hashes[i] != NO_HASH:
+                try:
+                    texts[i] = dataset.text_of(posts[i])
+                except DataError:  # it was there when it was encoded
+                    wanted.discard(i)
         for batch in text_batches(texts, encoders.text)[1]:
             if not wanted.isdisjoint(batch):
                 vectors = scaled(encoders.text.encode([texts[i] for i in batch]), cache.settings.normalize)

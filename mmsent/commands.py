@@ -408,6 +408,7 @@ def predict(
 ) -> None:
     """Label one post from the command line, or the posts of a manifest."""
     from mmsent.dataset import load_dataset
+    from mmsent.lists import write_text
     from mmsent.predict import NewPost, predict, predictions_table
     from mmsent.runs import open_run
     from mmsent.vote import voting_runs
@@ -434,8 +435,7 @@ def predict(
         chosen = voting_runs(runs, find(data, cache_at, encoder))
     found = predict(posts, chosen, weights=weights, device=device, tie=tie, soft=soft)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(predictions_table(found, chosen[0].labels), encoding="utf-8")
+        write_text(out, predictions_table(found, chosen[0].labels))
     unlabelled = [p for p in found if p.label is None]
     if as_json:
         say_json([asdict(p) for p in found])

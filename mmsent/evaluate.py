@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from mmsent.cache import NO_LABEL, Cache, Features
 from mmsent.errors import RunError
-from mmsent.fit import split_rows
 from mmsent.inference import head_probabilities, require
 from mmsent.metrics import scores
 from mmsent.runs import Run
@@ -32,8 +31,16 @@ def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | 
 
     Raises RunError where a run was trained on other features or labels.
     """
+    for run in runs:
+        require(run, cache)
     features = features or cache.load("train")
-    positions = [split_rows(features.index, run.split).val for run in runs]
+    where = {row_id: i for i, row_id in enumerate(features.index.ids) if features.index.good[i]}
+    positions = []
+    for run in runs:
+        ids = run.validation_ids()
+        if absent := [row_id for row_id in ids if row_id not in where]:
+            raise RunError(f"{len(absent)} validation rows of {run.name} are not in {cache.path} ({absent[0]} first)")
+        positions.append(np.array([where[row_id] for row_id in ids], np.int64))
     return _evaluate(runs, cache, features, positions, features.index.labels)
 
 

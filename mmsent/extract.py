@@ -8,6 +8,7 @@ journalled whole. So a run that was interrupted and continued holds the same byt
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -109,7 +110,7 @@ def extract(
             f"{only.path} cannot be completed here: {changes}; run `mmsent extract --split all` and fit anew"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    path = cache_path(folder, dataset.name, label, settings)
+    path = only.path if only is not None else cache_path(folder, dataset.name, label, settings)
     lock = FileLock(path.with_name(path.name + ".lock"))
     try:
         lock.acquire(blocking=False)
@@ -133,7 +134,7 @@ def extract(
         try:
             job = _Job(dataset, encoders, settings, journal, old, options, show)
             lists = {split: job.run(split) for split in splits}
-            changed = any(job.encoded.values()) or old is None or _lists_differ(old, lists)
+            changed = any(job.encoded.values()) or old is None or _lists_differ(old, lists, dataset.settings.labels)
             cache = old
             if changed or cache is None:
                 attributes = {
@@ -186,7 +187,9 @@ def _explain_new(folder: Path, data_name: str, label: str, settings: FeatureSett
     return [f"a new cache, for settings differ from {nearest.path.name}: {changes}"]
 
 
-def _lists_differ(old: Cache, lists: dict[Split, list[Row]]) -> bool:
+def _lists_differ(old: Cache, lists: dict[Split, list[Row]], labels: tuple[str, ...]) -> bool:
+    if old.labels != labels:
+        return True
     for split, rows in lists.items():
         if split not in old.rows:
             return True
@@ -245,7 +248,7 @@ class _Job:
         states = [sources.state("image", r.id, r.image_hash) for r in rows]
         states += [sources.state("text", r.id, r.text_hash) for r in rows]
         self._bad = {rows[i % len(rows)].id: s.reason for i, s in enumerate(states) if s and s.reason}
-        self._allowed = self.options.max_bad * len(rows)
+        self._allowed = self.options.max_bad * len(rows) + 1e-6  # 0.29 * 100 is a little less than 29
         self._check_bad()
         if need_text:
             self._encode_texts(set(need_text))
@@ -264,11 +267,11 @@ class _Job:
         if len(self._bad) <= self._allowed:
             return
         shown = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(self._bad.items())[:3])
-        share = len(self._bad) / len(self._posts)
+        share = math.ceil(100 * len(self._bad) / len(self._posts)) / 100  # rounded up, or it would be refused again
         raise DataError(
             f"{len(self._bad)} of {len(self._posts)} {self._split} rows are bad ({shown}), more than --max-bad "
             f"{self.options.max_bad:g}; what was encoded is kept. `mmsent check` lists them; "
-            f"--max-bad {share:.2g} goes on"
+            f"--max-bad {share:g} goes on"
         )
 
     def _encode_texts(self, needed: set[int]) -> None:

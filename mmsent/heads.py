@@ -27,6 +27,7 @@ class HeadConfig(Settings):
     dropout: float = 0.5
     heads: int = 8
     common_width: int | None = None
+    rms: bool = False
     standardize: bool = False
     modality_dropout: float = 0.0
 
@@ -62,6 +63,11 @@ class Trace:
     hidden: Tensor | None
     logits: Tensor
     shares: Tensor | None
+
+
+def unit_rms(x: Tensor) -> Tensor:
+    """Rows (B, D) scaled to root mean square 1: length sqrt(D), whatever their length was."""
+    return x * x.square().mean(dim=1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
 class Head(nn.Module):
@@ -101,16 +107,13 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, image: Tensor, text: Tensor) -> None:
-        """Store mean and standard deviation of the training rows, image (N, D_image) and text (N, D_text)."""
+        """Store the training rows' mean and standard deviation, image (N, D_image) and text (N, D_text), as scaled."""
+        if self.config.rms:
+            image, text = unit_rms(image), unit_rms(text)
         for name, values in (("image", image), ("text", text)):
             std = values.std(dim=0, correction=0)
             getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
             getattr(self, f"{name}_std").copy_(torch.where(std > 1e-8, std, torch.ones_like(std)))
-
-    @property
-    def takes_missing(self) -> bool:
-        """Whether a post may lack a half: heads trained with modality dropout, and those that read one half only."""
-        return self.config.modality_dropout > 0
 
     def forward(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
         """image (B, D_image), text (B, D_text), missing (B, 2) bool or None -> logits (B, C)."""
@@ -124,6 +127,8 @@ class Head(nn.Module):
         return Trace(fused, hidden, logits, shares)
 
     def _inputs(self, image: Tensor, text: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.config.rms:
+            image, text = unit_rms(image), unit_rms(text)
         if missing is not None:
             image = torch.where(missing[:, :1], self.image_mean, image)
             text = torch.where(missing[:, 1:], self.text_mean, text)

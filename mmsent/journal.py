@@ -52,7 +52,7 @@ class Journal:
     """A journal opened for writing. Entries are committed together at most a second after they were put."""
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        """Open or create. meta: what identifies the extraction; a journal begun with other values is an error."""
+        """Open or create. meta: what identifies the extraction; a journal that was begun keeps the values it has."""
         self.path = path
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -68,14 +68,12 @@ class Journal:
                 f"journal {path} cannot be used: {error}; remove it to start this extraction anew"
             ) from error
         self._last_commit = time.monotonic()
-        self._open = False
 
     def put(self, split: str, half: Half, entries: Iterable[Entry]) -> None:
         """Add the entries of one whole block; a later entry replaces an earlier one of the same row."""
         try:
-            if not self._open:
+            if not self._db.in_transaction:
                 self._db.execute("BEGIN")
-                self._open = True
             self._db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -83,17 +81,22 @@ class Journal:
                     for e in entries
                 ],
             )
-            if time.monotonic() - self._last_commit >= COMMIT_SECONDS:
-                self.commit()
         except sqlite3.Error as error:
-            raise CacheError(f"cannot write {self.path}: {error}; what was committed is kept, run it again") from error
+            raise self._unwritable(error) from error
+        if time.monotonic() - self._last_commit >= COMMIT_SECONDS:
+            self.commit()
 
     def commit(self) -> None:
-        """Make everything put so far durable."""
-        if self._open:
-            self._db.execute("COMMIT")
-            self._open = False
+        """Make everything put so far durable. Raises CacheError where that cannot be, on a full disk say."""
+        if self._db.in_transaction:  # asked of SQLite, which rolls back by itself when the disk is full
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._unwritable(error) from error
         self._last_commit = time.monotonic()
+
+    def _unwritable(self, error: sqlite3.Error) -> CacheError:
+        return CacheError(f"cannot write {self.path}: {error}; what was committed is kept, run it again")
 
     def known(self, split: str, half: Half) -> dict[str, tuple[bytes, str, int]]:
         """id -> (content hash, reason, tokens) of every journalled half."""

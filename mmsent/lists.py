@@ -139,7 +139,17 @@ def write_list(path: Path, rows: Sequence[tuple[str, str]], form: ListForm) -> P
     if form.header:
         writer.writerow(form.header)
     writer.writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file whole or not at all, making its folder. Raises DataError where it cannot be written."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(text.getvalue().encode("utf-8"))
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     return path

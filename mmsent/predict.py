@@ -21,7 +21,7 @@ from mmsent.inference import head_probabilities, served
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, predictions_csv
 from mmsent.text import clean_text
-from mmsent.vote import average, majority, tie_label
+from mmsent.vote import average, majority, require_distinct, tie_label
 
 BATCH = 64
 
@@ -49,13 +49,12 @@ class Prediction:
 
 def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | None) -> EncoderSettings:
     """The encoders that all runs share. Raises RunError where they were trained on different features."""
+    require_distinct(runs)
     for run in runs[1:]:
         runs[0].require(run.contract, f"run {run.name}", run.info["cache"]["encoder"])
         if run.labels != runs[0].labels:
             raise RunError(f"runs {runs[0].name} and {run.name} know different labels")
     stored = runs[0].encoder_settings.model_dump()
-    if stored["weights"] and not weights and not Path(stored["weights"]).is_file():
-        raise RunError(f"the runs' encoder weights are no longer at {stored['weights']}; pass --weights FILE")
     return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
 
 
@@ -101,7 +100,12 @@ def encode_posts(
             image[with_picture] = encoders.image.encode(np.stack(pixels))
         if texts:
             text[with_text] = encoders.text.encode(texts)
-    return scaled(image, normalize), scaled(text, normalize), missing, problems
+    image, text = scaled(image, normalize), scaled(text, normalize)
+    for half, vectors in enumerate((image, text)):
+        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():  # extraction quarantines such rows
+            vectors[i], missing[i, half] = 0, True
+            problems[i] = "; ".join(filter(None, (problems[i], "the encoder gave values that are not finite")))
+    return image, text, missing, problems
 
 
 def predict(
@@ -119,7 +123,11 @@ def predict(
     Raises RunError where the runs do not share their features, EncoderError where the encoders cannot be had.
     """
     chosen = encoder_settings(runs, weights=weights, device=device)
-    image, text, missing, problems = encode_posts(posts, encoders or open_encoders(chosen), runs, chosen.normalize)
+    if encoders is None:
+        if chosen.weights and not Path(chosen.weights).is_file():
+            raise RunError(f"the runs' encoder weights are no longer at {chosen.weights}; pass --weights FILE")
+        encoders = open_encoders(chosen)
+    image, text, missing, problems = encode_posts(posts, encoders, runs, chosen.normalize)
     labels = runs[0].labels
     probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
     voting = np.stack([served(run, missing) for run in runs])
@@ -140,12 +148,16 @@ def predict(
 
 
 def predictions_table(found: Sequence[Prediction], labels: Sequence[str]) -> str:
-    """Predictions as CSV text, in the form of a run's validation.csv; posts without a label have a problem instead."""
-    done = [p for p in found if p.label is not None]
-    probabilities = np.array([[p.probabilities[name] for name in labels] for p in done]).reshape(len(done), len(labels))
+    """Predictions as CSV text; a post that no head could label has an empty label and says why under `problem`."""
+    probabilities = np.array([[p.probabilities.get(name, np.nan) for name in labels] for p in found])
     extra: dict[str, Sequence[Any]] = {
-        "agreeing": [p.agreeing for p in done],
-        "problem": [p.problem for p in done],
+        "agreeing": [p.agreeing for p in found],
+        "problem": [p.problem for p in found],
     }
-    predicted = [p.label for p in done if p.label is not None]
-    return predictions_csv([p.id for p in done], labels, probabilities, predicted=predicted, extra=extra)
+    return predictions_csv(
+        [p.id for p in found],
+        labels,
+        probabilities.reshape(len(found), len(labels)),
+        predicted=[p.label or "" for p in found],
+        extra=extra,
+    )

@@ -12,7 +12,6 @@ import numpy as np
 from mmsent.config import EncoderSettings, ExtractSettings, Fusion, SplitSettings, ViewSettings, fit_settings, settings
 from mmsent.dataset import load_dataset
 from mmsent.drawn import DrawnSet, draw_dataset
-from mmsent.encoders import recipe_for
 from mmsent.evaluate import Evaluation, evaluate_validation
 from mmsent.extract import extract
 from mmsent.fit import fit
@@ -20,6 +19,7 @@ from mmsent.metrics import scores
 from mmsent.vote import Vote, vote_split, voting_runs, write_vote
 
 ENCODER = "offline"
+RECIPE = "small"
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,9 @@ def quickstart(folder: Path, *, n_train: int = 600, n_test: int = 150, seed: int
     )
     lap("extract")
     cache = extracted.cache
-    recipe = recipe_for(ENCODER)
-    wanted = [fit_settings(recipe, fusion=fusion, seed=seed) for fusion in Fusion]
+    wanted = [fit_settings(RECIPE, fusion=fusion, seed=seed) for fusion in Fusion]
     features = cache.load("train")
-    runs = fit(cache, folder / "runs", wanted, settings(SplitSettings, val_size=0.2), recipe=recipe, features=features)
+    runs = fit(cache, folder / "runs", wanted, settings(SplitSettings, val_size=0.2), recipe=RECIPE, features=features)
     validation = evaluate_validation(runs, cache, features)
     lap("fit")
     vote = vote_split(voting_runs(folder / "runs", cache), cache, "test")

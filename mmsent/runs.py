@@ -11,10 +11,12 @@ A run folder appears whole, in one rename. No pickle: weights are safetensors, e
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from mmsent.heads import Head
 
 FORMAT_VERSION = 1
+_NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,24 @@ class Run:
 
         path = self.path / "head.safetensors"
         try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != self.info["head_sha256"]:
+                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; fit it again")
             with safe_open(path, "pt") as file:
-                config = HeadConfig.model_validate_json(file.metadata()["config"])
+                config = HeadConfig.model_validate(json.loads(file.metadata()["mmsent"])["config"])
             head = Head(config)
             head.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{path} cannot be loaded ({str(error).splitlines()[0]}); fit it again") from error
         return head.eval().to(device)
+
+    def validation_ids(self) -> list[str]:
+        """The ids of the rows the head was chosen on. Raises RunError where validation.csv cannot be read."""
+        path = self.path / "validation.csv"
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                return [row["id"] for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise RunError(f"{path} cannot be read: {error}; fit it again") from error
 
     def require(self, contract: str, what: str, encoder: str) -> None:
         """Raise RunError unless features with this contract are what the head was trained on."""
@@ -114,6 +128,8 @@ def open_run(path: Path) -> Run:
         info = json.loads(file.read_text(encoding="utf-8"))
         if info["format_version"] > FORMAT_VERSION:
             raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+        if absent := sorted(_NEEDED - info.keys()):
+            raise RunError(f"{file} lacks {', '.join(absent)}; fit it again")
     except FileNotFoundError as error:
         raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -122,12 +138,15 @@ def open_run(path: Path) -> Run:
 
 
 def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | None = None) -> list[Run]:
-    """The runs in a folder, newest first; fingerprint: only those fitted on that cache."""
+    """The readable runs in a folder, newest first; fingerprint: only those fitted on that cache."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith(".") or not (path / "run.json").is_file():
             continue
-        run = open_run(path)
+        try:
+            run = open_run(path)
+        except RunError:
+            continue  # named outright, it says what is wrong with it
         cache = run.info["cache"]
         if fingerprint in (None, cache["fingerprint"]) and data_name in (None, cache["data_name"]):
             found.append(run)
@@ -156,20 +175,27 @@ def save_run(
     predictions: str,
 ) -> Run:
     """Write a run folder whole. name: the wanted folder name; a number is added where it is taken."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    building = folder / f".{name}.{os.getpid()}.tmp"
+    building: Path | None = None
     try:
-        building.mkdir()
-        metadata = {"config": head.config.model_dump_json(), "contract": info["cache"]["contract"]}
-        metadata["labels"] = json.dumps(info["labels"])
+        folder.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
+        building.chmod(0o755)  # mkdtemp's own is for the owner alone
+        about = {"config": head.config.model_dump(mode="json"), "contract": info["cache"]["contract"]}
+        # One key alone: safetensors writes several in an order that differs from save to save.
+        metadata = {"mmsent": json.dumps({**about, "labels": info["labels"]})}
         weights = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
         save_file(weights, building / "head.safetensors", metadata)
         (building / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
         (building / "validation.csv").write_text(predictions, encoding="utf-8")
-        text = json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1, ensure_ascii=False)
-        (building / "run.json").write_text(text, encoding="utf-8")
+        digest = hashlib.sha256((building / "head.safetensors").read_bytes()).hexdigest()
+        text = json.dumps(
+            {"format_version": FORMAT_VERSION, **info, "head_sha256": digest}, indent=1, ensure_ascii=False
+        )
+        # Paths that are not UTF-8 reach Python as lone surrogates; backslashes make them JSON's own escapes.
+        (building / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")
         for attempt in range(1, 1000):
             path = folder / (name if attempt == 1 else f"{name}-{attempt}")
             if path.exists():
@@ -182,10 +208,12 @@ def save_run(
                 raise
             return open_run(path)
         raise RunError(f"{folder} holds a thousand runs called {name}")
-    except OSError as error:
-        raise RunError(f"cannot write a run in {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write a run in {folder}: {reason}") from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def predictions_csv(
@@ -198,18 +226,24 @@ def predictions_csv(
 ) -> str:
     """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras.
 
-    predicted: N labels, where they are not simply the likeliest. The confidence is the predicted label's probability.
+    predicted: N labels, where they are not simply the likeliest; empty: no label. The confidence is the predicted
+    label's probability.
     """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
     writer.writerow([*columns, *(f"p_{name}" for name in labels), *(extra or {})])
-    numbers = {name: i for i, name in enumerate(labels)}
-    best = [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
+    numbers: dict[str, int | None] = {name: i for i, name in enumerate(labels)} | {"": None}
+    best: list[Any] = (
+        [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
+    )
     for i, row_id in enumerate(ids):
-        row = probabilities[i]
         known = [truth[i] if truth[i] is not None else ""] if truth is not None else []
-        shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
         more = [values[i] for values in (extra or {}).values()]
+        if best[i] is None:
+            writer.writerow([row_id, *known, "", *[""] * (1 + len(labels)), *more])
+            continue
+        row = probabilities[i]
+        shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
         writer.writerow([row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more])
     return out.getvalue()

@@ -67,7 +67,7 @@ def deterministic(seed: int, device: str) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         # On CUDA some matrix products need CUBLAS_WORKSPACE_CONFIG, which a library must not set: warn there.
         torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
@@ -103,19 +103,20 @@ def train_head(
         criterion = torch.nn.CrossEntropyLoss(weight=loss_weights, label_smoothing=settings.label_smoothing)
         steps = -(-len(train) // settings.batch_size)
         optimizer = torch.optim.AdamW(head.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, settings.lr, total_steps=settings.epochs * steps, pct_start=settings.warmup
-        )
+        total = settings.epochs * steps
+        # A warm-up of exactly one step would make OneCycleLR divide by zero; a hair less peaks at the first step too.
+        warmup = settings.warmup if settings.warmup * total != 1 else settings.warmup * (1 - 1e-9)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=total, pct_start=warmup)
         truth = val.labels.cpu().numpy()
         history: list[dict[str, Any]] = []
         best: tuple[float, int, dict[str, Tensor], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
-            train_loss = _one_epoch(head, train, criterion, optimizer, schedule, settings)
+            train_loss, rate = _one_epoch(head, train, criterion, optimizer, schedule, settings)
             logits, shares = evaluate_head(head, val)
             found = scores(truth, logits.argmax(dim=1).cpu().numpy(), classes)
             record = {
                 "epoch": epoch,
-                "lr": schedule.get_last_lr()[0],
+                "lr": rate,
                 "train_loss": train_loss,
                 "val_loss": float(criterion(logits, val.labels)),
                 "val_nll": negative_log_likelihood(truth, softmax(logits.cpu().numpy())),
@@ -144,8 +145,8 @@ def _one_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     settings: FitSettings,
-) -> float:
-    """One pass over the rows, each with one view drawn for this epoch. Returns the mean loss."""
+) -> tuple[float, float]:
+    """One pass over the rows, each with one view drawn for this epoch: the mean loss and the last step's rate."""
     n, views, _ = train.image.shape
     device = train.labels.device
     head.train()
@@ -163,9 +164,10 @@ def _one_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        rate = float(optimizer.param_groups[0]["lr"])
         schedule.step()
         total += loss.detach() * len(rows)
-    return float(total) / n
+    return float(total) / n, rate
 
 
 def _drop_modalities(n: int, share: float, device: torch.device) -> Tensor | None:

@@ -14,7 +14,7 @@ from mmsent.cache import NO_LABEL, Cache
 from mmsent.config import VOTING_FUSIONS, Fusion
 from mmsent.errors import RunError, UsageError
 from mmsent.inference import head_probabilities, missing_halves, require, served
-from mmsent.lists import ListForm, write_list
+from mmsent.lists import ListForm, write_list, write_text
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, list_runs, predictions_csv
 
@@ -98,6 +98,15 @@ def voting_runs(folder: Path, cache: Cache) -> list[Run]:
     return chosen
 
 
+def require_distinct(runs: Sequence[Run]) -> None:
+    """Raise RunError where there is no run, or two of one name: a head has one vote."""
+    names = Counter(run.name for run in runs)
+    if not names:
+        raise RunError("no runs to vote; fit some with `mmsent fit`, or name them")
+    if double := [name for name, n in names.items() if n > 1]:
+        raise RunError(f"two of the runs are called {double[0]}; a vote needs different ones")
+
+
 @dataclass(frozen=True)
 class Vote:
     """Labels for every listed row of a split. predicted: N labels; probabilities (N, C), the heads' mean; choices: per
@@ -129,6 +138,7 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
     """
     labels = list(cache.labels)
     tied_label = tie_label(tie, labels)
+    require_distinct(runs)
     for run in runs:
         require(run, cache)
     features = cache.load(split)
@@ -140,7 +150,8 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
     winners = mean.argmax(axis=1) if soft else counted.winners
     agreeing = (probabilities.argmax(axis=2) == winners) & voting
     known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
-    common = int(np.bincount(known[known != NO_LABEL], minlength=len(labels)).argmax())
+    counts = np.bincount(known[known != NO_LABEL], minlength=len(labels))
+    common = int(counts.argmax()) if counts.any() else default_tie(labels) or 0
     unserved = np.flatnonzero(~voting.any(axis=0)).tolist()
     winners = np.where(voting.any(axis=0), winners, common)
     choices = [
@@ -166,15 +177,12 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
 
     Returns both paths.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_list(out, list(zip(vote.ids, vote.predicted, strict=True)), form)
     extra: dict[str, Sequence[object]] = {
         "agreeing": vote.agreeing.tolist(),
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }
     table = out.with_suffix(".csv") if out.suffix != ".csv" else out.with_suffix(".probabilities.csv")
-    table.write_text(
-        predictions_csv(vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra),
-        encoding="utf-8",
-    )
+    text = predictions_csv(vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra)
+    write_text(table, text)
     return out, table

@@ -254,6 +254,7 @@ def fit(
         int | None,
         typer.Option("--common-width", help="Width both halves are projected to.", show_default="if unequal: 512"),
     ] = None,
+    rms: Annotated[bool | None, from_recipe("rms", "Scale each half of each row to root mean square 1.")] = None,
     standardize: Annotated[
         bool | None, from_recipe("standardize", "Standardise features by the training rows.")
     ] = None,
@@ -290,6 +291,7 @@ def fit(
         "class_weight_power": class_weight_power,
         "heads": heads,
         "common_width": common_width,
+        "rms": rms,
         "standardize": standardize,
         "modality_dropout": modality_dropout,
         "views": views,

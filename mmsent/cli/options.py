@@ -29,7 +29,7 @@ def from_recipe(name: str, what: str) -> Any:
     shown = ", ".join(f"{recipe}: {value}" for recipe, value in values.items())
     flag = "--" + name.replace("_", "-")
     names = [f"{flag}/--no-{flag[2:]}"] if isinstance(default(FitSettings, name), bool) else [flag]
-    return typer.Option(*names, help=f"{what} [{shown}]", show_default=False)
+    return typer.Option(*names, help=f"{what} ({shown})", show_default=False)
 
 
 Data = Annotated[

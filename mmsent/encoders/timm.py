@@ -85,10 +85,15 @@ class TimmImageEncoder:
         else:
             try:
                 model = timm.create_model(self._name, pretrained=False, num_classes=0)
-                timm.models.load_checkpoint(model, str(self._path), strict=False)
-            except (RuntimeError, KeyError, ValueError, OSError) as error:
-                reason = str(error).splitlines()[0]
+                loaded = timm.models.load_checkpoint(model, str(self._path), strict=False, weights_only=True)
+            except Exception as error:  # pickle.UnpicklingError, and what a damaged archive raises
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise EncoderError(f"{self._path} does not load as {self._name}: {reason}") from error
+            # Lenient, for the classifier is left over; but a weight left at random would be a silent error.
+            missing = [name for name, _ in model.named_parameters() if name in getattr(loaded, "missing_keys", ())]
+            if missing:
+                absent = f"{len(missing)} weights are missing, {missing[0]} first"
+                raise EncoderError(f"{self._path} does not load as {self._name}: {absent}")
         model = fold_batchnorm(model.eval().requires_grad_(False), self.card.preprocess.size)
         return model.to(self._device, torch_dtype(self._precision)).to(memory_format=torch.channels_last)
 

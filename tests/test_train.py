@@ -1,0 +1,395 @@
+"""Training: determinism, the schedule, early stopping, the loss by hand, views and dropped halves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+import mmsent.train
+from mmsent.config import FitSettings, Fusion
+from mmsent.errors import DataError
+from mmsent.heads import Head, head_config
+from mmsent.metrics import scores
+from mmsent.train import Tensors, Trained, _drop_modalities, class_weights, evaluate_head, softmax, train_head
+
+SMALL: dict[str, Any] = {"hidden": 8, "heads": 2, "batch_size": 8, "lr": 1e-2, "epochs": 3}
+
+
+def make_tensors(n: int, seed: int, views: int = 3, counts: tuple[int, int, int] | None = None) -> Tensors:
+    """Six features a half that tell the class, with noise. counts: rows of each class; else equal shares."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts)) if counts else torch.arange(n) % 3
+    hot = torch.nn.functional.one_hot(labels, 6).float()
+    image = 2 * hot[:, None] + torch.randn(len(labels), views, 6, generator=rng)
+    return Tensors(image, 2 * hot + torch.randn(len(labels), 6, generator=rng), labels)
+
+
+TRAIN, VAL = make_tensors(60, 1), make_tensors(30, 2)
+
+
+def train(train: Tensors = TRAIN, val: Tensors = VAL, on_epoch: Any = None, **more: Any) -> Trained:
+    return train_head(train, val, FitSettings(**{**SMALL, **more}), 3, on_epoch)
+
+
+def same_weights(a: Trained, b: Trained) -> bool:
+    ours, theirs = a.head.state_dict(), b.head.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+Call = tuple[Tensor, Tensor, Tensor | None]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """What every training batch gives the head: image, text, missing. Validation uses `trace` and is not in it."""
+    found: list[Call] = []
+    forward = Head.forward
+
+    def spy(self: Head, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
+        found.append((image.clone(), text.clone(), missing))
+        return forward(self, image, text, missing)
+
+    monkeypatch.setattr(Head, "forward", spy)
+    return found
+
+
+@pytest.fixture
+def steps() -> Iterator[list[dict[str, Any]]]:
+    """The optimizer's settings at every step."""
+    found: list[dict[str, Any]] = []
+
+    def spy(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+        found.append({"kind": type(optimizer), **group})
+
+    handle = register_optimizer_step_pre_hook(spy)
+    yield found
+    handle.remove()
+
+
+# --- class weights
+
+
+def test_class_weights_by_hand() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    raw = [(10 / 18) ** 0.3, (10 / 9) ** 0.3, (10 / 3) ** 0.3]
+    wanted = [3 * w / sum(raw) for w in raw]
+    found = class_weights(labels, 3, 0.3)
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx(wanted, rel=1e-6)
+    assert float(found.sum()) == pytest.approx(3)
+    assert class_weights(labels, 3, 0.0).tolist() == [1, 1, 1]
+    assert class_weights(labels, 3, 1.0).tolist() == pytest.approx([1 / 3, 2 / 3, 2])  # 1/6 : 1/3 : 1, scaled to 3
+
+
+def test_class_weights_of_an_absent_class_are_finite() -> None:
+    assert class_weights(torch.tensor([0, 0, 1, 1]), 3, 1.0).tolist() == pytest.approx([0.75, 0.75, 1.5])
+
+
+# --- determinism
+
+
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_a_seed_gives_bit_identical_weights(fusion: Fusion) -> None:
+    torch.manual_seed(5)
+    first = train(fusion=fusion, modality_dropout=0.2)
+    torch.manual_seed(6)  # the caller's generator has no say
+    second = train(fusion=fusion, modality_dropout=0.2)
+    other = train(fusion=fusion, modality_dropout=0.2, seed=1)
+    assert same_weights(first, second)
+    assert first.val_logits.tobytes() == second.val_logits.tobytes()
+    assert first.history == second.history
+    assert not same_weights(first, other)
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", [(False, False), (True, True), (True, False)])
+def test_global_state_is_left_as_found(fails: bool, before: tuple[bool, bool]) -> None:
+    inside: list[bool] = []
+
+    def on_epoch(_: dict[str, Any]) -> None:
+        inside.append(torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark)
+        if fails:
+            raise Boom
+
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    torch.backends.cudnn.benchmark = True
+    try:
+        if fails:
+            with pytest.raises(Boom):
+                train(on_epoch=on_epoch)
+        else:
+            train(on_epoch=on_epoch)
+        assert inside
+        assert all(inside)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.are_deterministic_algorithms_enabled() is before[0]
+        assert torch.is_deterministic_algorithms_warn_only_enabled() is before[1]
+        assert torch.backends.cudnn.benchmark is True
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = False
+
+
+# --- schedule and stopping
+
+
+def test_one_cycle_by_hand(steps: list[dict[str, Any]]) -> None:
+    train(lr=0.01, batch_size=16, epochs=10, patience=100, weight_decay=0.07)  # 60 rows: 4 steps an epoch
+    rates = [step["lr"] for step in steps]
+    assert len(rates) == 40
+    low, peak, end = 0.01 / 25, 0.01, 0.01 / 25 / 1e4
+    assert rates.index(max(rates)) == 11  # the last of the first 30% of 40 steps
+    assert rates[11] == pytest.approx(peak, rel=1e-12)
+    rise = [low + (peak - low) * (1 - math.cos(math.pi * k / 11)) / 2 for k in range(12)]
+    fall = [end + (peak - end) * (1 + math.cos(math.pi * k / 28)) / 2 for k in range(1, 29)]
+    assert rates == pytest.approx(rise + fall, rel=1e-9)
+    assert {step["kind"] for step in steps} == {torch.optim.AdamW}
+    assert {step["weight_decay"] for step in steps} == {0.07}
+
+
+def test_warmup_moves_the_peak(steps: list[dict[str, Any]]) -> None:
+    train(batch_size=60, epochs=10, patience=100, warmup=0.6)
+    rates = [step["lr"] for step in steps]
+    assert rates.index(max(rates)) == 5
+
+
+@pytest.mark.parametrize(("warmup", "epochs"), [(0.1, 10), (0.5, 2), (0.3, 1), (0.05, 10)])
+def test_a_warmup_of_one_step_or_less_trains(warmup: float, epochs: int, steps: list[dict[str, Any]]) -> None:
+    trained = train(lr=0.01, batch_size=60, epochs=epochs, patience=100, warmup=warmup)
+    assert len(trained.history) == epochs
+    assert all(0 < step["lr"] <= 0.01 * (1 + 1e-9) for step in steps)
+    if warmup * epochs == 1:
+        assert steps[0]["lr"] == pytest.approx(0.01, rel=1e-6)  # one step of warm-up: the first is the peak
+
+
+def fake_f1(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
+    left = iter(values)
+
+    def fake(*args: Any) -> dict[str, Any]:
+        return {**scores(*args), "f1_weighted": next(left)}
+
+    monkeypatch.setattr(mmsent.train, "scores", fake)
+
+
+@pytest.mark.parametrize(
+    ("f1", "patience", "epochs", "length", "best"),
+    [
+        ([0.5, 0.6, 0.6, 0.59, 0.9], 2, 10, 4, 2),  # an equal F1 is no better one
+        ([0.5, 0.6, 0.55, 0.61, 0.6, 0.6, 0.9], 2, 10, 6, 4),  # a better one starts the count again
+        ([0.5, 0.4, 0.9], 1, 10, 2, 1),
+        ([0.5, 0.4, 0.4, 0.4, 0.9], 3, 10, 4, 1),
+        ([0.1, 0.2, 0.3], 2, 3, 3, 3),
+    ],
+)
+def test_early_stopping_restores_the_best_epoch(
+    monkeypatch: pytest.MonkeyPatch, f1: list[float], patience: int, epochs: int, length: int, best: int
+) -> None:
+    fake_f1(monkeypatch, f1)
+    logits: list[Tensor] = []
+    real = mmsent.train.evaluate_head
+
+    def spy(*args: Any) -> tuple[Tensor, list[float] | None]:
+        found = real(*args)
+        logits.append(found[0].clone())
+        return found
+
+    monkeypatch.setattr(mmsent.train, "evaluate_head", spy)
+    records: list[dict[str, Any]] = []
+    trained = train(patience=patience, epochs=epochs, on_epoch=records.append)
+    assert [r["epoch"] for r in trained.history] == list(range(1, length + 1))
+    assert records == trained.history
+    assert trained.best_epoch == best
+    assert not trained.head.training
+    assert np.array_equal(trained.val_logits, logits[best - 1].numpy())
+    assert torch.equal(real(trained.head, VAL)[0], logits[best - 1])
+    assert all(not torch.equal(logits[best - 1], other) for i, other in enumerate(logits) if i != best - 1)
+
+
+def test_history_holds_the_scores_of_the_validation_rows() -> None:
+    trained = train(fusion=Fusion.weighted, patience=100)
+    record = trained.history[trained.best_epoch - 1]
+    found = scores(VAL.labels.numpy(), trained.val_logits.argmax(axis=1), 3)
+    assert record["val_f1_weighted"] == found["f1_weighted"] == max(r["val_f1_weighted"] for r in trained.history)
+    assert record["val_accuracy"] == found["accuracy"]
+    assert record["val_f1_per_class"] == found["f1_per_class"]
+    weights = trained.head.weight_logits.detach().softmax(dim=0).tolist()
+    assert [record["image_share"], record["text_share"]] == pytest.approx(weights)
+    assert weights[0] != 0.5
+    assert train(fusion=Fusion.concat).history[0]["image_share"] is None
+
+
+# --- loss
+
+
+@pytest.mark.parametrize("balance", ["weights", "none", "sampler"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_by_hand(balance: str, smoothing: float) -> None:
+    rows = make_tensors(0, 1, counts=(40, 15, 5))
+    trained = train(rows, balance=balance, label_smoothing=smoothing, class_weight_power=0.7)
+    logs = np.log(softmax(trained.val_logits))
+    truth = VAL.labels.numpy()
+    counts = np.array([40, 15, 5])
+    weights = (60 / (3 * counts)) ** 0.7 if balance == "weights" else np.ones(3)
+    weights = weights * 3 / weights.sum()
+    picked = logs[np.arange(len(truth)), truth]
+    # torch: the smoothed part weighs every class by its own weight; the mean is over the true classes' weights
+    rowwise = -(1 - smoothing) * weights[truth] * picked - smoothing / 3 * (weights * logs).sum(axis=1)
+    record = trained.history[trained.best_epoch - 1]
+    assert record["val_loss"] == pytest.approx(rowwise.sum() / weights[truth].sum(), rel=1e-5)
+    assert record["val_nll"] == pytest.approx(-picked.mean(), rel=1e-9)  # neither weighted nor smoothed
+
+
+def test_training_loss_is_the_mean_over_rows() -> None:
+    settings = FitSettings(**{**SMALL, "lr": 1e-12, "dropout": 0.0, "epochs": 1, "balance": "none", "batch_size": 7})
+    rows = make_tensors(0, 1, views=1, counts=(8, 1, 1))  # batches of 7 and 3
+    trained = train_head(rows, VAL, settings, 3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = Head(head_config(settings, 6, 6, 3))
+    loss = torch.nn.functional.cross_entropy(head(rows.image[:, 0], rows.text), rows.labels, label_smoothing=0.1)
+    assert trained.history[0]["train_loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+def test_statistics_come_from_the_clean_training_rows() -> None:
+    head = train(standardize=True).head
+    torch.testing.assert_close(head.image_mean, TRAIN.image[:, 0].mean(dim=0))
+    torch.testing.assert_close(head.text_std, TRAIN.text.std(dim=0, correction=0))
+
+
+# --- views, sampling, dropped halves
+
+
+def numbered(n: int, views: int = 4) -> Tensors:
+    """Rows that say who they are: image (row, view, 0...), text (row, 0...)."""
+    image, text = torch.zeros(n, views, 6), torch.zeros(n, 6)
+    image[:, :, 0] = torch.arange(n, dtype=torch.float32)[:, None]
+    image[:, :, 1] = torch.arange(views, dtype=torch.float32)
+    text[:, 0] = torch.arange(n, dtype=torch.float32)
+    return Tensors(image, text, torch.arange(n) % 3)
+
+
+def epochs_of(calls: list[Call], steps: int) -> list[tuple[list[int], list[int]]]:
+    """Rows and views of each epoch, in the order in which they were trained on."""
+    found = []
+    for start in range(0, len(calls), steps):
+        image = torch.cat([c[0] for c in calls[start : start + steps]])
+        text = torch.cat([c[1] for c in calls[start : start + steps]])
+        assert torch.equal(image[:, 0], text[:, 0])  # the halves of one row stay together
+        found.append(([int(v) for v in image[:, 0]], [int(v) for v in image[:, 1]]))
+    return found
+
+
+def test_every_epoch_draws_a_view_for_each_row(calls: list[Call]) -> None:
+    train(numbered(50), epochs=3, patience=100)
+    assert [len(c[0]) for c in calls] == [8, 8, 8, 8, 8, 8, 2] * 3  # the last rows are not dropped
+    epochs = epochs_of(calls, 7)
+    views = []
+    for order, drawn in epochs:
+        assert sorted(order) == list(range(50))
+        assert set(drawn) == {0, 1, 2, 3}
+        views.append([v for _, v in sorted(zip(order, drawn, strict=True))])
+    assert epochs[0][0] != epochs[1][0] != epochs[2][0]
+    assert views[0] != views[1] != views[2]
+
+
+def test_without_views_only_the_clean_picture_is_read() -> None:
+    clean = Tensors(TRAIN.image[:, :1], TRAIN.text, TRAIN.labels)
+    broken = Tensors(TRAIN.image.clone(), TRAIN.text, TRAIN.labels)
+    broken.image[:, 1:] = math.nan
+    trained = train(broken, views=False)
+    assert all(math.isfinite(r["train_loss"]) for r in trained.history)
+    assert same_weights(trained, train(clean, views=False))
+    assert same_weights(trained, train(clean, views=True))
+    assert not same_weights(trained, train(TRAIN, views=True))
+    assert math.isnan(train(broken, views=True).history[0]["train_loss"])
+
+
+def test_validation_reads_the_clean_picture_alone() -> None:
+    val = Tensors(VAL.image.clone(), VAL.text, VAL.labels)
+    val.image[:, 1:] = math.nan
+    assert np.array_equal(train(val=val).val_logits, train().val_logits)
+
+
+def test_the_sampler_balances_the_classes(calls: list[Call]) -> None:
+    counts = (240, 45, 15)
+    plain = numbered(300)
+    rows = Tensors(plain.image, plain.text, torch.repeat_interleave(torch.arange(3), torch.tensor(counts)))
+    train(rows, balance="sampler", epochs=10, patience=100, batch_size=100)
+    drawn = torch.cat([rows.labels[c[1][:, 0].long()] for c in calls])
+    assert len(drawn) == 3000
+    # 1,000 of each in expectation, standard deviation sqrt(3000 * 1/3 * 2/3) = 26
+    assert all(abs(n - 1000) < 130 for n in torch.bincount(drawn).tolist())
+    epochs_of(calls, 3)
+    calls.clear()
+    train(rows, balance="weights", epochs=2, batch_size=100)
+    assert torch.bincount(torch.cat([rows.labels[c[1][:, 0].long()] for c in calls])).tolist() == [480, 90, 30]
+
+
+def test_modality_dropout_never_drops_both() -> None:
+    torch.manual_seed(0)
+    missing = _drop_modalities(10_000, 0.3, torch.device("cpu"))
+    assert missing is not None
+    assert missing.dtype == torch.bool
+    assert not missing.all(dim=1).any()
+    image, text = missing.sum(dim=0).tolist()
+    assert abs(image - 1500) < 180  # standard deviation sqrt(10000 * 0.15 * 0.85) = 36
+    assert abs(text - 1500) < 180
+    assert _drop_modalities(10, 0.0, torch.device("cpu")) is None
+
+
+def test_modality_dropout_reaches_the_head_in_training(calls: list[Call]) -> None:
+    trained = train(modality_dropout=0.5, epochs=2)
+    missing = torch.cat([c[2] for c in calls if c[2] is not None])
+    assert len(missing) == 120
+    assert 0 < int(missing[:, 0].sum()) < 120
+    assert 0 < int(missing[:, 1].sum()) < 120
+    # validation drops nothing
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(trained.val_logits), trained.head(VAL.image[:, 0], VAL.text))
+    calls.clear()
+    train(epochs=1)
+    assert all(c[2] is None for c in calls)
+
+
+# --- the rest
+
+
+def test_no_rows_to_train_or_validate_on() -> None:
+    nothing = Tensors(torch.zeros(0, 1, 6), torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(DataError, match="got 0 to train on, 30 to validate on"):
+        train(nothing)
+    with pytest.raises(DataError, match="got 60 to train on, 0 to validate on"):
+        train(val=nothing)
+
+
+@pytest.mark.parametrize("fusion", [Fusion.weighted, Fusion.attention])
+def test_evaluation_in_parts_gives_the_same(fusion: Fusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = train(fusion=fusion).head
+    missing = torch.zeros(30, 2, dtype=torch.bool)
+    missing[::3, 0] = missing[1::3, 1] = True
+    logits, shares = evaluate_head(head, VAL, missing)
+    monkeypatch.setattr(mmsent.train, "EVAL_BATCH", 7)
+    parts, part_shares = evaluate_head(head, VAL, missing)
+    torch.testing.assert_close(parts, logits)
+    assert shares == pytest.approx(part_shares)
+    assert not torch.allclose(evaluate_head(head, VAL)[0], logits)
+
+
+def test_softmax_by_hand() -> None:
+    found = softmax(np.array([[0.0, math.log(3), 0.0], [1000.0, 1000.0, -1000.0]], np.float32))
+    assert found.dtype == np.float64
+    assert found == pytest.approx(np.array([[0.2, 0.6, 0.2], [0.5, 0.5, 0.0]]), abs=1e-7)
