@@ -225,8 +225,12 @@ class _Reading:
     def __enter__(self) -> Any:
         try:
             self._file = h5py.File(self._path, "r")
+        except (OSError, RuntimeError) as error:
+            raise self._damaged(error) from error
+        try:
             return self._file if self._group is None else self._file[self._group]
         except (OSError, KeyError, RuntimeError) as error:
+            self._file.close()
             raise self._damaged(error) from error
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -251,11 +255,9 @@ def _take(dataset: Any, positions: Sequence[int]) -> NDArray[Any]:
     if list(positions) == list(range(first, first + len(positions))):
         run: NDArray[Any] = dataset[first : first + len(positions)]
         return run
-    order = np.argsort(positions)
-    increasing, inverse = np.unique(np.asarray(positions)[order], return_inverse=True)
-    out = np.empty((len(positions), *dataset.shape[1:]), dataset.dtype)
-    out[order] = dataset[increasing][inverse]
-    return out
+    increasing, inverse = np.unique(positions, return_inverse=True)  # HDF5 wants increasing positions
+    rows: NDArray[Any] = dataset[increasing][inverse]
+    return rows
 
 
 def cache_path(folder: Path, data_name: str, encoder: str, settings: FeatureSettings) -> Path:

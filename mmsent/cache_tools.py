@@ -16,7 +16,7 @@ from mmsent.encoders import Encoders
 from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.extract import TEXT_WINDOW, block_rows, load_views, scaled, text_batches, text_hash
 
-SAME = 0.999  # cosine below which a row that was encoded again counts as different
+APART = 0.045  # distance, as a share of its length, beyond which a row encoded again is different: cosine 0.999
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,12 @@ def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sam
     if dataset is None or encoders is None or not sample:
         return Verified(total, 0, 0, [], [], 1.0)
     rng = np.random.default_rng(seed)
-    everything = [(name, i) for name in cache.rows for i in np.flatnonzero(cache.index(name).good).tolist()]
+    everything = [
+        (name, i)
+        for name in cache.rows
+        if name in dataset.splits
+        for i in np.flatnonzero(cache.index(name).good).tolist()
+    ]
     picked = [everything[k] for k in sorted(rng.permutation(len(everything))[:sample].tolist())]
     identical, changed, wrong, lowest = 0, [], [], 1.0
     for split in dataset.splits:
@@ -73,9 +78,8 @@ def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sam
                 continue
             pairs = [(stored[half][k].reshape(-1, stored[half].shape[-1]), again[i][half]) for half in (0, 1)]
             identical += all(np.array_equal(a, b.astype(a.dtype)) for a, b in pairs)
-            cosine = min(_cosine(a, b) for a, b in pairs)
-            lowest = min(lowest, cosine)
-            if cosine < SAME:
+            lowest = min(lowest, *(_cosine(a, b) for a, b in pairs))
+            if max(_distance(a, b) for a, b in pairs) > APART:
                 wrong.append(index.ids[i])
     return Verified(total, len(picked), identical, changed, wrong, lowest)
 
@@ -86,6 +90,12 @@ def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     alike = (a == b).all(axis=1).astype(np.float64)  # where one of the two is zero there is no angle
     return float(np.divide((a * b).sum(axis=1), norms, out=alike, where=norms > 0).min())
+
+
+def _distance(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The largest |a - b| / |b| between rows of (n, D) and (n, D)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float((np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-12)).max())
 
 
 def encode_again(

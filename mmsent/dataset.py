@@ -101,6 +101,8 @@ class Dataset:
         if post.text is None:
             raise DataError("no text")
         if isinstance(post.text, str):
+            if not encodable(post.text):
+                raise DataError("text holds half a surrogate pair, which is no character")
             return clean_text(post.text.strip(), self.settings.clean)
         try:
             raw = post.text.read_bytes()
@@ -120,14 +122,27 @@ def _readable(files: Iterable[Path]) -> Iterator[bytes]:
             continue  # a missing text is that row's problem, not the data set's
 
 
-def unsafe_id(guid: str) -> str | None:
-    """Why an id cannot name files, or None. Ids become file names in the guid layout."""
+def encodable(text: str) -> bool:
+    """Whether a string is all characters; JSON can smuggle in half a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unsafe_id(guid: str, *, names_files: bool = True) -> str | None:
+    """Why an id cannot be used, or None. names_files: it becomes a file name, as ids of the guid layout do."""
     if not guid:
         return "is empty"
+    if not encodable(guid):
+        return "holds half a surrogate pair, which is no character"
     if len(guid.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
         return f"is longer than {MAX_ID_BYTES} bytes"
-    if any(c in guid for c in "/\\\0") or guid in {".", ".."} or not guid.isprintable():
-        return "holds a path separator or a control character"
+    if not guid.isprintable():
+        return "holds a control character"
+    if names_files and (any(c in guid for c in "/\\") or guid in {".", ".."}):
+        return "holds a path separator"
     return None
 
 
@@ -270,9 +285,8 @@ def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
     for i, row in enumerate(rows):
         where = f"{path.name} row {i + 1}"
         guid = cell(row, settings.id_column) or ""
-        if not guid or len(guid.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
-            message = f"id {guid[:60]!r} is empty or longer than {MAX_ID_BYTES} bytes"
-            problems.append(Problem("error", "unsafe id", where, message))
+        if reason := unsafe_id(guid, names_files=False):
+            problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
             continue
         label = cell(row, settings.label_column)
         if label is not None and label.lower() in NO_LABEL:

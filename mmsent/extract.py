@@ -120,13 +120,12 @@ def extract(
         old = Cache.open(path) if path.is_file() else None
         _refuse_other_data(old, dataset)
         notes = [] if old else _explain_new(folder, dataset.name, label, settings)
-        batch = options.batch_size or encoders.image.batch_size
         journal = Journal(
             path.with_name(path.name + ".journal"),
             {
                 "fingerprint": settings.fingerprint,
                 # A cache keeps the batch it was begun with, for the low bits depend on it.
-                "batch_size": old.provenance["batch_size"] if old else batch,
+                "batch_size": old.provenance["batch_size"] if old else options.batch_size or encoders.image.batch_size,
             },
         )
         if options.batch_size and journal.meta["batch_size"] != options.batch_size:

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+# Hub libraries may not ask a network during tests; they read this when they are imported.
+os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# Threads that spin while they wait make small steps many times slower beside another busy process.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
 
 @pytest.fixture(scope="session")
 def mvsa(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,9 +32,7 @@ def mvsa(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hub libraries may not ask a network during tests."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own settings have no say in tests."""
     for name in ("MMSENT_DATA", "MMSENT_CACHE", "MMSENT_RUNS", "MMSENT_ENCODER", "MMSENT_DEVICE", "MMSENT_DEBUG"):
         monkeypatch.delenv(name, raising=False)

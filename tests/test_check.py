@@ -228,11 +228,11 @@ def test_json_and_table(root: Path) -> None:
 
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    manifest = make_manifest(tmp_path, "jsonl", 30, 0, size=32)
-    lines = manifest.read_text(encoding="utf-8").replace('"post 1"', '"\\u001b[31mred"', 1)
-    manifest.write_text(lines.replace("pictures/1.png", "pictures/none.png"), encoding="utf-8")
-    report = check(manifest)
-    assert found(report)["missing picture"].examples == ("\x1b[31mred",)
+    manifest = make_manifest(tmp_path, "csv", 30, 0, size=32)
+    name = tmp_path / "\x1b[31mred.csv"
+    manifest.rename(name)
+    report = check(name)
+    assert report.name == "\x1b[31mred"
     assert "\x1b" not in report.table()
     assert "?[31mred" in report.table()
 

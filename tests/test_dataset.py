@@ -148,8 +148,21 @@ def test_unsafe_ids() -> None:
     assert unsafe_id("a b-ö.7") is None
     assert unsafe_id("ö" * 127) is None
     assert unsafe_id("ö" * 128) == "is longer than 255 bytes"
-    for bad in ("a/b", "a\\b", "a\0b", ".", "..", "a\nb", "a\x1bb"):
-        assert unsafe_id(bad) == "holds a path separator or a control character"
+    for bad in ("a/b", "a\\b", ".", ".."):
+        assert unsafe_id(bad) == "holds a path separator"
+        assert unsafe_id(bad, names_files=False) is None
+    for bad in ("a\0b", "a\nb", "a\x1bb", "a\0"):
+        assert unsafe_id(bad) == unsafe_id(bad, names_files=False) == "holds a control character"
+    assert unsafe_id("a\ud83d") == "holds half a surrogate pair, which is no character"
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "posts.jsonl"
+    path.write_text('{"id": 1, "text": "\\ud83d", "label": "neutral"}\n{"id": 2, "text": "\\ud83d\\ude00"}\n')
+    data = load_dataset(path)
+    with pytest.raises(DataError, match="half a surrogate pair"):
+        data.text_of(data.posts[0])
+    assert data.text_of(data.posts[1]) == "\U0001f600"
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])

@@ -210,6 +210,19 @@ def test_mixed_pair(tiny: Tiny) -> None:
     assert other.text.encode(["a"]).shape == (1, 384)
 
 
+def test_weights_go_to_the_open_clip_side(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmsent.encoders import timm as timm_module
+
+    hub = tmp_path / "hub.safetensors"
+    hub.write_bytes(b"abc")
+    monkeypatch.setattr(timm_module, "_hub_file", lambda name: hub)
+    text = f"open_clip:{tiny.arch}"
+    settings = EncoderSettings(image_encoder="timm:test_resnet", text_encoder=text, weights=str(tiny.file))
+    pair = open_encoders(settings)
+    assert pair.image.card.weights_sha256.startswith("ba7816bf")  # of abc
+    assert pair.text.card.weights_sha256 == tiny.open().text.card.weights_sha256
+
+
 # --- short padding
 
 

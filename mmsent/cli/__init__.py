@@ -420,6 +420,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminated)
+    # libgomp's threads spin while they wait; beside any other busy process that makes small steps many times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app(given, prog_name="mmsent")
     except MmsentError as error:

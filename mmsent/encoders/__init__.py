@@ -51,7 +51,10 @@ class ImageEncoder(Protocol):
     """A frozen image encoder."""
 
     card: ImageCard
-    batch_size: int  # pictures a forward pass that suit the device
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures a forward pass that suit the device."""
 
     def encode(self, pixels: Pixels) -> Embeddings:
         """(B, size, size, 3) bytes, already resized and cropped, to (B, D_image) raw embeddings."""

