@@ -371,7 +371,7 @@ def test_device_that_is_not_there() -> None:
         with pytest.raises(UsageError, match="device 'cuda' cannot be used here"):
             open_encoders(EncoderSettings(image_encoder=image, text_encoder=text, device="cuda"))
     with pytest.raises(UsageError, match="device 'cuda' cannot be used here"):
-        SentenceEncoder(parse_spec("minilm-l6"), device="cuda", precision="auto")
+        sentences_module.SentenceEncoder(parse_spec("minilm-l6"), device="cuda", precision="auto")
 
 
 def test_pick_device(monkeypatch: pytest.MonkeyPatch) -> None:
