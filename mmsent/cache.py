@@ -9,11 +9,9 @@ Shapes: N rows, V = K + 1 views, D_image and D_text widths.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import Clean, Settings, ViewSettings
 from mmsent.dataset import Split
-from mmsent.encoders import ImageCard, TextCard
 from mmsent.errors import CacheError
+from mmsent.fingerprint import FeatureSettings
 from mmsent.journal import Half, Journal
 
 FORMAT, FORMAT_VERSION = "mmsent-cache", 1
@@ -35,62 +32,6 @@ NO_HASH = bytes(32)  # content that is not there
 REASON_BYTES = 240
 _CHUNK_BYTES = 1 << 20
 _POUR_ROWS = 1024
-
-
-class FeatureSettings(Settings):
-    """Everything that determines the numbers in a cache. Its digest is the fingerprint."""
-
-    image: ImageCard
-    text: TextCard
-    normalize: bool
-    views: ViewSettings
-    views_version: int
-    clean: tuple[Clean, ...]
-    text_encoding: str
-    storage: str
-
-    def canonical(self) -> dict[str, Any]:
-        """Plain JSON values, with what has no effect left out (the views' recipe where there are no views)."""
-        values = self.model_dump(mode="json")
-        if not self.views.count:
-            values["views"] = {"count": 0}
-        return values
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all settings, hex."""
-        return _digest(self.canonical())
-
-    @property
-    def contract(self) -> str:
-        """SHA-256 of what a head relies on: encoders, weights, preprocessing, cleaning and normalisation.
-
-        Precision, library versions and views stay out: they move embeddings by rounding, or not at all.
-        """
-        kept = self.model_dump(mode="json", include={"image", "text", "normalize", "clean"})
-        for half in ("image", "text"):
-            kept[half] = {k: v for k, v in kept[half].items() if k not in {"precision", "libraries"}}
-        return _digest(kept)
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def differences(old: FeatureSettings, new: FeatureSettings) -> list[str]:
-    """The settings in which two caches differ, as `name: old -> new` lines."""
-    a, b = _flat(old.canonical()), _flat(new.canonical())
-    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out
 
 
 @dataclass(frozen=True)
@@ -258,60 +199,6 @@ def _take(dataset: Any, positions: Sequence[int]) -> NDArray[Any]:
     increasing, inverse = np.unique(positions, return_inverse=True)  # HDF5 wants increasing positions
     rows: NDArray[Any] = dataset[increasing][inverse]
     return rows
-
-
-def cache_path(folder: Path, data_name: str, encoder: str, settings: FeatureSettings) -> Path:
-    """Where the cache of a data set and settings lies: `<data>.<encoder>.<fingerprint>.h5`."""
-    return folder / f"{slug(data_name)}.{slug(encoder)}.{settings.fingerprint[:8]}.h5"
-
-
-def slug(name: str) -> str:
-    """A name as part of a file name; long ones are cut and told apart by a digest."""
-    plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", name).strip("-")
-    if len(plain) > 64 or not plain:
-        plain = f"{plain[:48]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return plain
-
-
-def list_caches(folder: Path) -> list[Cache]:
-    """Every readable cache in a folder, newest first. A file that cannot be read is left out; `verify` names it."""
-    found = []
-    for path in sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
-        try:
-            found.append(Cache.open(path))
-        except CacheError:
-            continue
-    return found
-
-
-def find_cache(where: Path, *, data_name: str | None = None, encoder: str | None = None) -> Cache:
-    """The one cache that fits. where: a cache file, or the folder to look in.
-
-    Raises CacheError where none fits or several do; the message lists them and says how to choose.
-    """
-    if where.is_file():
-        return Cache.open(where)
-    caches = list_caches(where) if where.is_dir() else []
-    fitting = [
-        c
-        for c in caches
-        if data_name in (None, c.data_name) and (encoder is None or encoder in (c.encoder, slug(c.encoder)))
-    ]
-    if len(fitting) == 1:
-        return fitting[0]
-    wanted = " ".join(filter(None, [f"of {data_name}" if data_name else "", f"with {encoder}" if encoder else ""]))
-    if not fitting:
-        names = "; it holds " + ", ".join(c.path.name for c in caches) if caches else ""
-        unfinished = sorted(where.glob("*.h5.journal")) if where.is_dir() else []
-        hint = f" ({unfinished[0].name} is unfinished: run extract again to complete it)" if unfinished else ""
-        flag = f" --encoder {encoder}" if encoder else ""
-        raise CacheError(
-            f"no cache {wanted} in {where}/{names}; make one with `mmsent extract --split train{flag}`{hint}"
-        )
-    several = ", ".join(str(c.path) for c in fitting)
-    encoders = sorted({c.encoder for c in fitting})
-    how = f"--encoder {' or '.join(encoders)}" if len(encoders) == len(fitting) else "--cache FILE"
-    raise CacheError(f"{len(fitting)} caches {wanted} fit: {several}; choose with {how}".replace("  ", " "))
 
 
 # --- writing
@@ -496,9 +383,3 @@ def _strings(values: list[str], limit: int | None = None) -> NDArray[np.bytes_]:
         encoded = [v[:limit].decode("utf-8", "ignore").encode() for v in encoded]
     width = max([1, *map(len, encoded)])
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
-
-
-def blocks(n: int, size: int) -> Iterator[range]:
-    """Consecutive positions in fixed blocks: the make-up of a batch depends on the row order alone."""
-    for start in range(0, n, size):
-        yield range(start, min(start + size, n))

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.cache import NO_HASH, NO_LABEL, Cache, FeatureSettings, blocks, differences, list_caches
+from mmsent.batches import block_rows, blocks, load_views, scaled, text_batches, text_hash, text_windows
+from mmsent.cache import NO_HASH, NO_LABEL, Cache
+from mmsent.caches import list_caches
 from mmsent.dataset import Dataset, Split
 from mmsent.encoders import Encoders
 from mmsent.errors import CacheError, DataError, UsageError
-from mmsent.extract import TEXT_WINDOW, block_rows, load_views, scaled, text_batches, text_hash
+from mmsent.fingerprint import FeatureSettings, differences
 
 APART = 0.045  # distance, as a share of its length, beyond which a row encoded again is different: cosine 0.999
 
@@ -124,7 +126,7 @@ def encode_again(
             vectors = encoders.image.encode(pixels.reshape(-1, how.size, how.size, 3)).reshape(len(block), views, -1)
             images |= {i: scaled(vectors[i - block.start], cache.settings.normalize) for i in rows if i in wanted}
     found: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    for window in blocks(len(posts), TEXT_WINDOW):
+    for window in text_windows(len(posts)):
         if wanted.isdisjoint(window):
             continue
         texts: dict[int, str] = {}

@@ -7,7 +7,6 @@ journalled whole. So a run that was interrupted and continued holds the same byt
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import platform
@@ -26,30 +25,18 @@ from filelock import FileLock, Timeout
 
 import mmsent
 from mmsent import views as view_module
-from mmsent.cache import (
-    NO_HASH,
-    NO_LABEL,
-    Cache,
-    FeatureSettings,
-    Row,
-    Sources,
-    blocks,
-    cache_path,
-    differences,
-    list_caches,
-    pour,
-)
+from mmsent.batches import block_rows, blocks, load_views, read_rows, scaled, text_batches, text_hash, text_windows
+from mmsent.cache import NO_HASH, Cache, Row, Sources, pour
+from mmsent.caches import cache_path, list_caches
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
-from mmsent.dataset import Dataset, Post, Split
-from mmsent.encoders import Embeddings, Encoders, TextEncoder, encoder_label, open_encoders
+from mmsent.dataset import Dataset, Split
+from mmsent.encoders import Embeddings, Encoders, encoder_label, open_encoders
 from mmsent.errors import CacheError, DataError
-from mmsent.images import Pixels, Preprocess, open_rgb, read_picture
+from mmsent.fingerprint import FeatureSettings, differences
+from mmsent.images import Pixels
 from mmsent.journal import Entry, Half, Journal
 from mmsent.progress import bar
-from mmsent.views import make_views
 
-TEXT_WINDOW = 2048  # rows whose texts are sorted by length together
-TEXT_BATCH = 64
 _AHEAD = 3  # blocks decoded ahead of the encoder; bounds memory
 
 
@@ -276,7 +263,7 @@ class _Job:
     def _encode_texts(self, needed: set[int]) -> None:
         encoder = self.encoders.text
         with bar(len(self._posts), f"{self._split} texts", "text", show=self.show) as progress:
-            for window in blocks(len(self._posts), TEXT_WINDOW):
+            for window in text_windows(len(self._posts)):
                 if needed.isdisjoint(window):
                     progress.update(len(window))
                     continue
@@ -350,26 +337,6 @@ class _Job:
         return Entry(self._posts[i].id, digest, stored, "", tokens)
 
 
-def text_batches(texts: dict[int, str], encoder: TextEncoder) -> tuple[dict[int, int], list[list[int]]]:
-    """Token counts of a window's texts by position, and the positions in batches of like length."""
-    lengths = dict(zip(texts, encoder.lengths(list(texts.values())), strict=True)) if texts else {}
-    order = sorted(texts, key=lambda i: (lengths[i], i))
-    return lengths, [order[run.start : run.stop] for run in blocks(len(order), TEXT_BATCH)]
-
-
-def scaled(vectors: Embeddings, normalize: bool) -> Embeddings:
-    """The embeddings (..., D) as they are, or scaled to length 1."""
-    if not normalize:
-        return vectors
-    norms: Embeddings = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
-    return vectors / norms
-
-
-def block_rows(batch_size: int, views: int) -> int:
-    """Rows whose V views make one batch of pictures."""
-    return max(1, batch_size // views)
-
-
 def _ahead(
     todo: list[range], needed: set[int], load: Any, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[range, dict[int, tuple[bytes, Pixels | None, str]]]]:
@@ -382,42 +349,3 @@ def _ahead(
             yield ready, {i: f.result() for i, f in futures.items()}
     for ready, futures in waiting:
         yield ready, {i: f.result() for i, f in futures.items()}
-
-
-def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str]:
-    """A picture's content hash and its views, or None and the reason it is bad."""
-    try:
-        raw = read_picture(post.image)
-    except DataError as error:
-        return NO_HASH, None, str(error)
-    digest = hashlib.sha256(raw).digest()
-    try:
-        return digest, make_views(open_rgb(raw), post.id, how, views), ""
-    except DataError as error:
-        return digest, None, str(error)
-
-
-def text_hash(text: str) -> bytes:
-    """The content hash of a decoded and cleaned text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> list[Row]:
-    """Ids, label indices and content hashes of posts, in order. What cannot be read has the hash NO_HASH."""
-    numbers = {label: i for i, label in enumerate(dataset.settings.labels)}
-    _ = dataset.decoding  # decided before the threads ask for it
-
-    def read(post: Post) -> Row:
-        try:
-            image = hashlib.sha256(read_picture(post.image)).digest()
-        except DataError:
-            image = NO_HASH
-        try:
-            text = text_hash(dataset.text_of(post))
-        except DataError:
-            text = NO_HASH
-        label = numbers[post.label] if post.label is not None else NO_LABEL
-        return Row(post.id, label, image, text)
-
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(read, posts, chunksize=64))

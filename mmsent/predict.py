@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent import views as view_module
-from mmsent.cache import FeatureSettings
+from mmsent.batches import scaled
 from mmsent.config import EncoderSettings, ViewSettings, settings
 from mmsent.encoders import Encoders, open_encoders
 from mmsent.errors import DataError, RunError
-from mmsent.extract import scaled
+from mmsent.fingerprint import FeatureSettings
 from mmsent.images import as_pixels, fit_square, open_rgb, read_picture
 from mmsent.inference import head_probabilities, served
 from mmsent.metrics import Probabilities

@@ -16,24 +16,14 @@ import pytest
 from fake import fake_encoders
 
 from mmsent import cache as cache_module
-from mmsent.cache import (
-    NO_HASH,
-    NO_LABEL,
-    Cache,
-    Features,
-    FeatureSettings,
-    Row,
-    blocks,
-    cache_path,
-    differences,
-    find_cache,
-    list_caches,
-    pour,
-    slug,
-)
+from mmsent import fingerprint as fingerprint_module
+from mmsent.batches import blocks
+from mmsent.cache import NO_HASH, NO_LABEL, Cache, Features, Row, pour
+from mmsent.caches import cache_path, find_cache, list_caches, slug
 from mmsent.config import Clean, ViewSettings
 from mmsent.dataset import Split
 from mmsent.errors import CacheError
+from mmsent.fingerprint import FeatureSettings, differences
 from mmsent.journal import Entry, Half, Journal
 
 LABELS = ["negative", "neutral", "positive"]
@@ -173,8 +163,8 @@ def test_fingerprint_is_stable() -> None:
     settings = made_settings()
     assert settings.fingerprint == FeatureSettings.model_validate_json(settings.model_dump_json()).fingerprint
     assert (len(settings.fingerprint), len(settings.contract)) == (64, 64)
-    digest = cache_module._digest({"b": [1, 2], "a": {"d": None, "c": 0.5}})
-    assert digest == cache_module._digest({"a": {"c": 0.5, "d": None}, "b": (1, 2)})
+    digest = fingerprint_module._digest({"b": [1, 2], "a": {"d": None, "c": 0.5}})
+    assert digest == fingerprint_module._digest({"a": {"c": 0.5, "d": None}, "b": (1, 2)})
     # SHA-256 of {"a": {"c": 0.5, "d": null}, "b": [1, 2]}
     assert digest == "bf11ccb455ce8b91724392db133d403b5d5e9003c34f51af2c0dd4dfc9b322a9"
 

@@ -13,8 +13,9 @@ import pytest
 from fake import FakeImageEncoder, FakeTextEncoder, fake_encoders
 from made import make_guid, make_picture
 
-from mmsent.cache import Cache, cache_path
+from mmsent.cache import Cache
 from mmsent.cache_tools import encode_again, explain, export, verify
+from mmsent.caches import cache_path
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import Dataset, Split, load_dataset
 from mmsent.encoders import Embeddings, Encoders

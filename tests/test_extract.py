@@ -21,14 +21,15 @@ from filelock import FileLock
 from made import make_guid, make_manifest, make_picture
 from PIL import Image
 
-from mmsent import extract as extract_module
+from mmsent import batches as batches_module
 from mmsent import journal as journal_module
+from mmsent.batches import block_rows, scaled, text_batches
 from mmsent.cache import NO_HASH, Cache
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import Split, load_dataset
 from mmsent.encoders import Embeddings, Encoders
 from mmsent.errors import CacheError, DataError
-from mmsent.extract import ExtractResult, block_rows, extract, scaled, text_batches
+from mmsent.extract import ExtractResult, extract
 from mmsent.images import Pixels, open_rgb
 from mmsent.views import make_views
 
@@ -256,8 +257,8 @@ def test_a_row_alone_keeps_its_place_in_the_block(root: Path, out: Path) -> None
 
 
 def test_texts_come_in_batches_of_like_length(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_module, "TEXT_WINDOW", 25)
-    monkeypatch.setattr(extract_module, "TEXT_BATCH", 10)
+    monkeypatch.setattr(batches_module, "TEXT_WINDOW", 25)
+    monkeypatch.setattr(batches_module, "TEXT_BATCH", 10)
     rng = np.random.default_rng(0)
     for i in range(1, N + 1):
         (root / "data" / f"{i}.txt").write_text(" ".join(["so"] * int(rng.integers(1, 12)) + [f"w{i}"]))
@@ -444,7 +445,7 @@ def test_an_interrupted_run_continues(root: Path, out: Path, tmp_path: Path, fai
 def test_interrupted_while_texts_are_encoded(
     root: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_module, "TEXT_BATCH", 16)
+    monkeypatch.setattr(batches_module, "TEXT_BATCH", 16)
     whole = stored(run(root, tmp_path / "whole").cache.path)
     text = FakeTextEncoder()
     plain = text.encode

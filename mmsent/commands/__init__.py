@@ -1,0 +1,24 @@
+"""What the commands do: find what they need, call one function, print. No argument parsing here (see mmsent.cli).
+
+Every function takes plain values; None means "not given". Heavy imports happen inside the functions.
+"""
+
+from mmsent.commands.data import check, prepare
+from mmsent.commands.features import cache_explain, cache_export, cache_info, cache_ls, cache_verify, extract
+from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
+
+__all__ = [
+    "cache_explain",
+    "cache_export",
+    "cache_info",
+    "cache_ls",
+    "cache_verify",
+    "check",
+    "evaluate",
+    "extract",
+    "fit",
+    "predict",
+    "prepare",
+    "quickstart",
+    "vote",
+]

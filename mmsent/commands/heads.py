@@ -1,0 +1,303 @@
+"""The commands on heads: fit, evaluate, vote, predict, quickstart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmsent.commands.features import complete, find, require_current, source_of
+from mmsent.commands.say import note, say, say_json
+from mmsent.config import (
+    RECIPES,
+    DataSettings,
+    FitSettings,
+    Fusion,
+    SplitSettings,
+    fit_settings,
+)
+from mmsent.errors import DataError, RunError, UsageError
+from mmsent.tables import columns
+
+
+def fusions(names: Sequence[str] | None) -> list[Fusion]:
+    """Fusions from the command line: names, comma lists, or all. Raises UsageError on an unknown one."""
+    found: list[Fusion] = []
+    for name in [part.strip() for given in names or ["concat"] for part in given.split(",")]:
+        if name == "all":
+            found += list(Fusion)
+        elif name in set(Fusion):
+            found.append(Fusion(name))
+        else:
+            raise UsageError(f"unknown fusion {name!r}; choose from {', '.join(Fusion)}, all")
+    return list(dict.fromkeys(found))
+
+
+def fit(
+    names: Sequence[str] | None,
+    recipe: str,
+    overrides: dict[str, Any],
+    split: SplitSettings,
+    data: Path | None,
+    cache_at: Path,
+    encoder: str | None,
+    runs: Path,
+    device: str,
+    tensorboard: Path | None,
+    as_json: bool,
+) -> None:
+    """Train one head a fusion and print the comparison."""
+    wanted = fusions(names)
+    if recipe != "auto" and recipe not in RECIPES:
+        raise UsageError(f"unknown recipe {recipe!r}; choose from auto, {', '.join(RECIPES)}")
+    from mmsent.encoders import recipe_for
+
+    cache = find(data, cache_at, encoder)
+    chosen = recipe_for(cache.encoder) if recipe == "auto" else recipe
+    settings: list[FitSettings] = [fit_settings(chosen, fusion=fusion, **overrides) for fusion in wanted]
+    require_current(cache, data, "train")
+    from mmsent.encoders.common import pick_device
+    from mmsent.evaluate import comparison, evaluate_validation
+    from mmsent.fit import fit as run
+    from mmsent.fit import write_tensorboard
+
+    features = cache.load("train")
+    where = pick_device(device)
+    done = run(cache, runs, settings, split, recipe=chosen, device=where, features=features)
+    if tensorboard:
+        for one in done:
+            write_tensorboard(one, tensorboard)
+    found = evaluate_validation(done, cache, features)
+    if as_json:
+        say_json({"runs": [str(r.path) for r in done], "recipe": chosen, "validation": [asdict(e) for e in found]})
+        return
+    for one in done:
+        say(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
+    rows = done[0].info["rows"]
+    say(f"\nrecipe {chosen}; trained on {rows['train']} rows, validated on {rows['val']}")
+    say(columns(comparison(found, cache.labels), right=range(2, 20)))
+
+
+def chosen_runs(names: Sequence[str], runs: Path, cache: Any) -> list[Any]:
+    """Runs by path or by name in the runs folder; without names, the newest of each fusion of this cache."""
+    from mmsent.runs import list_runs, open_run
+
+    if names:
+        return [open_run(Path(name) if (Path(name) / "run.json").is_file() else runs / name) for name in names]
+    newest: dict[Fusion, Any] = {}
+    for run in list_runs(runs, fingerprint=cache.fingerprint, data_name=cache.data_name):
+        newest.setdefault(run.fusion, run)
+    if not newest:
+        raise RunError(f"no runs of {cache.path.name} in {runs}; fit some with `mmsent fit --fusion all`")
+    return [newest[fusion] for fusion in Fusion if fusion in newest]
+
+
+def evaluate(
+    names: Sequence[str], split: str, data: Path | None, cache_at: Path, encoder: str | None, runs: Path, as_json: bool
+) -> None:
+    """Score runs on their validation rows, or on test labels where the data set has them."""
+    import numpy as np
+
+    from mmsent.cache import NO_LABEL
+    from mmsent.dataset import load_dataset
+    from mmsent.evaluate import comparison, evaluate_labelled, evaluate_validation
+
+    if split not in ("val", "test"):
+        raise UsageError(f"--split {split!r}: choose val or test")
+    cache = find(data, cache_at, encoder)
+    chosen = chosen_runs(names, runs, cache)
+    if split == "val":
+        found = evaluate_validation(chosen, cache)
+    else:
+        path = source_of(cache, data)
+        settings = DataSettings.model_validate(cache.provenance["data_settings"])
+        labelled = {p.id: p.label for p in load_dataset(path, settings, with_test_labels=True).of("test")}
+        if not any(labelled.values()):
+            raise DataError(f"the test split of {path} has no labels; `mmsent vote` predicts them")
+        cache = complete(cache, data, "test", None)
+        features = cache.load("test")
+        numbers: dict[str | None, int] = {label: i for i, label in enumerate(cache.labels)}
+        truth = np.array([numbers.get(labelled.get(i), NO_LABEL) for i in features.index.ids], np.int64)
+        found = evaluate_labelled(chosen, cache, features, truth)
+    if as_json:
+        say_json({"cache": str(cache.path), "split": split, "evaluations": [asdict(e) for e in found]})
+        return
+    say(columns(comparison(found, cache.labels), right=range(2, 20)))
+
+
+def vote(
+    names: Sequence[str],
+    split: str,
+    out: Path,
+    tie: str | None,
+    soft: bool,
+    data: Path | None,
+    cache_at: Path,
+    encoder: str | None,
+    runs: Path,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Label every post of a split with several heads and write the list."""
+    from mmsent.dataset import SPLITS, load_dataset
+    from mmsent.lists import ListForm
+    from mmsent.vote import tie_label, vote_split, voting_runs, write_vote
+
+    if split not in SPLITS:
+        raise UsageError(f"--split {split!r}: choose test or train")
+    cache = find(data, cache_at, encoder)
+    tie_label(tie, cache.labels)
+    chosen = chosen_runs(names, runs, cache) if names else voting_runs(runs, cache)
+    for run in chosen:
+        run.require(cache.settings.contract, str(cache.path), cache.encoder)
+    cache = complete(cache, data, split, device)
+    result = vote_split(chosen, cache, split, tie=tie, soft=soft)
+    path = source_of(cache, data)
+    form = ListForm()
+    if path.exists():
+        forms = load_dataset(path, DataSettings.model_validate(cache.provenance["data_settings"])).forms
+        form = next((forms[s] for s in SPLITS if s == split and s in forms), form)
+    written, table = write_vote(result, out, form)
+    agreement = {str(k): n for k, n in result.agreement().items()}
+    if as_json:
+        counts = {label: result.predicted.count(label) for label in result.labels}
+        say_json(
+            {
+                "out": str(written),
+                "table": str(table),
+                "runs": [str(r.path) for r in chosen],
+                "rows": len(result.ids),
+                "agreement": agreement,
+                "tied": int(result.tied.sum()),
+                "fallback": [result.ids[i] for i in result.fallback],
+                "predicted": counts,
+            }
+        )
+        return
+    say(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: " + ", ".join(f"{r.fusion} ({r.name})" for r in chosen))
+    if not names and len(chosen) < 3:
+        have = {r.fusion for r in chosen}
+        absent = " ".join(f"--fusion {f}" for f in ("concat", "weighted", "attention") if f not in have)
+        note(f"the vote is meant for concat, weighted and attention; add the rest with `mmsent fit {absent}`")
+    n = len(result.ids)
+    say("; ".join(f"{k} of {len(chosen)} heads agree on {c} posts ({c / n:.1%})" for k, c in agreement.items()))
+    if not soft and result.tied.any():
+        say(f"{int(result.tied.sum())} posts had no majority")
+    if result.fallback:
+        note(f"{len(result.fallback)} posts lack what the heads need and got {result.fallback_label!r}")
+    for label in result.labels:
+        say(f"  {label}: {result.predicted.count(label)}")
+    say(f"wrote {written} ({n} posts) and {table} (with probabilities)")
+
+
+def predict(
+    names: Sequence[str],
+    text: str | None,
+    image: Path | None,
+    manifest: Path | None,
+    settings: DataSettings,
+    out: Path | None,
+    tie: str | None,
+    soft: bool,
+    data: Path | None,
+    cache_at: Path,
+    encoder: str | None,
+    runs: Path,
+    weights: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Label one post from the command line, or the posts of a manifest."""
+    from mmsent.dataset import load_dataset
+    from mmsent.lists import write_text
+    from mmsent.predict import NewPost, predict, predictions_table
+    from mmsent.runs import open_run
+    from mmsent.vote import voting_runs
+
+    if (manifest is None) == (text is None and image is None):
+        raise UsageError("give a post with --text and --image, or several with --manifest FILE")
+    if image is not None and not image.is_file():
+        raise DataError(f"no picture at {image}")
+    if manifest is not None:
+        dataset = load_dataset(manifest, settings, strict=False)
+        posts = []
+        for p in dataset.posts:
+            try:
+                posts.append(NewPost(p.id, dataset.text_of(p), p.image))
+            except DataError:
+                posts.append(NewPost(p.id, None, p.image))
+        if not posts:
+            raise DataError(f"{manifest} holds no posts")
+    else:
+        posts = [NewPost("post", text, image)]
+    if names:
+        chosen = [open_run(Path(n) if (Path(n) / "run.json").is_file() else runs / n) for n in names]
+    else:
+        chosen = voting_runs(runs, find(data, cache_at, encoder))
+    found = predict(posts, chosen, weights=weights, device=device, tie=tie, soft=soft)
+    if out is not None:
+        write_text(out, predictions_table(found, chosen[0].labels))
+    unlabelled = [p for p in found if p.label is None]
+    if as_json:
+        say_json([asdict(p) for p in found])
+    elif manifest is None:
+        if found[0].label is None:
+            raise DataError(found[0].problem)
+        say(found[0].label)
+        say(columns([[name, f"{p:.4f}"] for name, p in found[0].probabilities.items()]))
+        say(f"{found[0].agreeing} of {len(found[0].heads)} heads agree")
+    elif out is None:
+        print(predictions_table(found, chosen[0].labels), end="")
+    else:
+        say(f"wrote {out} ({len(found) - len(unlabelled)} posts)")
+    for missed in unlabelled[:10] if manifest is not None else []:
+        note(f"{missed.id}: no label: {missed.problem}")
+
+
+def quickstart(folder: Path, posts: int, seed: int, as_json: bool) -> None:
+    """Run the quickstart and tell what it did."""
+    from mmsent.evaluate import comparison
+    from mmsent.quickstart import quickstart as run
+
+    if not as_json:
+        note(f"drawing {posts} posts, encoding them, fitting six heads and voting; about a minute on two cores")
+    done = run(folder, n_train=posts, n_test=max(30, posts // 4), seed=seed)
+    if as_json:
+        say_json(
+            {
+                "folder": str(folder),
+                "best_accuracy": done.drawn.best_accuracy,
+                "validation": [asdict(e) for e in done.validation],
+                "test": done.test,
+                "seconds": done.seconds,
+                "predictions": str(done.out),
+            }
+        )
+        return
+    drawn = done.drawn
+    say(f"{posts} drawn posts to learn from, {len(drawn.truth)} to label. On average nobody can do better than")
+    say(
+        f"{drawn.best_accuracy:.1%} accuracy here; from the picture alone {drawn.best_accuracy_image:.1%}, "
+        f"from the text alone {drawn.best_accuracy_text:.1%}.\n"
+    )
+    say("Validation, six heads and their vote:")
+    say(columns(comparison(done.validation, done.vote.labels), right=range(2, 20)))
+    say(f"\nThe vote of concat, weighted and attention on the test posts: accuracy {done.test['accuracy']:.1%}, ")
+    say(f"weighted F1 {done.test['f1_weighted']:.3f}.\n")
+    say(
+        columns(
+            [
+                ["posts", str(folder / "data"), "look at data/*.jpg and *.txt"],
+                ["features", str(done.cache), f"mmsent cache info --cache {done.cache}"],
+                ["heads", str(folder / "runs"), f"mmsent evaluate --cache {done.cache} --runs {folder / 'runs'}"],
+                ["labels", str(done.out), "one line a test post; probabilities in predictions.csv"],
+            ]
+        )
+    )
+    times = ", ".join(f"{name} {value} s" for name, value in done.seconds.items())
+    say(f"\n{times}. Try it on a post of your own:")
+    say(
+        f'  mmsent predict --cache {done.cache} --runs {folder / "runs"} --text "What a day!" '
+        f"--image {folder / 'data' / 'data' / (done.vote.ids[0] + '.jpg')}"
+    )

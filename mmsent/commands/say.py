@@ -1,0 +1,35 @@
+"""What every command prints with: results on standard output, notes on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmsent.errors import Interrupted
+
+
+def say(text: str) -> None:
+    """A line of the result, on standard output."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """A remark, on standard error."""
+    print(text, file=sys.stderr)
+
+
+def say_json(value: Any) -> None:
+    """The result for a program."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@contextmanager
+def resumable(what: str) -> Iterator[None]:
+    """Turn Ctrl-C into an error that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {what} is kept, run the same command again to go on") from None
