@@ -32,13 +32,23 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "standardize, lr 5e-4": {"standardize": True, "lr": 5e-4},
     "standardize, lr 3e-4, longer": {"standardize": True, "lr": 3e-4, **LONG},
     "rms, lr 1e-4, longer": {"rms": True, **LONG},
-    "rms, lr 2e-4, longer": {"rms": True, "lr": 2e-4, **LONG},
+    "offline": {"rms": True, "lr": 2e-4, **LONG},
     "rms, lr 5e-4": {"rms": True, "lr": 5e-4},
     "rms + standardize, lr 1e-4, longer": {"rms": True, "standardize": True, **LONG},
-    "rms, lr 1e-4, longer, no class weights": {"rms": True, "class_weight_power": 0.0, **LONG},
-    "rms, lr 1e-4, longer, modality dropout 0.2": {"rms": True, "modality_dropout": 0.2, **LONG},
-    "rms, lr 1e-4, longer, weight decay 0.3": {"rms": True, "weight_decay": 0.3, **LONG},
-    "rms, lr 1e-4, longer, clean view only": {"rms": True, "views": False, **LONG},
+    **{
+        f"offline, {name.replace('_', ' ')} {value}": {"rms": True, "lr": 2e-4, **LONG, name: value}
+        for name, value in {
+            "views": False,
+            "class_weight_power": 0.0,
+            "modality_dropout": 0.2,
+            "weight_decay": 0.3,
+            "common_width": 256,
+            "dropout": 0.7,
+            "hidden": 512,
+            "batch_size": 32,
+            "label_smoothing": 0.2,
+        }.items()
+    },
 }
 
 

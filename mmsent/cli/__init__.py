@@ -60,6 +60,7 @@ from mmsent.cli.options import (
     data_settings,
     from_recipe,
 )
+from mmsent.cli.process import tune_process
 from mmsent.config import (
     RECIPES,
     EncoderSettings,
@@ -420,8 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminated)
-    # libgomp's threads spin while they wait; beside any other busy process that makes small steps many times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    tune_process()
     try:
         app(given, prog_name="mmsent")
     except MmsentError as error:

@@ -25,10 +25,10 @@ from mmsent.config import (
 
 def from_recipe(name: str, what: str) -> Any:
     """A fit option whose default comes from the recipe."""
-    values = {recipe: given.get(name, default(FitSettings, name)) for recipe, given in RECIPES.items()}
-    shown = ", ".join(f"{recipe}: {value}" for recipe, value in values.items())
+    own = default(FitSettings, name)
+    shown = "; ".join([f"default {own}", *(f"{r}: {given[name]}" for r, given in RECIPES.items() if name in given)])
     flag = "--" + name.replace("_", "-")
-    names = [f"{flag}/--no-{flag[2:]}"] if isinstance(default(FitSettings, name), bool) else [flag]
+    names = [f"{flag}/--no-{flag[2:]}"] if isinstance(own, bool) else [flag]
     return typer.Option(*names, help=f"{what} ({shown})", show_default=False)
 
 

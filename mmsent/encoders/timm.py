@@ -71,7 +71,7 @@ class TimmImageEncoder:
     def batch_size(self) -> int:
         """Pictures a forward pass that suit the device."""
         self._device = pick_device(self._device)
-        return 32 if self._device == "cpu" else 256
+        return 16 if self._device == "cpu" else 256
 
     @functools.cached_property
     def model(self) -> Any:
