@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.cache import NO_LABEL, Cache, Features
+from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import RunError
 from mmsent.inference import head_probabilities, require
 from mmsent.metrics import scores
@@ -27,7 +28,8 @@ class Evaluation:
 
 
 def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | None = None) -> list[Evaluation]:
-    """Score runs on their own validation rows. Where all of them share one split, their majority vote is added.
+    """Score runs on their own validation rows. Where all of them share one split, the majority vote is added, of
+    those among them that `mmsent vote` takes (concat, weighted, attention) if there are several, else of all.
 
     Raises RunError where a run was trained on other features or labels.
     """
@@ -68,13 +70,24 @@ def _evaluate(
         predicted = probabilities.argmax(axis=1).astype(np.int64)
         votes.append(probabilities)
         found.append(Evaluation(run.name, run.fusion.value, scores(truth[rows], predicted, len(cache.labels))))
+    voters = [i for i, run in enumerate(runs) if run.fusion in VOTING_FUSIONS]
+    if len(voters) < 2:
+        voters = list(range(len(runs)))
     alike = all(np.array_equal(rows, positions[0]) for rows in positions)
     if len(runs) > 1 and alike:
-        stacked = np.stack(votes)
+        stacked = np.stack([votes[i] for i in voters])
         counted = majority(stacked, default_tie(cache.labels))
-        found.append(Evaluation("vote", "vote", scores(truth[positions[0]], counted.winners, len(cache.labels))))
+        found.append(
+            Evaluation(
+                f"vote of {len(voters)}", "vote", scores(truth[positions[0]], counted.winners, len(cache.labels))
+            )
+        )
         soft = stacked.mean(axis=0).argmax(axis=1).astype(np.int64)
-        found.append(Evaluation("vote --soft", "soft vote", scores(truth[positions[0]], soft, len(cache.labels))))
+        found.append(
+            Evaluation(
+                f"vote of {len(voters)}, --soft", "soft vote", scores(truth[positions[0]], soft, len(cache.labels))
+            )
+        )
     return found
 
 

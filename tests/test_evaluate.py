@@ -71,8 +71,9 @@ def test_a_run_scores_as_recorded_and_the_vote_by_hand(cache: Cache, runs: list[
     for evaluation, run in zip(found[:6], runs, strict=True):
         assert evaluation.scores == run.info["metrics"]
     assert len({e.scores["accuracy"] for e in found[:6]}) > 1  # else one head could stand for another
-    assert [(e.name, e.fusion) for e in found[6:]] == [("vote", "vote"), ("vote --soft", "soft vote")]
-    tables = [validation(run) for run in runs]
+    assert [(e.name, e.fusion) for e in found[6:]] == [("vote of 3", "vote"), ("vote of 3, --soft", "soft vote")]
+    assert [run.fusion.value for run in runs[:3]] == ["concat", "weighted", "attention"]  # those that vote
+    tables = [validation(run) for run in runs[:3]]
     truth = np.array([LABELS.index(row["label"]) for row in tables[0]])
     winners, soft = [], []
     for rows in zip(*tables, strict=True):
@@ -94,7 +95,9 @@ def test_a_vote_needs_one_split_and_two_runs(cache: Cache, runs: list[Run], tmp_
     (other,) = fit(cache, tmp_path, [quick], SplitSettings(val_size=30, seed=1))
     (smaller,) = fit(cache, tmp_path, [quick], SplitSettings(val_size=20))
     assert names([runs[0]]) == [runs[0].name]
-    assert names([runs[0], same]) == [runs[0].name, same.name, "vote", "vote --soft"]
+    assert names([runs[0], same]) == [runs[0].name, same.name, "vote of 2", "vote of 2, --soft"]
+    ablations = [run for run in runs if run.fusion.value in ("image", "text")]
+    assert names([runs[0], *ablations])[-2:] == ["vote of 3", "vote of 3, --soft"]  # one voter: all of them count
     assert names([runs[0], other]) == [runs[0].name, other.name]
     assert names([runs[0], same, smaller]) == [runs[0].name, same.name, smaller.name]
     (evaluation,) = evaluate_validation([other], cache)
@@ -121,7 +124,7 @@ def test_labelled_rows(cache: Cache, runs: list[Run]) -> None:
     # of ten rows two have no label and the third has no picture
     assert [e.scores["n"] for e in found] == [7] * 4
     assert found[0].scores["support"] == [2, 2, 3]
-    assert [e.name for e in found] == [runs[0].name, runs[1].name, "vote", "vote --soft"]
+    assert [e.name for e in found] == [runs[0].name, runs[1].name, "vote of 2", "vote of 2, --soft"]
     import torch
 
     kept = [0, 1, 3, 4, 5, 6, 7]
