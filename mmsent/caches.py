@@ -50,16 +50,16 @@ def find_cache(where: Path, *, data_name: str | None = None, encoder: str | None
     ]
     if len(fitting) == 1:
         return fitting[0]
-    wanted = " ".join(filter(None, [f"of {data_name}" if data_name else "", f"with {encoder}" if encoder else ""]))
+    wanted = (f" of {data_name}" if data_name else "") + (f" with {encoder}" if encoder else "")
     if not fitting:
         names = "; it holds " + ", ".join(c.path.name for c in caches) if caches else ""
         unfinished = sorted(where.glob("*.h5.journal")) if where.is_dir() else []
         hint = f" ({unfinished[0].name} is unfinished: run extract again to complete it)" if unfinished else ""
         flag = f" --encoder {encoder}" if encoder else ""
         raise CacheError(
-            f"no cache {wanted} in {where}/{names}; make one with `mmsent extract --split train{flag}`{hint}"
+            f"no cache{wanted} in {where}/{names}; make one with `mmsent extract --split train{flag}`{hint}"
         )
     several = ", ".join(str(c.path) for c in fitting)
     encoders = sorted({c.encoder for c in fitting})
     how = f"--encoder {' or '.join(encoders)}" if len(encoders) == len(fitting) else "--cache FILE"
-    raise CacheError(f"{len(fitting)} caches {wanted} fit: {several}; choose with {how}".replace("  ", " "))
+    raise CacheError(f"{len(fitting)} caches{wanted} fit: {several}; choose with {how}")

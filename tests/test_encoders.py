@@ -466,8 +466,25 @@ print(json.dumps(found))
     names = ("ViT-L-14-336-quickgelu openai", "timm:resnet18", "sentence-transformers:all-MiniLM-L6-v2")
     assert len(found) == 3
     for (message, seconds), name in zip(found, names, strict=True):
-        assert message.startswith(f"no weights for {name}: ")
+        assert message.startswith(f"no weights for {name} on this machine, and HF_HUB_OFFLINE is set; three ways out: ")
         assert "asked the network" not in message
-        assert all(way in message for way in ("--weights FILE", "HF_HOME", "--encoder offline"))
+        local = "--text-encoder sentence-transformers:FOLDER" if name.startswith("sent") else "--weights FILE"
+        assert all(way in message for way in (local, "HF_HOME", "--encoder offline"))
         assert seconds < 5
     assert time.monotonic() - started < 100
+
+
+def test_an_unreachable_hub_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    def unknown(host: str, port: int) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(common_module, "getproxies", dict)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises(EncoderError, match="no weights for x on this machine, and hub.invalid cannot be reached"):
+        common_module.require_hub("x")
+    monkeypatch.setattr(common_module, "getproxies", lambda: {"https": "http://proxy.invalid"})
+    common_module.require_hub("x")  # a proxy resolves names by itself

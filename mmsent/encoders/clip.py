@@ -17,6 +17,7 @@ from mmsent.encoders.common import (
     half_precision_for,
     normalized,
     pick_device,
+    require_hub,
     torch_dtype,
     versions,
 )
@@ -78,6 +79,7 @@ class ClipModel:
             raise UsageError(f"{self.arch}: name a pretrained tag (open_clip:{self.arch}:TAG) or give --weights FILE")
         if local := _in_local_cache(tag_config):
             return local
+        require_hub(f"{self.arch} {self.tag}")
         try:
             return Path(open_clip.pretrained.download_pretrained(tag_config))
         except Exception as error:  # hub, proxy and file errors have no common parent; the way out is the same

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import socket
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from mmsent.errors import EncoderError, UsageError
 
@@ -15,10 +18,13 @@ if TYPE_CHECKING:
 
     from mmsent.images import Pixels, Preprocess
 
-WAYS_OUT = (
-    "three ways out: give a local file with --weights FILE; fill the hub cache (HF_HOME) where there is a network "
+_WAYS = (
+    "three ways out: give a local {what}; fill the hub cache (HF_HOME) where there is a network "
     "and copy it here; or use --encoder offline, whose weights are installed"
 )
+
+WAYS_OUT = _WAYS.format(what="file with --weights FILE")
+TEXT_WAYS_OUT = _WAYS.format(what="folder with --text-encoder sentence-transformers:FOLDER")
 
 
 @functools.lru_cache(maxsize=32)
@@ -41,6 +47,21 @@ def existing_file(path: Path) -> Path:
     if not path.is_file():
         raise EncoderError(f"no weights at {path}; {WAYS_OUT}")
     return path
+
+
+def require_hub(what: str, ways: str = WAYS_OUT) -> None:
+    """Raise EncoderError at once where the model hub cannot be reached, rather than after a minute of retries."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    if not reason and not getproxies():
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            reason = f"{host} cannot be reached"
+    if reason:
+        raise EncoderError(f"no weights for {what} on this machine, and {reason}; {ways}")
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsent.encoders import Embeddings, Spec, TextCard
-from mmsent.encoders.common import WAYS_OUT, file_sha256, pick_device, torch_dtype, versions
+from mmsent.encoders.common import TEXT_WAYS_OUT, file_sha256, pick_device, require_hub, torch_dtype, versions
 from mmsent.errors import EncoderError
 
 MINILM = "minilm-l6"
@@ -27,7 +27,7 @@ class SentenceEncoder:
         self._folder = _minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
         weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
         if not weights:
-            raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {WAYS_OUT}")
+            raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {TEXT_WAYS_OUT}")
         hashes = [file_sha256(path) for path in weights]
         if spec.name == MINILM:
             width, max_tokens = 384, 256
@@ -111,8 +111,9 @@ def _folder_of(name: str) -> Path:
         return Path(snapshot_download(repository, local_files_only=True))
     except (OSError, ValueError):
         pass  # not cached yet
+    require_hub(f"sentence-transformers:{name}", TEXT_WAYS_OUT)
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:  # hub, proxy and file errors have no common parent
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EncoderError(f"no weights for sentence-transformers:{name}: {reason}; {WAYS_OUT}") from error
+        raise EncoderError(f"no weights for sentence-transformers:{name}: {reason}; {TEXT_WAYS_OUT}") from error

@@ -15,6 +15,7 @@ from mmsent.encoders.common import (
     file_sha256,
     normalized,
     pick_device,
+    require_hub,
     torch_dtype,
     versions,
 )
@@ -170,6 +171,7 @@ def _hub_file(name: str) -> Path:
     found = try_to_load_from_cache(repository, stem)
     if isinstance(found, str):
         return Path(found)
+    require_hub(f"timm:{name}")
     try:
         return Path(hf_hub_download(repository, stem))
     except Exception as error:  # hub, proxy and file errors have no common parent
