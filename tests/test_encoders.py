@@ -484,7 +484,7 @@ def test_an_unreachable_hub_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
     monkeypatch.setattr(common_module, "getproxies", dict)
     monkeypatch.setattr("socket.getaddrinfo", unknown)
-    with pytest.raises(EncoderError, match="no weights for x on this machine, and hub.invalid cannot be reached"):
+    with pytest.raises(EncoderError, match=r"no weights for x on this machine, and hub\.invalid cannot be reached"):
         common_module.require_hub("x")
     monkeypatch.setattr(common_module, "getproxies", lambda: {"https": "http://proxy.invalid"})
     common_module.require_hub("x")  # a proxy resolves names by itself
