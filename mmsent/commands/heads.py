@@ -79,12 +79,19 @@ def fit(
     say(columns(comparison(found, cache.labels), right=range(2, 20)))
 
 
+def named_runs(names: Sequence[str], runs: Path) -> list[Any]:
+    """Runs by path, or by name in the runs folder."""
+    from mmsent.runs import open_run
+
+    return [open_run(Path(name) if (Path(name) / "run.json").is_file() else runs / name) for name in names]
+
+
 def chosen_runs(names: Sequence[str], runs: Path, cache: Any) -> list[Any]:
     """Runs by path or by name in the runs folder; without names, the newest of each fusion of this cache."""
-    from mmsent.runs import list_runs, open_run
+    from mmsent.runs import list_runs
 
     if names:
-        return [open_run(Path(name) if (Path(name) / "run.json").is_file() else runs / name) for name in names]
+        return named_runs(names, runs)
     newest: dict[Fusion, Any] = {}
     for run in list_runs(runs, fingerprint=cache.fingerprint, data_name=cache.data_name):
         newest.setdefault(run.fusion, run)
@@ -212,7 +219,6 @@ def predict(
     from mmsent.dataset import load_dataset
     from mmsent.lists import write_text
     from mmsent.predict import NewPost, predict, predictions_table
-    from mmsent.runs import open_run
     from mmsent.vote import voting_runs
 
     if (manifest is None) == (text is None and image is None):
@@ -232,7 +238,7 @@ def predict(
     else:
         posts = [NewPost("post", text, image)]
     if names:
-        chosen = [open_run(Path(n) if (Path(n) / "run.json").is_file() else runs / n) for n in names]
+        chosen = named_runs(names, runs)
     else:
         chosen = voting_runs(runs, find(data, cache_at, encoder))
     found = predict(posts, chosen, weights=weights, device=device, tie=tie, soft=soft)
