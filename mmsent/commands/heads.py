@@ -237,10 +237,7 @@ def predict(
             raise DataError(f"{manifest} holds no posts")
     else:
         posts = [NewPost("post", text, image)]
-    if names:
-        chosen = named_runs(names, runs)
-    else:
-        chosen = voting_runs(runs, find(data, cache_at, encoder))
+    chosen = named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
     found = predict(posts, chosen, weights=weights, device=device, tie=tie, soft=soft)
     if out is not None:
         write_text(out, predictions_table(found, chosen[0].labels))
