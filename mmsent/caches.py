@@ -20,7 +20,7 @@ def slug(name: str) -> str:
     """A name as part of a file name; long ones are cut and told apart by a digest."""
     plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", name).strip("-")
     if len(plain) > 64 or not plain:
-        plain = f"{plain[:48]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        plain = f"{plain[:48] or 'data'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return plain
 
 

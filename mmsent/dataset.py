@@ -245,7 +245,7 @@ def _load_guid(root: Path, settings: DataSettings) -> Dataset:
             if reason := unsafe_id(guid):
                 problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
                 continue
-            label = None if tag.lower() in NO_LABEL else tag
+            label = None if tag.lower() in NO_LABEL and tag not in settings.labels else tag
             posts.append(Post(guid, split, label, pictures.get(guid), texts.get(guid)))
     listed = {post.id for post in posts}
     if extra := len((pictures.keys() | texts.keys()) - listed):
@@ -289,7 +289,7 @@ def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
             problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
             continue
         label = cell(row, settings.label_column)
-        if label is not None and label.lower() in NO_LABEL:
+        if label is not None and label.lower() in NO_LABEL and label not in settings.labels:
             label = None
         split: Split = "train" if label is not None else "test"
         named = cell(row, settings.split_column)

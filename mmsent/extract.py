@@ -121,19 +121,25 @@ def extract(
             job = _Job(dataset, encoders, settings, journal, old, options, show)
             lists = {split: job.run(split) for split in splits}
             changed = any(job.encoded.values()) or old is None or _lists_differ(old, lists, dataset.settings.labels)
+            provenance = _provenance(dataset, encoder, journal.meta["batch_size"], options.max_bad)
+            # Where things lie may have changed since; what later commands read back must be where it is now.
+            changed = changed or old is None or _whereabouts(old.provenance) != _whereabouts(provenance)
             cache = old
             if changed or cache is None:
                 attributes = {
                     "labels": list(dataset.settings.labels),
                     "data_name": dataset.name,
                     "encoder": label,
-                    "provenance": _provenance(dataset, encoder, journal.meta["batch_size"]),
+                    "provenance": provenance,
                 }
                 cache = pour(path, journal, settings, lists, attributes)
         except BaseException:
             journal.close()
             raise
-        journal.remove()
+        if journal.discard(splits):
+            journal.close()  # another split is unfinished and goes on another time
+        else:
+            journal.remove()
     finally:
         lock.release()
     quarantined: list[tuple[str, str, str]] = []
@@ -186,7 +192,11 @@ def _lists_differ(old: Cache, lists: dict[Split, list[Row]], labels: tuple[str, 
     return False
 
 
-def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int) -> dict[str, Any]:
+def _whereabouts(provenance: dict[str, Any]) -> tuple[Any, ...]:
+    return provenance["data"], provenance["encoder_settings"]["weights"], provenance.get("max_bad")
+
+
+def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int, max_bad: float) -> dict[str, Any]:
     chosen = encoder.model_dump(mode="json")
     if chosen["weights"]:
         chosen["weights"] = str(Path(chosen["weights"]).resolve())
@@ -196,6 +206,7 @@ def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int) -> 
         "decoding": dataset.decoding.why,
         "encoder_settings": chosen,
         "batch_size": batch_size,
+        "max_bad": max_bad,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "mmsent": mmsent.__version__,

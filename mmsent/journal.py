@@ -122,6 +122,15 @@ class Journal:
             finally:
                 self._db.close()
 
+    def discard(self, splits: Iterable[str]) -> bool:
+        """Drop the rows of splits that a cache holds now. Returns whether any row is left."""
+        try:
+            for split in splits:
+                self._db.execute("DELETE FROM rows WHERE split=?", (split,))
+            return self._db.execute("SELECT 1 FROM rows LIMIT 1").fetchone() is not None
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+
     def remove(self) -> None:
         """Close and delete the journal and SQLite's own side files."""
         self.close()

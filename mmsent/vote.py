@@ -172,6 +172,11 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
     )
 
 
+def table_path(out: Path) -> Path:
+    """Where the table with probabilities lies beside a list of labels."""
+    return out.with_suffix(".csv") if out.suffix != ".csv" else out.with_suffix(".probabilities.csv")
+
+
 def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
     """Write the list in the form of the test list, and beside it a table with probabilities (`<out stem>.csv`).
 
@@ -182,7 +187,7 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
         "agreeing": vote.agreeing.tolist(),
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }
-    table = out.with_suffix(".csv") if out.suffix != ".csv" else out.with_suffix(".probabilities.csv")
+    table = table_path(out)
     text = predictions_csv(vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra)
     write_text(table, text)
     return out, table

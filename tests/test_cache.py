@@ -449,7 +449,7 @@ def test_slug() -> None:
     assert slug("mvsa-single_v2+x") == "mvsa-single_v2+x"
     assert slug("timm:a.b/c d") == "timm-a-b-c-d"
     assert slug("../../etc") == "etc"
-    assert slug("日本") == "-" + hashlib.sha256("日本".encode()).hexdigest()[:8]
+    assert slug("日本") == "data-" + hashlib.sha256("日本".encode()).hexdigest()[:8]
     assert slug("日本") != slug("中国")
     assert slug("x" * 64) == "x" * 64
     long, other = slug("x" * 65), slug("x" * 66)

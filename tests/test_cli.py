@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -379,3 +380,55 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("mmsent 0.")
+
+
+def test_an_unfinished_split_survives_the_extraction_of_the_other(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsent.extract.open_encoders", lambda settings: fake_encoders(fail_after=100))
+    assert run("extract", "--split", "train") == 130  # 20 rows of 5 views each are done
+    monkeypatch.setattr("mmsent.extract.open_encoders", lambda settings: fake_encoders())
+    assert run("extract", "--split", "test") == 0
+    assert len(list((work / "cache").glob("*.journal"))) == 1
+    capsys.readouterr()
+    assert run("extract", "--split", "train", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["encoded"] == {"train": 20}
+    assert not list((work / "cache").glob("*.journal"))
+
+
+def test_a_moved_project_uses_its_own_data(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    run("extract")
+    shutil.copytree(work, copy, ignore=shutil.ignore_patterns("copy"))
+    monkeypatch.chdir(copy)
+    listed = copy / "data" / "train.txt"
+    listed.write_text("\n".join(listed.read_text().splitlines()[:-1]) + "\n")
+    capsys.readouterr()
+    assert "the train list of data differs" in fails(capsys, "fit")[1]
+
+
+def test_predictions_never_replace_the_data_set(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    three("concat")
+    capsys.readouterr()
+    status, message = fails(capsys, "vote", "--out", "data/test_without_label.txt")
+    assert status == 2
+    assert "belongs to the data set" in message
+    assert fails(capsys, "vote", "--out", ".")[0] == 2
+    manifest = make_manifest(work / "new", "csv")
+    assert fails(capsys, "predict", "--manifest", str(manifest), "--out", str(manifest))[0] == 2
+
+
+def test_a_label_may_be_called_none(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = work / "data" / "train.txt"
+    listed.write_text(listed.read_text().replace("neutral", "none"))
+    assert run("extract", "--split", "train", "--labels", "negative,none,positive", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == {"train": 40}
+
+
+def test_a_folder_that_cannot_be_written(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "file").write_text("")
+    status, message = fails(capsys, "extract", "--cache", "file/cache")
+    assert status == 1
+    assert "cannot use file" in message

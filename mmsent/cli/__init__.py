@@ -432,6 +432,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone: nothing is left to say
         raise SystemExit(1) from None
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f" {error.filename}" if error.filename else ""
+        print(f"mmsent: cannot use{where}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except Exception as error:
         if debug:
             raise

@@ -12,6 +12,7 @@ from mmsent.config import (
     EncoderSettings,
     ExtractSettings,
     ViewSettings,
+    default,
 )
 from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.tables import columns
@@ -85,8 +86,18 @@ def find(data: Path | None, cache: Path, encoder: str | None) -> Any:
 
 
 def source_of(cache: Any, data: Path | None) -> Path:
-    """The data set that a cache was made from: the given path, or the one the cache remembers."""
-    return data if data is not None else Path(cache.provenance["data"])
+    """The data set of a cache: the given path, else data/ if it has the cache's name, else what it remembers."""
+    from mmsent.dataset import name_of
+    from mmsent.errors import MmsentError
+
+    if data is not None:
+        return data
+    try:
+        if name_of(Path("data")) == cache.data_name:
+            return Path("data")
+    except MmsentError:
+        pass  # no data set here
+    return Path(cache.provenance["data"])
 
 
 def require_current(cache: Any, data: Path | None, split: str) -> None:
@@ -127,7 +138,8 @@ def complete(cache: Any, data: Path | None, split: str, device: str | None) -> A
     note(f"{cache.path.name} holds no {split} rows yet: encoding {n} posts")
     stored = cache.provenance["encoder_settings"]
     encoder = EncoderSettings.model_validate(stored | ({"device": device} if device else {}))
-    options = ExtractSettings(storage=cache.settings.storage)
+    max_bad = cache.provenance.get("max_bad", default(ExtractSettings, "max_bad"))
+    options = ExtractSettings(storage=cache.settings.storage, max_bad=max_bad)
     folder = cache.path.parent
     views = cache.settings.views
     with resumable("what was encoded"):
@@ -164,6 +176,8 @@ def cache_ls(folder: Path, as_json: bool) -> None:
         counts = [str(c.rows.get("train", "")), str(c.rows.get("test", "")), str(c.settings.views.count)]
         rows.append([c.path.name, c.data_name, c.encoder, *counts, size])
     say(columns(rows, right=range(3, 7)))
+    for path in sorted(set(folder.glob("*.h5")) - {c.path for c in found}):
+        note(f"{path.name}: unreadable, no cache or damaged")
     for path in sorted(folder.glob("*.h5.journal")):
         note(f"{path.name}: unfinished; run the same `mmsent extract` again to complete it")
 

@@ -133,6 +133,19 @@ def evaluate(
     say(columns(comparison(found, cache.labels), right=range(2, 20)))
 
 
+def _refuse_overwriting(out: Path, source: Path) -> None:
+    """Raise UsageError where predictions, or the table beside them, would replace a file of the data set."""
+    from mmsent.dataset import LISTS
+    from mmsent.vote import table_path
+
+    if out.is_dir() or not out.name:
+        raise UsageError(f"--out {out} is a folder; name a file")
+    own = {(source / name).resolve() for name in LISTS.values()} if source.is_dir() else {source.resolve()}
+    for path in (out, table_path(out)):
+        if path.resolve() in own:
+            raise UsageError(f"--out {out} would replace {path}, which belongs to the data set; name another file")
+
+
 def vote(
     names: Sequence[str],
     split: str,
@@ -155,6 +168,7 @@ def vote(
         raise UsageError(f"--split {split!r}: choose test or train")
     cache = find(data, cache_at, encoder)
     tie_label(tie, cache.labels)
+    _refuse_overwriting(out, source_of(cache, data))
     chosen = chosen_runs(names, runs, cache) if names else voting_runs(runs, cache)
     for run in chosen:
         run.require(cache.settings.contract, str(cache.path), cache.encoder)
@@ -223,6 +237,8 @@ def predict(
 
     if (manifest is None) == (text is None and image is None):
         raise UsageError("give a post with --text and --image, or several with --manifest FILE")
+    if out is not None and manifest is not None and out.resolve() == manifest.resolve():
+        raise UsageError(f"--out {out} would replace the manifest; name another file")
     if image is not None and not image.is_file():
         raise DataError(f"no picture at {image}")
     if manifest is not None:

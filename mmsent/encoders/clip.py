@@ -99,7 +99,7 @@ class ClipModel:
                     self.arch, pretrained=str(self.path), precision="fp32", device="cpu", require_pretrained=True
                 )
             except (RuntimeError, KeyError, ValueError, AssertionError, OSError, EOFError, UserWarning) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 raise EncoderError(f"{self.path} does not load as {self.arch}: {reason}") from error
             except Exception as error:  # pickle.UnpicklingError and what a damaged archive raises
                 raise EncoderError(
