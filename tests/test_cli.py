@@ -432,3 +432,14 @@ def test_a_folder_that_cannot_be_written(work: Path, capsys: pytest.CaptureFixtu
     status, message = fails(capsys, "extract", "--cache", "file/cache")
     assert status == 1
     assert "cannot use file" in message
+
+
+def test_predict_names_the_rows_it_leaves_out(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    three("image")
+    name = next((work / "runs").iterdir()).name
+    (work / "new.csv").write_text("id,text,image\n1,a day,data/data/1.jpg\n,no id,data/data/2.jpg\n")
+    capsys.readouterr()
+    assert run("predict", name, "--manifest", "new.csv") == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "new.csv row 2: id '' is empty" in shown.err

@@ -243,6 +243,9 @@ def predict(
         raise DataError(f"no picture at {image}")
     if manifest is not None:
         dataset = load_dataset(manifest, settings, strict=False)
+        for problem in dataset.problems:  # labels do not matter here, a row that cannot be used does
+            if problem.kind in {"unsafe id", "unknown split", "malformed line", "duplicate id"}:
+                note(f"{problem.where}: {problem.message}")
         posts = []
         for p in dataset.posts:
             try:
