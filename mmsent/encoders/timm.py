@@ -37,7 +37,7 @@ class TimmImageEncoder:
         self._name = spec.name
         # auto and cpu are settled at first use, for that needs torch; another device is checked at once.
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
-        # bf16 convolutions lose too much here (cosine 0.992 on EfficientNet-Lite2), so fp32 is the default.
+        # bf16 convolutions lose too much here (cosine below 0.999 on EfficientNet-Lite2), so fp32 is the default.
         self._precision = "fp32" if precision == "auto" else precision
         if spec.name == LITE2:
             self._path = _lite2_file()
@@ -117,8 +117,8 @@ class TimmImageEncoder:
 def fold_batchnorm(model: Any, size: int) -> Any:
     """A copy with each batch norm folded into the convolution before it, if that keeps the output; else the model.
 
-    A frozen batch norm is a linear map, so folding changes rounding only and saves a pass over memory (about a third of
-    the time on a CPU). Which norm follows which convolution is read off the order of registration and then checked on
+    A frozen batch norm is a linear map, so folding changes rounding only and saves a pass over memory.
+    Which norm follows which convolution is read off the order of registration and then checked on
     a random picture, for not every architecture registers them so.
     """
     import copy
