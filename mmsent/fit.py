@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 import mmsent
 from mmsent.cache import NO_LABEL, Cache, Features, RowIndex
+from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import FitSettings, SplitSettings
 from mmsent.errors import DataError
 from mmsent.metrics import scores
 from mmsent.runs import Run, cache_facts, predictions_csv, save_run
 from mmsent.split import duplicate_groups, validation_split
-from mmsent.train import softmax, to_tensors, train_head
+from mmsent.train import to_tensors, train_head
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def fit(
 ) -> list[Run]:
     """Train one head per settings on one split of a cache and write a run folder for each.
 
-    features: the train split, where the caller has loaded it. Raises DataError where a class has no training row.
+    features: the train split, where the caller has loaded it. Each run gets a temperature, fitted on its validation
+    logits, and validation.csv holds the probabilities at it. Raises DataError where a class has no training row.
     """
     features = features or cache.load("train")
     index = features.index
@@ -78,8 +80,8 @@ def fit(
                 on_epoch(settings, record)
 
         trained = train_head(train, val, settings, classes, report)
-        probabilities = softmax(trained.val_logits)
         truth = index.labels[rows.val]
+        temperature = fit_temperature(trained.val_logits, truth)
         finished = datetime.now(UTC)
         info = {
             "recipe": recipe,
@@ -90,6 +92,7 @@ def fit(
             "rows": {"train": len(rows.train), "val": len(rows.val)},
             "best_epoch": trained.best_epoch,
             "metrics": scores(truth, trained.val_logits.argmax(axis=1).astype(np.int64), classes),
+            "temperature": temperature,
             "seconds": round(trained.seconds, 3),
             "finished": finished.isoformat(),
             "device": device,
@@ -101,7 +104,10 @@ def fit(
             "command": sys.argv,
         }
         table = predictions_csv(
-            [index.ids[i] for i in rows.val], cache.labels, probabilities, [cache.labels[i] for i in truth]
+            [index.ids[i] for i in rows.val],
+            cache.labels,
+            apply_temperature(trained.val_logits, temperature),
+            [cache.labels[i] for i in truth],
         )
         name = f"{finished:%Y%m%d-%H%M%S}-{settings.fusion.value}-s{settings.seed}"
         done.append(save_run(runs, name, info, trained.head, trained.history, table))

@@ -126,6 +126,23 @@ class Head(nn.Module):
         logits, hidden = self._classify(fused)
         return Trace(fused, hidden, logits, shares)
 
+    @property
+    def first_linear(self) -> nn.Linear:
+        """The first linear layer after the fusion: fc1, or attention_alt's only one."""
+        return self.out if self.config.fusion is Fusion.attention_alt else self.fc1
+
+    def attention_map(self, image: Tensor, text: Tensor) -> Tensor:
+        """image (B, D_image), text (B, D_text) -> attention (B, heads, 2, 2): row the asking half (image, text),
+        column the half it attends to; rows sum to 1. Raises UsageError where the fusion has no attention."""
+        if self.config.fusion not in {Fusion.attention, Fusion.attention_alt}:
+            raise UsageError(f"a {self.config.fusion} head has no attention; take attention or attention_alt")
+        image, text = self._inputs(image, text, None)
+        if self.config.projects:
+            image, text = self.project_image(image), self.project_text(text)
+        pair = torch.stack([image, text], dim=1)
+        weights: Tensor = self.attention(pair, pair, pair, need_weights=True, average_attn_weights=False)[1]
+        return weights
+
     def _inputs(self, image: Tensor, text: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.config.rms:
             image, text = unit_rms(image), unit_rms(text)

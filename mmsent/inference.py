@@ -1,4 +1,4 @@
-"""Heads at work: which rows a head can label, and its probabilities on features."""
+"""Heads at work: which rows a head can label, and its logits and calibrated probabilities on features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.cache import IMAGE_BAD, TEXT_BAD, Cache
+from mmsent.calibration import apply_temperature
 from mmsent.config import Fusion
 from mmsent.errors import RunError
 from mmsent.metrics import Probabilities
@@ -31,17 +32,18 @@ def served(run: Run, missing: Missing) -> Missing:
     return np.logical_not(missing.any(axis=1))
 
 
-def head_probabilities(
+def head_logits(
     run: Run,
     image: NDArray[np.float32],
     text: NDArray[np.float32],
     missing: Missing | None = None,
     device: str = "cpu",
-) -> Probabilities:
-    """A run's probabilities (N, C) for image (N, D_image) and text (N, D_text) features; missing (N, 2) bool."""
+) -> NDArray[np.float32]:
+    """A run's logits (N, C) for image (N, D_image) and text (N, D_text) features; missing (N, 2) bool. Raises RunError
+    where the widths are not the head's."""
     import torch
 
-    from mmsent.train import evaluate_head, softmax, to_tensors
+    from mmsent.train import evaluate_head, to_tensors
 
     head = run.head(device)
     widths = (head.config.image_width, head.config.text_width)
@@ -49,7 +51,19 @@ def head_probabilities(
         raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], text.shape[1])}")
     rows = to_tensors(image[:, None], text, np.zeros(len(image), np.int64), device)
     gone = torch.from_numpy(missing).to(device) if missing is not None and missing.any() else None
-    return softmax(evaluate_head(head, rows, gone)[0].cpu().numpy())
+    logits: NDArray[np.float32] = evaluate_head(head, rows, gone)[0].cpu().numpy()
+    return logits
+
+
+def head_probabilities(
+    run: Run,
+    image: NDArray[np.float32],
+    text: NDArray[np.float32],
+    missing: Missing | None = None,
+    device: str = "cpu",
+) -> Probabilities:
+    """A run's probabilities (N, C) at its temperature; arguments and errors as for head_logits."""
+    return apply_temperature(head_logits(run, image, text, missing, device), run.temperature)
 
 
 def require(run: Run, cache: Cache) -> None:

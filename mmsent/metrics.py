@@ -1,7 +1,11 @@
-"""Classification metrics from label indices. NumPy only; definitions as in scikit-learn, tested against it."""
+"""Classification metrics from label indices and probabilities, their bootstrap intervals, and McNemar's test.
+
+NumPy; definitions as in scikit-learn, tested against it. Probabilities are (N, C) rows that sum to 1.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +14,64 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
 
+ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
+RESAMPLES = 2000
+LEVEL = 0.95
+
 
 def confusion(truth: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """(C, C) counts; rows are the truth, columns the prediction."""
     counts = np.bincount(truth * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What every score is made of, for any number of (..., C, C) confusion matrices at once: (..., C) float64 each."""
+
+    hits: NDArray[np.float64]
+    support: NDArray[np.float64]
+    guessed: NDArray[np.float64]
+
+    @staticmethod
+    def of(matrices: NDArray[np.int64]) -> _Counts:
+        """Diagonal, row sums and column sums."""
+        hits = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.float64)
+        return _Counts(hits, matrices.sum(axis=-1).astype(np.float64), matrices.sum(axis=-2).astype(np.float64))
+
+    def accuracy(self) -> NDArray[np.float64]:
+        """(...,)"""
+        share: NDArray[np.float64] = self.hits.sum(axis=-1) / self.support.sum(axis=-1)
+        return share
+
+    def precision(self) -> NDArray[np.float64]:
+        """(..., C); 0 for a class that is never predicted."""
+        return _ratio(self.hits, self.guessed)
+
+    def recall(self) -> NDArray[np.float64]:
+        """(..., C); 0 for a class that never occurs."""
+        return _ratio(self.hits, self.support)
+
+    def f1(self) -> NDArray[np.float64]:
+        """(..., C); 0 for a class that neither occurs nor is predicted."""
+        return _ratio(2 * self.hits, self.support + self.guessed)
+
+    def weighted(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over the classes, weighted by support: (..., C) to (...,)."""
+        mean: NDArray[np.float64] = (values * (self.support / self.support.sum(axis=-1, keepdims=True))).sum(axis=-1)
+        return mean
+
+    def macro(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over the classes: (..., C) to (...,). As in scikit-learn, a class that neither occurs nor is predicted
+        is left out."""
+        seen = (self.support + self.guessed) > 0
+        mean: NDArray[np.float64] = np.where(seen, values, 0).sum(axis=-1) / seen.sum(axis=-1)
+        return mean
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return out
 
 
 def scores(truth: Labels, predicted: Labels, classes: int) -> dict[str, Any]:
@@ -24,25 +81,121 @@ def scores(truth: Labels, predicted: Labels, classes: int) -> dict[str, Any]:
     never occurs recall 0, as scikit-learn's zero_division=0. Weighted recall equals accuracy. Plain Python numbers.
     """
     matrix = confusion(truth, predicted, classes)
-    hits = np.diag(matrix).astype(np.float64)
-    support, guessed = matrix.sum(axis=1), matrix.sum(axis=0)
-    precision = np.divide(hits, guessed, out=np.zeros(classes), where=guessed > 0)
-    recall = np.divide(hits, support, out=np.zeros(classes), where=support > 0)
-    f1 = np.divide(2 * hits, support + guessed, out=np.zeros(classes), where=support + guessed > 0)
-    share = support / support.sum()
-    # As in scikit-learn, a class that neither occurs nor is predicted is left out of the macro average.
-    seen = (support + guessed) > 0
-    out: dict[str, Any] = {"n": int(support.sum()), "accuracy": float(hits.sum() / support.sum())}
-    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        out[f"{name}_weighted"] = float((values * share).sum())
-        out[f"{name}_macro"] = float(values[seen].mean())
+    counts = _Counts.of(matrix)
+    out: dict[str, Any] = {"n": int(matrix.sum()), "accuracy": float(counts.accuracy())}
+    for name, values in (("precision", counts.precision()), ("recall", counts.recall()), ("f1", counts.f1())):
+        out[f"{name}_weighted"] = float(counts.weighted(values))
+        out[f"{name}_macro"] = float(counts.macro(values))
         out[f"{name}_per_class"] = values.tolist()
-    out["support"] = support.tolist()
+    out["support"] = matrix.sum(axis=1).tolist()
     out["confusion"] = matrix.tolist()
     return out
+
+
+def bootstrap_intervals(
+    truth: Labels,
+    predicted: Labels,
+    classes: int,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Percentile bootstrap intervals (Efron and Tibshirani 1993, chapter 13) over the rows.
+
+    truth, predicted: (N,), N > 0. Returns (low, high) under `accuracy`, `f1_weighted` and `f1_macro`, and a list of C
+    such pairs under `f1_per_class`. They say how much the scores of one trained head vary with the rows it is scored
+    on; what another training seed would change is not in them. The same seed gives the same intervals.
+    """
+    matrix = confusion(truth, predicted, classes)
+    n = int(matrix.sum())
+    # N rows drawn with replacement fall into the C * C cells as a multinomial: no row need be touched.
+    drawn = np.random.default_rng(seed).multinomial(n, matrix.ravel() / n, size=resamples)
+    counts = _Counts.of(drawn.reshape(resamples, classes, classes))
+    f1 = counts.f1()
+    ends = [(1 - level) / 2, (1 + level) / 2]
+
+    def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+        low, high = np.quantile(values, ends)
+        return float(low), float(high)
+
+    return {
+        "accuracy": interval(counts.accuracy()),
+        "f1_weighted": interval(counts.weighted(f1)),
+        "f1_macro": interval(counts.macro(f1)),
+        "f1_per_class": [interval(f1[:, c]) for c in range(classes)],
+    }
 
 
 def negative_log_likelihood(truth: Labels, probabilities: Probabilities) -> float:
     """Mean -log p(truth) in nats; probabilities (N, C), floored at 1e-12."""
     picked = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0]
     return float(-np.log(np.maximum(picked, 1e-12)).mean())
+
+
+def brier_score(truth: Labels, probabilities: Probabilities) -> float:
+    """Mean over rows of the sum over classes of squared differences to the truth (Brier 1950): 0 best, 2 worst."""
+    wanted = np.eye(probabilities.shape[1])[truth]
+    return float(((probabilities - wanted) ** 2).sum(axis=1).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Rows binned by the probability p of their likeliest label: bin b holds edges[b] < p <= edges[b + 1].
+
+    count (B,) int64; confidence and accuracy (B,): the bin's means, NaN where it is empty; edges (B + 1,).
+    """
+
+    count: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    edges: NDArray[np.float64]
+
+
+def reliability(truth: Labels, probabilities: Probabilities, bins: int = ECE_BINS) -> Reliability:
+    """The reliability diagram's numbers: `bins` bins of equal width over 0..1 (Guo et al. 2017, section 2)."""
+    confidence = probabilities.max(axis=1)
+    hit = (probabilities.argmax(axis=1) == truth).astype(np.float64)
+    edges = np.linspace(0, 1, bins + 1)
+    where = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(where, minlength=bins).astype(np.int64)
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        summed = np.bincount(where, weights=values, minlength=bins)
+        out: NDArray[np.float64] = np.divide(summed, count, out=np.full(bins, np.nan), where=count > 0)
+        return out
+
+    return Reliability(count, mean(confidence), mean(hit), edges)
+
+
+def expected_calibration_error(truth: Labels, probabilities: Probabilities, bins: int = ECE_BINS) -> float:
+    """Mean gap between confidence and accuracy over the bins of `reliability`, weighted by rows: 0..1.
+
+    Guo et al. 2017, equation 3. It looks at the likeliest label alone, and noise in the bins adds up: some hundred rows
+    give a few percent even where the probabilities are exact.
+    """
+    found = reliability(truth, probabilities, bins)
+    filled = found.count > 0
+    gaps = np.abs(found.accuracy - found.confidence)[filled]
+    return float((found.count[filled] / found.count.sum() * gaps).sum())
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two predictions of the same rows: rows that only a, or only b, has right, and the two-sided p-value."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def mcnemar(truth: Labels, a: Labels, b: Labels) -> McNemar:
+    """McNemar's exact test of equal accuracy (McNemar 1947): were both equally good, each row that one alone has right
+    would fall to either side like a coin. truth, a, b: (N,) label indices of the same rows; p is 1 without such rows.
+    """
+    from scipy.stats import binomtest
+
+    only_a = int(((a == truth) & (b != truth)).sum())
+    only_b = int(((a != truth) & (b == truth)).sum())
+    disagreeing = only_a + only_b
+    return McNemar(only_a, only_b, float(binomtest(only_a, disagreeing).pvalue) if disagreeing else 1.0)

@@ -37,7 +37,8 @@ class NewPost:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the heads said of one post. `label` is None and `problem` says why where no head could label it."""
+    """What the heads said of one post; probabilities are the mean of the heads' calibrated ones. `label` is None and
+    `problem` says why where no head could label it."""
 
     id: str
     label: str | None

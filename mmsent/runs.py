@@ -2,10 +2,10 @@
 
 A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
 
-    run.json            settings, split, metrics, fingerprints of the cache, versions, command
+    run.json            settings, split, metrics, temperature, fingerprints of the cache, versions, command
     head.safetensors    weights; the head's configuration and contract stand in its metadata
     history.json        a record per epoch
-    validation.csv      id, label, predicted, confidence and a probability per class
+    validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -83,6 +84,16 @@ class Run:
         """How texts were read and cleaned."""
         return DataSettings.model_validate(self.info["cache"]["data_settings"])
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether a temperature was fitted for the head; runs of mmsent 0.1 have none."""
+        return self.info.get("temperature") is not None
+
+    @property
+    def temperature(self) -> float:
+        """What the head's logits are divided by (see mmsent.calibration); 1 for a run that has none."""
+        return float(self.info["temperature"]) if self.calibrated else 1.0
+
     def head(self, device: str = "cpu") -> Head:
         """Load the head in eval mode. Raises RunError where its file is missing or damaged."""
         from safetensors import SafetensorError, safe_open
@@ -130,6 +141,9 @@ def open_run(path: Path) -> Run:
             raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
         if absent := sorted(_NEEDED - info.keys()):
             raise RunError(f"{file} lacks {', '.join(absent)}; fit it again")
+        heat = info.get("temperature", 1.0)
+        if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
+            raise RunError(f"{file} has the temperature {heat!r}, not a number above 0; fit it again")
     except FileNotFoundError as error:
         raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -214,6 +228,15 @@ def save_run(
     finally:
         if building is not None:
             shutil.rmtree(building, ignore_errors=True)
+
+
+def calibration_note(runs: Sequence[Run]) -> str:
+    """One line for people: whether the runs' probabilities are calibrated."""
+    plain = sum(not run.calibrated for run in runs)
+    if not plain:
+        return "probabilities are calibrated by temperature scaling on the validation rows"
+    some = f" throughout: {plain} of {len(runs)} runs have no temperature" if plain < len(runs) else ""
+    return f"probabilities are not calibrated{some}; a new `mmsent fit` calibrates them"
 
 
 def predictions_csv(

@@ -22,6 +22,8 @@ from mmsent.heads import Head, head_config
 from mmsent.metrics import Labels, Probabilities, negative_log_likelihood, scores
 
 EVAL_BATCH = 8192
+LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
+LAYER_BINS = 60
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def train_head(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=total, pct_start=warmup)
         truth = val.labels.cpu().numpy()
         history: list[dict[str, Any]] = []
+        before = first_layer(head, val)
         best: tuple[float, int, dict[str, Tensor], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
             train_loss, rate = _one_epoch(head, train, criterion, optimizer, schedule, settings)
@@ -123,6 +126,8 @@ def train_head(
                 **{f"val_{k}": v for k, v in found.items() if k not in {"n", "confusion", "support"}},
                 "image_share": shares[0] if shares else None,
                 "text_share": shares[1] if shares else None,
+                "first_layer": first_layer(head, val),
+                **({"first_layer_before": before} if epoch == 1 else {}),
             }
             history.append(record)
             if on_epoch:
@@ -192,6 +197,29 @@ def evaluate_head(head: Head, rows: Tensors, missing: Tensor | None = None) -> t
         if trace.shares is not None:
             shares.append(trace.shares)
     return torch.cat(logits), torch.cat(shares).mean(dim=0).tolist() if shares else None
+
+
+@torch.no_grad()
+def first_layer(head: Head, rows: Tensors) -> dict[str, Any]:
+    """How the weights of the first linear layer, and its outputs on clean rows, are distributed (report, Figure 2)."""
+    head.eval()
+    part = slice(0, LAYER_ROWS)
+    fused = head.trace(rows.image[part, 0], rows.text[part]).fused
+    layer = head.first_linear
+    return {"weights": distribution(layer.weight), "outputs": distribution(layer(fused))}
+
+
+def distribution(values: Tensor) -> dict[str, Any]:
+    """A histogram as plain numbers: low and high edge, counts in equal bins, mean and standard deviation. Values that
+    are not finite, of a head that diverges, are left out."""
+    flat = values.detach().flatten().float()
+    flat = flat[flat.isfinite()]
+    if not len(flat):
+        return {"low": 0.0, "high": 0.0, "counts": [0] * LAYER_BINS, "mean": 0.0, "std": 0.0}
+    low, high = float(flat.min()), float(flat.max())
+    counts = torch.histc(flat.cpu(), LAYER_BINS, low, high)
+    spread = float(flat.std(correction=0))
+    return {"low": low, "high": high, "counts": counts.int().tolist(), "mean": float(flat.mean()), "std": spread}
 
 
 def softmax(logits: NDArray[Any]) -> Probabilities:

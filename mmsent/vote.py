@@ -109,9 +109,9 @@ def require_distinct(runs: Sequence[Run]) -> None:
 
 @dataclass(frozen=True)
 class Vote:
-    """Labels for every listed row of a split. predicted: N labels; probabilities (N, C), the heads' mean; choices: per
-    run, N labels (empty where the head could not label the row); agreeing (N,); fallback: positions of rows that no
-    head could label, which got `fallback_label`."""
+    """Labels for every listed row of a split. predicted: N labels; probabilities (N, C), the mean of the heads'
+    calibrated ones; choices: per run, N labels (empty where the head could not label the row); agreeing (N,); fallback:
+    positions of rows that no head could label, which got `fallback_label`."""
 
     ids: list[str]
     labels: list[str]
@@ -123,6 +123,11 @@ class Vote:
     tied: NDArray[np.bool_]
     fallback: list[int]
     fallback_label: str
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the probabilities are means of calibrated ones throughout."""
+        return all(run.calibrated for run in self.runs)
 
     def agreement(self) -> dict[int, int]:
         """How many rows had how many heads behind the winning label."""

@@ -14,6 +14,7 @@ from fake import fake_encoders
 from made import make_guid
 
 from mmsent.cache import NO_LABEL, Cache
+from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import (
     DEFAULT_LABELS,
     DataSettings,
@@ -29,7 +30,8 @@ from mmsent.dataset import load_dataset
 from mmsent.errors import DataError
 from mmsent.extract import extract
 from mmsent.fit import fit, split_rows
-from mmsent.metrics import scores
+from mmsent.inference import head_logits
+from mmsent.metrics import negative_log_likelihood, scores
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 BAD = "7"  # its picture is broken
@@ -148,6 +150,24 @@ def test_what_a_run_records(cache: Cache, tmp_path: Path) -> None:
             assert float(r["confidence"]) == max(shares) == float(r[f"p_{r['predicted']}"])
 
 
+def test_a_run_has_the_temperature_of_its_validation_rows(cache: Cache, tmp_path: Path) -> None:
+    split = SplitSettings(val_size=20, seed=1)
+    features = cache.load("train")
+    rows = split_rows(features.index, split).val
+    truth = features.index.labels[rows]
+    for run in fit(cache, tmp_path, [quick(), quick(fusion=Fusion.text, lr=3e-2)], split):
+        logits = head_logits(run, features.image[rows, 0], features.text[rows])
+        assert run.calibrated
+        assert run.temperature == run.info["temperature"] == pytest.approx(fit_temperature(logits, truth), rel=1e-4)
+        assert run.temperature != 1
+        table = list(csv.DictReader((run.path / "validation.csv").open(encoding="utf-8")))
+        written = np.array([[float(row[f"p_{label}"]) for label in cache.labels] for row in table])
+        assert written == pytest.approx(apply_temperature(logits, run.temperature), abs=1e-5)
+        assert [row["predicted"] for row in table] == [cache.labels[i] for i in logits.argmax(axis=1)]
+        plain = negative_log_likelihood(truth, apply_temperature(logits, 1.0))
+        assert negative_log_likelihood(truth, apply_temperature(logits, run.temperature)) < plain
+
+
 def test_a_head_learns_the_made_up_posts(cache: Cache, tmp_path: Path) -> None:
     (run,) = fit(cache, tmp_path, [quick(epochs=15, patience=15)], SplitSettings(val_size=20))
     assert run.info["metrics"]["accuracy"] >= 0.75  # half of them are positive
@@ -178,7 +198,7 @@ def test_bad_rows_and_held_out_views_are_never_read(cache: Cache, tmp_path: Path
     (plain,) = fit(cache, tmp_path, [quick()], split)
     assert (ours.path / "head.safetensors").read_bytes() == (plain.path / "head.safetensors").read_bytes()
     assert ours.info["metrics"] == plain.info["metrics"]
-    image[rows.train[0], 0] = np.nan
+    image[rows.train[0], 0] += 1
     (broken,) = fit(cache, tmp_path, [quick()], split, features=spoilt)
     assert (broken.path / "head.safetensors").read_bytes() != (plain.path / "head.safetensors").read_bytes()
 

@@ -7,9 +7,26 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
-from mmsent.metrics import confusion, negative_log_likelihood, scores
+from mmsent.metrics import (
+    McNemar,
+    bootstrap_intervals,
+    brier_score,
+    confusion,
+    expected_calibration_error,
+    mcnemar,
+    negative_log_likelihood,
+    reliability,
+    scores,
+)
 
 # truth 0: 3 rows, 2 found; truth 1: 1 row, found; truth 2: 1 row, called 0
 TRUTH = np.array([0, 0, 0, 1, 2])
@@ -80,3 +97,169 @@ def test_negative_log_likelihood_by_hand() -> None:
     assert negative_log_likelihood(np.array([1, 1]), np.array([[0.0, 1.0], [1.0, 0.0]])) == pytest.approx(
         -math.log(1e-12) / 2
     )
+
+
+# --- probabilities
+
+
+FOUR = np.array([[0.9, 0.05, 0.05], [0.85, 0.1, 0.05], [0.2, 0.5, 0.3], [0.3, 0.3, 0.4]])
+FOUR_TRUTH = np.array([0, 1, 1, 0])
+
+
+def random_probabilities(rng: np.random.Generator, n: int, classes: int) -> NDArray[np.float64]:
+    drawn: NDArray[np.float64] = rng.dirichlet(np.full(classes, 0.7), n)
+    return drawn
+
+
+def test_brier_by_hand() -> None:
+    rows = [0.01 + 2 * 0.0025, 0.7225 + 0.81 + 0.0025, 0.04 + 0.25 + 0.09, 0.49 + 0.09 + 0.16]
+    assert brier_score(FOUR_TRUTH, FOUR) == pytest.approx(sum(rows) / 4, abs=1e-12)
+    assert brier_score(np.array([0, 1]), np.eye(2)) == 0
+    assert brier_score(np.array([1, 0]), np.eye(2)) == 2
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_brier_and_nll_agree_with_scikit_learn(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    probabilities = random_probabilities(rng, 80, classes)
+    truth = rng.integers(0, classes, 80)
+    labels = list(range(classes))
+    theirs = brier_score_loss(truth, probabilities, labels=labels, scale_by_half=False)
+    assert brier_score(truth, probabilities) == pytest.approx(theirs, abs=1e-12)
+    theirs = log_loss(truth, probabilities, labels=labels)
+    assert negative_log_likelihood(truth, probabilities) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_reliability_and_ece_by_hand() -> None:
+    # Five bins: 0.4 ends the second (0.2, 0.4], 0.5 lies in the third, 0.85 and 0.9 in the last.
+    found = reliability(FOUR_TRUTH, FOUR, bins=5)
+    assert found.edges == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert found.count.tolist() == [0, 1, 1, 0, 2]
+    assert found.confidence == pytest.approx([np.nan, 0.4, 0.5, np.nan, 0.875], nan_ok=True)
+    assert found.accuracy == pytest.approx([np.nan, 0.0, 1.0, np.nan, 0.5], nan_ok=True)
+    wanted = (0.4 + 0.5 + 2 * 0.375) / 4
+    assert expected_calibration_error(FOUR_TRUTH, FOUR, bins=5) == pytest.approx(wanted, abs=1e-12)
+    # One bin: the mean confidence against the accuracy.
+    assert expected_calibration_error(FOUR_TRUTH, FOUR, bins=1) == pytest.approx((0.9 + 0.85 + 0.5 + 0.4) / 4 - 0.5)
+    assert len(reliability(FOUR_TRUTH, FOUR).count) == 15
+
+
+def test_ece_of_extremes() -> None:
+    sure = np.eye(3)[[0, 1, 2]]
+    assert expected_calibration_error(np.array([0, 1, 2]), sure) == 0
+    assert expected_calibration_error(np.array([1, 2, 0]), sure) == 1
+
+
+def test_exact_probabilities_have_a_small_ece() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = random_probabilities(rng, 50_000, 3)
+    truth = (rng.random((50_000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+    assert expected_calibration_error(truth, probabilities) < 0.01
+    sharper = probabilities**2 / (probabilities**2).sum(axis=1, keepdims=True)
+    assert expected_calibration_error(truth, sharper) > 0.05
+
+
+# --- intervals
+
+
+# A joint distribution of truth (rows) and prediction (columns), unbalanced as real ones are.
+POPULATION = np.array([[0.20, 0.05, 0.05], [0.04, 0.06, 0.05], [0.04, 0.06, 0.45]])
+
+
+def draw(rng: np.random.Generator, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    cells = rng.choice(9, n, p=POPULATION.ravel())
+    return cells // 3, cells % 3
+
+
+def test_intervals_agree_with_resampling_rows() -> None:
+    rng = np.random.default_rng(5)
+    truth, guess = draw(rng, 300)
+    found = bootstrap_intervals(truth, guess, 3, resamples=4000)
+    naive = []
+    for _ in range(4000):
+        rows = rng.integers(0, 300, 300)
+        naive.append(scores(truth[rows], guess[rows], 3))
+    # The ends are quantiles of 4,000 draws: off by about 0.001.
+    for name in ("accuracy", "f1_weighted", "f1_macro"):
+        wanted = np.quantile([one[name] for one in naive], [0.025, 0.975])
+        assert found[name] == pytest.approx(wanted, abs=0.006)
+    for c in range(3):
+        wanted = np.quantile([one["f1_per_class"][c] for one in naive], [0.025, 0.975])
+        assert found["f1_per_class"][c] == pytest.approx(wanted, abs=0.012)
+
+
+def test_intervals_hold_the_score_narrow_with_rows_and_repeat() -> None:
+    truth, guess = draw(np.random.default_rng(1), 400)
+    found = bootstrap_intervals(truth, guess, 3)
+    assert found == bootstrap_intervals(truth, guess, 3, seed=0)
+    assert found != bootstrap_intervals(truth, guess, 3, seed=1)
+    assert json.loads(json.dumps(found))["accuracy"] == list(found["accuracy"])
+    score = scores(truth, guess, 3)
+    for name in ("accuracy", "f1_weighted", "f1_macro"):
+        assert found[name][0] < score[name] < found[name][1]
+    four = bootstrap_intervals(np.tile(truth, 4), np.tile(guess, 4), 3)
+    ratio = np.ptp(found["accuracy"]) / np.ptp(four["accuracy"])
+    assert ratio == pytest.approx(2, rel=0.1)
+    inner = bootstrap_intervals(truth, guess, 3, level=0.5)
+    assert found["accuracy"][0] < inner["accuracy"][0] < inner["accuracy"][1] < found["accuracy"][1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_of_extremes() -> None:
+    right = np.array([0, 0, 1])
+    assert bootstrap_intervals(right, right, 3)["accuracy"] == (1, 1)
+    assert bootstrap_intervals(right, right, 3)["f1_per_class"][2] == (0, 0)
+    assert bootstrap_intervals(np.array([0]), np.array([1]), 2)["f1_macro"] == (0, 0)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_true_values_at_their_rate() -> None:
+    """400 data sets of 500 rows: about 95 in 100 intervals hold the population's value (standard error 0.011)."""
+    hits, support, guessed = np.diag(POPULATION), POPULATION.sum(axis=1), POPULATION.sum(axis=0)
+    true = {"accuracy": hits.sum(), "f1_weighted": (support * 2 * hits / (support + guessed)).sum()}
+    rng = np.random.default_rng(2026)
+    covered = dict.fromkeys(true, 0)
+    for _ in range(400):
+        found = bootstrap_intervals(*draw(rng, 500), 3, seed=int(rng.integers(2**31)))
+        for name, value in true.items():
+            covered[name] += found[name][0] <= value <= found[name][1]
+    for name, count in covered.items():
+        assert 0.92 <= count / 400 <= 0.975, name
+
+
+# --- paired
+
+
+def made_pair(only_a: int, only_b: int, both: int = 7, neither: int = 3) -> McNemar:
+    a = np.repeat([0, 1, 0, 1], [only_a, only_b, both, neither])
+    b = np.repeat([1, 0, 0, 2], [only_a, only_b, both, neither])
+    return mcnemar(np.zeros(len(a), np.int64), a, b)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 6 rows, 5 to 1: twice (1 + 6) / 2^6
+    assert made_pair(5, 1) == McNemar(5, 1, pytest.approx(14 / 64, abs=1e-12))
+    assert made_pair(1, 5).p_value == made_pair(5, 1).p_value
+    assert made_pair(10, 0).p_value == pytest.approx(2 / 1024, abs=1e-12)
+    assert made_pair(3, 3).p_value == 1
+    assert made_pair(0, 0) == McNemar(0, 0, 1.0)
+    # rows that both have right or wrong, however differently wrong, do not count
+    assert made_pair(5, 1, both=900, neither=500).p_value == made_pair(5, 1).p_value
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(25, 8), (59, 6), (4, 16)])
+def test_mcnemar_is_the_binomial_test(only_a: int, only_b: int) -> None:
+    n = only_a + only_b
+    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
+    assert made_pair(only_a, only_b).p_value == pytest.approx(min(1, 2 * tail), rel=1e-9)
+
+
+def test_mcnemar_of_equals_is_rarely_small() -> None:
+    """Two predictions of equal accuracy: p < 0.05 in at most 5 of 100 (the exact test is on the safe side)."""
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(400):
+        truth = np.zeros(200, np.int64)
+        a, b = ((rng.random(200) > 0.7).astype(np.int64) for _ in range(2))
+        small += mcnemar(truth, a, b).p_value < 0.05
+    assert 0 < small <= 0.07 * 400

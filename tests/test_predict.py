@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from fake import FakeTextEncoder, fake_encoders
 from made import make_guid
 
 from mmsent.cache import Cache
+from mmsent.cli import main
 from mmsent.config import (
     Clean,
     DataSettings,
@@ -205,7 +208,7 @@ def test_a_missing_half_with_modality_dropout(
         image = torch.from_numpy(features.image[:1, 0]) if problem == "no text" else head.image_mean[None]
         text = head.text_mean[None] if problem == "no text" else torch.from_numpy(features.text[:1])
         with torch.no_grad():
-            shares.append(head(image, text).softmax(dim=1)[0].double())
+            shares.append((head(image, text) / run.temperature).softmax(dim=1)[0].double())
     wanted = torch.stack(shares).mean(dim=0).tolist()
     assert list(found.probabilities.values()) == pytest.approx(wanted, abs=1e-6)
     assert found.heads[runs[0].name] == LABELS[int(shares[0].argmax())]
@@ -276,6 +279,41 @@ def test_encoder_settings_of_the_runs(world: World, tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(b"")
     # the device is this machine's own
     assert encoder_settings([run], weights=None, device=None) == stored.model_copy(update={"device": "auto"})
+
+
+# --- the command
+
+
+def test_the_command_says_whether_probabilities_are_calibrated(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsent.predict.open_encoders", lambda settings: fake_encoders())
+    run = world.runs["concat"]
+    old = tmp_path / "old"
+    shutil.copytree(run.path, old)
+    info = {k: v for k, v in run.info.items() if k != "temperature"}
+    (old / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    picture = world.posts()[0].image
+    (tmp_path / "new.csv").write_text(f"id,text,image\n1,a day,{picture}\n", encoding="utf-8")
+
+    def say(path: Path, *more: str) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", str(path), *more])
+        assert stop.value.code in (None, 0)
+        shown = capsys.readouterr()
+        return shown.out, shown.err
+
+    one = ("--text", "a day", "--image", str(picture))
+    assert say(run.path, *one)[0].endswith("calibrated by temperature scaling on the validation rows\n")
+    assert say(old, *one)[0].endswith("probabilities are not calibrated; a new `mmsent fit` calibrates them\n")
+    assert json.loads(say(run.path, *one, "--json")[0])[0]["calibrated"] is True
+    assert json.loads(say(old, *one, "--json")[0])[0]["calibrated"] is False
+    table, note = say(run.path, "--manifest", str(tmp_path / "new.csv"))
+    assert len(table.splitlines()) == 2  # the remark is no part of the CSV
+    assert "calibrated by temperature scaling" in note
+    assert (
+        "calibrated by" in say(run.path, "--manifest", str(tmp_path / "new.csv"), "--out", str(tmp_path / "o.csv"))[0]
+    )
 
 
 # --- the table

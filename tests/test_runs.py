@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
 from mmsent.heads import Head, head_config
-from mmsent.runs import Run, list_runs, open_run, predictions_csv, save_run
+from mmsent.runs import Run, calibration_note, list_runs, open_run, predictions_csv, save_run
 
 FILES = ["head.safetensors", "history.json", "run.json", "validation.csv"]
 HISTORY = [{"epoch": 1, "val_loss": 0.5, "image_share": None}]
@@ -238,6 +238,30 @@ def test_a_damaged_run_json(content: bytes, tmp_path: Path) -> None:
     run = save(tmp_path)
     (run.path / "run.json").write_bytes(content)
     with pytest.raises(RunError, match=r"run\.json cannot be read"):
+        open_run(run.path)
+
+
+def test_a_run_without_a_temperature_loads_as_uncalibrated(tmp_path: Path) -> None:
+    old, null = save(tmp_path), save(tmp_path, info={**make_info(), "temperature": None})
+    new = save(tmp_path, info={**make_info(), "temperature": 1.7})
+    one = save(tmp_path, info={**make_info(), "temperature": 1})
+    assert [(run.calibrated, run.temperature) for run in (old, null, new, one)] == [
+        (False, 1.0),
+        (False, 1.0),
+        (True, 1.7),
+        (True, 1.0),
+    ]
+    assert calibration_note([new, one]).startswith("probabilities are calibrated by temperature scaling")
+    assert calibration_note([old, null]) == "probabilities are not calibrated; a new `mmsent fit` calibrates them"
+    assert "not calibrated throughout: 1 of 3 runs have no temperature" in calibration_note([new, old, one])
+
+
+@pytest.mark.parametrize("value", ["0", "-1.5", '"hot"', "NaN", "Infinity", "true", "[1]"])
+def test_a_temperature_that_is_none(value: str, tmp_path: Path) -> None:
+    run = save(tmp_path, info={**make_info(), "temperature": 1.25})
+    file = run.path / "run.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"temperature": 1.25', f'"temperature": {value}'))
+    with pytest.raises(RunError, match=r"run\.json has the temperature .*, not a number above 0; fit it again"):
         open_run(run.path)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from fake import fake_encoders
 from made import make_guid
 
 from mmsent.cache import Cache
+from mmsent.cli import main
 from mmsent.config import (
     DataSettings,
     EncoderSettings,
@@ -161,6 +164,11 @@ def test_served(runs: dict[str, Run]) -> None:
     assert {name: served(runs[name], missing).tolist() for name in wanted} == wanted
 
 
+def without_temperature(run: Run) -> Run:
+    """A run as mmsent 0.1 wrote it."""
+    return replace(run, info={k: v for k, v in run.info.items() if k != "temperature"})
+
+
 def test_head_probabilities_are_the_heads_own(cache: Cache, runs: dict[str, Run]) -> None:
     import torch
 
@@ -169,6 +177,10 @@ def test_head_probabilities_are_the_heads_own(cache: Cache, runs: dict[str, Run]
     head = runs["attention"].head()
     with torch.no_grad():
         logits = head(torch.from_numpy(features.image[:, 0]), torch.from_numpy(features.text))
+    assert runs["attention"].temperature != 1
+    assert found == pytest.approx((logits / runs["attention"].temperature).softmax(dim=1).numpy(), abs=1e-6)
+    old = without_temperature(runs["attention"])
+    found = head_probabilities(old, features.image[:, 0], features.text)
     assert found == pytest.approx(logits.softmax(dim=1).numpy(), abs=1e-6)
     with pytest.raises(RunError, match=r"takes features of widths \(48, 32\), got \(32, 48\)"):
         head_probabilities(runs["concat"], features.text, features.image[:, 0])
@@ -241,6 +253,38 @@ def test_heads_that_need_less_label_more(cache: Cache, runs: dict[str, Run]) -> 
     alone = vote_split([runs["text"]], cache, "test")
     assert vote.probabilities[NO_PICTURE] == pytest.approx(alone.probabilities[NO_PICTURE])
     assert vote_split([runs["dropout"]], cache, "test").fallback == [NO_HALVES]
+
+
+def test_the_temperature_moves_no_head_and_no_majority(cache: Cache, runs: dict[str, Run]) -> None:
+    chosen = [runs[name] for name in THREE]
+    vote, old = vote_split(chosen, cache, "test"), vote_split(list(map(without_temperature, chosen)), cache, "test")
+    assert (vote.calibrated, old.calibrated) == (True, False)
+    assert not vote_split([chosen[0], without_temperature(chosen[1])], cache, "test").calibrated
+    assert vote.choices == old.choices
+    assert vote.predicted == old.predicted
+    assert not np.allclose(vote.probabilities, old.probabilities)
+
+
+def test_the_command_says_whether_probabilities_are_calibrated(
+    cache: Cache, runs: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(runs["concat"].path, old)
+    (old / "run.json").write_text(json.dumps(without_temperature(runs["concat"]).info), encoding="utf-8")
+
+    def say(*names: Path, more: tuple[str, ...] = ()) -> str:
+        arguments = ["vote", *map(str, names), "--cache", str(cache.path), "--out", str(tmp_path / "out.txt"), *more]
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code in (None, 0)
+        return capsys.readouterr().out
+
+    new = runs["weighted"].path
+    assert say(new).endswith("probabilities are calibrated by temperature scaling on the validation rows\n")
+    assert "probabilities are not calibrated; a new `mmsent fit` calibrates them" in say(old)
+    assert "not calibrated throughout: 1 of 2 runs have no temperature" in say(old, new)
+    assert json.loads(say(new, more=("--json",)))["calibrated"] is True
+    assert json.loads(say(old, new, more=("--json",)))["calibrated"] is False
 
 
 def test_runs_must_fit_the_cache(cache: Cache, runs: dict[str, Run], tmp_path: Path) -> None:

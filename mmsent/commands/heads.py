@@ -70,7 +70,7 @@ def fit(
             write_tensorboard(one, tensorboard)
     found = evaluate_validation(done, cache, features)
     if as_json:
-        say_json({"runs": [str(r.path) for r in done], "recipe": chosen, "validation": [asdict(e) for e in found]})
+        say_json({"runs": [str(r.path) for r in done], "recipe": chosen, "validation": [e.to_json() for e in found]})
         return
     for one in done:
         say(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
@@ -103,12 +103,14 @@ def chosen_runs(names: Sequence[str], runs: Path, cache: Any) -> list[Any]:
 def evaluate(
     names: Sequence[str], split: str, data: Path | None, cache_at: Path, encoder: str | None, runs: Path, as_json: bool
 ) -> None:
-    """Score runs on their validation rows, or on test labels where the data set has them."""
+    """Score runs on their validation rows, or on test labels where the data set has them; test their differences."""
     import numpy as np
 
     from mmsent.cache import NO_LABEL
     from mmsent.dataset import load_dataset
-    from mmsent.evaluate import comparison, evaluate_labelled, evaluate_validation
+    from mmsent.evaluate import comparison, evaluate_labelled, evaluate_validation, paired, paired_table
+    from mmsent.metrics import ECE_BINS, LEVEL, RESAMPLES
+    from mmsent.runs import calibration_note
 
     if split not in ("val", "test"):
         raise UsageError(f"--split {split!r}: choose val or test")
@@ -127,10 +129,30 @@ def evaluate(
         numbers: dict[str | None, int] = {label: i for i, label in enumerate(cache.labels)}
         truth = np.array([numbers.get(labelled.get(i), NO_LABEL) for i in features.index.ids], np.int64)
         found = evaluate_labelled(chosen, cache, features, truth)
+    pairs = paired(found)
     if as_json:
-        say_json({"cache": str(cache.path), "split": split, "evaluations": [asdict(e) for e in found]})
+        say_json(
+            {
+                "cache": str(cache.path),
+                "split": split,
+                "calibrated": all(run.calibrated for run in chosen),
+                "evaluations": [e.to_json() for e in found],
+                "paired": [asdict(pair) for pair in pairs],
+            }
+        )
         return
     say(columns(comparison(found, cache.labels), right=range(2, 20)))
+    say(f"\n[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
+    crossed = split == "val" and any(run.calibrated for run in chosen)
+    say(calibration_note(chosen) + (", here each row's on the other rows (cross-fitted)" if crossed else ""))
+    if pairs:
+        say("\nMcNemar's exact test on the rows that one of two has right and the other has not:")
+        say(columns(paired_table(pairs), right=range(2, 6)))
+        tested = f"{len(pairs)} pairs were" if len(pairs) > 1 else "1 pair was"
+        say(
+            f"p < 0.05: the two differ beyond chance on these rows; {tested} tested, so by chance alone about "
+            f"{len(pairs) / 20:g} would."
+        )
 
 
 def _refuse_overwriting(out: Path, source: Path) -> None:
@@ -162,6 +184,7 @@ def vote(
     """Label every post of a split with several heads and write the list."""
     from mmsent.dataset import SPLITS, load_dataset
     from mmsent.lists import ListForm
+    from mmsent.runs import calibration_note
     from mmsent.vote import tie_label, vote_split, voting_runs, write_vote
 
     if split not in SPLITS:
@@ -191,6 +214,7 @@ def vote(
                 "rows": len(result.ids),
                 "agreement": agreement,
                 "tied": int(result.tied.sum()),
+                "calibrated": result.calibrated,
                 "fallback": [result.ids[i] for i in result.fallback],
                 "predicted": counts,
             }
@@ -210,6 +234,7 @@ def vote(
     for label in result.labels:
         say(f"  {label}: {result.predicted.count(label)}")
     say(f"wrote {written} ({n} posts) and {table} (with probabilities)")
+    say(calibration_note(chosen))
 
 
 def predict(
@@ -233,6 +258,7 @@ def predict(
     from mmsent.dataset import load_dataset
     from mmsent.lists import write_text
     from mmsent.predict import NewPost, predict, predictions_table
+    from mmsent.runs import calibration_note
     from mmsent.vote import voting_runs
 
     if (manifest is None) == (text is None and image is None):
@@ -262,17 +288,21 @@ def predict(
         write_text(out, predictions_table(found, chosen[0].labels))
     unlabelled = [p for p in found if p.label is None]
     if as_json:
-        say_json([asdict(p) for p in found])
+        calibrated = all(run.calibrated for run in chosen)
+        say_json([{**asdict(p), "calibrated": calibrated} for p in found])
     elif manifest is None:
         if found[0].label is None:
             raise DataError(found[0].problem)
         say(found[0].label)
         say(columns([[name, f"{p:.4f}"] for name, p in found[0].probabilities.items()]))
         say(f"{found[0].agreeing} of {len(found[0].heads)} heads agree")
+        say(calibration_note(chosen))
     elif out is None:
         print(predictions_table(found, chosen[0].labels), end="")
+        note(calibration_note(chosen))  # standard output holds the table alone
     else:
         say(f"wrote {out} ({len(found) - len(unlabelled)} posts)")
+        say(calibration_note(chosen))
     for missed in unlabelled[:10] if manifest is not None else []:
         note(f"{missed.id}: no label: {missed.problem}")
 
@@ -290,7 +320,7 @@ def quickstart(folder: Path, posts: int, seed: int, as_json: bool) -> None:
             {
                 "folder": str(folder),
                 "best_accuracy": done.drawn.best_accuracy,
-                "validation": [asdict(e) for e in done.validation],
+                "validation": [e.to_json() for e in done.validation],
                 "test": done.test,
                 "seconds": done.seconds,
                 "predictions": str(done.out),
@@ -313,7 +343,7 @@ def quickstart(folder: Path, posts: int, seed: int, as_json: bool) -> None:
                 ["posts", str(folder / "data"), "look at data/*.jpg and *.txt"],
                 ["features", str(done.cache), f"mmsent cache info --cache {done.cache}"],
                 ["heads", str(folder / "runs"), f"mmsent evaluate --cache {done.cache} --runs {folder / 'runs'}"],
-                ["labels", str(done.out), "one line a test post; probabilities in predictions.csv"],
+                ["labels", str(done.out), "one line a test post; calibrated probabilities in predictions.csv"],
             ]
         )
     )
