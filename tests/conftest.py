@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.small"]
+
 # Hub libraries may not ask a network during tests; they read this when they are imported.
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 # Threads that spin while they wait make small steps many times slower beside another busy process.

@@ -20,6 +20,7 @@ import mmsent
 from mmsent import config
 from mmsent.cli import cache as cache_commands
 from mmsent.cli.defaults import toml_defaults
+from mmsent.cli.explain import explain
 from mmsent.cli.options import (
     DEVICE,
     ENCODER,
@@ -61,6 +62,7 @@ from mmsent.cli.options import (
     from_recipe,
 )
 from mmsent.cli.process import tune_process
+from mmsent.cli.report import report
 from mmsent.config import (
     RECIPES,
     EncoderSettings,
@@ -313,9 +315,11 @@ def evaluate(
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
-    """Score runs, side by side with their vote.
+    """Score runs, side by side with their vote, and test which differences are more than chance.
 
-    Reads runs and the cache, writes nothing. --split test opens the data set's test labels, where it has any.
+    Reads runs and the cache, writes nothing. Prints scores with a 95% bootstrap interval of the weighted F1, how well
+    the calibrated probabilities fit (NLL, ECE), and McNemar's exact test for each two runs and each run against the
+    vote. --split test opens the data set's test labels, where it has any.
     """
     from mmsent import commands
 
@@ -402,8 +406,11 @@ def quickstart(
     commands.quickstart(folder, posts, seed, json)
 
 
+app.command()(explain)
+app.command()(report)
+
 COMMANDS: dict[str, Callable[..., Any]] = {
-    f.__name__: f for f in (prepare, check, extract, fit, evaluate, vote, predict, quickstart)
+    f.__name__: f for f in (prepare, check, extract, fit, evaluate, vote, predict, explain, report, quickstart)
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(cache_commands, f"cache_{name}") for name in ("ls", "info", "verify", "explain", "export")

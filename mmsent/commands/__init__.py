@@ -4,8 +4,10 @@ Every function takes plain values; None means "not given". Heavy imports happen 
 """
 
 from mmsent.commands.data import check, prepare
+from mmsent.commands.explain import explain
 from mmsent.commands.features import cache_explain, cache_export, cache_info, cache_ls, cache_verify, extract
 from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
+from mmsent.commands.report import report
 
 __all__ = [
     "cache_explain",
@@ -15,10 +17,12 @@ __all__ = [
     "cache_verify",
     "check",
     "evaluate",
+    "explain",
     "extract",
     "fit",
     "predict",
     "prepare",
     "quickstart",
+    "report",
     "vote",
 ]

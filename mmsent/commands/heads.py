@@ -344,6 +344,7 @@ def quickstart(folder: Path, posts: int, seed: int, as_json: bool) -> None:
                 ["features", str(done.cache), f"mmsent cache info --cache {done.cache}"],
                 ["heads", str(folder / "runs"), f"mmsent evaluate --cache {done.cache} --runs {folder / 'runs'}"],
                 ["labels", str(done.out), "one line a test post; calibrated probabilities in predictions.csv"],
+                ["report", "report/", f"mmsent report --cache {done.cache} --runs {folder / 'runs'}"],
             ]
         )
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders import Embeddings, ImageCard, Spec, TextCard
 from mmsent.encoders.common import (
@@ -23,6 +23,11 @@ from mmsent.encoders.common import (
 )
 from mmsent.errors import EncoderError, UsageError
 from mmsent.images import Pixels, Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mmsent.encoders.explainable import Layer, Tokens
 
 _PROBES = ["a happy day", "the longest of these probes, so that the shorter one is padded: #clouds over the sea"]
 
@@ -92,7 +97,8 @@ class ClipModel:
         import open_clip
         import torch
 
-        with warnings.catch_warnings():
+        # Out of inference mode, whoever asks first: weights made inside could have no gradient pass through them.
+        with torch.inference_mode(False), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*QuickGELU.*")
             try:
                 model = open_clip.create_model(
@@ -106,8 +112,16 @@ class ClipModel:
                     f"{self.path} is no checkpoint that loads without running code ({type(error).__name__}); "
                     "save the state dict as safetensors or with torch.save"
                 ) from error
-        model = model.eval().requires_grad_(False)
-        return model.to(self.device, torch_dtype(self.precision)).to(memory_format=torch.channels_last)
+        with torch.inference_mode(False):
+            model = model.eval().requires_grad_(False)
+            return model.to(self.device, torch_dtype(self.precision)).to(memory_format=torch.channels_last)
+
+    @functools.cached_property
+    def fp32_model(self) -> Any:
+        """The model for gradients; an fp32 copy where it runs in a shorter precision."""
+        from mmsent.encoders.explainable import in_fp32
+
+        return in_fp32(self.model)
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -202,6 +216,22 @@ class ClipImageEncoder:
             out: Embeddings = self._clip.model.encode_image(x).float().cpu().numpy()
         return out
 
+    def prepared(self, pixels: Pixels) -> Tensor:
+        return normalized(pixels, self._clip.preprocess, self._clip.device, torch_dtype("fp32"))
+
+    def features(self, x: Tensor) -> Tensor:
+        found: Tensor = self._clip.fp32_model.encode_image(x)
+        return found
+
+    def layers(self) -> list[Layer]:
+        import torch
+
+        from mmsent.encoders.explainable import find_layers
+
+        size = self._clip.preprocess.size
+        probe = torch.zeros(1, 3, size, size, device=self._clip.device)
+        return find_layers(self._clip.fp32_model.visual, lambda: self.features(probe))
+
 
 class ClipTextEncoder:
     """The text tower. It is causal and pooled at the end token, so a batch is padded to its own longest text only."""
@@ -239,6 +269,39 @@ class ClipTextEncoder:
                 features = model.encode_text(tokens.to(self._clip.device))
             out: Embeddings = features.float().cpu().numpy()
         return out
+
+    def tokenize(self, text: str) -> Tokens:
+        from mmsent.encoders.tokens import byte_pair_tokens, fast_tokens
+
+        tokenizer = self._clip.tokenizer
+        if mode := getattr(tokenizer, "tokenizer_mode", ""):  # its class token stands behind the padding
+            raise EncoderError(f"texts of {self.card.name} cannot be explained: its tokenizer works in mode {mode!r}")
+        row = tokenizer([text], context_length=self._clip.max_tokens)[0].tolist()
+        cut = self.lengths([text])[0] > self._clip.max_tokens
+        if hasattr(tokenizer, "encode"):
+            return byte_pair_tokens(row, tokenizer, tokenizer.clean_fn(text), cut)
+        return fast_tokens(row, tokenizer.tokenizer, tokenizer.clean_fn(text), cut)
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        from mmsent.encoders.tokens import padded
+
+        tokenizer = self._clip.tokenizer
+        pad = 0 if hasattr(tokenizer, "encode") else tokenizer.tokenizer.pad_token_id
+        length = max(map(len, rows)) if self._clip.shortens else self._clip.max_tokens
+        return padded(rows, pad, length, self._clip.device)
+
+    def features_of(self, ids: Tensor, mask: Tensor) -> Tensor:
+        # The mask goes unused: the towers are causal or read it off the padding themselves.
+        model = self._clip.fp32_model
+        with _context_length(model, ids.shape[1]):
+            found: Tensor = model.encode_text(ids)
+        return found
+
+    def embedding(self) -> nn.Module:
+        from mmsent.encoders.tokens import token_embedding
+
+        model = self._clip.fp32_model
+        return token_embedding(getattr(model, "text", model))
 
 
 def open_pair(

@@ -6,12 +6,18 @@ import functools
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders import Embeddings, Spec, TextCard
 from mmsent.encoders.common import TEXT_WAYS_OUT, file_sha256, pick_device, require_hub, torch_dtype, versions
 from mmsent.errors import EncoderError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mmsent.encoders.explainable import Tokens
 
 MINILM = "minilm-l6"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -60,17 +66,27 @@ class SentenceEncoder:
     def model(self) -> Any:
         """The frozen model in eval mode, on its device and in its precision. Reads the local folder only."""
         logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+        import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
         self._device = pick_device(self._device)
-        try:
-            model = SentenceTransformer(str(self._folder), device=self._device, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
-        return model.eval().requires_grad_(False).to(torch_dtype(self._precision))
+        # Out of inference mode, whoever asks first: weights made inside could have no gradient pass through them.
+        with torch.inference_mode(False):
+            try:
+                model = SentenceTransformer(str(self._folder), device=self._device, local_files_only=True)
+            except (OSError, ValueError, RuntimeError, KeyError) as error:
+                reason = str(error).splitlines()[0]
+                raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
+            return model.eval().requires_grad_(False).to(torch_dtype(self._precision))
+
+    @functools.cached_property
+    def fp32_model(self) -> Any:
+        """The model for gradients; an fp32 copy where it runs in a shorter precision."""
+        from mmsent.encoders.explainable import in_fp32
+
+        return in_fp32(self.model)
 
     def lengths(self, texts: list[str]) -> list[int]:
         tokens = self.model.tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
@@ -85,6 +101,30 @@ class SentenceEncoder:
             batch = {k: v.to(self._device) if hasattr(v, "to") else v for k, v in tokenize(texts).items()}
             out: Embeddings = model(batch)["sentence_embedding"].float().cpu().numpy()
         return out
+
+    def tokenize(self, text: str) -> Tokens:
+        from mmsent.encoders.tokens import fast_tokens
+
+        model = self.model
+        encode = getattr(model, "preprocess", None) or model.tokenize
+        row = encode([text])["input_ids"][0].tolist()
+        return fast_tokens(row, model.tokenizer, text, self.lengths([text])[0] > self.card.max_tokens)
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        from mmsent.encoders.tokens import padded
+
+        tokenizer = self.model.tokenizer
+        return padded(rows, tokenizer.pad_token_id or 0, max(map(len, rows)), self._device)
+
+    def features_of(self, ids: Tensor, mask: Tensor) -> Tensor:
+        # Token types, where a model has them, are 0 by default: one sentence.
+        found: Tensor = self.fp32_model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
+        return found
+
+    def embedding(self) -> nn.Module:
+        from mmsent.encoders.tokens import token_embedding
+
+        return token_embedding(self.fp32_model)
 
 
 def _minilm_folder() -> Path:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders import Embeddings, ImageCard, Spec
 from mmsent.encoders.common import (
@@ -21,6 +21,11 @@ from mmsent.encoders.common import (
 )
 from mmsent.errors import EncoderError, UsageError
 from mmsent.images import Pixels, Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmsent.encoders.explainable import Layer
 
 LITE2 = "efficientnet-lite2"
 LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
@@ -77,6 +82,20 @@ class TimmImageEncoder:
     @functools.cached_property
     def model(self) -> Any:
         """The frozen model in eval mode, on its device and in its precision."""
+        import torch
+
+        # Out of inference mode, whoever asks first: weights made inside could have no gradient pass through them.
+        with torch.inference_mode(False):
+            return self._load()
+
+    @functools.cached_property
+    def fp32_model(self) -> Any:
+        """The model for gradients; an fp32 copy where it runs in a shorter precision."""
+        from mmsent.encoders.explainable import in_fp32
+
+        return in_fp32(self.model)
+
+    def _load(self) -> Any:
         import timm
         import torch
 
@@ -112,6 +131,21 @@ class TimmImageEncoder:
             x = normalized(pixels, self.card.preprocess, self._device, torch_dtype(self._precision))
             out: Embeddings = model(x).float().cpu().numpy()
         return out
+
+    def prepared(self, pixels: Pixels) -> Tensor:
+        self._device = pick_device(self._device)
+        return normalized(pixels, self.card.preprocess, self._device, torch_dtype("fp32"))
+
+    def features(self, x: Tensor) -> Tensor:
+        found: Tensor = self.fp32_model(x)
+        return found
+
+    def layers(self) -> list[Layer]:
+        from mmsent.encoders.explainable import find_layers
+
+        model, size = self.fp32_model, self.card.preprocess.size
+        probe = next(model.parameters()).new_zeros(1, 3, size, size)
+        return find_layers(model, lambda: model(probe))
 
 
 def fold_batchnorm(model: Any, size: int) -> Any:

@@ -1,0 +1,216 @@
+"""The report: one self-contained HTML page (or Markdown) about a set of runs, with every figure beside it.
+
+<out>/report.html   everything in one file: no network, no other file needed
+<out>/report.md     with --format md
+<out>/figures/      the figures as PNG (200 dpi) and SVG
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+import mmsent
+from mmsent.check import CheckReport
+from mmsent.errors import DataError
+from mmsent.figures.style import label_colours
+from mmsent.lists import write_text
+from mmsent.report import content
+from mmsent.report.explained import Explained
+from mmsent.report.fonts import font_faces
+from mmsent.report.plates import Plate, make_plates
+from mmsent.study import Study
+
+FIGURES = "figures"
+SHOWN_WIDTH = 1700  # pixels of a figure in the page; the files beside it hold all 200 dpi
+PHOTOS = {"errors", "confident-errors", "grad-cam"}
+THUMBNAIL = 220
+CARDS = 400
+Format = Literal["html", "md"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: the page, the figures, and how large the page is in bytes."""
+
+    page: Path
+    plates: list[Plate]
+    size: int
+
+
+def write_report(
+    study: Study,
+    out: Path,
+    *,
+    form: Format = "html",
+    preflight: CheckReport | None = None,
+    explained: Explained | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> Written:
+    """Draw every figure and write the page. preflight: what `mmsent check` finds; explained: where Figures 15 and 16
+    come from; both None where the posts are not at hand."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out} is a file; name a folder")
+    plates = make_plates(study, explained or Explained(study, None), out / FIGURES, on_step)
+    if on_step:
+        on_step("page")
+    page = out / f"report.{form}"
+    values = _values(study, preflight)
+    text = _html(study, values, plates) if form == "html" else _markdown(study, values, plates)
+    write_text(page, text)
+    return Written(page, plates, page.stat().st_size)
+
+
+def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
+    table, note = content.results(study)
+    best, others, how = content.pairs(study)
+    balance, findings, about = content.data(study, preflight)
+    cache, runs = content.settings(study)
+    alike, said = content.agreement(study)
+    voted, outcome = content.vote(study)
+    lines, origin = content.commands(study)
+    return {
+        "title": f"{study.cache.data_name} with {study.cache.encoder} - mmsent report",
+        "data_name": study.cache.data_name,
+        "encoder": study.cache.encoder,
+        "version": mmsent.__version__,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "labels": study.labels,
+        "tiles": content.tiles(study),
+        "results": {"table": table, "note": note},
+        "pairs": {"table": best, "rest": others, "note": how},
+        "data": {"balance": balance, "findings": findings, "note": about},
+        "settings": {"cache": cache, "runs": runs},
+        "agreement": {"table": alike, "note": said},
+        "vote": {"table": voted, "note": outcome},
+        "commands": {"lines": lines, "note": origin},
+        "folder": f"{FIGURES}/",
+    }
+
+
+# --- HTML
+
+
+def _html(study: Study, values: dict[str, Any], plates: list[Plate]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    loader = PackageLoader("mmsent", "report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    cards, note = content.gallery(study, lambda row_id: _thumbnail(study, row_id), CARDS)
+    shown = [_shown(plate) for plate in plates]
+    folder = Path(__file__).parent
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    written = " ".join([*(card.text for card in cards), str(values), *(p["caption"] for p in shown)])
+    style = "\n".join(
+        [(folder / "page.css").read_text(encoding="utf-8"), _label_rules(study.labels), font_faces(written)]
+    )
+    template = environment.get_template("page.html")
+    page = template.render(
+        **values,
+        plates=shown,
+        gallery={"cards": cards, "note": note, "head": content.short_name(study.main)},
+        # Our own files, written into the page as they are; their hashes are all that the page's policy lets run.
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_policy_hash(style),
+        script_hash=_policy_hash(script),
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _policy_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+
+
+def _label_rules(labels: list[str]) -> str:
+    """The labels' colours for white letters on them: the figures' own, a shade darker."""
+    rules = []
+    for i, colour in enumerate(label_colours(labels).values()):
+        r, g, b = (round(int(colour[k : k + 2], 16) * 0.8) for k in (1, 3, 5))
+        rules.append(f".chip.label-{i} {{ background: rgb({r}, {g}, {b}); }}")
+    return "\n".join(rules)
+
+
+def _shown(plate: Plate) -> dict[str, Any]:
+    """A plate for the page: its picture as WebP in a data URI, lossless for charts."""
+    fields = {"number": plate.number, "title": plate.title, "caption": plate.caption, "missing": plate.missing}
+    if plate.png is None:
+        return {**fields, "data": "", "width": 0, "height": 0}
+    with Image.open(plate.png) as opened:
+        image = opened.convert("RGB")
+    if image.width > SHOWN_WIDTH:
+        size = (SHOWN_WIDTH, round(image.height * SHOWN_WIDTH / image.width))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "WEBP", **({"quality": 82} if plate.name in PHOTOS else {"lossless": True, "quality": 60}))
+    data = f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return {**fields, "data": data, "width": image.width, "height": image.height}
+
+
+def _thumbnail(study: Study, row_id: str) -> str | None:
+    pixels = study.picture(row_id, THUMBNAIL)
+    if pixels is None:
+        return None
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", quality=70)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+# --- Markdown
+
+
+def _markdown(study: Study, values: dict[str, Any], plates: list[Plate]) -> str:
+    cards, note = content.gallery(study, lambda _: None, 50)
+    head = content.short_name(study.main)
+    parts = [f"# {_plain(values['data_name'])} with {_plain(values['encoder'])}"]
+    parts.append(
+        "\n".join(f"- {_plain(t['name'])}: **{_plain(t['value'])}** ({_plain(t['more'])})" for t in values["tiles"])
+    )
+    parts += ["## Results", _plain(values["results"]["note"]), _table(values["results"]["table"])]
+    if values["pairs"]["table"]:
+        parts += ["### Paired tests", _plain(values["pairs"]["note"]), _table(values["pairs"]["table"])]
+        parts += [_table(values["pairs"]["rest"])] if values["pairs"]["rest"] else []
+    parts.append("## Figures")
+    for plate in plates:
+        if plate.png is not None:
+            parts.append(f"![{_plain(plate.title)}]({FIGURES}/{plate.png.name})")
+        words = plate.caption if plate.png else f"Not made: {plate.missing}."
+        parts.append(f"**Figure {plate.number}. {_plain(plate.title)}.** {_plain(words)}")
+    parts += [f"## Errors of {_plain(head)}", _plain(note)]
+    rows = [["id", "text", "true", "predicted", "confidence"]]
+    rows += [[c.id, c.text, c.truth, c.predicted, f"{c.confidence:.0%}"] for c in cards]
+    parts.append(_table(content.Table(rows, "llllr")))
+    parts += ["## Agreement and vote", _plain(values["agreement"]["note"])]
+    parts += [_table(values["agreement"]["table"])] if values["agreement"]["table"] else []
+    parts.append(_plain(values["vote"]["note"]))
+    parts += [_table(values["vote"]["table"])] if values["vote"]["table"] else []
+    parts += ["## Data, and what was wrong with it", _table(values["data"]["balance"]), _plain(values["data"]["note"])]
+    parts += [_table(values["data"]["findings"])] if values["data"]["findings"] else []
+    parts += ["## Settings and fingerprints", _table(values["settings"]["cache"]), _table(values["settings"]["runs"])]
+    lines = "\n".join("    " + re.sub(r"\s", " ", line) for line in values["commands"]["lines"])
+    parts += ["## Commands that reproduce this", _plain(values["commands"]["note"]), lines]
+    parts.append(f"Written by mmsent {values['version']} on {values['date']}.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text as Markdown that shows just it: one line, no markup of either kind."""
+    line = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|~#!$@:])", lambda m: f"&#{ord(m[1])};", line)
+
+
+def _table(table: content.Table) -> str:
+    lines = [f"| {' | '.join(map(_plain, row))} |" for row in table.rows]
+    marks = ["---:" if a == "r" else "---" for a in table.align]
+    return "\n".join([lines[0], f"| {' | '.join(marks)} |", *lines[1:]])

@@ -1,0 +1,335 @@
+"""What a report says in words and tables, as plain values: no markup, nothing escaped. Both formats render these."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsent.check import CheckReport
+from mmsent.config import DEFAULT_LABELS, RECIPES, fit_settings
+from mmsent.errors import MmsentError
+from mmsent.evaluate import paired, paired_table
+from mmsent.metrics import LEVEL
+from mmsent.runs import Run, calibration_note
+from mmsent.study import Study, errors, known_rows
+from mmsent.vote import vote_split
+
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, header first; align: `l` or `r` a column."""
+
+    rows: Rows
+    align: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One wrong prediction in the gallery. heads: what the other heads say, in words."""
+
+    id: str
+    text: str
+    truth: str
+    predicted: str
+    confidence: float
+    heads: str
+    picture: str | None
+
+
+def short_name(run: Run) -> str:
+    """A run by its fusion, and the seed where it is not 0."""
+    return f"{run.fusion}" + (f" (seed {run.fit.seed})" if run.fit.seed else "")
+
+
+def names(study: Study) -> dict[str, str]:
+    """A short name for each run: its fusion where that is unique, else the folder's name."""
+    short = [short_name(run) for run in study.runs]
+    return {run.name: s if short.count(s) == 1 else run.name for run, s in zip(study.runs, short, strict=True)}
+
+
+def tiles(study: Study) -> list[dict[str, str]]:
+    """The figures at the top of a page."""
+    best = study.runs[study.best]
+    found = study.evaluation(best)
+    low, high = found.intervals["f1_weighted"]
+    out = [
+        {
+            "name": "best head",
+            "value": names(study)[best.name],
+            "more": f"of {len(study.runs)} by validation weighted F1",
+        },
+        {
+            "name": "its weighted F1",
+            "value": f"{found.scores['f1_weighted']:.3f}",
+            "more": f"{LEVEL:.0%} interval {low:.3f} to {high:.3f}",
+        },
+    ]
+    if vote := study.vote():
+        low, high = vote.intervals["f1_weighted"]
+        out.append(
+            {
+                "name": f"{vote.name}, weighted F1",
+                "value": f"{vote.scores['f1_weighted']:.3f}",
+                "more": f"{LEVEL:.0%} interval {low:.3f} to {high:.3f}",
+            }
+        )
+    rows = best.info["rows"]
+    return [
+        *out,
+        {"name": "rows", "value": f"{rows['train']:,} + {rows['val']:,}", "more": "trained on + validated on"},
+    ]
+
+
+def results(study: Study) -> tuple[Table, str]:
+    """Scores of all runs and votes with intervals, and how to read them."""
+    known = names(study)
+    header = ["head", "rows", "accuracy", "weighted F1", f"{LEVEL:.0%} interval", "macro F1"]
+    rows = [[*header, *(f"F1 {label}" for label in study.labels), "NLL", "Brier", "ECE", "temperature"]]
+    for e in study.evaluations:
+        low, high = e.intervals["f1_weighted"]
+        s = e.scores
+        heat = f"{s['temperature']:.2f}" if s["temperature"] is not None else "–"
+        cells = [known.get(e.name, e.name), str(s["n"]), f"{s['accuracy']:.3f}", f"{s['f1_weighted']:.3f}"]
+        numbers = [s["f1_macro"], *s["f1_per_class"]]
+        rows.append(
+            [*cells, f"{low:.3f}–{high:.3f}", *(f"{v:.3f}" for v in [*numbers, s["nll"], s["brier"], s["ece"]]), heat]
+        )
+    note = (
+        "Intervals are bootstrap percentiles over the validation rows: they say how much a score would move with other "
+        "rows, not with another training seed. Each head stopped at its best validation epoch, so these scores are a "
+        f"little optimistic. NLL (nats), Brier (0 to 2) and ECE are cross-fitted; {calibration_note(study.runs)}."
+    )
+    return Table(rows, "l" + "r" * (len(rows[0]) - 1)), note
+
+
+def pairs(study: Study) -> tuple[Table | None, Table | None, str]:
+    """Paired tests against the best head, those of the other pairs, and how to read them."""
+    known = names(study)
+    found = sorted(paired(study.evaluations), key=lambda p: p.p_value)
+    if not found:
+        return None, None, ""
+    best = study.runs[study.best].name
+    with_best = [p for p in found if best in (p.a, p.b)]
+    others = [p for p in found if best not in (p.a, p.b)]
+    chance = len(found) * (1 - LEVEL)
+    note = (
+        f"Two heads on the same rows: only rows that one alone has right tell them apart. p below {1 - LEVEL:.2f} "
+        f"means that they differ beyond chance; of {len(found)} pairs about {chance:.1f} would by chance alone. First "
+        f"those of the best head, {known[best]}."
+    )
+
+    def table(pairs_: Sequence[Any]) -> Table | None:
+        rows = paired_table(pairs_)
+        rows = [rows[0], *([known.get(r[0], r[0]), known.get(r[1], r[1]), *r[2:]] for r in rows[1:])]
+        return Table(rows, "llrrrr") if len(rows) > 1 else None
+
+    return table(with_best), table(others), note
+
+
+def data(study: Study, report: CheckReport | None) -> tuple[Table, Table | None, str]:
+    """Rows per split and label, the preflight's findings, and what was decided about encodings."""
+    balance = known_rows(study.cache)
+    columns = list(dict.fromkeys(name for counts in balance.values() for name in counts))
+    rows = [["split", "rows", *columns]]
+    for split, counts in balance.items():
+        rows.append([split, str(sum(counts.values())), *(str(counts.get(name, 0)) for name in columns)])
+    table = Table(rows, "l" + "r" * (len(rows[0]) - 1))
+    bad = {split: int((~study.cache.index(split).good).sum()) for split in study.cache.rows}
+    quarantined = sum(bad.values())
+    words = (
+        f"{quarantined} rows are quarantined in the cache. " if quarantined else "No row is quarantined in the cache. "
+    )
+    if report is None:
+        return table, None, words + "The posts are not at hand, so the preflight was not run; give --data."
+    words += f"Texts were read as {report.encoding} ({report.encoding_why})."
+    if n := report.lengths:
+        limit = study.cache.settings.text.max_tokens
+        cut = int((study.cache.index("train").tokens > limit).sum())
+        words += (
+            f" Text length in {n.unit}: median {n.median:g}, 95% {n.p95:g}, longest {n.longest}; "
+            f"{cut} training texts are longer than the encoder's {limit} tokens."
+        )
+    if not report.findings:
+        return table, None, words + " The preflight found nothing."
+    found = [["severity", "count", "finding", "what", "examples"]]
+    found += [[f.severity, str(f.count), f.kind, f.message, ", ".join(f.examples)] for f in report.findings]
+    return table, Table(found, "lrlll"), words
+
+
+def settings(study: Study) -> tuple[Table, Table]:
+    """What made the cache, and what made each run."""
+    cache = study.cache
+    s = cache.settings
+    rows = [["setting", "value"], ["file", cache.path.name], ["fingerprint", cache.fingerprint]]
+    for half, card in (("image", s.image), ("text", s.text)):
+        name = f"{card.library}:{card.name}" + (f":{card.tag}" if card.tag else "")
+        rows.append([f"{half} encoder", f"{name}, {card.width}-d, {card.precision}"])
+        rows.append([f"{half} weights, SHA-256", card.weights_sha256])
+    pre = s.image.preprocess
+    rows += [
+        ["pictures", f"{pre.size} × {pre.size}, {pre.resize} side to {pre.resize_to}, {pre.interpolation}"],
+        [
+            "views",
+            f"{s.views.count} augmented beside the clean one" + (f", seed {s.views.seed}" if s.views.count else ""),
+        ],
+        ["embeddings", "scaled to length 1" if s.normalize else "raw"],
+        ["text cleaning", ", ".join(s.clean) or "none"],
+        ["text encoding", s.text_encoding],
+    ]
+    fields = ["lr", "weight_decay", "warmup", "epochs", "patience", "batch_size", "hidden", "dropout"]
+    fields += ["label_smoothing", "balance", "class_weight_power", "rms", "standardize", "modality_dropout", "views"]
+    header = ["setting", *(names(study)[run.name] for run in study.runs)]
+    about: Rows = [header, ["run", *(run.name for run in study.runs)]]
+    about.append(["recipe", *(str(run.info["recipe"]) for run in study.runs)])
+    about.append(["seed", *(str(run.fit.seed) for run in study.runs)])
+    about += [[f.replace("_", " "), *(_plain(getattr(run.fit, f)) for run in study.runs)] for f in fields]
+    about.append(["best epoch", *(str(run.info["best_epoch"]) for run in study.runs)])
+    about.append(["seconds", *(f"{run.info['seconds']:.1f}" for run in study.runs)])
+    about.append(["split", *(_split(run) for run in study.runs)])
+    about.append(["head, SHA-256", *(run.info["head_sha256"][:16] + "…" for run in study.runs)])
+    versions = [", ".join(f"{k} {v}" for k, v in run.info["versions"].items()) for run in study.runs]
+    about.append(["versions", *versions])
+    return Table(rows, "ll"), Table(about, "l" * len(header))
+
+
+def _plain(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else f"{value}"
+
+
+def _split(run: Run) -> str:
+    return f"{run.split.val_size:g}, {'grouped' if run.split.group else 'ungrouped'}, seed {run.split.seed}"
+
+
+def agreement(study: Study) -> tuple[Table | None, str]:
+    """How often two heads give the same label: share of rows and Cohen's kappa (1960)."""
+    from sklearn.metrics import cohen_kappa_score
+
+    if study.vote() is None:
+        return None, "Agreement needs at least two runs on one validation split."
+    known = names(study)
+    found = {known[run.name]: study.evaluation(run).predicted for run in study.runs}
+    rows = [["head", *found]]
+    for a, x in found.items():
+        cells = []
+        for b, y in found.items():
+            kappa = 1.0 if np.array_equal(x, y) else float(cohen_kappa_score(x, y))
+            cells.append("" if a == b else f"{(x == y).mean():.1%} ({kappa:.2f})")
+        rows.append([a, *cells])
+    voters = [known[run.name] for run in study.voters()]
+    note = f"The vote counts {', '.join(voters)}. Heads that agree on everything gain nothing from a vote."
+    return Table(rows, "l" + "r" * len(found)), note
+
+
+def vote(study: Study) -> tuple[Table | None, str]:
+    """The vote on the cached test split: how many posts get which label, and how many heads agree."""
+    cache = study.cache
+    if "test" not in cache.rows:
+        return None, "The cache holds no test posts; mmsent vote encodes and labels them."
+    try:
+        found = vote_split(study.voters(), cache, "test")
+    except MmsentError as error:
+        return None, f"No vote on the test posts: {error}."
+    n = len(found.ids)
+    known = names(study)
+    rows = [["label", "vote", *(known[run.name] for run in found.runs)]]
+    for label in found.labels:
+        counts = [found.predicted.count(label), *(choices.count(label) for choices in found.choices)]
+        rows.append([label, *(f"{c} ({c / n:.1%})" for c in counts)])
+    agree = "; ".join(f"{k} of {len(found.runs)} agree on {c} ({c / n:.1%})" for k, c in found.agreement().items())
+    note = f"On the {n} test posts, whose labels this report never opens: {agree}. mmsent vote writes the labels."
+    return Table(rows, "l" + "r" * (len(rows[0]) - 1)), note
+
+
+def commands(study: Study) -> tuple[list[str], str]:
+    """Command lines that make this cache, these runs and this report again, with every setting spelt out."""
+    lines = [_extract_line(study)]
+    lines += list(dict.fromkeys(_fit_line(study, run) for run in study.runs))
+    data = str(study.cache.data_name)
+    lines.append(shlex.join(["mmsent", "report", "--data", data, "--encoder", study.cache.encoder]))
+    given = [_command(study.cache.provenance.get("command"))]
+    given += list(dict.fromkeys(_command(run.info.get("command")) for run in study.runs))
+    given = [line for line in given if line]
+    note = "Every setting is spelt out; put the data set's own path after --data. "
+    note += f"They were given as: {'; '.join(given)}." if given else ""
+    return lines, note
+
+
+def _extract_line(study: Study) -> str:
+    cache = study.cache
+    s, stored = cache.settings, cache.provenance["encoder_settings"]
+    words = ["mmsent", "extract", "--data", cache.data_name, "--encoder", stored["encoder"]]
+    for name in ("image_encoder", "text_encoder", "weights"):
+        if stored.get(name):
+            value = Path(stored[name]).name if name == "weights" else stored[name]
+            words += [f"--{name.replace('_', '-')}", value]
+    words += ["--views", str(s.views.count), "--views-seed", str(s.views.seed), "--precision", stored["precision"]]
+    words += ["--storage", s.storage, "--text-encoding", s.text_encoding]
+    words += ["--normalize"] if s.normalize else []
+    for step in s.clean:
+        words += ["--clean", step]
+    if study.labels != list(DEFAULT_LABELS):
+        words += ["--labels", ",".join(study.labels)]
+    return shlex.join(words)
+
+
+def _fit_line(study: Study, run: Run) -> str:
+    words = ["mmsent", "fit", "--data", study.cache.data_name, "--fusion", run.fusion.value]
+    recipe = run.info["recipe"] if run.info["recipe"] in RECIPES else "paper"
+    words += ["--recipe", recipe, "--seed", str(run.fit.seed)]
+    usual = fit_settings(recipe, fusion=run.fusion, seed=run.fit.seed)
+    for name in type(usual).model_fields:
+        value = getattr(run.fit, name)
+        if value != getattr(usual, name) and value is not None:
+            flag = name.replace("_", "-")
+            words += (
+                [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+            )
+    words += ["--val-size", f"{run.split.val_size:g}", "--split-seed", str(run.split.seed)]
+    words += [] if run.split.group else ["--no-group"]
+    return shlex.join(words)
+
+
+def _command(argv: Sequence[str] | None) -> str:
+    if not argv:
+        return ""
+    first = Path(argv[0])
+    if first.name in {"mmsent", "__main__.py"} or first.suffix != ".py":
+        return shlex.join(["mmsent" if first.stem in {"mmsent", "__main__"} else first.name, *argv[1:]])
+    return shlex.join(["python", first.name, *argv[1:]])
+
+
+def gallery(study: Study, picture: Any, limit: int) -> tuple[list[Card], str]:
+    """Wrong predictions of the main head, the most confident first; picture: row id -> data URI or None."""
+    run = study.main
+    found = study.evaluation(run)
+    wrong = errors(found)
+    others = [r for r in study.runs if r is not run and np.array_equal(study.evaluation(r).positions, found.positions)]
+    known = names(study)
+    cards = []
+    for i in wrong[:limit].tolist():
+        case_id = study.features.index.ids[int(found.positions[i])]
+        said = [f"{known[r.name]}: {study.labels[int(study.evaluation(r).predicted[i])]}" for r in others]
+        cards.append(
+            Card(
+                case_id,
+                study.text(case_id) or "",
+                study.labels[int(found.truth[i])],
+                study.labels[int(found.predicted[i])],
+                float(found.probabilities[i, found.predicted[i]]),
+                "; ".join(said),
+                picture(case_id),
+            )
+        )
+    shown = f"the {limit} most confident of them" if len(wrong) > limit else "all of them"
+    note = (
+        f"{len(wrong)} of {len(found.truth)} validation rows are wrong; here are {shown}. "
+        f"{calibration_note([run]).capitalize()}. Below each post is what the other heads say."
+    )
+    return cards, note
