@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart test test-slow lint bench clean
+.PHONY: install quickstart test test-slow lint bench bench-short clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,16 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python scripts/bench_fit.py
+	$(BIN)/python scripts/bench_extract.py offline
+	$(BIN)/python scripts/bench_scale.py
+
+bench-short: install
+	$(BIN)/python scripts/bench_fit.py --short
+	$(BIN)/python scripts/bench_extract.py --short
+	$(BIN)/python scripts/bench_scale.py --short
 
 clean:
 	rm -rf $(VENV) quickstart build *.egg-info

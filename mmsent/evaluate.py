@@ -98,10 +98,28 @@ def _evaluate(
     *,
     crossed: bool,
 ) -> list[Evaluation]:
-    found, plain = [], []
+    given = []
     for run, rows in zip(runs, positions, strict=True):
         require(run, cache)
-        logits = head_logits(run, features.image[rows, 0], features.text[rows])
+        given.append(head_logits(run, features.image[rows, 0], features.text[rows]))
+    return evaluate_logits(runs, given, positions, labels, cache.labels, crossed=crossed)
+
+
+def evaluate_logits(
+    runs: Sequence[Run],
+    given: Sequence[NDArray[np.float32]],
+    positions: Sequence[NDArray[np.int64]],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    crossed: bool,
+) -> list[Evaluation]:
+    """Score runs from their logits (n, C) on rows at `positions` (n,) of a split with label indices `labels` (N,).
+
+    names: the label set. crossed: cross-fit the temperatures, for these are the rows that they were fitted on.
+    """
+    found, plain = [], []
+    for run, logits, rows in zip(runs, given, positions, strict=True):
         plain.append(apply_temperature(logits, 1.0))
         if crossed and run.calibrated:
             calibrated = cross_fitted(logits, labels[rows])
@@ -118,7 +136,7 @@ def _evaluate(
         voters = list(range(len(runs)))
     stacked = np.stack([found[i].probabilities for i in voters])
     mean, plain_mean = stacked.mean(axis=0), np.stack([plain[i] for i in voters]).mean(axis=0)
-    counted = majority(stacked, default_tie(cache.labels)).winners
+    counted = majority(stacked, default_tie(names)).winners
     soft = mean.argmax(axis=1).astype(np.int64)
     name = f"vote of {len(voters)}"
     found.append(_row(name, VOTE, labels, positions[0], counted, mean, plain_mean, None))

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mmsent
-from mmsent.cache import NO_LABEL, Cache, Features, RowIndex
+from mmsent.cache import NO_LABEL, Cache, Columns, Features, RowIndex
 from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import FitSettings, SplitSettings
 from mmsent.errors import DataError
 from mmsent.metrics import scores
+from mmsent.rows import Rows, Stored, to_tensors
 from mmsent.runs import Run, cache_facts, predictions_csv, save_run
-from mmsent.split import duplicate_groups, validation_split
-from mmsent.train import to_tensors, train_head
+from mmsent.split import duplicate_groups, linked_groups, validation_split
+from mmsent.train import Trained, train_head
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,65 @@ class SplitRows:
     val: NDArray[np.int64]
 
 
-def split_rows(index: RowIndex, settings: SplitSettings) -> SplitRows:
+def split_rows(index: RowIndex | Columns, settings: SplitSettings) -> SplitRows:
     """Cut the validation split from the good, labelled rows. Depends on ids, labels, contents and settings alone."""
     usable = np.flatnonzero(index.good & (index.labels != NO_LABEL))
     if not len(usable):
         raise DataError("the cache has no row with both halves and a label; run `mmsent check`")
     groups = None
-    if settings.group:
-        groups = duplicate_groups([index.image_hashes[i] for i in usable], [index.text_hashes[i] for i in usable])
-    held = validation_split([index.ids[i] for i in usable], index.labels[usable], groups, settings)
+    ids: list[str] | NDArray[np.bytes_]
+    if isinstance(index, Columns):
+        ids = index.ids[usable]
+        if settings.group:
+            groups = linked_groups(index.image_keys[usable], index.text_keys[usable])
+    else:
+        ids = [index.ids[i] for i in usable]
+        if settings.group:
+            groups = duplicate_groups([index.image_hashes[i] for i in usable], [index.text_hashes[i] for i in usable])
+    held = validation_split(ids, index.labels[usable], groups, settings)
     return SplitRows(usable[~held], usable[held])
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a split, ready to train on, and what identifies their rows."""
+
+    rows: SplitRows
+    train: Rows
+    val: Rows
+    stored: bool  # on disk, not in memory
+    val_ids: list[str]
+    truth: NDArray[np.int64]  # of the validation rows
+
+
+def sides(
+    cache: Cache, split: SplitSettings, *, device: str, features: Features | None = None, memory: int | None = None
+) -> Sides:
+    """The training rows of a cache in two sides, in memory or, where they would take more than `memory` bytes, on disk.
+
+    Raises DataError where a class has no training row.
+    """
+    classes = len(cache.labels)
+    stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
+    if not stored:
+        features = features or cache.load("train")
+    index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
+    rows = split_rows(index, split)
+    counts = np.bincount(index.labels[rows.train], minlength=classes)
+    if (counts == 0).any():
+        absent = ", ".join(cache.labels[i] for i in np.flatnonzero(counts == 0))
+        raise DataError(f"no training row is labelled {absent}; add some, or leave the label out of --labels")
+    train: Rows
+    val: Rows
+    if features is not None:
+        train = to_tensors(features.image[rows.train], features.text[rows.train], index.labels[rows.train], device)
+        val = to_tensors(features.image[rows.val, :1], features.text[rows.val], index.labels[rows.val], device)
+    else:
+        assert memory is not None
+        train = Stored(cache, "train", rows.train, index.labels[rows.train], memory, device)
+        val = Stored(cache, "train", rows.val, index.labels[rows.val], memory, device)
+    ids = [name.decode() if isinstance(name, bytes) else name for name in (index.ids[i] for i in rows.val.tolist())]
+    return Sides(rows, train, val, stored, ids, index.labels[rows.val])
 
 
 def fit(
@@ -55,23 +105,17 @@ def fit(
     recipe: str = "paper",
     device: str = "cpu",
     features: Features | None = None,
+    memory: int | None = None,
     on_epoch: Callable[[FitSettings, dict[str, Any]], None] | None = None,
+    on_run: Callable[[Run, Trained, Sides], None] | None = None,
 ) -> list[Run]:
     """Train one head per settings on one split of a cache and write a run folder for each.
 
-    features: the train split, where the caller has loaded it. Each run gets a temperature, fitted on its validation
-    logits, and validation.csv holds the probabilities at it. Raises DataError where a class has no training row.
+    features: the train split, where the caller has loaded it. memory: bytes that embeddings may take; a larger split
+    stays on disk and is read block by block (see mmsent.rows). on_run: called with each run when it is written. Raises
+    DataError where a class has no training row.
     """
-    features = features or cache.load("train")
-    index = features.index
-    rows = split_rows(index, split)
-    classes = len(cache.labels)
-    counts = np.bincount(index.labels[rows.train], minlength=classes)
-    if (counts == 0).any():
-        absent = ", ".join(cache.labels[i] for i in np.flatnonzero(counts == 0))
-        raise DataError(f"no training row is labelled {absent}; add some, or leave the label out of --labels")
-    train = to_tensors(features.image[rows.train], features.text[rows.train], index.labels[rows.train], device)
-    val = to_tensors(features.image[rows.val, :1], features.text[rows.val], index.labels[rows.val], device)
+    given = sides(cache, split, device=device, features=features, memory=memory)
     done = []
     for settings in wanted:
 
@@ -79,39 +123,49 @@ def fit(
             if on_epoch:
                 on_epoch(settings, record)
 
-        trained = train_head(train, val, settings, classes, report)
-        truth = index.labels[rows.val]
-        temperature = fit_temperature(trained.val_logits, truth)
-        finished = datetime.now(UTC)
-        info = {
-            "recipe": recipe,
-            "fit": settings.model_dump(mode="json"),
-            "split": split.model_dump(mode="json"),
-            "labels": list(cache.labels),
-            "cache": cache_facts(cache),
-            "rows": {"train": len(rows.train), "val": len(rows.val)},
-            "best_epoch": trained.best_epoch,
-            "metrics": scores(truth, trained.val_logits.argmax(axis=1).astype(np.int64), classes),
-            "temperature": temperature,
-            "seconds": round(trained.seconds, 3),
-            "finished": finished.isoformat(),
-            "device": device,
-            "versions": {
-                "mmsent": mmsent.__version__,
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in ("torch", "numpy")},
-            },
-            "command": sys.argv,
-        }
-        table = predictions_csv(
-            [index.ids[i] for i in rows.val],
-            cache.labels,
-            apply_temperature(trained.val_logits, temperature),
-            [cache.labels[i] for i in truth],
-        )
-        name = f"{finished:%Y%m%d-%H%M%S}-{settings.fusion.value}-s{settings.seed}"
-        done.append(save_run(runs, name, info, trained.head, trained.history, table))
+        trained = train_head(given.train, given.val, settings, len(cache.labels), report)
+        done.append(_save(cache, runs, settings, split, recipe, device, given, trained))
+        if on_run:
+            on_run(done[-1], trained, given)
     return done
+
+
+def _save(
+    cache: Cache,
+    runs: Path,
+    settings: FitSettings,
+    split: SplitSettings,
+    recipe: str,
+    device: str,
+    given: Sides,
+    trained: Trained,
+) -> Run:
+    temperature = fit_temperature(trained.val_logits, given.truth)
+    finished = datetime.now(UTC)
+    info = {
+        "recipe": recipe,
+        "fit": settings.model_dump(mode="json"),
+        "split": split.model_dump(mode="json"),
+        "labels": list(cache.labels),
+        "cache": cache_facts(cache),
+        "rows": {"train": len(given.train), "val": len(given.val)},
+        "best_epoch": trained.best_epoch,
+        "metrics": scores(given.truth, trained.val_logits.argmax(axis=1).astype(np.int64), len(cache.labels)),
+        "temperature": temperature,
+        "seconds": round(trained.seconds, 3),
+        "finished": finished.isoformat(),
+        "device": device,
+        "versions": {
+            "mmsent": mmsent.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "numpy")},
+        },
+        "command": sys.argv,
+    }
+    probabilities = apply_temperature(trained.val_logits, temperature)
+    table = predictions_csv(given.val_ids, cache.labels, probabilities, [cache.labels[i] for i in given.truth])
+    name = f"{finished:%Y%m%d-%H%M%S}-{settings.fusion.value}-s{settings.seed}"
+    return save_run(runs, name, info, trained.head, trained.history, table)
 
 
 def write_tensorboard(run: Run, folder: Path) -> Path:

@@ -111,14 +111,21 @@ class Head(nn.Module):
         if self.config.rms:
             image, text = unit_rms(image), unit_rms(text)
         for name, values in (("image", image), ("text", text)):
-            std = values.std(dim=0, correction=0)
-            getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
-            getattr(self, f"{name}_std").copy_(torch.where(std > 1e-8, std, torch.ones_like(std)))
+            self.set_moments(name, values.mean(dim=0), values.std(dim=0, correction=0))
 
-    def forward(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
-        """image (B, D_image), text (B, D_text), missing (B, 2) bool or None -> logits (B, C)."""
+    @torch.no_grad()
+    def set_moments(self, half: str, mean: Tensor, std: Tensor) -> None:
+        """Store a half's mean and standard deviation, (D,) each, of "image" or "text"; a deviation of 0 counts as 1."""
+        getattr(self, f"{half}_mean").copy_(mean)
+        getattr(self, f"{half}_std").copy_(torch.where(std > 1e-8, std, torch.ones_like(std)))
+
+    def forward(
+        self, image: Tensor, text: Tensor, missing: Tensor | None = None, dropout: Tensor | None = None
+    ) -> Tensor:
+        """image (B, D_image), text (B, D_text), missing (B, 2) bool or None -> logits (B, C). dropout: the factors
+        (B, H) of hidden units, where the caller has drawn them; None: drawn here in training mode."""
         fused, _ = self._fuse(*self._inputs(image, text, missing), shares=False)
-        return self._classify(fused)[0]
+        return self._classify(fused, dropout)[0]
 
     def trace(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Trace:
         """The same computation with its intermediate results."""
@@ -172,8 +179,8 @@ class Head(nn.Module):
         mixed, attention = self.attention(pair, pair, pair, need_weights=shares)
         return mixed.mean(dim=1), attention.mean(dim=1) if shares else None  # (B, D), (B, 2)
 
-    def _classify(self, fused: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _classify(self, fused: Tensor, dropout: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         if self.config.fusion is Fusion.attention_alt:
             return self.out(fused), None
         hidden = nn.functional.gelu(self.norm(self.fc1(fused)))  # (B, H)
-        return self.out(self.drop(hidden)), hidden
+        return self.out(self.drop(hidden) if dropout is None else hidden * dropout), hidden

@@ -43,7 +43,8 @@ def head_logits(
     where the widths are not the head's."""
     import torch
 
-    from mmsent.train import evaluate_head, to_tensors
+    from mmsent.rows import to_tensors
+    from mmsent.train import evaluate_head
 
     head = run.head(device)
     widths = (head.config.image_width, head.config.text_width)

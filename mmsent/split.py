@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,8 @@ from mmsent.config import SplitSettings
 from mmsent.errors import DataError
 
 Ints = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+_BLOCK = 1 << 16
 
 
 def duplicate_groups(image_hashes: Sequence[bytes], text_hashes: Sequence[bytes]) -> Ints:
@@ -23,30 +24,63 @@ def duplicate_groups(image_hashes: Sequence[bytes], text_hashes: Sequence[bytes]
 
     A hash that is empty or all zero bytes means "absent" and links nothing. Raises ValueError on unequal lengths.
     """
-    parent = list(range(len(image_hashes)))
+    if len(image_hashes) != len(text_hashes):
+        raise ValueError(f"as many picture as text hashes are needed; got {len(image_hashes)} and {len(text_hashes)}")
 
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
+    def keys(hashes: Sequence[bytes]) -> Keys:
+        numbers: dict[bytes, int] = {}
+        return np.array(
+            [numbers.setdefault(bytes(value), len(numbers) + 1) if any(value) else 0 for value in hashes], np.uint64
+        )
 
-    first: dict[tuple[str, bytes], int] = {}
-    for row, (image, text) in enumerate(zip(image_hashes, text_hashes, strict=True)):
-        for kind, value in (("image", image), ("text", text)):
-            if any(value):
-                parent[root(row)] = root(first.setdefault((kind, bytes(value)), row))
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(root(row), len(numbers)) for row in range(len(parent))], dtype=np.int64)
+    return linked_groups(keys(image_hashes), keys(text_hashes))
+
+
+def linked_groups(image_keys: Keys, text_keys: Keys) -> Ints:
+    """Group number of each row, (N,), numbered as groups appear: rows that share a picture's or a text's key, also by
+    way of others. Key 0 means "absent" and links nothing."""
+    n = len(image_keys)
+    first = np.arange(n, dtype=np.int64)  # of each row's group, the first row
+    shared = [_shared(keys) for keys in (image_keys, text_keys)]
+    linked = np.flatnonzero(shared[0] | shared[1])
+    if len(linked):
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        # A graph of the linked rows and of the keys that they share; its components are the groups.
+        rows, nodes, total = [], [], len(linked)
+        for keys, more in zip((image_keys, text_keys), shared, strict=True):
+            members = np.flatnonzero(more[linked])
+            values, inverse = np.unique(keys[linked[members]], return_inverse=True)
+            rows.append(members)
+            nodes.append(total + inverse)
+            total += len(values)
+        edges = np.concatenate(rows), np.concatenate(nodes)
+        graph = coo_array((np.ones(len(edges[0]), np.int8), edges), shape=(total, total))
+        part = connected_components(graph, directed=False)[1][: len(linked)]
+        lowest = np.full(int(part.max()) + 1, n, np.int64)
+        np.minimum.at(lowest, part, linked)
+        first[linked] = lowest[part]
+    return np.unique(first, return_inverse=True)[1].astype(np.int64)
+
+
+def _shared(keys: Keys) -> NDArray[np.bool_]:
+    """(N,) which rows have a key, other than 0, that another row has too."""
+    order = np.argsort(keys, kind="stable")
+    same = keys[order][1:] == keys[order][:-1]
+    out = np.zeros(len(keys), np.bool_)
+    out[order[1:][same]] = True
+    out[order[:-1][same]] = True
+    return np.asarray(out & (keys != 0), np.bool_)
 
 
 def validation_split(
-    ids: Sequence[str], labels: Ints, groups: Ints | None, settings: SplitSettings
+    ids: Sequence[str] | NDArray[np.bytes_], labels: Ints, groups: Ints | None, settings: SplitSettings
 ) -> NDArray[np.bool_]:
     """Which training rows validate, (N,), True for validation.
 
-    ids: (N,) all different. labels: (N,) class numbers. groups: (N,) from `duplicate_groups`; a group is never
-    parted. None: every row on its own, the report's plain stratified split.
+    ids: (N,) all different, as text or UTF-8. labels: (N,) class numbers. groups: (N,) from `duplicate_groups`; a group
+    is never parted. None: every row on its own, the report's plain stratified split.
 
     Class quotas are by largest remainder. Groups are taken in the order of sha256(seed, smallest id) while they fit
     every quota; what is then missing is made up by adding, dropping or swapping groups, first for the total and next
@@ -56,7 +90,7 @@ def validation_split(
     n = len(ids)
     if n < 2:
         raise DataError(f"cannot cut a validation split from {n} labelled rows; at least 2 are needed")
-    if len(set(ids)) != n:
+    if len(np.unique(ids) if isinstance(ids, np.ndarray) else set(ids)) != n:
         raise DataError("cannot split: some ids stand twice; `mmsent check` names them")
     if labels.min() < 0:
         raise DataError(f"cannot split: {int((labels < 0).sum())} rows have no label; `mmsent check` names them")
@@ -64,33 +98,54 @@ def validation_split(
     counts = np.bincount(labels)
     quotas = _quotas(counts, size)
 
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, group in enumerate(range(n) if groups is None else groups.tolist()):
-        members[group].append(row)
-    ordered = sorted(members.values(), key=lambda rows: _rank(settings.seed, min(ids[row] for row in rows)))
-    content = np.array([np.bincount(labels[rows], minlength=len(counts)) for rows in ordered])  # (G, C)
+    part = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(part)
+    named = np.zeros(len(sizes), np.int64)  # of each group, the row with the smallest id
+    named[part] = np.arange(n)
+    several: dict[int, int] = {}
+    for row in np.flatnonzero(sizes[part] > 1).tolist():
+        best = several.setdefault(int(part[row]), row)
+        if ids[row] < ids[best]:
+            several[int(part[row])] = row
+    named[list(several)] = list(several.values())
+    order = _order(ids, named, settings.seed)
+    content = np.bincount(part * len(counts) + labels, minlength=len(sizes) * len(counts))
+    content = content.reshape(len(sizes), len(counts))[order]  # (G, C)
 
-    taken = np.zeros(len(ordered), dtype=np.bool_)
-    left = quotas.copy()
-    for group, inside in enumerate(content):
-        if (inside <= left).all():
-            taken[group] = True
-            left -= inside
-    if left.any():
+    taken = np.zeros(len(order), dtype=np.bool_)
+    left = quotas.tolist()
+    for start in range(0, len(order), _BLOCK):
+        for group, inside in enumerate(content[start : start + _BLOCK].tolist(), start):
+            if all(has <= may for has, may in zip(inside, left, strict=True)):
+                taken[group] = True
+                left = [may - has for has, may in zip(inside, left, strict=True)]
+        if not any(left):
+            break
+    if any(left):
         _improve(taken, content, quotas)
     if not taken.any():
         raise DataError(
-            f"duplicates tie the {n} rows into {len(ordered)} groups, and none fits a validation split of {size} rows; "
+            f"duplicates tie the {n} rows into {len(order)} groups, and none fits a validation split of {size} rows; "
             "change the validation size or split without grouping"
         )
-    chosen = np.zeros(n, dtype=np.bool_)
-    for group in np.flatnonzero(taken):
-        chosen[ordered[group]] = True
-    return chosen
+    chosen = np.zeros(len(order), dtype=np.bool_)
+    chosen[order[taken]] = True
+    return np.asarray(chosen[part], dtype=np.bool_)
 
 
-def _rank(seed: int, smallest_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{smallest_id}".encode("utf-8", "surrogatepass")).digest()
+def _order(ids: Sequence[str] | NDArray[np.bytes_], rows: Ints, seed: int) -> Ints:
+    """The order of groups, each named by one row: by sha256(seed, id)."""
+    prefix = hashlib.sha256(f"{seed}\0".encode())
+    ranks = np.empty((len(rows), 4), ">u8")
+    for start in range(0, len(rows), _BLOCK):
+        digests = []
+        for row in rows[start : start + _BLOCK].tolist():
+            name = ids[row]
+            digest = prefix.copy()
+            digest.update(name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name)
+            digests.append(digest.digest())
+        ranks[start : start + len(digests)] = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 4)
+    return np.lexsort(ranks.T[::-1]).astype(np.int64)
 
 
 def _rows_wanted(val_size: float, n: int) -> int:
@@ -132,11 +187,10 @@ def _improve(taken: NDArray[np.bool_], content: Ints, quotas: Ints) -> None:
     while True:
         best = score(gap)
         move: tuple[int | None, int | None] | None = None
-        alike: dict[tuple[bool, bytes], int] = {}  # groups of the same content are interchangeable: try one of each
-        for group, inside in enumerate(content):
-            alike.setdefault((bool(taken[group]), inside.tobytes()), group)
-        inward = [None, *(group for (is_in, _), group in alike.items() if not is_in)]
-        outward = [None, *(group for (is_in, _), group in alike.items() if is_in)]
+        # Groups of the same content are interchangeable: try the first of each.
+        alike = np.sort(np.unique(np.column_stack([taken, content]), axis=0, return_index=True)[1]).tolist()
+        inward = [None, *(group for group in alike if not taken[group])]
+        outward = [None, *(group for group in alike if taken[group])]
         for add in inward:
             for drop in outward:
                 change = (nothing if add is None else content[add]) - (nothing if drop is None else content[drop])

@@ -21,10 +21,10 @@ from mmsent.dataset import Dataset, Post
 from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluate import Evaluation, evaluate_validation
 from mmsent.figures.posts import PostCase
-from mmsent.fit import split_rows
 from mmsent.images import as_pixels, open_rgb, read_picture
 from mmsent.metrics import Labels
 from mmsent.runs import Run
+from mmsent.split import duplicate_groups
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -62,15 +62,34 @@ class Study:
 
     @property
     def main(self) -> Run:
-        """The run that single-head figures show: the report's concat where there is one, else the best by validation
-        weighted F1."""
-        return self.of(Fusion.concat) or self.runs[self.best]
+        """The run that single-head figures show: the report's concat where there is one, on the split that most runs
+        share if it can be, else the best by validation weighted F1."""
+        shared = next((run for run in self.shared if run.fusion is Fusion.concat), None)
+        return shared or self.of(Fusion.concat) or self.runs[self.best]
+
+    @functools.cached_property
+    def splits(self) -> list[list[Run]]:
+        """The runs by the validation rows that they share: most runs first, at a tie those with the newest run."""
+        found: list[list[Run]] = []
+        for run, e in zip(self.runs, self.evaluations, strict=False):
+            like = (g for g in found if np.array_equal(self.evaluation(g[0]).positions, e.positions))
+            group = next(like, None)
+            if group is None:
+                found.append([run])
+            else:
+                group.append(run)
+        return sorted(found, key=lambda g: (len(g), max(str(run.info["finished"]) for run in g)), reverse=True)
+
+    @property
+    def shared(self) -> list[Run]:
+        """The runs on the validation rows that most share; only these can be ranked."""
+        return self.splits[0]
 
     @property
     def best(self) -> int:
-        """Position of the run with the best validation weighted F1."""
-        scores = [e.scores["f1_weighted"] for e in self.evaluations[: len(self.runs)]]
-        return int(np.argmax(scores))
+        """Position of the run with the best validation weighted F1 among `shared`."""
+        ranked = [i for i, run in enumerate(self.runs) if run in self.shared]
+        return max(ranked, key=lambda i: self.evaluations[i].scores["f1_weighted"])
 
     def of(self, fusion: Fusion) -> Run | None:
         """The first run with a fusion, if there is one."""
@@ -96,6 +115,8 @@ class Study:
             found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read: {error}; fit it again") from error
+        if not isinstance(found, list) or not found:
+            raise RunError(f"{path} holds no epochs; fit it again")
         return found
 
     def trace(self, run: Run) -> Traced:
@@ -202,6 +223,21 @@ def batch_of(found: Evaluation, n: int = 64, seed: int = 0) -> NDArray[np.int64]
     return order
 
 
+def training_rows(study: Study, run: Run) -> NDArray[np.int64]:
+    """Positions of the good, labelled rows that a run does not validate on; where its split is grouped, without those
+    that share a picture or a text with its validation rows."""
+    index = study.features.index
+    held = np.zeros(len(index.ids), np.bool_)
+    held[study.evaluation(run).positions] = True
+    usable = np.flatnonzero((index.good & (index.labels != NO_LABEL)) | held)
+    out = held[usable]
+    if run.split.group:
+        groups = duplicate_groups([index.image_hashes[i] for i in usable], [index.text_hashes[i] for i in usable])
+        out = np.isin(groups, groups[out])
+    rows: NDArray[np.int64] = usable[~out]
+    return rows
+
+
 def learning_curve(
     study: Study,
     run: Run,
@@ -210,24 +246,29 @@ def learning_curve(
     repeats: int = 3,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[list[int], NDArray[np.float64]]:
-    """Weighted F1 on a run's validation rows after training on parts of its training rows.
+    """Weighted F1 on a run's validation rows after training on parts of the cache's other rows, which are the run's
+    training rows unless the cache has changed; where its split is grouped, no duplicate of a validation row is among
+    them.
 
     Each repeat draws its own rows and seed; its parts grow by adding rows. Returns the sizes and the scores
-    (sizes, repeats). Every part holds each class at least once.
+    (sizes, repeats). Every part holds each class at least once. Raises Unavailable where no row is left to train on.
     """
-    from mmsent.train import to_tensors, train_head
+    from mmsent.rows import to_tensors
+    from mmsent.train import train_head
 
     index: Labels = study.features.index.labels
-    rows = split_rows(study.features.index, run.split)
+    held, pool = study.evaluation(run).positions, training_rows(study, run)
+    if not len(pool):
+        raise Unavailable(f"no row is left to train on beside the validation rows of run {run.name}")
     image, text = study.features.image, study.features.text
-    val = to_tensors(image[rows.val, :1], text[rows.val], index[rows.val], "cpu")
+    val = to_tensors(image[held, :1], text[held], index[held], "cpu")
     classes = len(study.labels)
     least = max(classes, 8)
-    sizes = sorted({max(least, round(f * len(rows.train))) for f in fractions if f * len(rows.train) >= least})
-    sizes = sizes or [len(rows.train)]
+    sizes = sorted({max(least, round(f * len(pool))) for f in fractions if f * len(pool) >= least})
+    sizes = sizes or [len(pool)]
     scores = np.zeros((len(sizes), repeats))
     for r in range(repeats):
-        order = np.random.default_rng(r).permutation(rows.train)
+        order = np.random.default_rng(r).permutation(pool)
         firsts = [int(np.flatnonzero(index[order] == c)[0]) for c in range(classes) if (index[order] == c).any()]
         order = np.concatenate([order[firsts], np.delete(order, firsts)])  # each class comes first
         settings = run.fit.model_copy(update={"seed": run.fit.seed + r})

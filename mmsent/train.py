@@ -5,6 +5,7 @@ Shapes: N rows, V views, D_image and D_text widths, C classes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,24 +19,14 @@ from torch import Tensor
 
 from mmsent.config import FitSettings
 from mmsent.errors import DataError
-from mmsent.heads import Head, head_config
-from mmsent.metrics import Labels, Probabilities, negative_log_likelihood, scores
+from mmsent.heads import Head, head_config, unit_rms
+from mmsent.metrics import Probabilities, negative_log_likelihood, scores
+from mmsent.rows import Rows, Tensors
 
-EVAL_BATCH = 8192
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
 LAYER_BINS = 60
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Rows to train or to validate on: image (N, V, D_image), text (N, D_text) float32, labels (N,) int64."""
-
-    image: Tensor
-    text: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
+LAYER_VALUES = 1 << 16  # of the weights, evenly spaced, when there are more
+DRAWN = 16  # batches of dropout factors drawn at a time
 
 
 @dataclass(frozen=True)
@@ -47,13 +38,6 @@ class Trained:
     best_epoch: int
     val_logits: NDArray[np.float32]
     seconds: float
-
-
-def to_tensors(image: NDArray[np.float32], text: NDArray[np.float32], labels: Labels, device: str) -> Tensors:
-    """Move arrays to a device once; training never copies rows again."""
-    return Tensors(
-        torch.from_numpy(image).to(device), torch.from_numpy(text).to(device), torch.from_numpy(labels).to(device)
-    )
 
 
 def class_weights(labels: Tensor, classes: int, power: float) -> Tensor:
@@ -82,8 +66,8 @@ def deterministic(seed: int, device: str) -> Iterator[None]:
 
 
 def train_head(
-    train: Tensors,
-    val: Tensors,
+    train: Rows,
+    val: Rows,
     settings: FitSettings,
     classes: int,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
@@ -95,33 +79,30 @@ def train_head(
     if not len(train) or not len(val):
         raise DataError(f"training needs rows on both sides; got {len(train)} to train on, {len(val)} to validate on")
     started = time.monotonic()
-    device = str(train.labels.device)
+    device = train.device
     with deterministic(settings.seed, device):
-        head = Head(head_config(settings, train.image.shape[2], train.text.shape[1], classes)).to(device)
-        head.set_statistics(train.image[:, 0], train.text)
-        loss_weights = None
+        head = Head(head_config(settings, *train.widths, classes)).to(device)
+        set_statistics(head, train)
+        loss_weights = torch.ones(classes, device=device)
         if settings.balance == "weights":
             loss_weights = class_weights(train.labels, classes, settings.class_weight_power).to(device)
-        criterion = torch.nn.CrossEntropyLoss(weight=loss_weights, label_smoothing=settings.label_smoothing)
+        criterion = SmoothedCrossEntropy(loss_weights, settings.label_smoothing)
         steps = -(-len(train) // settings.batch_size)
+        cycle = OneCycle(settings.lr, settings.epochs * steps, settings.warmup)
         optimizer = torch.optim.AdamW(head.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
-        total = settings.epochs * steps
-        # A warm-up of exactly one step would make OneCycleLR divide by zero; a hair less peaks at the first step too.
-        warmup = settings.warmup if settings.warmup * total != 1 else settings.warmup * (1 - 1e-9)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=total, pct_start=warmup)
-        truth = val.labels.cpu().numpy()
+        truth, truth_here = val.labels.cpu().numpy(), val.labels.to(device)
         history: list[dict[str, Any]] = []
         before = first_layer(head, val)
         best: tuple[float, int, dict[str, Tensor], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
-            train_loss, rate = _one_epoch(head, train, criterion, optimizer, schedule, settings)
+            train_loss = _one_epoch(head, train, criterion, optimizer, cycle, (epoch - 1) * steps, settings)
             logits, shares = evaluate_head(head, val)
             found = scores(truth, logits.argmax(dim=1).cpu().numpy(), classes)
             record = {
                 "epoch": epoch,
-                "lr": rate,
+                "lr": cycle.at(epoch * steps - 1)[0],
                 "train_loss": train_loss,
-                "val_loss": float(criterion(logits, val.labels)),
+                "val_loss": float(criterion(logits, truth_here)),
                 "val_nll": negative_log_likelihood(truth, softmax(logits.cpu().numpy())),
                 **{f"val_{k}": v for k, v in found.items() if k not in {"n", "confusion", "support"}},
                 "image_share": shares[0] if shares else None,
@@ -145,34 +126,84 @@ def train_head(
 
 def _one_epoch(
     head: Head,
-    train: Tensors,
-    criterion: torch.nn.CrossEntropyLoss,
+    train: Rows,
+    criterion: SmoothedCrossEntropy,
     optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    cycle: OneCycle,
+    done: int,
     settings: FitSettings,
-) -> tuple[float, float]:
-    """One pass over the rows, each with one view drawn for this epoch: the mean loss and the last step's rate."""
-    n, views, _ = train.image.shape
-    device = train.labels.device
+) -> float:
+    """One pass over the rows, each with one view drawn for this epoch, after `done` steps: the mean loss."""
+    device = next(head.parameters()).device
     head.train()
-    if settings.balance == "sampler":
-        inverse = 1.0 / torch.bincount(train.labels).clamp(min=1).to(torch.float64)
-        order = torch.multinomial(inverse[train.labels], n, replacement=True)
-    else:
-        order = torch.randperm(n, device=device)
-    view = torch.randint(views, (n,), device=device) if settings.views and views > 1 else None
-    total = torch.zeros((), device=device)
-    for rows in torch.split(order, settings.batch_size):
-        image = train.image[rows, view[rows]] if view is not None else train.image[rows, 0]  # (B, D_image)
-        missing = _drop_modalities(len(rows), settings.modality_dropout, device)
-        loss = criterion(head(image, train.text[rows], missing), train.labels[rows])
-        optimizer.zero_grad()
-        loss.backward()
+    total, seen = torch.zeros((), device=device), 0
+    group = optimizer.param_groups[0]
+    parameters = list(head.parameters())
+    factors = _dropout_factors(settings, head.config.hidden, device)
+    for step, (image, text, labels) in enumerate(train.epoch(settings), done):
+        missing = _drop_modalities(len(labels), settings.modality_dropout, device)
+        loss = criterion(head(image, text, missing, next(factors)[: len(labels)]), labels)
+        # Gradients handed over as they come: nothing to zero, nothing to add to.
+        for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = slope
+        rate, beta = cycle.at(step)
+        group["lr"], group["betas"] = rate, (beta, 0.999)
         optimizer.step()
-        rate = float(optimizer.param_groups[0]["lr"])
-        schedule.step()
-        total += loss.detach() * len(rows)
-    return float(total) / n, rate
+        total += loss.detach() * len(labels)
+        seen += len(labels)
+    return float(total) / seen
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """The OneCycle schedule with cosine annealing (Smith and Topin 2018) as torch's OneCycleLR computes it with its
+    defaults: the rate from peak / 25 to the peak and down to peak / 250,000; AdamW's first beta the other way, from
+    0.95 to 0.85 and back. A function of the step alone, so that nothing is kept or computed twice."""
+
+    peak: float
+    steps: int
+    warmup: float
+
+    def at(self, step: int) -> tuple[float, float]:
+        """The rate and the first beta of a step, counted from 0."""
+        # A warm-up of exactly one step would divide by zero; a hair less peaks at the first step too.
+        warmup = self.warmup if self.warmup * self.steps != 1 else self.warmup * (1 - 1e-9)
+        top, end = float(warmup * self.steps) - 1, self.steps - 1
+        low = self.peak / 25
+        if step <= top:
+            bend = math.cos(math.pi * (step / top)) + 1
+            return self.peak + (low - self.peak) / 2 * bend, 0.85 + (0.95 - 0.85) / 2 * bend
+        bend = math.cos(math.pi * ((step - top) / (end - top))) + 1
+        last = low / 1e4
+        return last + (self.peak - last) / 2 * bend, 0.95 + (0.85 - 0.95) / 2 * bend
+
+
+class SmoothedCrossEntropy:
+    """torch's CrossEntropyLoss with class weights (C,) and label smoothing, in a third of its kernels: each label's
+    soft target is looked up in a table. Tested against torch's."""
+
+    def __init__(self, weights: Tensor, smoothing: float) -> None:
+        self._weights = weights
+        self._targets = (1 - smoothing) * torch.diag(weights) + smoothing / len(weights) * weights  # (C, C)
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """logits (B, C), labels (B,) -> the mean loss, weighted by the labels' class weights."""
+        total = (self._targets[labels] * logits.log_softmax(dim=1)).sum()
+        return -total / self._weights[labels].sum()
+
+
+def _dropout_factors(settings: FitSettings, width: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches (batch_size, H) of dropout factors: 0, or 1 / (1 - p). On a CPU p is rounded to a 256th and many batches
+    are drawn at once from raw bytes, for torch draws one float after another there."""
+    rows, p = settings.batch_size, settings.dropout
+    if device.type != "cpu":
+        while True:
+            yield torch.empty(rows, width, device=device).bernoulli_(1 - p).div_(1 - p)
+    rng = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+    least = min(255, round(256 * p))
+    while True:
+        raw = np.frombuffer(rng.bytes(DRAWN * rows * width), np.uint8).reshape(DRAWN, rows, width)
+        yield from torch.from_numpy((raw >= least).astype(np.float32) * np.float32(256 / (256 - least)))
 
 
 def _drop_modalities(n: int, share: float, device: torch.device) -> Tensor | None:
@@ -185,26 +216,40 @@ def _drop_modalities(n: int, share: float, device: torch.device) -> Tensor | Non
 
 
 @torch.no_grad()
-def evaluate_head(head: Head, rows: Tensors, missing: Tensor | None = None) -> tuple[Tensor, list[float] | None]:
-    """Logits (N, C) on the clean view, and the mean shares of image and text where the fusion has such."""
-    head.eval()
-    logits, shares = [], []
-    for start in range(0, len(rows), EVAL_BATCH):
-        part = slice(start, start + EVAL_BATCH)
-        gone = missing[part] if missing is not None else None
-        trace = head.trace(rows.image[part, 0], rows.text[part], gone)
-        logits.append(trace.logits)
-        if trace.shares is not None:
-            shares.append(trace.shares)
-    return torch.cat(logits), torch.cat(shares).mean(dim=0).tolist() if shares else None
+def set_statistics(head: Head, rows: Rows) -> None:
+    """Give a head the mean and standard deviation of its training rows."""
+    if isinstance(rows, Tensors):
+        head.set_statistics(rows.image[:, 0], rows.text)
+        return
+    sums = [torch.zeros(2, width, dtype=torch.float64, device=rows.device) for width in rows.widths]
+    for _, *halves in rows.parts():
+        for half, total in zip(halves, sums, strict=True):
+            values = (unit_rms(half) if head.config.rms else half).double()
+            total += torch.stack([values.sum(dim=0), values.square().sum(dim=0)])
+    for name, total in zip(("image", "text"), sums, strict=True):
+        mean, square = total / len(rows)
+        head.set_moments(name, mean, (square - mean.square()).clamp(min=0).sqrt())
 
 
 @torch.no_grad()
-def first_layer(head: Head, rows: Tensors) -> dict[str, Any]:
+def evaluate_head(head: Head, rows: Rows, missing: Tensor | None = None) -> tuple[Tensor, list[float] | None]:
+    """Logits (N, C) on the clean view, and the mean shares of image and text where the fusion has such."""
+    head.eval()
+    logits, shares = [], []
+    for part, image, text in rows.parts():
+        trace = head.trace(image, text, missing[part] if missing is not None else None)
+        logits.append(trace.logits)
+        if trace.shares is not None:
+            shares.append(trace.shares.sum(dim=0))
+    return torch.cat(logits), (torch.stack(shares).sum(dim=0) / len(rows)).tolist() if shares else None
+
+
+@torch.no_grad()
+def first_layer(head: Head, rows: Rows) -> dict[str, Any]:
     """How the weights of the first linear layer, and its outputs on clean rows, are distributed (report, Figure 2)."""
     head.eval()
-    part = slice(0, LAYER_ROWS)
-    fused = head.trace(rows.image[part, 0], rows.text[part]).fused
+    _, image, text = next(iter(rows.parts()))
+    fused = head.trace(image[:LAYER_ROWS], text[:LAYER_ROWS]).fused
     layer = head.first_linear
     return {"weights": distribution(layer.weight), "outputs": distribution(layer(fused))}
 
@@ -212,8 +257,10 @@ def first_layer(head: Head, rows: Tensors) -> dict[str, Any]:
 def distribution(values: Tensor) -> dict[str, Any]:
     """A histogram as plain numbers: low and high edge, counts in equal bins, mean and standard deviation. Values that
     are not finite, of a head that diverges, are left out."""
-    flat = values.detach().flatten().float()
-    flat = flat[flat.isfinite()]
+    flat = values.detach().flatten()
+    flat = flat[:: -(-len(flat) // LAYER_VALUES)].float()
+    if not bool(flat.isfinite().all()):
+        flat = flat[flat.isfinite()]
     if not len(flat):
         return {"low": 0.0, "high": 0.0, "counts": [0] * LAYER_BINS, "mean": 0.0, "std": 0.0}
     low, high = float(flat.min()), float(flat.max())

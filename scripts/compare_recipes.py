@@ -19,8 +19,9 @@ from mmsent.cache import Cache
 from mmsent.config import VOTING_FUSIONS, SplitSettings, fit_settings, settings
 from mmsent.fit import split_rows
 from mmsent.metrics import scores
+from mmsent.rows import to_tensors
 from mmsent.tables import columns
-from mmsent.train import softmax, to_tensors, train_head
+from mmsent.train import softmax, train_head
 from mmsent.vote import default_tie, majority
 
 LONG: dict[str, Any] = {"epochs": 20, "patience": 5}

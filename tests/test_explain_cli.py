@@ -77,8 +77,10 @@ def files(folder: Path) -> list[str]:
 def test_a_post_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--guid", "planted", "--out", str(tmp_path / "out")) == 0
     printed = capsys.readouterr().out
-    assert files(tmp_path) == ["out/planted.json", "out/planted.png"]
-    found = json.loads((tmp_path / "out" / "planted.json").read_text(encoding="utf-8"))
+    report, page_file = files(tmp_path)
+    found = json.loads((tmp_path / report).read_text(encoding="utf-8"))
+    stem = f"out/planted.concat.{found['target']}"
+    assert (report, page_file) == (f"{stem}.json", f"{stem}.png")
     assert found["fusion"] == "concat"  # the newest concat run, although image is newer
     assert found["target"] == found["label"]
     assert [w["word"] for w in found["text"]["words"]] == ["so", "happy", "and", "sad", "today", "😀"]
@@ -87,8 +89,8 @@ def test_a_post_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"explained: {found['label']}, logit {found['logit']:.3f}, by the concat head" in printed
     assert f"picture {found['modality']['image_share']:.0%}, text " in printed
     assert "integrated gradients  " in printed
-    assert f"wrote {tmp_path / 'out' / 'planted.png'} and " in printed
-    with Image.open(tmp_path / "out" / "planted.png") as page:
+    assert f"wrote {tmp_path / page_file} and " in printed
+    with Image.open(tmp_path / page_file) as page:
         assert page.info["dpi"] == pytest.approx((200, 200), abs=0.1)
 
 
@@ -98,7 +100,8 @@ def test_where_the_map_is_strongest(tmp_path: Path, capsys: pytest.CaptureFixtur
     for target in ("negative", "neutral", "positive"):
         assert run("--guid", "planted", "--out", str(tmp_path), "--target", target) == 0
         printed = capsys.readouterr().out
-        (cam,) = json.loads((tmp_path / "planted.json").read_text(encoding="utf-8"))["picture"]["grad_cam"]
+        file = tmp_path / f"planted.concat.{target}.json"  # another target, another file
+        (cam,) = json.loads(file.read_text(encoding="utf-8"))["picture"]["grad_cam"]
         row, column = cam["peak"]
         place = f"{row + 1}, {column + 1}" if cam["maximum"] > 0 else "nowhere"
         assert f"conv         4 x 4  {place}" in printed
@@ -136,9 +139,9 @@ def test_a_new_post(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert printed["text"]["text"] == "a happy day"
     assert sorted(Path(f).name for f in printed["files"]) == files(tmp_path)
     assert files(tmp_path)[0].startswith("post-")
-    assert run(*arguments[:2], *arguments[2:4], "--out", str(tmp_path)) == 0
-    assert len(files(tmp_path)) == 2  # the same post, the same names
-    assert run("--text", "another", *arguments[2:4], "--out", str(tmp_path)) == 0
+    assert run(*arguments[:-1]) == 0
+    assert len(files(tmp_path)) == 2  # the same post, head and label: the same names
+    assert run("--text", "another", *arguments[2:-1]) == 0
     assert len(files(tmp_path)) == 4
 
 
@@ -157,11 +160,11 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     """The training mean stands in for the missing half; a head that was not fitted for that says so."""
     assert run("--guid", "no picture", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
-    assert "picture 0%, text 100%" in printed.out
+    assert "picture missing, text 100%" in printed.out
     assert "the training rows' mean stands in, which this head was not fitted for" in printed.err
     assert run("--text", "a happy day", "--runs", "half", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
-    assert "picture 0%, text 100%" in printed.out
+    assert "picture missing, text 100%" in printed.out
     assert "Grad-CAM at" not in printed.out
     assert "not fitted for" not in printed.err
 
@@ -175,6 +178,7 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--image", "none.png"], 1, "no picture at none.png"),
         (["--guid", "planted", "--target", "joy"], 2, "--target 'joy': run"),
         (["--guid", "planted", "--layer", "x"], 2, "--layer 'x': choose from first, middle, late, conv"),
+        (["--text", "x", "--layer", "y", "--runs", "half"], 2, "--layer 'y': choose from first, middle, late, conv"),
         (["--guid", "planted", "--out", "posts/posts.csv"], 2, "--out posts/posts.csv is a file; name a folder"),
         (["--guid", "planted", "--runs", "none"], 1, "no runs of posts.offline."),
         (["no-run", "--guid", "planted"], 1, "runs/no-run is no run folder"),

@@ -207,8 +207,12 @@ def test_intervals_hold_the_score_narrow_with_rows_and_repeat() -> None:
 @pytest.mark.filterwarnings("error")
 def test_intervals_of_extremes() -> None:
     right = np.array([0, 0, 1])
-    assert bootstrap_intervals(right, right, 3)["accuracy"] == (1, 1)
-    assert bootstrap_intervals(right, right, 3)["f1_per_class"][2] == (0, 0)
+    perfect = bootstrap_intervals(right, right, 3)
+    # Wilson's lower end at p = 1 is n / (n + z^2)
+    assert (
+        perfect["accuracy"] == perfect["f1_weighted"] == perfect["f1_macro"] == (pytest.approx(3 / 6.8415, abs=1e-4), 1)
+    )
+    assert perfect["f1_per_class"] == [(pytest.approx(n / (n + 3.8415), abs=1e-4), 1) for n in (2, 1)] + [(0, 0)]
     assert bootstrap_intervals(np.array([0]), np.array([1]), 2)["f1_macro"] == (0, 0)
 
 

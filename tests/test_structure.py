@@ -37,6 +37,7 @@ ORDER = [
     "metrics",
     "calibration",
     "heads",
+    "rows",
     "train",
     "runs",
     "fit",

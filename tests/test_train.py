@@ -12,12 +12,24 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+import mmsent.rows
 import mmsent.train
 from mmsent.config import FitSettings, Fusion
 from mmsent.errors import DataError
 from mmsent.heads import Head, head_config
 from mmsent.metrics import scores
-from mmsent.train import Tensors, Trained, _drop_modalities, class_weights, evaluate_head, softmax, train_head
+from mmsent.rows import Tensors
+from mmsent.train import (
+    OneCycle,
+    SmoothedCrossEntropy,
+    Trained,
+    _drop_modalities,
+    _dropout_factors,
+    class_weights,
+    evaluate_head,
+    softmax,
+    train_head,
+)
 
 SMALL: dict[str, Any] = {"hidden": 8, "heads": 2, "batch_size": 8, "lr": 1e-2, "epochs": 3}
 
@@ -52,9 +64,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     found: list[Call] = []
     forward = Head.forward
 
-    def spy(self: Head, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
+    def spy(self: Head, image: Tensor, text: Tensor, missing: Tensor | None = None, *more: Tensor) -> Tensor:
         found.append((image.clone(), text.clone(), missing))
-        return forward(self, image, text, missing)
+        return forward(self, image, text, missing, *more)
 
     monkeypatch.setattr(Head, "forward", spy)
     return found
@@ -382,7 +394,7 @@ def test_evaluation_in_parts_gives_the_same(fusion: Fusion, monkeypatch: pytest.
     missing = torch.zeros(30, 2, dtype=torch.bool)
     missing[::3, 0] = missing[1::3, 1] = True
     logits, shares = evaluate_head(head, VAL, missing)
-    monkeypatch.setattr(mmsent.train, "EVAL_BATCH", 7)
+    monkeypatch.setattr(mmsent.rows, "PART", 7)
     parts, part_shares = evaluate_head(head, VAL, missing)
     torch.testing.assert_close(parts, logits)
     assert shares == pytest.approx(part_shares)
@@ -393,3 +405,45 @@ def test_softmax_by_hand() -> None:
     found = softmax(np.array([[0.0, math.log(3), 0.0], [1000.0, 1000.0, -1000.0]], np.float32))
     assert found.dtype == np.float64
     assert found == pytest.approx(np.array([[0.2, 0.6, 0.2], [0.5, 0.5, 0.0]]), abs=1e-7)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(100, 0.3), (7, 0.3), (10, 0.1), (3, 0.05), (1000, 0.999), (55, 0.5)])
+def test_one_cycle_is_torchs(steps: int, warmup: float) -> None:
+    weight = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.AdamW([weight], 0.003)
+    pct = warmup if warmup * steps != 1 else warmup * (1 - 1e-9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, total_steps=steps, pct_start=pct)
+    cycle = OneCycle(0.003, steps, warmup)
+    for step in range(steps):
+        group = optimizer.param_groups[0]
+        assert cycle.at(step) == (group["lr"], group["betas"][0])
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+def test_loss_is_torchs(smoothing: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    weights = torch.tensor([0.7, 1.6, 0.7])
+    logits = torch.randn(64, 3, generator=rng, requires_grad=True)
+    labels = torch.randint(3, (64,), generator=rng)
+    usual = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=smoothing)(logits, labels)
+    ours = SmoothedCrossEntropy(weights, smoothing)(logits, labels)
+    assert ours.item() == pytest.approx(usual.item(), rel=1e-6)
+    (a,), (b,) = torch.autograd.grad(usual, [logits]), torch.autograd.grad(ours, [logits])
+    assert torch.allclose(a, b, atol=1e-8)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3, 0.5, 0.9])
+def test_dropout_factors(dropout: float) -> None:
+    torch.manual_seed(3)
+    settings = FitSettings(dropout=dropout, batch_size=32)
+    drawn = _dropout_factors(settings, 64, torch.device("cpu"))
+    factors = torch.stack([next(drawn) for _ in range(40)])
+    assert factors.shape == (40, 32, 64)
+    assert factors.unique().numel() == (1 if dropout == 0 else 2)
+    assert float((factors == 0).float().mean()) == pytest.approx(dropout, abs=0.01)
+    assert float(factors.mean()) == pytest.approx(1, abs=0.04)  # nothing is scaled on the whole
+    assert dropout == 0 or not torch.equal(factors[0], factors[1])
+    torch.manual_seed(3)
+    assert torch.equal(next(_dropout_factors(settings, 64, torch.device("cpu"))), factors[0])

@@ -267,6 +267,14 @@ def fit(
     ] = None,
     views: Annotated[bool | None, from_recipe("views", "Draw one augmented view per picture and epoch.")] = None,
     device: Device = DEVICE,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="Embeddings that take more, such as 2GB, stay on disk.",
+            show_default="half of the machine's",
+        ),
+    ] = None,
     tensorboard: Annotated[
         Path | None, typer.Option("--tensorboard", help="Also write the history as TensorBoard logs into this folder.")
     ] = None,
@@ -300,7 +308,7 @@ def fit(
         "views": views,
     }
     held = settings(SplitSettings, val_size=val_size, seed=split_seed, group=group)
-    commands.fit(fusion, recipe, overrides, held, data, cache, encoder, runs, device, tensorboard, json)
+    commands.fit(fusion, recipe, overrides, held, data, cache, encoder, runs, device, memory, tensorboard, json)
 
 
 @app.command()

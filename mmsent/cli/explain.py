@@ -43,7 +43,7 @@ def explain(
 
     Reads a run and one post, and traces the label's logit through the head into the frozen encoders: Grad-CAM and
     occlusion on the picture; Grad-CAM, integrated gradients and occlusion on the words; the share of each half.
-    Writes a page (PNG) and the numbers (JSON) into --out, named after the post.
+    Writes a page (PNG) and the numbers (JSON) into --out, named after the post, the fusion and the label.
     """
     from mmsent import commands
 

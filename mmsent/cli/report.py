@@ -22,6 +22,10 @@ def report(
     device: Annotated[
         str | None, typer.Option("--device", help="Device for the explanations.", show_default="auto")
     ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option("--skip", help="Figure to leave out, such as grad-cam or learning-curve; repeatable."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what runs learned: every figure, and one page.
@@ -31,4 +35,4 @@ def report(
     """
     from mmsent import commands
 
-    commands.report(run or (), out, form, data, cache, encoder, runs, weights, device, json)
+    commands.report(run or (), out, form, data, cache, encoder, runs, weights, device, skip or (), json)

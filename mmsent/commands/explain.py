@@ -60,7 +60,7 @@ def explain(
     if chosen.weights and not Path(chosen.weights).is_file():
         raise RunError(f"the run's encoder weights are no longer at {chosen.weights}; pass --weights FILE")
     found = run_explain(run, open_encoders(chosen), post, target=target, layers=layers or LAYERS, stand_in=True)
-    stem = safe_name(post.id)
+    stem = ".".join(safe_name(part) for part in (post.id, found.fusion, found.target))
     report, page = out / f"{stem}.json", out / f"{stem}.png"
     facts = found.to_json()
     write_text(report, json.dumps(facts, ensure_ascii=False) + "\n")
@@ -114,13 +114,15 @@ def _summary(found: Any) -> None:
     say(f"explained: {found.target}, logit {found.logit:.3f}, by the {found.fusion} head of {found.run}")
     if found.problem:
         note(found.problem)
+    from mmsent.figures.explanations import half_shares
+
     halves = found.modality
     image, text = 0 - halves.image, 0 - halves.text
     without = f"(without the picture the logit changes by {image:+.3f}, without the text by {text:+.3f})"
     if halves.image_share is None:
         say(f"neither half matters {without}")
     else:
-        say(f"picture {halves.image_share:.0%}, text {1 - halves.image_share:.0%} {without}")
+        say(f"{', '.join(half_shares(halves.image_share, found.missing))} {without}")
     if found.picture is not None:
         rows = [["Grad-CAM at", "grid", "strongest at row, column", "rank correlation with occlusion"]]
         for m in found.picture.maps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +36,22 @@ def fusions(names: Sequence[str] | None) -> list[Fusion]:
     return list(dict.fromkeys(found))
 
 
+def memory_limit(text: str | None) -> int | None:
+    """Bytes of `2GB`, `500 MB`, `64k`; without a text half of this machine's memory, None where that is not known.
+
+    Raises UsageError on anything else.
+    """
+    if text is None:
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        except (AttributeError, ValueError, OSError):
+            return None
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", text.lower())
+    if not found or not float(found[1]):
+        raise UsageError(f"--memory {text!r}: give a size such as 2GB or 500MB")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
 def fit(
     names: Sequence[str] | None,
     recipe: str,
@@ -44,6 +62,7 @@ def fit(
     encoder: str | None,
     runs: Path,
     device: str,
+    memory: str | None,
     tensorboard: Path | None,
     as_json: bool,
 ) -> None:
@@ -57,25 +76,39 @@ def fit(
     chosen = recipe_for(cache.encoder) if recipe == "auto" else recipe
     settings: list[FitSettings] = [fit_settings(chosen, fusion=fusion, **overrides) for fusion in wanted]
     require_current(cache, data, "train")
+    limit = memory_limit(memory)
+    import numpy as np
+
+    from mmsent.cache import NO_LABEL
     from mmsent.encoders.common import pick_device
-    from mmsent.evaluate import comparison, evaluate_validation
+    from mmsent.evaluate import comparison, evaluate_logits
     from mmsent.fit import fit as run
     from mmsent.fit import write_tensorboard
 
-    features = cache.load("train")
     where = pick_device(device)
-    done = run(cache, runs, settings, split, recipe=chosen, device=where, features=features)
+    logits: list[Any] = []
+    rows: list[Any] = []
+
+    def keep(_: Any, trained: Any, given: Any) -> None:
+        logits.append(trained.val_logits)
+        rows.append(given)
+
+    done = run(cache, runs, settings, split, recipe=chosen, device=where, memory=limit, on_run=keep)
     if tensorboard:
         for one in done:
             write_tensorboard(one, tensorboard)
-    found = evaluate_validation(done, cache, features)
+    labels = np.full(cache.rows["train"], NO_LABEL, np.int64)
+    labels[rows[0].rows.val] = rows[0].truth
+    found = evaluate_logits(done, logits, [given.rows.val for given in rows], labels, cache.labels, crossed=True)
     if as_json:
         say_json({"runs": [str(r.path) for r in done], "recipe": chosen, "validation": [e.to_json() for e in found]})
         return
     for one in done:
         say(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
-    rows = done[0].info["rows"]
-    say(f"\nrecipe {chosen}; trained on {rows['train']} rows, validated on {rows['val']}")
+    n = done[0].info["rows"]
+    say(f"\nrecipe {chosen}; trained on {n['train']} rows, validated on {n['val']}")
+    if rows[0].stored:
+        note("the embeddings take more memory than --memory allows, so they were read from disk block by block")
     say(columns(comparison(found, cache.labels), right=range(2, 20)))
 
 

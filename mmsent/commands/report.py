@@ -23,6 +23,7 @@ def report(
     runs: Path,
     weights: str | None,
     device: str | None,
+    skip: Sequence[str],
     as_json: bool,
 ) -> None:
     """Draw every figure of a set of runs and write the page."""
@@ -30,14 +31,18 @@ def report(
         raise UsageError(f"--format {form!r}: choose html or md")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder")
-    cache = find(data, cache_at, encoder)
-    chosen = chosen_runs(names, runs, cache)
     from mmsent.progress import bar
     from mmsent.report import write_report
     from mmsent.report.explained import Explained
     from mmsent.report.plates import PLATES
     from mmsent.study import open_study
 
+    known = [name for name, _, _ in PLATES]
+    if unknown := [name for name in skip if name not in known]:
+        raise UsageError(f"--skip {unknown[0]!r}: choose from {', '.join(known)}")
+    cache = find(data, cache_at, encoder)
+    # a run that is named twice counts once
+    chosen = list({run.path.resolve(): run for run in chosen_runs(names, runs, cache)}.values())
     dataset, why = _dataset(cache, data)
     preflight = None
     if dataset is not None:
@@ -70,6 +75,7 @@ def report(
             preflight=preflight,
             explained=Explained(study, encoders, why),
             on_step=step,
+            skip=skip,
         )
     missing = [(p.number, p.title, p.missing) for p in written.plates if p.png is None]
     if as_json:

@@ -126,6 +126,10 @@ def explain(
     labels = run.labels
     if target is not None and target not in labels:
         raise UsageError(f"--target {target!r}: run {run.name} knows the labels {', '.join(labels)}")
+    if isinstance(encoders.image, ExplainableImageEncoder):  # else _Chain says what is wrong with it
+        known = [layer.name for layer in encoders.image.layers()]
+        if unknown := [name for name in layers if name not in {*LAYERS, *known}]:
+            raise UsageError(f"--layer {unknown[0]!r}: choose from {', '.join([*LAYERS, *known])}")
     image, text, missing, problems = encode_posts([post], encoders, [run], run.encoder_settings.normalize)
     problem = problems[0]
     if not served(run, missing)[0]:
@@ -166,6 +170,7 @@ def explain(
         picture=_explain_picture(chain, goal, pixels, layers) if pixels is not None and reads["image"] else None,
         text=_explain_text(chain, goal, words, chain.tokens) if words is not None and reads["text"] else None,
         problem=problem,
+        missing=tuple(half for half, gone in zip(("picture", "text"), missing[0].tolist(), strict=True) if gone),
     )
 
 
@@ -223,9 +228,6 @@ def _chosen(
     alive = [i for i, la in enumerate(layers) if (s := slopes[la.name]) is not None and bool(la.map_of(s).any())]
     late = alive[-1] if alive else len(layers) - 1
     places = {"first": 0, "middle": (late + 1) // 2, "late": late} | {la.name: i for i, la in enumerate(layers)}
-    if unknown := [name for name in wanted if name not in places]:
-        known = ", ".join(layer.name for layer in layers)
-        raise UsageError(f"--layer {unknown[0]!r}: choose from first, middle, late, {known}")
     found = []
     for i in sorted({places[name] for name in wanted}):
         slope = slopes[layers[i].name]

@@ -98,7 +98,8 @@ class Modality:
 class Explanation:
     """One post, one head, one target. probabilities are those that `predict` gives, calibrated by `temperature` where
     the run has one. picture or text is None where the post or the head is without. difference: the largest gap in
-    probability between the path explained and the features that `encode` gives (rounding, in half precision)."""
+    probability between the path explained and the features that `encode` gives (rounding, in half precision). missing:
+    which halves, "picture" or "text", the post lacks."""
 
     id: str
     run: str
@@ -113,11 +114,12 @@ class Explanation:
     picture: PictureExplanation | None
     text: TextExplanation | None
     problem: str = ""
+    missing: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; maps as rows, to four digits. The picture itself is left out."""
         out = {k: v for k, v in vars(self).items() if k not in {"modality", "picture", "text"}}
-        out |= {"modality": asdict(self.modality), "picture": None, "text": None}
+        out |= {"modality": asdict(self.modality), "picture": None, "text": None, "missing": list(self.missing)}
         if self.text is not None:
             out["text"] = {**asdict(self.text), "words": [asdict(word) for word in self.text.words]}
         if self.picture is not None:

@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from mmsent.config import Fusion
-from mmsent.figures.style import GREY, IMAGE_COLOUR, INK, ORANGE, SKY, TEXT_COLOUR, in_style, new_figure, printable
+from mmsent.figures.style import (
+    GREY,
+    IMAGE_COLOUR,
+    INK,
+    ORANGE,
+    SKY,
+    TEXT_COLOUR,
+    in_style,
+    label_text,
+    new_figure,
+    printable,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -135,7 +146,7 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
         colour = ORANGE if i == 0 else SKY
         box(lanes + i, 0, block, colour if block.parameters or i == 0 else GREY, frozen=not block.parameters and i > 0)
         arrow(lanes + i, 0, lanes + i + 1, 0)
-    box(columns - 1, 0, Block(f"{len(labels)} classes", tuple(printable(label, 14) for label in labels[:3])), INK)
+    box(columns - 1, 0, Block(f"{len(labels)} classes", tuple(label_text(label, 14) for label in labels[:3])), INK)
     trained = _count(head)
     ax.text(
         (columns - 1) / 2,
@@ -145,7 +156,7 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
         va="bottom",
         fontsize=9,
     )
-    fig.suptitle(f"Architecture of {name}")
+    fig.suptitle(f"Architecture of {label_text(name)}")
     return fig
 
 

@@ -16,7 +16,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmsent.figures.style import GREY, IMAGE_COLOUR, INK, TEXT_COLOUR, in_style, label_colours, new_figure, printable
+from mmsent.figures.style import (
+    GREY,
+    IMAGE_COLOUR,
+    INK,
+    SLATE,
+    TEXT_COLOUR,
+    in_style,
+    label_colours,
+    label_text,
+    new_figure,
+    printable,
+)
 from mmsent.figures.style import wrapped as wrap
 
 MOST_WORDS = 25
@@ -100,6 +111,8 @@ class ExplanationData(Protocol):
     @property
     def modality(self) -> ModalityData: ...
     @property
+    def missing(self) -> Sequence[str]: ...
+    @property
     def picture(self) -> PictureData | None: ...
     @property
     def text(self) -> TextData | None: ...
@@ -116,7 +129,7 @@ def grad_cam_figure(explanations: Sequence[ExplanationData]) -> Figure:
     figure = new_figure(2.3 * columns + 0.6, 2.75 * len(shown) + 0.4)
     axes = figure.subplots(len(shown), columns, squeeze=False)
     for row, (explanation, picture) in zip(axes, shown, strict=True):
-        name = f"{printable(explanation.id, 24)}, for “{printable(explanation.target, 16)}”"
+        name = f"{printable(explanation.id, 24)}, for “{label_text(explanation.target, 16)}”"
         _draw_maps(row, picture, name)
     _colour_bar(figure, axes)
     return figure
@@ -142,8 +155,8 @@ def explanation_figure(explanation: ExplanationData) -> Figure:
     heights = [2.75] if picture is not None else []
     heights.append(max(2.7, 1.0 + 0.24 * len(_rows(words))))
     figure = new_figure(11.5, sum(heights) + 0.45 + 0.2 * title.count("\n"))
-    head = f"{printable(explanation.id, 60)} — {printable(explanation.fusion)} head, explained for “"
-    figure.suptitle(f"{head}{printable(explanation.target, 24)}”\n{title}", fontsize=10, fontweight="normal")
+    head = f"{printable(explanation.id, 60)} — {label_text(explanation.fusion)} head, explained for “"
+    figure.suptitle(f"{head}{label_text(explanation.target, 24)}”\n{title}", fontsize=10, fontweight="normal")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     if picture is not None:
         axes = parts[0].subplots(1, len(picture.maps) + 2)
@@ -159,7 +172,7 @@ def explanation_figure(explanation: ExplanationData) -> Figure:
         empty.text(0.5, 0.5, reason, ha="center", va="center", color=GREY)
     above, below = right.subplots(2, 1, height_ratios=[max(2, len(explanation.probabilities)), 1.2])
     _draw_probabilities(above, explanation)
-    _draw_shares(below, explanation.modality.image_share)
+    _draw_shares(below, explanation.modality.image_share, explanation.missing)
     return figure
 
 
@@ -226,7 +239,7 @@ def _draw_words(figure: Any, text: TextData, target: str) -> None:
         zip(figure.subplots(1, 3, sharey=True), METHODS.items(), strict=True)
     ):
         values = [row[method] for _, row in rows]
-        axes.barh(places, values, color=[TEXT_COLOUR if v >= 0 else GREY for v in values], height=0.72)
+        axes.barh(places, values, color=[TEXT_COLOUR if v >= 0 else SLATE for v in values], height=0.72)
         axes.axvline(0, color=INK, linewidth=0.8)
         reach = max(map(abs, values)) or 1.0
         axes.set_xlim(
@@ -244,7 +257,7 @@ def _draw_words(figure: Any, text: TextData, target: str) -> None:
             axes.set_ylim(len(rows) - 0.5, -0.5)
         else:
             axes.tick_params(axis="y", length=0)
-    figure.supxlabel(f"share in the logit of “{printable(target, 24)}”: purple for, grey against", fontsize=8)
+    figure.supxlabel(f"share in the logit of “{label_text(target, 24)}”: purple for, slate against", fontsize=8)
 
 
 def _draw_probabilities(axes: Any, explanation: ExplanationData) -> None:
@@ -255,7 +268,7 @@ def _draw_probabilities(axes: Any, explanation: ExplanationData) -> None:
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
         weight = "bold" if name == explanation.label else "normal"
         axes.text(value + 0.02, place, f"{value:.1%}", va="center", fontsize=8, fontweight=weight)
-    axes.set_yticks(range(len(names)), [printable(name, 16) for name in names])
+    axes.set_yticks(range(len(names)), [label_text(name, 16) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1.22)
     axes.set_xticks([0, 0.5, 1])
@@ -265,7 +278,7 @@ def _draw_probabilities(axes: Any, explanation: ExplanationData) -> None:
     )
 
 
-def _draw_shares(axes: Any, image_share: float | None) -> None:
+def _draw_shares(axes: Any, image_share: float | None, missing: Sequence[str]) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.9, 0.6)
@@ -276,5 +289,13 @@ def _draw_shares(axes: Any, image_share: float | None) -> None:
     axes.barh(
         [0, 0], [image_share, 1 - image_share], left=[0, image_share], color=[IMAGE_COLOUR, TEXT_COLOUR], height=0.6
     )
-    axes.text(0, -0.65, f"picture {image_share:.0%}", ha="left", va="center", fontsize=8, color=IMAGE_COLOUR)
-    axes.text(1, -0.65, f"text {1 - image_share:.0%}", ha="right", va="center", fontsize=8, color=TEXT_COLOUR)
+    image, text = half_shares(image_share, missing)
+    axes.text(0, -0.65, image, ha="left", va="center", fontsize=8, color=IMAGE_COLOUR)
+    axes.text(1, -0.65, text, ha="right", va="center", fontsize=8, color=TEXT_COLOUR)
+
+
+def half_shares(image_share: float, missing: Sequence[str]) -> tuple[str, str]:
+    """The shares of picture and text in words; a half that the post lacks is said to be missing."""
+    shares = {"picture": image_share, "text": 1 - image_share}
+    image, text = (f"{half} {'missing' if half in missing else f'{shares[half]:.0%}'}" for half in shares)
+    return image, text

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mmsent.figures.style import in_style, label_colours, new_figure, printable, wrapped
+from mmsent.figures.style import in_style, label_colours, label_text, new_figure, printable, wrapped
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def posts_figure(cases: Sequence[PostCase], labels: Sequence[str], title: str, c
             side.set_visible(True)
             side.set_color(colours[case.truth])
             side.set_linewidth(2.5)
-        head = f"id {printable(case.id, 18)}   true: {printable(case.truth, 14)}"
+        head = f"id {printable(case.id, 18)}   true: {label_text(case.truth, 14)}"
         ax.set_title(head, fontsize=8, color=colours[case.truth], pad=4)
-        said = f"predicted {printable(case.predicted, 14)}, {case.confidence:.0%}"
+        said = f"predicted {label_text(case.predicted, 14)}, {case.confidence:.0%}"
         ax.set_xlabel(f"{said}\n{wrapped(case.text, 36, 4)}", fontsize=7.5, labelpad=4)
-    fig.suptitle(title)
+    fig.suptitle(label_text(title))
     return fig
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mmsent.figures.style import in_style, label_colours, label_markers, new_figure
+from mmsent.figures.style import in_style, label_colours, label_markers, label_text, new_figure
 from mmsent.metrics import Labels
 
 Points = NDArray[np.float64]
@@ -71,7 +71,10 @@ def projection_figure(points: Mapping[str, Points | None], truth: Labels, labels
                 style = {"c": colours[label], "marker": markers[label], "s": 16, "alpha": 0.75, "lw": 0.3}
                 ax.scatter(found[rows, 0], found[rows, 1], edgecolors="white", **style)
         ax.tick_params(labelsize=7)
-    handles = [fig.axes[0].scatter([], [], c=colours[name], marker=markers[name], label=name) for name in labels]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(labels), title="true class")
-    fig.suptitle(f"{what}, {len(truth)} validation rows")
+    handles = [
+        fig.axes[0].scatter([], [], c=colours[name], marker=markers[name], label=label_text(name, 24))
+        for name in labels
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(8, len(labels)), title="true class")
+    fig.suptitle(f"{label_text(what)}, {len(truth)} validation rows")
     return fig

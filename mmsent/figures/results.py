@@ -7,6 +7,7 @@ Shapes: N rows, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -14,20 +15,33 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mmsent.figures.style import (
-    FUSION_COLOURS,
     GREEN,
     INK,
     ORANGE,
     SLATE,
     in_style,
     label_colours,
+    label_text,
+    legend_columns,
     legend_of,
     new_figure,
+    printable,
+    run_styles,
+    wrapped,
 )
-from mmsent.metrics import Labels, Probabilities, Reliability, confusion
+from mmsent.metrics import Labels, Probabilities, Reliability, confusion, wilson
 
 CALIBRATED = "calibrated confidence (probability)"
 UNCALIBRATED = "confidence (probability, not calibrated)"
+NAME = 22  # characters of a label at a tick
+
+
+def _ticks(labels: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Labels for an x axis, and how to set them: slanted where many or long names would run into one another."""
+    names = [label_text(label, NAME) for label in labels]
+    if len(names) <= 4 and max(map(len, names)) <= 10:
+        return names, {}
+    return names, {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
 
 
 @in_style
@@ -35,7 +49,9 @@ def labels_figure(balance: Mapping[str, Mapping[str, int]], labels: Sequence[str
     """Figure 3: rows per label, one panel a split; splits without labels show their number of rows."""
     colours = label_colours(labels)
     known = {split: [counts.get(label, 0) for label in labels] for split, counts in balance.items()}
-    fig = new_figure(max(4.5, 2.7 * len(balance) + 0.6), 3.4)
+    names, turned = _ticks(labels)
+    longest = max(map(len, names)) if turned else 0
+    fig = new_figure(max(4.5, max(2.7, 0.62 * len(labels)) * len(balance) + 0.6), 3.4 + 0.06 * longest)
     axes = fig.subplots(1, len(balance), squeeze=False)[0]
     for ax, (split, counts) in zip(axes, known.items(), strict=True):
         total = sum(counts)
@@ -46,12 +62,15 @@ def labels_figure(balance: Mapping[str, Mapping[str, int]], labels: Sequence[str
             ax.set_ylim(0, rows * 1.15)
             ax.text(0, rows, f"{rows:,}", ha="center", va="bottom", fontsize=8)
         else:
-            bars = ax.bar(list(labels), counts, color=[colours[label] for label in labels])
+            bars = ax.bar(range(len(labels)), counts, color=[colours[label] for label in labels])
+            ax.set_xticks(range(len(labels)), names, **turned)
             for bar, n in zip(bars, counts, strict=True):
                 at = bar.get_x() + bar.get_width() / 2
-                ax.text(at, n, f"{n:,}\n{n / total:.1%}", ha="center", va="bottom", fontsize=8)
+                ax.text(
+                    at, n, f"{n:,}\n{n / total:.1%}", ha="center", va="bottom", fontsize=8 if len(labels) < 5 else 7
+                )
             ax.set_ylim(0, max(counts) * 1.22)
-        ax.set_title(f"{split}: {rows:,} rows")
+        ax.set_title(f"{label_text(split)}: {rows:,} rows")
         ax.set_xlabel("label")
         ax.grid(False, axis="x")
     axes[0].set_ylabel("rows")
@@ -65,9 +84,13 @@ def confusion_figure(truth: Labels, predicted: Labels, labels: Sequence[str], na
     counts = confusion(truth, predicted, len(labels))
     totals = counts.sum(axis=1, keepdims=True)
     rates = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    fig = new_figure(9, 3.9)
+    names, turned = _ticks(labels)
+    many, longest = len(labels) > 4, max(map(len, names))
+    side = max(3.0, 0.55 * len(labels)) + (0.05 * longest if turned else 0)
+    fig = new_figure(2 * (side + 1.1 + 0.06 * longest), side + 0.9)
     left, right = fig.subplots(1, 2)
-    for ax, values, form, unit in ((left, counts, "d", "rows"), (right, rates, ".1%", "share of the true class")):
+    shares = ".0%" if many else ".1%"
+    for ax, values, form, unit in ((left, counts, "d", "rows"), (right, rates, shares, "share of the true class")):
         top = {"vmax": 1.0} if ax is right else {}
         sns.heatmap(
             values,
@@ -77,20 +100,20 @@ def confusion_figure(truth: Labels, predicted: Labels, labels: Sequence[str], na
             vmin=0,
             square=True,
             linewidths=1,
-            xticklabels=list(labels),
-            yticklabels=list(labels),
+            xticklabels=names,
+            yticklabels=names,
+            annot_kws={"fontsize": 7 if many else 9},
             cbar_kws={"label": unit, "shrink": 0.85},
             ax=ax,
             **top,
         )
         ax.set_xlabel("predicted label")
         ax.set_ylabel("true label")
-        ax.tick_params(axis="y", rotation=90)
-        for tick in ax.get_yticklabels():
-            tick.set_va("center")
+        ax.set_xticklabels(names, **(turned or {"rotation": 0}))
+        ax.tick_params(axis="y", rotation=0)
     left.set_title("counts")
     right.set_title("rates (diagonal: recall)")
-    fig.suptitle(f"Confusion matrix, {name}, {len(truth)} validation rows")
+    fig.suptitle(f"Confusion matrix, {label_text(name)}, {len(truth)} validation rows")
     return fig
 
 
@@ -111,17 +134,17 @@ def confidence_figure(
     left, right = fig.subplots(1, 2)
     for k, label in enumerate(labels):
         chosen = confidence[predicted == k]
-        _density(left, chosen, colours[label], f"{label} (n = {len(chosen)})")
+        _density(left, chosen, colours[label], f"{label_text(label, NAME)} (n = {len(chosen)})")
     for name_of, ok, colour in (("right", True, GREEN), ("wrong", False, ORANGE)):
         chosen = confidence[(predicted == truth) == ok]
         _density(right, chosen, colour, f"{name_of} (n = {len(chosen)})")
     for ax, title in ((left, "by predicted label"), (right, "right and wrong predictions")):
         ax.set_xlim(1 / len(labels) - 0.02, 1.0)
         ax.set_xlabel(CALIBRATED if calibrated else UNCALIBRATED)
-        ax.set_ylabel("density (area under each curve: 1)")
+        ax.set_ylabel("density (kernel estimate)")
         ax.set_title(title)
-        ax.legend(loc="upper left")
-    fig.suptitle(f"Confidence of the predictions, {name}")
+        ax.legend(loc="upper left" if len(labels) < 5 else "best", fontsize=8 if len(labels) < 5 else 7)
+    fig.suptitle(f"Confidence of the predictions, {label_text(name)}")
     return fig
 
 
@@ -148,7 +171,7 @@ def pattern_figure(probabilities: Probabilities, truth: Labels, labels: Sequence
         cmap="viridis",
         vmin=0,
         vmax=1,
-        yticklabels=list(labels),
+        yticklabels=[label_text(label, NAME) for label in labels],
         xticklabels=False,
         cbar_kws={"label": "probability"},
         ax=main,
@@ -168,18 +191,19 @@ def pattern_figure(probabilities: Probabilities, truth: Labels, labels: Sequence
     top.grid(False)
     for side in top.spines.values():
         side.set_visible(False)
-    legend_of(top, colours, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=len(labels))
-    fig.suptitle(f"Prediction pattern of {len(truth)} validation posts, {name}")
+    legend_of(top, colours, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=legend_columns(labels, 8))
+    fig.suptitle(f"Prediction pattern of {len(truth)} validation posts, {label_text(name)}")
     return fig
 
 
 @in_style
 def reliability_figure(before: Reliability, after: Reliability, name: str, temperature: float) -> Figure:
-    """Reliability diagram: accuracy over confidence in bins, before and after temperature scaling, with the rows in
-    each bin. A calibrated head lies on the diagonal."""
+    """Reliability diagram: accuracy over confidence in bins, before and after cross-fitted temperature scaling, with
+    the rows in each bin. A calibrated head lies on the diagonal. temperature: the run's own, for the title."""
     fig = new_figure(9, 4.6)
     axes = fig.subplots(2, 2, height_ratios=[3, 1], sharex=True)
-    for column, found, title in ((0, before, "as trained"), (1, after, f"calibrated, temperature {temperature:.2f}")):
+    crossed = f"calibrated, cross-fitted (stored temperature {temperature:.2f})"
+    for column, found, title in ((0, before, "as trained"), (1, after, crossed)):
         ax, below = axes[0, column], axes[1, column]
         filled = found.count > 0
         width = np.diff(found.edges)
@@ -204,7 +228,7 @@ def reliability_figure(before: Reliability, after: Reliability, name: str, tempe
         )
         share = found.count / max(1, found.count.sum())
         ece = float((share * np.abs(found.accuracy - found.confidence))[filled].sum())
-        ax.set_title(f"{title}: ECE {ece:.3f}")
+        ax.set_title(f"{title}: ECE {ece:.3f}", fontsize=9)
         ax.set_ylabel("accuracy (share right)")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.02)
@@ -212,17 +236,24 @@ def reliability_figure(before: Reliability, after: Reliability, name: str, tempe
         below.set_ylabel("rows")
         below.set_xlabel("confidence (probability)")
     axes[0, 0].legend(loc="upper left")
-    fig.suptitle(f"Reliability on validation rows, {name}")
+    fig.suptitle(f"Reliability on validation rows, {label_text(name)}")
     return fig
 
 
 @in_style
-def length_figure(lengths: Sequence[int], right: Mapping[str, NDArray[np.bool_]], unit: str, shaded: str) -> Figure:
+def length_figure(
+    lengths: Sequence[int],
+    right: Mapping[str, NDArray[np.bool_]],
+    fusions: Mapping[str, str],
+    unit: str,
+    shaded: str,
+) -> Figure:
     """Accuracy by text length: rows in quantile groups of like size, one line a head.
 
-    lengths: N lengths in `unit`; right: per head, (N,) whether each prediction is right; shaded: the head whose 95%
-    Wilson interval is drawn; the others' are about as wide.
+    lengths: N lengths in `unit`; right: per head, by name, (N,) whether each prediction is right; fusions: the heads'
+    fusions; shaded: the head whose 95% Wilson interval is drawn.
     """
+    styles = run_styles(fusions)
     values = np.asarray(lengths)
     edges = np.unique(np.quantile(values, np.linspace(0, 1, 6)).astype(int))
     group = np.clip(np.searchsorted(edges[1:-1], values, side="right"), 0, max(0, len(edges) - 2))
@@ -234,13 +265,15 @@ def length_figure(lengths: Sequence[int], right: Mapping[str, NDArray[np.bool_]]
         share = np.array([hits[group == g].mean() for g in groups])
         if head == shaded:
             low, high = np.array([wilson(int(hits[group == g].sum()), int((group == g).sum())) for g in groups]).T
-            ax.fill_between(range(len(groups)), low, high, color=SLATE, alpha=0.15, lw=0, label=f"95% interval, {head}")
-        ax.plot(range(len(groups)), share, color=FUSION_COLOURS.get(head, INK), marker="o", ms=4, lw=1.5, label=head)
+            ax.fill_between(
+                range(len(groups)), low, high, color=SLATE, alpha=0.15, lw=0, label=f"95% interval, {printable(head)}"
+            )
+        ax.plot(range(len(groups)), share, **styles[head], marker="o", ms=4, lw=1.5, label=label_text(head))
     ax.set_xticks(range(len(groups)), names)
     ax.set_xlabel(f"text length ({unit})")
     ax.set_ylabel("accuracy (share right)")
     ax.set_title("Accuracy by text length, validation rows")
-    ax.legend(ncols=3)
+    ax.legend(ncols=legend_columns(right, 3))
     return fig
 
 
@@ -271,13 +304,5 @@ def agreement_figure(agreeing: NDArray[np.int64], right: NDArray[np.bool_], head
     for ax in (left, other):
         ax.set_xlabel("heads that chose the vote's label")
         ax.grid(False, axis="x")
-    fig.suptitle(f"Agreement of {', '.join(heads)}")
+    fig.suptitle(wrapped(f"Agreement of {', '.join(heads)}", 80, 4))
     return fig
-
-
-def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share (1927), 95% by default; n > 0."""
-    p = hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)

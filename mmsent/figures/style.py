@@ -9,7 +9,7 @@ import functools
 import importlib.util
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,7 +26,8 @@ BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, GREY, INK = "#56B4E9", "#CC79A7", "#F0E442", "#7F7F7F", "#222222"
 BROWN, SLATE = "#8C5A2B", "#44546A"
 KNOWN = {"negative": VERMILLION, "neutral": GREY, "positive": BLUE}
-OTHERS = (GREEN, ORANGE, PURPLE, SKY, BLUE, VERMILLION, GREY, YELLOW)
+# For other names Paul Tol's muted colours, then what KNOWN leaves: no head, half, or right-and-wrong has any of these.
+OTHERS = ("#332288", "#CC6677", "#999933", "#882255", "#DDCC77", BLUE, GREY, VERMILLION)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 IMAGE_COLOUR, TEXT_COLOUR = GREEN, PURPLE  # the two halves of a post, in every figure
 # Heads take none of the classes' colours, and the one-half heads those of their half.
@@ -48,6 +49,21 @@ def label_colours(labels: Sequence[str]) -> dict[str, str]:
     """A colour per label: negative, neutral and positive have their own, other names take the rest in order."""
     free = iter([c for c in OTHERS if c not in {KNOWN[name] for name in labels if name in KNOWN}] * len(labels))
     return {name: KNOWN.get(name) or next(free) for name in labels}
+
+
+STROKES = ("-", "--", "-.", ":")
+
+
+def run_styles(fusions: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Colour, line style and opacity per head, by name: the colour is the fusion's; further heads of one fusion (other
+    seeds) take other strokes and get paler."""
+    out: dict[str, dict[str, Any]] = {}
+    for name, fusion in fusions.items():
+        place = sum(fusions[before] == fusion for before in out)
+        first = {"attention_alt": 1, "image": 3, "text": 3}.get(fusion, 0)
+        stroke = STROKES[(first + place) % len(STROKES)]
+        out[name] = {"color": FUSION_COLOURS.get(fusion, INK), "ls": stroke, "alpha": max(0.4, 1 - 0.2 * place)}
+    return out
 
 
 def label_markers(labels: Sequence[str]) -> dict[str, str]:
@@ -94,6 +110,13 @@ def printable(text: str, limit: int | None = None) -> str:
         c if ord(c) in _glyphs() or ord(c) in _JOINERS else "·" for c in line if c.isprintable() or ord(c) in _JOINERS
     )
     return drawn.replace("$", r"\$")
+
+
+def label_text(name: str, limit: int | None = None) -> str:
+    """A label's, head's or run's name for ticks, legends and titles: `printable`, and never hidden, as matplotlib hides
+    from legends what starts with an underscore."""
+    shown = printable(name, limit)
+    return f"\u200b{shown}" if shown.startswith("_") else shown
 
 
 _JOINERS = {0x200D, 0xFE0F, 0xFE0E}  # parts of emoji sequences, drawn as nothing by themselves
@@ -202,8 +225,13 @@ def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
     return out.getvalue()
 
 
+def legend_columns(names: Iterable[str], most: int = 6) -> int:
+    """Columns of a legend below a wide figure: as many as long names leave room for."""
+    return max(1, min(most, 110 // (8 + max(len(name) for name in names))))
+
+
 def legend_of(axes: Any, colours: Mapping[str, str], **options: Any) -> None:
     """A legend of coloured patches, in the order given."""
     from matplotlib.patches import Patch
 
-    axes.legend(handles=[Patch(color=c, label=name) for name, c in colours.items()], **options)
+    axes.legend(handles=[Patch(color=c, label=label_text(name)) for name, c in colours.items()], **options)

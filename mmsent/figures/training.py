@@ -12,14 +12,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mmsent.figures.style import (
-    FUSION_COLOURS,
     IMAGE_COLOUR,
     INK,
     ORANGE,
     SLATE,
     TEXT_COLOUR,
     in_style,
+    label_text,
+    legend_columns,
     new_figure,
+    run_styles,
 )
 
 History = Sequence[Mapping[str, Any]]
@@ -59,7 +61,7 @@ def first_layer_figure(history: History, name: str, layer: str) -> Figure:
         ax.set_xlabel(f"{unit} value (no unit); std {found[0]['std']:.3f} before, {found[-1]['std']:.3f} at the end")
         ax.set_ylabel("epoch (density above each line)")
         ax.set_title(f"{layer}: {what}")
-    fig.suptitle(f"First linear layer through training, {name} (dashed: normal, same mean and std)")
+    fig.suptitle(f"First linear layer through training, {label_text(name)} (dashed: normal, same mean and std)")
     return fig
 
 
@@ -87,7 +89,7 @@ def loss_figure(history: History, name: str, best_epoch: int) -> Figure:
     ax.axvline(best_epoch, color=INK, lw=1, ls=":", label=f"kept: epoch {best_epoch}")
     ax.set_xlabel("epoch")
     ax.set_ylabel("cross-entropy loss (nats, class-weighted)")
-    ax.set_title(f"Loss, {name}")
+    ax.set_title(f"Loss, {label_text(name)}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return fig
@@ -99,28 +101,28 @@ METRICS = (
     ("val_f1_weighted", "weighted F1"),
     ("val_f1_macro", "macro F1"),
 )
-_STYLES = {"concat": "-", "weighted": "-", "attention": "-", "attention_alt": "--", "image": ":", "text": ":"}
 
 
 @in_style
-def metrics_figure(histories: Mapping[str, History], best: Mapping[str, int]) -> Figure:
-    """Figure 5: validation metrics per epoch of all variants, side by side. Keys are fusions; dots mark kept epochs."""
+def metrics_figure(histories: Mapping[str, History], best: Mapping[str, int], fusions: Mapping[str, str]) -> Figure:
+    """Figure 5: validation metrics per epoch of all variants, side by side. Keys are names, fusions their fusions; dots
+    mark kept epochs."""
+    styles = run_styles(fusions)
     fig = new_figure(10, 6.4)
     axes = fig.subplots(2, 2, sharex=True)
     for ax, (key, title) in zip(axes.flat, METRICS, strict=True):
-        for fusion, history in histories.items():
+        for name, history in histories.items():
             epochs = [r["epoch"] for r in history]
             values = [r[key] for r in history]
-            colour = FUSION_COLOURS.get(fusion, INK)
-            ax.plot(epochs, values, color=colour, ls=_STYLES.get(fusion, "-"), label=fusion, lw=1.6)
-            kept = best[fusion]
-            ax.plot([kept], [values[epochs.index(kept)]], "o", color=colour, ms=6, mec="white")
+            ax.plot(epochs, values, **styles[name], label=label_text(name), lw=1.6)
+            kept = best[name]
+            ax.plot([kept], [values[epochs.index(kept)]], "o", color=styles[name]["color"], ms=6, mec="white")
         ax.set_title(title)
         ax.set_ylabel("share of validation rows" if "accuracy" in key else "score (0 to 1)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in axes[1]:
         ax.set_xlabel("epoch")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns(histories))
     fig.suptitle("Validation metrics per epoch (dot: the epoch kept)")
     return fig
 
@@ -140,7 +142,7 @@ def shares_figure(history: History, name: str, best_epoch: int, what: str = "fus
     ax.set_ylim(0.5 - reach, 0.5 + reach)
     ax.set_xlabel("epoch")
     ax.set_ylabel(f"{what} (the two sum to 1)")
-    ax.set_title(f"{what.capitalize()} through training, {name}")
+    ax.set_title(f"{what.capitalize()} through training, {label_text(name)}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(ncols=2)
     return fig
@@ -174,6 +176,8 @@ def attention_figure(attention: NDArray[np.float32], history: History, name: str
     for body in parts["bodies"]:
         body.set_facecolor(IMAGE_COLOUR)
         body.set_alpha(0.6)
+    for line in ("cbars", "cmins", "cmaxes", "cmedians"):
+        parts[line].set_color(INK)
     middle.axhline(0.5, color=INK, lw=0.8, ls="--")
     middle.set_xticks(range(1, len(order) + 1), [str(h + 1) for h in range(len(order))])
     middle.set_ylim(0, 1)
@@ -190,7 +194,7 @@ def attention_figure(attention: NDArray[np.float32], history: History, name: str
     right.set_title("through training")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend()
-    fig.suptitle(f"Attention between picture and text, {name}")
+    fig.suptitle(f"Attention between picture and text, {label_text(name)}")
     return fig
 
 
@@ -212,6 +216,6 @@ def learning_curve_figure(sizes: Sequence[int], scores: NDArray[np.float64], nam
     ax.minorticks_off()
     ax.set_xlabel("training rows (log scale)")
     ax.set_ylabel("weighted F1 on validation (0 to 1)")
-    ax.set_title(f"Learning curve, {name}")
+    ax.set_title(f"Learning curve, {label_text(name)}")
     ax.legend()
     return fig

@@ -12,7 +12,7 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from mmsent.lists import write_text
 from mmsent.report import content
 from mmsent.report.explained import Explained
 from mmsent.report.fonts import font_faces
+from mmsent.report.lines import commands
 from mmsent.report.plates import Plate, make_plates
 from mmsent.study import Study
 
@@ -36,6 +37,7 @@ SHOWN_WIDTH = 1700  # pixels of a figure in the page; the files beside it hold a
 PHOTOS = {"errors", "confident-errors", "grad-cam"}
 THUMBNAIL = 220
 CARDS = 400
+WHITE_LETTERS = 0.18  # luminance below which white letters have a contrast of 4.5
 Format = Literal["html", "md"]
 
 
@@ -56,12 +58,13 @@ def write_report(
     preflight: CheckReport | None = None,
     explained: Explained | None = None,
     on_step: Callable[[str], None] | None = None,
+    skip: Collection[str] = (),
 ) -> Written:
     """Draw every figure and write the page. preflight: what `mmsent check` finds; explained: where Figures 15 and 16
-    come from; both None where the posts are not at hand."""
+    come from; both None where the posts are not at hand. skip: figures to leave out, by their names in PLATES."""
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file; name a folder")
-    plates = make_plates(study, explained or Explained(study, None), out / FIGURES, on_step)
+    plates = make_plates(study, explained or Explained(study, None), out / FIGURES, on_step, skip)
     if on_step:
         on_step("page")
     page = out / f"report.{form}"
@@ -78,7 +81,7 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
     cache, runs = content.settings(study)
     alike, said = content.agreement(study)
     voted, outcome = content.vote(study)
-    lines, origin = content.commands(study)
+    lines, origin = commands(study)
     return {
         "title": f"{study.cache.data_name} with {study.cache.encoder} - mmsent report",
         "data_name": study.cache.data_name,
@@ -134,12 +137,21 @@ def _policy_hash(text: str) -> str:
 
 
 def _label_rules(labels: list[str]) -> str:
-    """The labels' colours for white letters on them: the figures' own, a shade darker."""
+    """The labels' colours for white letters on them: the figures' own, as much darker as the letters need."""
     rules = []
     for i, colour in enumerate(label_colours(labels).values()):
-        r, g, b = (round(int(colour[k : k + 2], 16) * 0.8) for k in (1, 3, 5))
+        rgb = [int(colour[k : k + 2], 16) * 0.8 for k in (1, 3, 5)]
+        while _luminance(rgb) > WHITE_LETTERS:
+            rgb = [0.95 * value for value in rgb]
+        r, g, b = map(round, rgb)
         rules.append(f".chip.label-{i} {{ background: rgb({r}, {g}, {b}); }}")
     return "\n".join(rules)
+
+
+def _luminance(rgb: list[float]) -> float:
+    """Relative luminance, 0 to 1, as WCAG 2 defines it."""
+    parts = [v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in rgb]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
 def _shown(plate: Plate) -> dict[str, Any]:
@@ -190,7 +202,7 @@ def _markdown(study: Study, values: dict[str, Any], plates: list[Plate]) -> str:
     parts += [f"## Errors of {_plain(head)}", _plain(note)]
     rows = [["id", "text", "true", "predicted", "confidence"]]
     rows += [[c.id, c.text, c.truth, c.predicted, f"{c.confidence:.0%}"] for c in cards]
-    parts.append(_table(content.Table(rows, "llllr")))
+    parts += [_table(content.Table(rows, "llllr"))] if cards else []
     parts += ["## Agreement and vote", _plain(values["agreement"]["note"])]
     parts += [_table(values["agreement"]["table"])] if values["agreement"]["table"] else []
     parts.append(_plain(values["vote"]["note"]))

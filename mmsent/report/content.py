@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmsent.check import CheckReport
-from mmsent.config import DEFAULT_LABELS, RECIPES, fit_settings
 from mmsent.errors import MmsentError
 from mmsent.evaluate import paired, paired_table
 from mmsent.metrics import LEVEL
@@ -54,6 +51,29 @@ def names(study: Study) -> dict[str, str]:
     return {run.name: s if short.count(s) == 1 else run.name for run, s in zip(study.runs, short, strict=True)}
 
 
+def splits(study: Study) -> dict[str, str]:
+    """The letter of each run's validation split, by the run's name: A is the one that most runs share."""
+    return {run.name: letter(i) for i, runs in enumerate(study.splits) for run in runs}
+
+
+def letter(i: int) -> str:
+    """A to Z, then numbers."""
+    return chr(ord("A") + i) if i < 26 else str(i + 1)
+
+
+def unlike(study: Study) -> str:
+    """What to know where runs have different validation rows."""
+    parts = ", ".join(f"{letter(i)}: {_count(len(runs), 'run')}" for i, runs in enumerate(study.splits))
+    return (
+        f"The runs were validated on different rows (split {parts}), and scores are not comparable across splits; the "
+        "best head is the best on split A."
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def tiles(study: Study) -> list[dict[str, str]]:
     """The figures at the top of a page."""
     best = study.runs[study.best]
@@ -63,7 +83,10 @@ def tiles(study: Study) -> list[dict[str, str]]:
         {
             "name": "best head",
             "value": names(study)[best.name],
-            "more": f"of {len(study.runs)} by validation weighted F1",
+            "more": f"of {len(study.runs)} by validation weighted F1"
+            if len(study.splits) == 1
+            else f"of the {_count(len(study.shared), 'run')} on split A by weighted F1; {len(study.runs)} in all, on "
+            f"{len(study.splits)} splits that are not comparable",
         },
         {
             "name": "its weighted F1",
@@ -90,7 +113,9 @@ def tiles(study: Study) -> list[dict[str, str]]:
 def results(study: Study) -> tuple[Table, str]:
     """Scores of all runs and votes with intervals, and how to read them."""
     known = names(study)
-    header = ["head", "rows", "accuracy", "weighted F1", f"{LEVEL:.0%} interval", "macro F1"]
+    where = splits(study)
+    header = ["head", *(["split"] if len(study.splits) > 1 else []), "rows", "accuracy", "weighted F1"]
+    header += [f"{LEVEL:.0%} interval", "macro F1"]
     rows = [[*header, *(f"F1 {label}" for label in study.labels), "NLL", "Brier", "ECE", "temperature"]]
     for e in study.evaluations:
         low, high = e.intervals["f1_weighted"]
@@ -98,6 +123,8 @@ def results(study: Study) -> tuple[Table, str]:
         heat = f"{s['temperature']:.2f}" if s["temperature"] is not None else "–"
         cells = [known.get(e.name, e.name), str(s["n"]), f"{s['accuracy']:.3f}", f"{s['f1_weighted']:.3f}"]
         numbers = [s["f1_macro"], *s["f1_per_class"]]
+        if len(study.splits) > 1:
+            cells.insert(1, where.get(e.name, ""))
         rows.append(
             [*cells, f"{low:.3f}–{high:.3f}", *(f"{v:.3f}" for v in [*numbers, s["nll"], s["brier"], s["ece"]]), heat]
         )
@@ -106,6 +133,8 @@ def results(study: Study) -> tuple[Table, str]:
         "rows, not with another training seed. Each head stopped at its best validation epoch, so these scores are a "
         f"little optimistic. NLL (nats), Brier (0 to 2) and ECE are cross-fitted; {calibration_note(study.runs)}."
     )
+    if len(study.splits) > 1:
+        note = f"{unlike(study)} {note}"
     return Table(rows, "l" + "r" * (len(rows[0]) - 1)), note
 
 
@@ -121,9 +150,9 @@ def pairs(study: Study) -> tuple[Table | None, Table | None, str]:
     chance = len(found) * (1 - LEVEL)
     note = (
         f"Two heads on the same rows: only rows that one alone has right tell them apart. p below {1 - LEVEL:.2f} "
-        f"means that they differ beyond chance; of {len(found)} pairs about {chance:.1f} would by chance alone. First "
-        f"those of the best head, {known[best]}."
+        f"means that they differ beyond chance; of {len(found)} pairs about {chance:.1f} would by chance alone. "
     )
+    note += f"First those of the best head, {known[best]}."
 
     def table(pairs_: Sequence[Any]) -> Table | None:
         rows = paired_table(pairs_)
@@ -238,71 +267,19 @@ def vote(study: Study) -> tuple[Table | None, str]:
         return None, f"No vote on the test posts: {error}."
     n = len(found.ids)
     known = names(study)
+    opening = f"On the {n} test posts, whose labels this report never opens"
+    if len(found.runs) == 1:
+        only = found.runs[0]
+        rows = [["label", known[only.name]]]
+        rows += [[k, f"{found.predicted.count(k)} ({found.predicted.count(k) / n:.1%})"] for k in found.labels]
+        return Table(rows, "lr"), f"{opening}: the labels of {known[only.name]}; a vote needs at least two runs."
     rows = [["label", "vote", *(known[run.name] for run in found.runs)]]
     for label in found.labels:
         counts = [found.predicted.count(label), *(choices.count(label) for choices in found.choices)]
         rows.append([label, *(f"{c} ({c / n:.1%})" for c in counts)])
     agree = "; ".join(f"{k} of {len(found.runs)} agree on {c} ({c / n:.1%})" for k, c in found.agreement().items())
-    note = f"On the {n} test posts, whose labels this report never opens: {agree}. mmsent vote writes the labels."
+    note = f"{opening}: {agree}. mmsent vote writes the labels."
     return Table(rows, "l" + "r" * (len(rows[0]) - 1)), note
-
-
-def commands(study: Study) -> tuple[list[str], str]:
-    """Command lines that make this cache, these runs and this report again, with every setting spelt out."""
-    lines = [_extract_line(study)]
-    lines += list(dict.fromkeys(_fit_line(study, run) for run in study.runs))
-    data = str(study.cache.data_name)
-    lines.append(shlex.join(["mmsent", "report", "--data", data, "--encoder", study.cache.encoder]))
-    given = [_command(study.cache.provenance.get("command"))]
-    given += list(dict.fromkeys(_command(run.info.get("command")) for run in study.runs))
-    given = [line for line in given if line]
-    note = "Every setting is spelt out; put the data set's own path after --data. "
-    note += f"They were given as: {'; '.join(given)}." if given else ""
-    return lines, note
-
-
-def _extract_line(study: Study) -> str:
-    cache = study.cache
-    s, stored = cache.settings, cache.provenance["encoder_settings"]
-    words = ["mmsent", "extract", "--data", cache.data_name, "--encoder", stored["encoder"]]
-    for name in ("image_encoder", "text_encoder", "weights"):
-        if stored.get(name):
-            value = Path(stored[name]).name if name == "weights" else stored[name]
-            words += [f"--{name.replace('_', '-')}", value]
-    words += ["--views", str(s.views.count), "--views-seed", str(s.views.seed), "--precision", stored["precision"]]
-    words += ["--storage", s.storage, "--text-encoding", s.text_encoding]
-    words += ["--normalize"] if s.normalize else []
-    for step in s.clean:
-        words += ["--clean", step]
-    if study.labels != list(DEFAULT_LABELS):
-        words += ["--labels", ",".join(study.labels)]
-    return shlex.join(words)
-
-
-def _fit_line(study: Study, run: Run) -> str:
-    words = ["mmsent", "fit", "--data", study.cache.data_name, "--fusion", run.fusion.value]
-    recipe = run.info["recipe"] if run.info["recipe"] in RECIPES else "paper"
-    words += ["--recipe", recipe, "--seed", str(run.fit.seed)]
-    usual = fit_settings(recipe, fusion=run.fusion, seed=run.fit.seed)
-    for name in type(usual).model_fields:
-        value = getattr(run.fit, name)
-        if value != getattr(usual, name) and value is not None:
-            flag = name.replace("_", "-")
-            words += (
-                [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-            )
-    words += ["--val-size", f"{run.split.val_size:g}", "--split-seed", str(run.split.seed)]
-    words += [] if run.split.group else ["--no-group"]
-    return shlex.join(words)
-
-
-def _command(argv: Sequence[str] | None) -> str:
-    if not argv:
-        return ""
-    first = Path(argv[0])
-    if first.name in {"mmsent", "__main__.py"} or first.suffix != ".py":
-        return shlex.join(["mmsent" if first.stem in {"mmsent", "__main__"} else first.name, *argv[1:]])
-    return shlex.join(["python", first.name, *argv[1:]])
 
 
 def gallery(study: Study, picture: Any, limit: int) -> tuple[list[Card], str]:
@@ -327,6 +304,8 @@ def gallery(study: Study, picture: Any, limit: int) -> tuple[list[Card], str]:
                 picture(case_id),
             )
         )
+    if not len(wrong):
+        return [], f"No validation row is wrong: all {len(found.truth)} are right."
     shown = f"the {limit} most confident of them" if len(wrong) > limit else "all of them"
     note = (
         f"{len(wrong)} of {len(found.truth)} validation rows are wrong; here are {shown}. "

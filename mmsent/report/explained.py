@@ -8,7 +8,7 @@ import numpy as np
 
 from mmsent.config import Fusion
 from mmsent.encoders import Encoders
-from mmsent.errors import EncoderError, MmsentError
+from mmsent.errors import MmsentError
 from mmsent.predict import NewPost
 from mmsent.study import Study, Unavailable
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mmsent.explain import Explanation
+
+TRIES = 5  # posts of a class whose pictures can be read but which cannot be explained
 
 
 class Explained:
@@ -33,7 +35,7 @@ class Explained:
             raise Unavailable(self._reason)
         try:
             return explain(self._study.main, self._encoders, post, target=target, stand_in=True)
-        except EncoderError as error:
+        except MmsentError as error:
             raise Unavailable(str(error)) from error
 
     def pictures(self) -> tuple[Figure, str]:
@@ -48,18 +50,28 @@ class Explained:
             raise Unavailable("a text head looks at no picture")
         found = study.evaluation(study.main)
         explanations = []
+        reason = "no picture of a validation post could be read"
         for c in range(len(study.labels)):
             rows = np.flatnonzero((found.truth == c) & (found.predicted == c))
             if not len(rows):
                 rows = np.flatnonzero(found.truth == c)
             order = rows[np.argsort(found.probabilities[rows, c], kind="stable")]
-            for i in order[len(order) // 2 :][:1].tolist():
+            outwards = np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")
+            tries = 0
+            for i in order[outwards].tolist():
                 row_id = study.features.index.ids[int(found.positions[i])]
                 post = study.post(row_id)
-                if post is not None:
+                if post is None or study.picture(row_id, 8) is None:
+                    continue
+                try:
                     explanations.append(self._explain(NewPost(row_id, study.text(row_id), post.image), None))
+                    break
+                except Unavailable as error:
+                    reason, tries = str(error), tries + 1
+                    if tries == TRIES:
+                        break
         if not any(e.picture for e in explanations):
-            raise Unavailable("no picture of a validation post could be read")
+            raise Unavailable(reason)
         values = [m.correlation for e in explanations if e.picture for m in e.picture.maps if m.correlation is not None]
         range_ = f"{min(values):+.2f} to {max(values):+.2f}" if values else "undefined"
         words = (
@@ -79,12 +91,7 @@ class Explained:
             raise Unavailable(f"the example explains {target!r}, which is not among {', '.join(study.labels)}")
         if study.main.fusion is Fusion.image:
             raise Unavailable("an image head reads no text")
-        try:
-            found = self._explain(NewPost("example", text, None), target)
-        except Unavailable:
-            raise
-        except MmsentError as error:
-            raise Unavailable(str(error)) from error
+        found = self._explain(NewPost("example", text, None), target)
         if found.text is None or not found.text.words:
             raise Unavailable("the text has no words")
         first = {name: found.text.ranked(name)[0].word for name in ("grad_cam", "integrated", "occlusion")}

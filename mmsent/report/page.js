@@ -2,6 +2,7 @@
 (function () {
   const field = (name) => document.getElementById("filter-" + name);
   const list = document.getElementById("cards");
+  if (!list) return;  // no error to show
   const cards = Array.from(list.children);
   const bound = (name, otherwise) => {
     const value = parseFloat(field(name).value);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmsent.config import Fusion
+from mmsent.errors import MmsentError
 from mmsent.figures import posts, projections, results, training
 from mmsent.figures.architecture import architecture_figure
 from mmsent.figures.style import save
-from mmsent.metrics import reliability
+from mmsent.metrics import LEVEL, reliability
+from mmsent.report.content import names, unlike
 from mmsent.report.explained import Explained
 from mmsent.runs import Run
 from mmsent.study import Study, Unavailable, batch_of, errors, known_rows, learning_curve, varied_errors
@@ -105,12 +107,15 @@ def _loss(source: Source) -> Made:
 
 def _metrics(source: Source) -> Made:
     study = source.study
-    variants: dict[str, Run] = {run.fusion.value: run for run in reversed(study.runs)}
-    ordered: list[str] = [fusion.value for fusion in Fusion if fusion.value in variants]
-    histories = {name: study.history(variants[name]) for name in ordered}
-    best = {name: int(variants[name].info["best_epoch"]) for name in ordered}
-    words = "One line a variant; dots mark the epoch whose weights were kept. Weighted recall equals accuracy."
-    return training.metrics_figure(histories, best), words
+    known, places = names(study), list(Fusion)
+    ordered = sorted(study.runs, key=lambda run: places.index(run.fusion))
+    histories = {known[run.name]: study.history(run) for run in ordered}
+    best = {known[run.name]: int(run.info["best_epoch"]) for run in ordered}
+    fusions = {known[run.name]: run.fusion.value for run in ordered}
+    words = "One line a run; dots mark the epoch whose weights were kept. Weighted recall equals accuracy."
+    if len(study.splits) > 1:
+        words += f" {unlike(study)}"
+    return training.metrics_figure(histories, best, fusions), words
 
 
 def _errors(source: Source) -> Made:
@@ -151,7 +156,8 @@ def _attention(source: Source) -> Made:
 def _confusion(source: Source) -> Made:
     study, run = source.study, source.study.main
     found = study.evaluation(run)
-    recall = ", ".join(f"{k} {r:.1%}" for k, r in zip(study.labels, found.scores["recall_per_class"], strict=True))
+    per_class = zip(study.labels, found.scores["recall_per_class"], found.scores["support"], strict=True)
+    recall = ", ".join(f"{label} {share:.1%}" if n else f"{label} no rows" for label, share, n in per_class)
     return results.confusion_figure(found.truth, found.predicted, study.labels, title_of(run)), f"Recall: {recall}."
 
 
@@ -222,8 +228,8 @@ def _reliability(source: Source) -> Made:
         reliability(found.truth, raw), reliability(found.truth, found.probabilities), title_of(run), run.temperature
     )
     words = (
-        "Bars on the dashed line are calibrated. The temperature was fitted on these same rows, one number for all of "
-        "them; the table's scores use cross-fitted temperatures."
+        "Bars on the dashed line are calibrated. On the right each row's temperature comes from the other rows, as in "
+        "the table of results; the stored temperature, fitted on all of these rows, is what new posts get."
     )
     return figure, words
 
@@ -245,15 +251,17 @@ def _learning_curve(source: Source) -> Made:
 
 def _length(source: Source) -> Made:
     study = source.study
-    alike = [
-        run
-        for run in study.runs
-        if np.array_equal(study.evaluation(run).positions, study.evaluation(study.main).positions)
-    ]
-    right = {run.fusion.value: study.evaluation(run).predicted == study.evaluation(run).truth for run in alike}
+    known = names(study)
+    main = known[study.main.name]
+    alike = next(runs for runs in study.splits if study.main in runs)
+    right = {known[run.name]: study.evaluation(run).predicted == study.evaluation(run).truth for run in alike}
+    fusions = {known[run.name]: run.fusion.value for run in alike}
     lengths = study.lengths(study.evaluation(study.main).positions)
-    words = "Rows in five groups of like size. The band is Wilson's interval: within it, groups and heads are alike."
-    return results.length_figure(lengths.tolist(), right, "tokens of the text encoder", study.main.fusion.value), words
+    words = (
+        f"Rows in five groups of like size. The band is the {LEVEL:.0%} Wilson interval of {main}'s accuracy; for "
+        "differences between heads see the paired tests."
+    )
+    return results.length_figure(lengths.tolist(), right, fusions, "tokens of the text encoder", main), words
 
 
 def _agreement(source: Source) -> Made:
@@ -266,9 +274,10 @@ def _agreement(source: Source) -> Made:
     agreeing = (choices == vote.predicted).sum(axis=0)
     right = vote.predicted == vote.truth
     whole = agreeing == len(voters)
-    share = float(right[whole].mean()) if whole.any() else float("nan")
-    words = f"All {len(voters)} agree on {whole.mean():.1%} of the rows and are right on {share:.1%} of those."
-    return results.agreement_figure(agreeing, right, [run.fusion.value for run in voters]), words
+    words = f"All {len(voters)} agree on {whole.mean():.1%} of the rows"
+    words += f" and are right on {right[whole].mean():.1%} of those." if whole.any() else "."
+    known = names(study)
+    return results.agreement_figure(agreeing, right, [known[run.name] for run in voters]), words
 
 
 def _confident(source: Source) -> Made:
@@ -308,11 +317,16 @@ PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
 
 
 def make_plates(
-    study: Study, explained: Explained, folder: Path, on_step: Callable[[str], None] | None = None
+    study: Study,
+    explained: Explained,
+    folder: Path,
+    on_step: Callable[[str], None] | None = None,
+    skip: Collection[str] = (),
 ) -> list[Plate]:
-    """Draw every figure that this study allows into a folder, as `<number>-<name>.png` and `.svg`.
+    """Draw every figure that this study allows into a folder, as `<number>-<name>.png` and `.svg`; skip: names of those
+    to leave out.
 
-    A figure that needs a run, a post or a library that is not at hand is listed with the reason.
+    A figure that needs a run, a file, a post or a library that is not at hand is listed with the reason.
     """
     source = Source(study, explained)
     out = []
@@ -321,8 +335,10 @@ def make_plates(
             on_step(title)
         stem = f"{number:02d}-{name}"
         try:
+            if name in skip:
+                raise Unavailable("left out by --skip")
             figure, caption = make(source)
-        except Unavailable as reason:
+        except MmsentError as reason:
             for old in (folder / f"{stem}.png", folder / f"{stem}.svg"):
                 old.unlink(missing_ok=True)  # of an earlier report, and no longer true
             out.append(Plate(number, name, title, "", None, None, str(reason)))

