@@ -125,7 +125,8 @@ class Stored:
         self._block = max(1, READ_BYTES // row)
         self._dtype = np.dtype(cache.settings.storage)
         held = max(1, sum(self.widths) * self._dtype.itemsize)  # of a row in the buffer: one view, as stored
-        self._buffer = max(1, memory // (held * self._block))  # blocks
+        # Half of the limit: the other half is for what reading, shuffling and the split itself take.
+        self._buffer = max(1, memory // (2 * held * self._block))  # blocks
 
     def __len__(self) -> int:
         return len(self._positions)
