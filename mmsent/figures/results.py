@@ -148,10 +148,10 @@ def confidence_figure(
     return fig
 
 
-def _density(ax: object, values: NDArray[np.float64], colour: str, label: str) -> None:
+def _density(ax: Any, values: NDArray[np.float64], colour: str, label: str) -> None:
     if len(values) < 2 or np.ptp(values) < 1e-9:  # a density needs two different values; show where they are
         for value in values[:1]:
-            ax.axvline(value, color=colour, label=label)  # type: ignore[attr-defined]
+            ax.axvline(value, color=colour, label=label)
         return
     sns.kdeplot(x=values, ax=ax, color=colour, fill=True, alpha=0.25, lw=1.8, clip=(0, 1), label=label, cut=0)
     sns.rugplot(x=values, ax=ax, color=colour, height=0.03, alpha=0.4)
