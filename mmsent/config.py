@@ -151,6 +151,8 @@ class FitSettings(Settings):
     standardize: bool = False  # subtract the training rows' mean and divide by their standard deviation
     modality_dropout: float = Field(default=0.0, ge=0, lt=1)
     views: bool = True  # draw one view per picture and epoch; off: the clean picture only
+    # Of the large matrix products of training; weights and evaluation are fp32. auto: see train.precision_for
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 RECIPES: dict[str, dict[str, Any]] = {

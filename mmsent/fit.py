@@ -24,7 +24,7 @@ from mmsent.metrics import scores
 from mmsent.rows import Rows, Stored, to_tensors
 from mmsent.runs import Run, cache_facts, predictions_csv, save_run
 from mmsent.split import duplicate_groups, linked_groups, validation_split
-from mmsent.train import Trained, train_head
+from mmsent.train import Trained, precision_for, train_head
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def fit(
     given = sides(cache, split, device=device, features=features, memory=memory)
     done = []
     for settings in wanted:
+        if settings.precision == "auto":  # a run says what it was trained in
+            settings = settings.model_copy(update={"precision": precision_for(device)})
 
         def report(record: dict[str, Any], settings: FitSettings = settings) -> None:
             if on_epoch:

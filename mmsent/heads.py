@@ -6,6 +6,7 @@ Shapes: B batch, D_image and D_text feature widths, D common width, H hidden wid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +56,12 @@ def head_config(settings: FitSettings, image_width: int, text_width: int, classe
 
 @dataclass(frozen=True)
 class Trace:
-    """What a head computed on the way. fused (B, D_fused); hidden (B, H), None without a hidden layer; logits (B, C);
-    shares (B, 2): how much of the fused features is image and text (weighted: the weights; attention: the mean
-    attention that each half receives); None for the other fusions."""
+    """What a head computed on the way. fused (B, D_fused); first: the first linear layer's outputs, (B, H) or (B, C);
+    hidden (B, H), None without a hidden layer; logits (B, C); shares (B, 2): how much of the fused features is image
+    and text (weighted: the weights; attention: the mean attention that each receives); None for other fusions."""
 
     fused: Tensor
+    first: Tensor
     hidden: Tensor | None
     logits: Tensor
     shares: Tensor | None
@@ -70,6 +72,28 @@ def unit_rms(x: Tensor) -> Tensor:
     return x * x.square().mean(dim=1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
+class BFloat16Linear(torch.autograd.Function):
+    """A linear layer whose three matrix products run in bfloat16, on float32 weights: x (..., K), weight (M, K), bias
+    (M,) -> (..., M) float32. Sums are accumulated in float32 by the processor; gradients are float32."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        short, flat = weight.to(torch.bfloat16), x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
+        context.save_for_backward(flat, short)
+        context.shape, context.dtype = x.shape, x.dtype
+        return (flat @ short.t()).float().add_(bias).reshape(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        flat, short = context.saved_tensors
+        slope = slope.reshape(-1, slope.shape[-1])
+        half = slope.to(torch.bfloat16)
+        back = None
+        if context.needs_input_grad[0]:
+            back = (half @ short).to(context.dtype).reshape(context.shape)
+        return back, (half.t() @ flat).float(), slope.sum(dim=0)
+
+
 class Head(nn.Module):
     """A fusion and a classifier. The classifier is width -> H -> LayerNorm -> GELU -> Dropout -> C; attention_alt has
     one linear layer instead."""
@@ -78,11 +102,15 @@ class Head(nn.Module):
     image_std: Tensor
     text_mean: Tensor
     text_std: Tensor
+    fc1: nn.Linear
+    norm: nn.LayerNorm
+    out: nn.Linear
 
     def __init__(self, config: HeadConfig) -> None:
         """Raises UsageError where the attention heads do not divide the width."""
         super().__init__()
         self.config = config
+        self.products = torch.float32  # or bfloat16: of large layers in training; not kept with a trained head
         width = config.fused_width
         for name, size in (("image", config.image_width), ("text", config.text_width)):
             # The training rows' mean stands in for a missing half; with `standardize` features are also scaled by it.
@@ -97,7 +125,7 @@ class Head(nn.Module):
             if width % config.heads:
                 raise UsageError(f"{config.heads} attention heads do not divide the width {width}")
             self.attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
-        if config.fusion is Fusion.attention_alt:
+        if not self.has_hidden:
             self.out = nn.Linear(width, config.classes)
         else:
             self.fc1 = nn.Linear(width, config.hidden)
@@ -111,7 +139,9 @@ class Head(nn.Module):
         if self.config.rms:
             image, text = unit_rms(image), unit_rms(text)
         for name, values in (("image", image), ("text", text)):
-            self.set_moments(name, values.mean(dim=0), values.std(dim=0, correction=0))
+            mean = values.mean(dim=0)
+            deviation = (values - mean).square_().mean(dim=0).sqrt_()  # torch's own std is ten times slower here
+            self.set_moments(name, mean, deviation)
 
     @torch.no_grad()
     def set_moments(self, half: str, mean: Tensor, std: Tensor) -> None:
@@ -119,47 +149,74 @@ class Head(nn.Module):
         getattr(self, f"{half}_mean").copy_(mean)
         getattr(self, f"{half}_std").copy_(torch.where(std > 1e-8, std, torch.ones_like(std)))
 
-    def forward(
-        self, image: Tensor, text: Tensor, missing: Tensor | None = None, dropout: Tensor | None = None
-    ) -> Tensor:
-        """image (B, D_image), text (B, D_text), missing (B, 2) bool or None -> logits (B, C). dropout: the factors
-        (B, H) of hidden units, where the caller has drawn them; None: drawn here in training mode."""
-        fused, _ = self._fuse(*self._inputs(image, text, missing), shares=False)
-        return self._classify(fused, dropout)[0]
+    def forward(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
+        """image (B, D_image), text (B, D_text), missing (B, 2) bool or None -> logits (B, C)."""
+        return self._classify(self.fuse(*self.scale(image, text), missing))[2]
+
+    def scale(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, D_image), (n, D_text) as the fusion takes them, row by row: at root mean square 1, standardised,
+        where the head does so; in bfloat16, where a linear layer in that precision takes them next."""
+        if self.config.rms:
+            image, text = unit_rms(image), unit_rms(text)
+        if self.config.standardize:
+            image = (image - self.image_mean) / self.image_std
+            text = (text - self.text_mean) / self.text_std
+        if self._in_bfloat16 and (self.config.fusion is not Fusion.weighted or self.config.projects):
+            image, text = image.to(torch.bfloat16), text.to(torch.bfloat16)
+        return image, text
+
+    def fuse(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
+        """Fused features (B, D_fused) of features that `scale` has been over: it can take many batches at once."""
+        return self._fuse(*self._filled(image, text, missing), shares=False)[0]
 
     def trace(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Trace:
         """The same computation with its intermediate results."""
-        fused, shares = self._fuse(*self._inputs(image, text, missing), shares=True)
-        logits, hidden = self._classify(fused)
-        return Trace(fused, hidden, logits, shares)
+        fused, shares = self._fuse(*self._filled(*self.scale(image, text), missing), shares=True)
+        first, hidden, logits = self._classify(fused)
+        return Trace(fused, first, hidden, logits, shares)
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether the classifier has a hidden layer; attention_alt's is one linear layer."""
+        return self.config.fusion is not Fusion.attention_alt
 
     @property
     def first_linear(self) -> nn.Linear:
         """The first linear layer after the fusion: fc1, or attention_alt's only one."""
-        return self.out if self.config.fusion is Fusion.attention_alt else self.fc1
+        return self.fc1 if self.has_hidden else self.out
 
     def attention_map(self, image: Tensor, text: Tensor) -> Tensor:
         """image (B, D_image), text (B, D_text) -> attention (B, heads, 2, 2): row the asking half (image, text),
         column the half it attends to; rows sum to 1. Raises UsageError where the fusion has no attention."""
         if self.config.fusion not in {Fusion.attention, Fusion.attention_alt}:
             raise UsageError(f"a {self.config.fusion} head has no attention; take attention or attention_alt")
-        image, text = self._inputs(image, text, None)
+        image, text = self.scale(image, text)
         if self.config.projects:
             image, text = self.project_image(image), self.project_text(text)
         pair = torch.stack([image, text], dim=1)
         weights: Tensor = self.attention(pair, pair, pair, need_weights=True, average_attn_weights=False)[1]
         return weights
 
-    def _inputs(self, image: Tensor, text: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.config.rms:
-            image, text = unit_rms(image), unit_rms(text)
-        if missing is not None:
-            image = torch.where(missing[:, :1], self.image_mean, image)
-            text = torch.where(missing[:, 1:], self.text_mean, text)
+    @property
+    def _in_bfloat16(self) -> bool:
+        return self.training and self.products is torch.bfloat16
+
+    def _filled(self, image: Tensor, text: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scaled features with the training rows' mean in the place of missing halves: zero, where standardised."""
+        if missing is None:
+            return image, text
+        means = self.image_mean, self.text_mean
         if self.config.standardize:
-            image = (image - self.image_mean) / self.image_std
-            text = (text - self.text_mean) / self.text_std
-        return image, text
+            means = torch.zeros_like(means[0]), torch.zeros_like(means[1])
+        return (
+            torch.where(missing[:, :1], means[0].to(image.dtype), image),
+            torch.where(missing[:, 1:], means[1].to(text.dtype), text),
+        )
+
+    def _linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        if self._in_bfloat16:
+            return cast(Tensor, BFloat16Linear.apply(x, layer.weight, layer.bias))
+        return cast(Tensor, layer(x))
 
     def _fuse(self, image: Tensor, text: Tensor, *, shares: bool) -> tuple[Tensor, Tensor | None]:
         fusion = self.config.fusion
@@ -170,17 +227,32 @@ class Head(nn.Module):
         if fusion is Fusion.concat:
             return torch.cat([image, text], dim=1), None  # (B, D_image + D_text)
         if self.config.projects:
-            image, text = self.project_image(image), self.project_text(text)  # (B, D) each
+            image, text = self._linear(self.project_image, image), self._linear(self.project_text, text)  # (B, D) each
         if fusion is Fusion.weighted:
             weights = self.weight_logits.softmax(dim=0)
             fused = weights[0] * image + weights[1] * text
             return fused, weights.expand(len(image), 2) if shares else None
         pair = torch.stack([image, text], dim=1)  # (B, 2, D)
+        if self._in_bfloat16 and not shares:
+            return self._attend_bfloat16(pair), None
         mixed, attention = self.attention(pair, pair, pair, need_weights=shares)
         return mixed.mean(dim=1), attention.mean(dim=1) if shares else None  # (B, D), (B, 2)
 
-    def _classify(self, fused: Tensor, dropout: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        if self.config.fusion is Fusion.attention_alt:
-            return self.out(fused), None
-        hidden = nn.functional.gelu(self.norm(self.fc1(fused)))  # (B, H)
-        return self.out(self.drop(hidden) if dropout is None else hidden * dropout), hidden
+    def _attend_bfloat16(self, pair: Tensor) -> Tensor:
+        """The attention of `pair` (B, 2, D) to itself, mean over the tokens, (B, D), its projections in bfloat16. The
+        mean is taken before the last projection, which is linear."""
+        n, tokens, width = pair.shape
+        layer, count = self.attention, self.config.heads
+        joint = BFloat16Linear.apply(pair, layer.in_proj_weight, layer.in_proj_bias)
+        query, key, value = joint.view(n, tokens, 3, count, width // count).permute(2, 0, 3, 1, 4)  # (B, heads, 2, d)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self._linear(layer.out_proj, mixed.mean(dim=2).reshape(n, width))
+
+    def _classify(self, fused: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """First layer's outputs, hidden units (None without a hidden layer), logits."""
+        if not self.has_hidden:
+            logits = self.out(fused)
+            return logits, None, logits
+        first = self.fc1(fused.float() if self._in_bfloat16 else fused)
+        hidden = nn.functional.gelu(self.norm(first))  # (B, H)
+        return first, hidden, self.out(self.drop(hidden))

@@ -62,7 +62,7 @@ class Run:
     @property
     def fit(self) -> FitSettings:
         """The settings the head was trained with."""
-        return FitSettings.model_validate(self.info["fit"])
+        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not say
 
     @property
     def split(self) -> SplitSettings:

@@ -10,22 +10,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.adamw import adamw
 
+from mmsent.classifier import gradients, parameters_of
 from mmsent.config import FitSettings
 from mmsent.errors import DataError
-from mmsent.heads import Head, head_config, unit_rms
+from mmsent.heads import Head, Trace, head_config, unit_rms
 from mmsent.metrics import Probabilities, negative_log_likelihood, scores
 from mmsent.rows import Rows, Tensors
 
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
 LAYER_BINS = 60
-LAYER_VALUES = 1 << 16  # of the weights, evenly spaced, when there are more
+LAYER_VALUES = 1 << 14  # of a distribution, evenly spaced, when there are more
 DRAWN = 16  # batches of dropout factors drawn at a time
 
 
@@ -47,22 +49,35 @@ def class_weights(labels: Tensor, classes: int, power: float) -> Tensor:
     return (weights * classes / weights.sum()).to(torch.float32)
 
 
+def precision_for(device: str) -> Literal["fp32", "bf16"]:
+    """What `auto` means for the matrix products of training: bf16 on processors that multiply it natively, else fp32.
+    On a GPU fp32 too, for a head's products are too small to matter beside its launches."""
+    if device != "cpu":
+        return "fp32"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
 @contextmanager
 def deterministic(seed: int, device: str) -> Iterator[None]:
     """Seed torch and ask for deterministic kernels; the caller's generators and switches come back afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
+    fill_memory: Any = torch.utils.deterministic  # a module whose one switch its type does not know
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn = torch.backends.cudnn.benchmark
+    cudnn, fill = torch.backends.cudnn.benchmark, fill_memory.fill_uninitialized_memory
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         # On CUDA some matrix products need CUBLAS_WORKSPACE_CONFIG, which a library must not set: warn there.
         torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
         torch.backends.cudnn.benchmark = False
+        # Nothing here reads memory before it is written, and filling all of it first takes time at every step.
+        fill_memory.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before, warn_only=warn_only)
             torch.backends.cudnn.benchmark = cudnn
+            fill_memory.fill_uninitialized_memory = fill
 
 
 def train_head(
@@ -82,6 +97,8 @@ def train_head(
     device = train.device
     with deterministic(settings.seed, device):
         head = Head(head_config(settings, *train.widths, classes)).to(device)
+        precision = precision_for(device) if settings.precision == "auto" else settings.precision
+        head.products = torch.bfloat16 if precision == "bf16" else torch.float32
         set_statistics(head, train)
         loss_weights = torch.ones(classes, device=device)
         if settings.balance == "weights":
@@ -89,14 +106,14 @@ def train_head(
         criterion = SmoothedCrossEntropy(loss_weights, settings.label_smoothing)
         steps = -(-len(train) // settings.batch_size)
         cycle = OneCycle(settings.lr, settings.epochs * steps, settings.warmup)
-        optimizer = torch.optim.AdamW(head.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+        optimizer = AdamW(head, cycle, settings.weight_decay)
         truth, truth_here = val.labels.cpu().numpy(), val.labels.to(device)
         history: list[dict[str, Any]] = []
-        before = first_layer(head, val)
+        before = first_layer(head, evaluate_head(head, val)[2])
         best: tuple[float, int, dict[str, Tensor], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
-            train_loss = _one_epoch(head, train, criterion, optimizer, cycle, (epoch - 1) * steps, settings)
-            logits, shares = evaluate_head(head, val)
+            train_loss = _one_epoch(head, train, criterion, optimizer, settings)
+            logits, shares, first = evaluate_head(head, val)
             found = scores(truth, logits.argmax(dim=1).cpu().numpy(), classes)
             record = {
                 "epoch": epoch,
@@ -107,7 +124,7 @@ def train_head(
                 **{f"val_{k}": v for k, v in found.items() if k not in {"n", "confusion", "support"}},
                 "image_share": shares[0] if shares else None,
                 "text_share": shares[1] if shares else None,
-                "first_layer": first_layer(head, val),
+                "first_layer": first_layer(head, first),
                 **({"first_layer_before": before} if epoch == 1 else {}),
             }
             history.append(record)
@@ -125,33 +142,64 @@ def train_head(
 
 
 def _one_epoch(
-    head: Head,
-    train: Rows,
-    criterion: SmoothedCrossEntropy,
-    optimizer: torch.optim.Optimizer,
-    cycle: OneCycle,
-    done: int,
-    settings: FitSettings,
+    head: Head, train: Rows, criterion: SmoothedCrossEntropy, optimizer: AdamW, settings: FitSettings
 ) -> float:
-    """One pass over the rows, each with one view drawn for this epoch, after `done` steps: the mean loss."""
+    """One pass over the rows, each with one view drawn for this epoch: the mean loss."""
     device = next(head.parameters()).device
     head.train()
     total, seen = torch.zeros((), device=device), 0
-    group = optimizer.param_groups[0]
-    parameters = list(head.parameters())
     factors = _dropout_factors(settings, head.config.hidden, device)
-    for step, (image, text, labels) in enumerate(train.epoch(settings), done):
+    learns = bool(optimizer.fusion)
+    for image, text, labels in train.epoch(settings, head.scale):
         missing = _drop_modalities(len(labels), settings.modality_dropout, device)
-        loss = criterion(head(image, text, missing, next(factors)[: len(labels)]), labels)
-        # Gradients handed over as they come: nothing to zero, nothing to add to.
-        for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = slope
-        rate, beta = cycle.at(step)
-        group["lr"], group["betas"] = rate, (beta, 0.999)
-        optimizer.step()
-        total += loss.detach() * len(labels)
+        with torch.set_grad_enabled(learns):
+            fused = head.fuse(image, text, missing)
+        targets, weight = criterion.targets(labels)
+        found = gradients(head, fused, next(factors)[: len(labels)], targets, weight, by_fused=learns)
+        slopes = found.parameters
+        if learns:
+            slopes += torch.autograd.grad(fused, optimizer.fusion, found.fused)
+        optimizer.step(slopes)
+        total += found.loss * len(labels)
         seen += len(labels)
     return float(total) / seen
+
+
+class AdamW:
+    """torch's fused AdamW on a head's parameters, its rate and first beta by OneCycle. torch's functional form: the
+    optimizer object around it takes half as long again as the update."""
+
+    def __init__(self, head: Head, cycle: OneCycle, weight_decay: float) -> None:
+        classifier = parameters_of(head)
+        known = {id(p) for p in classifier}
+        self.fusion = [p for p in head.parameters() if id(p) not in known]  # behind the classifier's in every list here
+        self._parameters = [*classifier, *self.fusion]
+        self._cycle, self._decay, self._done = cycle, weight_decay, 0
+        self._averages = [torch.zeros_like(p) for p in self._parameters]
+        self._squares = [torch.zeros_like(p) for p in self._parameters]
+        self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
+
+    @torch.no_grad()
+    def step(self, slopes: list[Tensor]) -> None:
+        """Update the classifier's and the fusion's parameters once by their gradients."""
+        rate, beta = self._cycle.at(self._done)
+        adamw(
+            self._parameters,
+            slopes,
+            self._averages,
+            self._squares,
+            [],
+            self._steps,
+            fused=True,
+            amsgrad=False,
+            beta1=beta,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=self._decay,
+            eps=1e-8,
+            maximize=False,
+        )
+        self._done += 1
 
 
 @dataclass(frozen=True)
@@ -179,17 +227,21 @@ class OneCycle:
 
 
 class SmoothedCrossEntropy:
-    """torch's CrossEntropyLoss with class weights (C,) and label smoothing, in a third of its kernels: each label's
-    soft target is looked up in a table. Tested against torch's."""
+    """torch's CrossEntropyLoss with class weights (C,) and label smoothing: each label's soft target is looked up in a
+    table. Tested against torch's."""
 
     def __init__(self, weights: Tensor, smoothing: float) -> None:
         self._weights = weights
         self._targets = (1 - smoothing) * torch.diag(weights) + smoothing / len(weights) * weights  # (C, C)
 
+    def targets(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """labels (B,) -> what each class counts for each row, (B, C), and what the loss is divided by, ()."""
+        return self._targets[labels], self._weights[labels].sum()
+
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """logits (B, C), labels (B,) -> the mean loss, weighted by the labels' class weights."""
-        total = (self._targets[labels] * logits.log_softmax(dim=1)).sum()
-        return -total / self._weights[labels].sum()
+        targets, total = self.targets(labels)
+        return -(targets * logits.log_softmax(dim=1)).sum() / total
 
 
 def _dropout_factors(settings: FitSettings, width: int, device: torch.device) -> Iterator[Tensor]:
@@ -232,26 +284,27 @@ def set_statistics(head: Head, rows: Rows) -> None:
 
 
 @torch.no_grad()
-def evaluate_head(head: Head, rows: Rows, missing: Tensor | None = None) -> tuple[Tensor, list[float] | None]:
-    """Logits (N, C) on the clean view, and the mean shares of image and text where the fusion has such."""
+def evaluate_head(head: Head, rows: Rows, missing: Tensor | None = None) -> tuple[Tensor, list[float] | None, Trace]:
+    """Logits (N, C) on the clean view, the mean shares of image and text where the fusion has such, and the trace of
+    the first part of the rows."""
     head.eval()
     logits, shares = [], []
+    first: Trace | None = None
     for part, image, text in rows.parts():
         trace = head.trace(image, text, missing[part] if missing is not None else None)
+        first = first or trace
         logits.append(trace.logits)
         if trace.shares is not None:
             shares.append(trace.shares.sum(dim=0))
-    return torch.cat(logits), (torch.stack(shares).sum(dim=0) / len(rows)).tolist() if shares else None
+    if first is None:
+        raise DataError("there are no rows to evaluate a head on")
+    return torch.cat(logits), (torch.stack(shares).sum(dim=0) / len(rows)).tolist() if shares else None, first
 
 
 @torch.no_grad()
-def first_layer(head: Head, rows: Rows) -> dict[str, Any]:
+def first_layer(head: Head, trace: Trace) -> dict[str, Any]:
     """How the weights of the first linear layer, and its outputs on clean rows, are distributed (report, Figure 2)."""
-    head.eval()
-    _, image, text = next(iter(rows.parts()))
-    fused = head.trace(image[:LAYER_ROWS], text[:LAYER_ROWS]).fused
-    layer = head.first_linear
-    return {"weights": distribution(layer.weight), "outputs": distribution(layer(fused))}
+    return {"weights": distribution(head.first_linear.weight), "outputs": distribution(trace.first[:LAYER_ROWS])}
 
 
 def distribution(values: Tensor) -> dict[str, Any]:
@@ -265,8 +318,9 @@ def distribution(values: Tensor) -> dict[str, Any]:
         return {"low": 0.0, "high": 0.0, "counts": [0] * LAYER_BINS, "mean": 0.0, "std": 0.0}
     low, high = float(flat.min()), float(flat.max())
     counts = torch.histc(flat.cpu(), LAYER_BINS, low, high)
-    spread = float(flat.std(correction=0))
-    return {"low": low, "high": high, "counts": counts.int().tolist(), "mean": float(flat.mean()), "std": spread}
+    mean = float(flat.mean())
+    spread = float((flat - mean).square().mean().sqrt())  # torch's own std is ten times slower here
+    return {"low": low, "high": high, "counts": counts.int().tolist(), "mean": mean, "std": spread}
 
 
 def softmax(logits: NDArray[Any]) -> Probabilities:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mmsent.config import FitSettings
 from mmsent.rows import Tensors
-from mmsent.train import train_head
+from mmsent.train import precision_for, train_head
 
 HIDDEN, BATCH, CLASSES = 256, 64, 3
 
@@ -97,17 +97,19 @@ def scikit_learn(train: Tensors, val: Tensors, epochs: int) -> float:
     return float(f1_score(val.labels, guessed, average="weighted"))
 
 
-def products(train: Tensors, val: Tensors, epochs: int) -> float:
-    """Only the matrix products of one fit, fp32, at their own shapes: forward and weight gradient of both layers each
-    step, the small layer's input gradient, and the validation rows each epoch. Returns their number of FLOP."""
+def products(train: Tensors, val: Tensors, epochs: int, dtype: torch.dtype = torch.float32) -> float:
+    """Only the matrix products of one fit, at their own shapes: forward and weight gradient of both layers each step,
+    the small layer's input gradient, and the validation rows each epoch. dtype: of the large layer's in training; the
+    rest is fp32, as in mmsent. Returns their number of FLOP."""
     width, steps = sum(train.widths), -(-len(train) // BATCH)
-    x, h = torch.randn(BATCH, width), torch.randn(BATCH, HIDDEN)
-    w1, w2, out = torch.randn(HIDDEN, width), torch.randn(CLASSES, HIDDEN), torch.randn(BATCH, CLASSES)
+    h, w2, out = torch.randn(BATCH, HIDDEN), torch.randn(CLASSES, HIDDEN), torch.randn(BATCH, CLASSES)
+    w1 = torch.randn(HIDDEN, width)
+    x, large, slope = (t.to(dtype) for t in (torch.randn(BATCH, width), w1, h))
     xv, hv = torch.randn(len(val), width), torch.randn(len(val), HIDDEN)
     with torch.no_grad():
         for _ in range(epochs):
             for _ in range(steps):
-                x @ w1.T, h.T @ x, h @ w2.T, out.T @ h, out @ w2
+                x @ large.T, slope.T @ x, h @ w2.T, out.T @ h, out @ w2
             xv @ w1.T, hv @ w2.T
     small = 2 * HIDDEN * CLASSES
     return float(epochs * (steps * BATCH * (4 * HIDDEN * width + 3 * small) + len(val) * (2 * HIDDEN * width + small)))
@@ -129,8 +131,10 @@ def main() -> None:
         "mmsent": ours,
         "DataLoader loop": usual_loop,
         "MLPClassifier": scikit_learn,
-        "matrix products alone": products,
+        "matrix products alone, fp32": products,
     }
+    if precision_for("cpu") == "bf16":
+        runners["matrix products alone, bf16"] = lambda *given: products(*given, torch.bfloat16)
     for run in runners.values():
         run(train, val, 1)  # warm up
     seconds: dict[str, list[float]] = {name: [] for name in runners}
@@ -141,13 +145,13 @@ def main() -> None:
             told[name] = run(train, val, given.epochs)
             seconds[name].append(time.perf_counter() - started)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
-    rate = told["matrix products alone"] / middle["matrix products alone"] / 1e9
+    rate = told["matrix products alone, fp32"] / middle["matrix products alone, fp32"] / 1e9
     print(
         f"\none fit of {given.rows} x ({given.width} + {given.width}), {given.epochs} epochs; median of {given.rounds}"
     )
     rows = [["", "seconds", "mmsent / this", "best weighted F1"]]
     for name, value in middle.items():
-        f1 = "" if name == "matrix products alone" else f"{told[name]:.3f}"
+        f1 = "" if name.startswith("matrix products") else f"{told[name]:.3f}"
         rows.append([name, f"{value:.3f}", f"{middle['mmsent'] / value:.2f}", f1])
     print(table(rows))
     print(f"matrix products: {rate:.0f} GFLOP/s in fp32 at these shapes")

@@ -36,6 +36,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "offline": {"rms": True, "lr": 2e-4, **LONG},
     "rms, lr 5e-4": {"rms": True, "lr": 5e-4},
     "rms + standardize, lr 1e-4, longer": {"rms": True, "standardize": True, **LONG},
+    "offline, precision fp32": {"rms": True, "lr": 2e-4, **LONG, "precision": "fp32"},
+    "offline, precision bf16": {"rms": True, "lr": 2e-4, **LONG, "precision": "bf16"},
     **{
         f"offline, {name.replace('_', ' ')} {value}": {"rms": True, "lr": 2e-4, **LONG, name: value}
         for name, value in {

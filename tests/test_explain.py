@@ -751,7 +751,7 @@ def test_the_mean_stands_in_where_that_is_asked_for(tmp_path: Path) -> None:
     with torch.no_grad():
         image, text = head.image_mean[None], torch.from_numpy(encoders.text.encode(["happy day"]))
         logits = head(torch.zeros(1, 48), text, torch.tensor([[True, False]]))
-        torch.testing.assert_close(head._classify(torch.cat([image, head._inputs(image, text, None)[1]], 1))[0], logits)
+        torch.testing.assert_close(head._classify(torch.cat([image, head.scale(image, text)[1]], 1))[2], logits)
     assert found.logit == pytest.approx(float(logits.max()), abs=1e-5)
     assert found.modality.image_share == 0
     with pytest.raises(RunError, match="no picture; no text; the concat head"):

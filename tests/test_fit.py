@@ -32,6 +32,7 @@ from mmsent.extract import extract
 from mmsent.fit import fit, split_rows
 from mmsent.inference import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
+from mmsent.train import precision_for
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 BAD = "7"  # its picture is broken
@@ -119,7 +120,7 @@ def test_what_a_run_records(cache: Cache, tmp_path: Path) -> None:
     wanted = [quick(fusion=Fusion.concat, seed=2), quick(fusion=Fusion.text)]
     seen: list[tuple[Fusion, int]] = []
     runs = fit(cache, tmp_path, wanted, split, recipe="mine", on_epoch=lambda s, r: seen.append((s.fusion, r["epoch"])))
-    assert [r.fit for r in runs] == wanted
+    assert [r.fit for r in runs] == [w.model_copy(update={"precision": precision_for("cpu")}) for w in wanted]
     assert [r.name.split("-", 2)[2] for r in runs] == ["concat-s2", "text-s0"]
     rows = split_rows(index, split)
     for run in runs:

@@ -37,6 +37,7 @@ ORDER = [
     "metrics",
     "calibration",
     "heads",
+    "classifier",
     "rows",
     "train",
     "runs",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import mmsent.rows
 import mmsent.train
 from mmsent.config import FitSettings, Fusion
 from mmsent.errors import DataError
-from mmsent.heads import Head, head_config
+from mmsent.heads import Head, Trace, head_config
 from mmsent.metrics import scores
 from mmsent.rows import Tensors
 from mmsent.train import (
@@ -27,11 +25,12 @@ from mmsent.train import (
     _dropout_factors,
     class_weights,
     evaluate_head,
+    precision_for,
     softmax,
     train_head,
 )
 
-SMALL: dict[str, Any] = {"hidden": 8, "heads": 2, "batch_size": 8, "lr": 1e-2, "epochs": 3}
+SMALL: dict[str, Any] = {"hidden": 8, "heads": 2, "batch_size": 8, "lr": 1e-2, "epochs": 3, "precision": "fp32"}
 
 
 def make_tensors(n: int, seed: int, views: int = 3, counts: tuple[int, int, int] | None = None) -> Tensors:
@@ -62,28 +61,29 @@ Call = tuple[Tensor, Tensor, Tensor | None]
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     """What every training batch gives the head: image, text, missing. Validation uses `trace` and is not in it."""
     found: list[Call] = []
-    forward = Head.forward
+    fuse = Head.fuse
 
-    def spy(self: Head, image: Tensor, text: Tensor, missing: Tensor | None = None, *more: Tensor) -> Tensor:
-        found.append((image.clone(), text.clone(), missing))
-        return forward(self, image, text, missing, *more)
+    def spy(self: Head, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
+        if self.training:
+            found.append((image.clone(), text.clone(), missing))
+        return fuse(self, image, text, missing)
 
-    monkeypatch.setattr(Head, "forward", spy)
+    monkeypatch.setattr(Head, "fuse", spy)
     return found
 
 
 @pytest.fixture
-def steps() -> Iterator[list[dict[str, Any]]]:
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The optimizer's settings at every step."""
     found: list[dict[str, Any]] = []
+    update = mmsent.train.adamw
 
-    def spy(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
-        found.append({"kind": type(optimizer), **group})
+    def spy(*arguments: Any, **settings: Any) -> None:
+        found.append(settings)
+        update(*arguments, **settings)
 
-    handle = register_optimizer_step_pre_hook(spy)
-    yield found
-    handle.remove()
+    monkeypatch.setattr(mmsent.train, "adamw", spy)
+    return found
 
 
 # --- class weights
@@ -108,13 +108,14 @@ def test_class_weights_of_an_absent_class_are_finite() -> None:
 # --- determinism
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("fusion", list(Fusion))
-def test_a_seed_gives_bit_identical_weights(fusion: Fusion) -> None:
+def test_a_seed_gives_bit_identical_weights(fusion: Fusion, precision: str) -> None:
     torch.manual_seed(5)
-    first = train(fusion=fusion, modality_dropout=0.2)
+    first = train(fusion=fusion, modality_dropout=0.2, precision=precision)
     torch.manual_seed(6)  # the caller's generator has no say
-    second = train(fusion=fusion, modality_dropout=0.2)
-    other = train(fusion=fusion, modality_dropout=0.2, seed=1)
+    second = train(fusion=fusion, modality_dropout=0.2, precision=precision)
+    other = train(fusion=fusion, modality_dropout=0.2, seed=1, precision=precision)
     assert same_weights(first, second)
     assert first.val_logits.tobytes() == second.val_logits.tobytes()
     assert first.history == second.history
@@ -156,6 +157,18 @@ def test_global_state_is_left_as_found(fails: bool, before: tuple[bool, bool]) -
         torch.backends.cudnn.benchmark = False
 
 
+# --- precision
+
+
+def test_auto_is_bf16_on_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, wanted in (({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False, "amx_bf16": False}, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert precision_for("cpu") == wanted
+        assert precision_for("cuda") == "fp32"
+        assert same_weights(train(precision="auto"), train(precision=wanted))
+    assert not same_weights(train(precision="fp32"), train(precision="bf16"))
+
+
 # --- schedule and stopping
 
 
@@ -169,7 +182,6 @@ def test_one_cycle_by_hand(steps: list[dict[str, Any]]) -> None:
     rise = [low + (peak - low) * (1 - math.cos(math.pi * k / 11)) / 2 for k in range(12)]
     fall = [end + (peak - end) * (1 + math.cos(math.pi * k / 28)) / 2 for k in range(1, 29)]
     assert rates == pytest.approx(rise + fall, rel=1e-9)
-    assert {step["kind"] for step in steps} == {torch.optim.AdamW}
     assert {step["weight_decay"] for step in steps} == {0.07}
 
 
@@ -214,7 +226,7 @@ def test_early_stopping_restores_the_best_epoch(
     logits: list[Tensor] = []
     real = mmsent.train.evaluate_head
 
-    def spy(*args: Any) -> tuple[Tensor, list[float] | None]:
+    def spy(*args: Any) -> tuple[Tensor, list[float] | None, Trace]:
         found = real(*args)
         logits.append(found[0].clone())
         return found
@@ -226,6 +238,7 @@ def test_early_stopping_restores_the_best_epoch(
     assert records == trained.history
     assert trained.best_epoch == best
     assert not trained.head.training
+    logits = logits[1:]  # the first are those before training
     assert np.array_equal(trained.val_logits, logits[best - 1].numpy())
     assert torch.equal(real(trained.head, VAL)[0], logits[best - 1])
     assert all(not torch.equal(logits[best - 1], other) for i, other in enumerate(logits) if i != best - 1)
@@ -393,9 +406,11 @@ def test_evaluation_in_parts_gives_the_same(fusion: Fusion, monkeypatch: pytest.
     head = train(fusion=fusion).head
     missing = torch.zeros(30, 2, dtype=torch.bool)
     missing[::3, 0] = missing[1::3, 1] = True
-    logits, shares = evaluate_head(head, VAL, missing)
+    logits, shares, first = evaluate_head(head, VAL, missing)
+    assert torch.equal(first.logits, logits)
     monkeypatch.setattr(mmsent.rows, "PART", 7)
-    parts, part_shares = evaluate_head(head, VAL, missing)
+    parts, part_shares, first = evaluate_head(head, VAL, missing)
+    assert len(first.logits) == 7
     torch.testing.assert_close(parts, logits)
     assert shares == pytest.approx(part_shares)
     assert not torch.allclose(evaluate_head(head, VAL)[0], logits)

@@ -266,6 +266,10 @@ def fit(
         from_recipe("modality_dropout", "Share of rows that lose one half, so that heads serve half posts."),
     ] = None,
     views: Annotated[bool | None, from_recipe("views", "Draw one augmented view per picture and epoch.")] = None,
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="Of training's matrix products: auto (bf16 where native), fp32, bf16."),
+    ] = default(FitSettings, "precision"),
     device: Device = DEVICE,
     memory: Annotated[
         str | None,
@@ -289,6 +293,7 @@ def fit(
 
     overrides = {
         "seed": seed,
+        "precision": precision,
         "lr": lr,
         "weight_decay": weight_decay,
         "warmup": warmup,
