@@ -12,9 +12,8 @@ import os
 import platform
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,11 +32,9 @@ from mmsent.dataset import Dataset, Split
 from mmsent.encoders import Embeddings, Encoders, encoder_label, open_encoders
 from mmsent.errors import CacheError, DataError
 from mmsent.fingerprint import FeatureSettings, differences
-from mmsent.images import Pixels
 from mmsent.journal import Entry, Half, Journal
+from mmsent.pipeline import Loaded, encoded_blocks
 from mmsent.progress import bar
-
-_AHEAD = 3  # blocks decoded ahead of the encoder; bounds memory
 
 
 @dataclass(frozen=True)
@@ -310,53 +307,30 @@ class _Job:
         size = block_rows(self.journal.meta["batch_size"], views)
         todo = [b for b in blocks(len(self._posts), size) if not needed.isdisjoint(b)]
         done = len(self._posts) - len(needed)
+
+        def load(i: int) -> Loaded:
+            return load_views(self._posts[i], how, self.settings.views)
+
+        shape = (views, how.size, how.size, 3)
         with (
-            ThreadPoolExecutor(self.workers) as pool,
+            closing(encoded_blocks(todo, needed, load, encoder.encode, shape, self.workers)) as stream,
             bar(len(self._posts), f"{self._split} pictures", "post", initial=done, show=self.show) as progress,
         ):
-
-            def load(i: int) -> tuple[bytes, Pixels | None, str]:
-                return load_views(self._posts[i], how, self.settings.views)
-
-            try:
-                for block, loaded in _ahead(todo, needed, load, pool):
-                    # Rows of the block that need nothing keep their place as black pictures: the batch keeps its shape.
-                    pixels = np.zeros((len(block), views, how.size, how.size, 3), np.uint8)
-                    for i, (_, picture, _) in loaded.items():
-                        if picture is not None:
-                            pixels[i - block.start] = picture
-                    vectors = encoder.encode(pixels.reshape(-1, how.size, how.size, 3))
-                    vectors = scaled(vectors, self.settings.normalize).reshape(len(block), views, -1)
-                    self._put(
-                        "image",
-                        [
-                            self._entry(i, digest, vectors[i - block.start])
-                            if picture is not None
-                            else Entry(self._posts[i].id, digest, None, reason)
-                            for i, (digest, picture, reason) in loaded.items()
-                        ],
-                    )
-                    progress.update(len(loaded))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for block, loaded, vectors in stream:
+                vectors = scaled(vectors, self.settings.normalize).reshape(len(block), views, -1)
+                self._put(
+                    "image",
+                    [
+                        self._entry(i, digest, vectors[i - block.start])
+                        if picture is not None
+                        else Entry(self._posts[i].id, digest, None, reason)
+                        for i, (digest, picture, reason) in loaded.items()
+                    ],
+                )
+                progress.update(len(loaded))
 
     def _entry(self, i: int, digest: bytes, vector: Embeddings, tokens: int = 0) -> Entry:
         stored = vector.astype(self.settings.storage)
         if not np.isfinite(stored).all():
             return Entry(self._posts[i].id, digest, None, "the encoder gave values that are not finite", tokens)
         return Entry(self._posts[i].id, digest, stored, "", tokens)
-
-
-def _ahead(
-    todo: list[range], needed: set[int], load: Any, pool: ThreadPoolExecutor
-) -> Iterator[tuple[range, dict[int, tuple[bytes, Pixels | None, str]]]]:
-    """Blocks with their decoded pictures, in order, decoding at most a few blocks ahead."""
-    waiting: deque[tuple[range, dict[int, Future[tuple[bytes, Pixels | None, str]]]]] = deque()
-    for block in todo:
-        waiting.append((block, {i: pool.submit(load, i) for i in block if i in needed}))
-        if len(waiting) > _AHEAD:
-            ready, futures = waiting.popleft()
-            yield ready, {i: f.result() for i, f in futures.items()}
-    for ready, futures in waiting:
-        yield ready, {i: f.result() for i, f in futures.items()}

@@ -21,13 +21,13 @@ from PIL import Image
 from torch import nn
 
 from mmsent.config import PRESETS, EncoderSettings, Preset
-from mmsent.encoders import Encoders, Spec, encoder_label, open_encoders, parse_spec, recipe_for, specs
+from mmsent.encoders import Embeddings, Encoders, Spec, encoder_label, open_encoders, parse_spec, recipe_for, specs
 from mmsent.encoders import common as common_module
 from mmsent.encoders import sentences as sentences_module
 from mmsent.encoders import timm as timm_module
-from mmsent.encoders.common import half_precision_for, normalized, pick_device, torch_dtype, versions
+from mmsent.encoders.common import FittingBatches, half_precision_for, normalized, pick_device, torch_dtype, versions
 from mmsent.errors import EncoderError, UsageError
-from mmsent.images import Preprocess, as_pixels, fit_square
+from mmsent.images import Pixels, Preprocess, as_pixels, fit_square
 
 TEXTS = ["a lovely day", "Sad. Broken!", "", "今日は晴れ 😀 #happy", "up and down " * 200]
 
@@ -488,3 +488,25 @@ def test_an_unreachable_hub_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         common_module.require_hub("x")
     monkeypatch.setattr(common_module, "getproxies", lambda: {"https": "http://proxy.invalid"})
     common_module.require_hub("x")  # a proxy resolves names by itself
+
+
+def test_a_batch_that_does_not_fit_goes_in_halves() -> None:
+    """What a GPU's memory does not take is parted, once for all, and nothing changes place."""
+    fitting, seen = FittingBatches(), []
+
+    def encode(pixels: Pixels) -> Embeddings:
+        seen.append(len(pixels))
+        if len(pixels) > limit:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return pixels[:, 0, 0, :1].astype(np.float32)
+
+    pixels = np.arange(21, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    limit = 6
+    assert fitting(encode, pixels)[:, 0].tolist() == list(range(21))
+    assert seen == [21, 10, 5, 5, 5, 5, 1]
+    seen.clear()
+    assert fitting(encode, pixels[:7])[:, 0].tolist() == list(range(7))
+    assert seen == [5, 2]  # remembered
+    limit = 0
+    with pytest.raises(EncoderError, match="does not take one picture"):
+        fitting(encode, pixels[:1])

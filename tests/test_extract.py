@@ -512,7 +512,7 @@ test_extract.run(Path(sys.argv[1]), Path(sys.argv[2]), encoders=Encoders(Dies(),
     assert (done.returncode, done.stderr) == (9, "")
     encoders = fake_encoders()
     result = run(root, out, encoders=encoders)
-    assert counted(encoders) == (24, 0)
+    assert counted(encoders) in {(24, 0), (32, 0)}  # one block may have been encoded and not yet journalled
     assert stored(result.cache.path) == stored(run(root, tmp_path / "whole").cache.path)
 
 

@@ -32,6 +32,7 @@ ORDER = [
     "cache",
     "caches",
     "batches",
+    "pipeline",
     "extract",
     "cache_tools",
     "metrics",

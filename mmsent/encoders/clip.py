@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmsent.encoders import Embeddings, ImageCard, Spec, TextCard
 from mmsent.encoders.common import (
     WAYS_OUT,
+    FittingBatches,
     existing_file,
     file_sha256,
     half_precision_for,
@@ -195,7 +196,7 @@ class ClipImageEncoder:
     """The image tower: (B, size, size, 3) bytes to (B, D) embeddings."""
 
     def __init__(self, clip: ClipModel) -> None:
-        self._clip = clip
+        self._clip, self._fitting = clip, FittingBatches()
         self.batch_size = 16 if clip.device == "cpu" else 256
         self.card = ImageCard(
             library="open_clip",
@@ -209,6 +210,9 @@ class ClipImageEncoder:
         )
 
     def encode(self, pixels: Pixels) -> Embeddings:
+        return self._fitting(self._encode, pixels)
+
+    def _encode(self, pixels: Pixels) -> Embeddings:
         import torch
 
         with torch.inference_mode():

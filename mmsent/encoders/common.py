@@ -14,8 +14,11 @@ from urllib.request import getproxies
 from mmsent.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
+    from mmsent.encoders import Embeddings
     from mmsent.images import Pixels, Preprocess
 
 _WAYS = (
@@ -103,11 +106,40 @@ def torch_dtype(precision: str) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+class FittingBatches:
+    """Forward passes as large as the device's memory takes: a batch that does not fit goes in halves, as do all after
+    it."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None  # pictures a pass, once a larger one has failed
+
+    def __call__(self, encode: Callable[[Pixels], Embeddings], pixels: Pixels) -> Embeddings:
+        """Embeddings (B, D) of pixels (B, H, W, 3). Raises EncoderError where not even one picture fits."""
+        import numpy as np
+        import torch
+
+        n = len(pixels)
+        if self.most is None or n <= self.most:
+            try:
+                return encode(pixels)
+            except torch.cuda.OutOfMemoryError as error:
+                if n == 1:
+                    raise EncoderError(
+                        "the device's memory does not take one picture; free some, or take --device cpu"
+                    ) from error
+                self.most = n // 2
+            torch.cuda.empty_cache()
+        return np.concatenate([self(encode, part) for part in np.split(pixels, range(self.most, n, self.most))])
+
+
 def normalized(pixels: Pixels, how: Preprocess, device: str, dtype: torch.dtype) -> torch.Tensor:
     """(B, H, W, 3) bytes to a normalised (B, 3, H, W) channels-last tensor, in torchvision's order of operations."""
     import torch
 
-    x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    raw = torch.from_numpy(pixels)
+    if device.startswith("cuda"):
+        raw = raw.pin_memory()  # so that the copy need not wait for the device
+    x = raw.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)
     mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(how.std, device=device).view(1, 3, 1, 1)
     return x.sub_(mean).div_(std).to(dtype).contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmsent.encoders import Embeddings, ImageCard, Spec
 from mmsent.encoders.common import (
     WAYS_OUT,
+    FittingBatches,
     existing_file,
     file_sha256,
     normalized,
@@ -39,7 +40,7 @@ class TimmImageEncoder:
     """A timm model without its classifier: (B, size, size, 3) bytes to (B, D) pooled features."""
 
     def __init__(self, spec: Spec, *, weights: Path | None, device: str, precision: str) -> None:
-        self._name = spec.name
+        self._name, self._fitting = spec.name, FittingBatches()
         # auto and cpu are settled at first use, for that needs torch; another device is checked at once.
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
         # bf16 convolutions lose too much here (cosine below 0.999 on EfficientNet-Lite2), so fp32 is the default.
@@ -124,6 +125,9 @@ class TimmImageEncoder:
         return model.to(self._device, torch_dtype(self._precision)).to(memory_format=torch.channels_last)
 
     def encode(self, pixels: Pixels) -> Embeddings:
+        return self._fitting(self._encode, pixels)
+
+    def _encode(self, pixels: Pixels) -> Embeddings:
         import torch
 
         with torch.inference_mode():
