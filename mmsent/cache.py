@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from mmsent.damage import (
     CRC,
     INDEX,
+    PARTS,
     UNREADABLE,
     Damage,
     check_rows,
@@ -51,6 +52,7 @@ _CHUNK_BYTES = 1 << 20
 _POUR_ROWS = 1024
 _KEY_ROWS = 1 << 16
 _WHOLE, _KEYED = ("id", "label", "outcome"), ("image_sha256", "text_sha256")
+_META_BLOCK = 1 << 13  # bytes that HDF5 takes at a time for its structures
 _DIGEST = "attributes_sha256"
 _ANEW = "remove it and extract again"
 
@@ -150,7 +152,8 @@ class Cache:
         if cut := _cut(path):
             raise CacheError(f"{path} is damaged: {cut}; {_repair(path)} keeps the rows that are there")
         with _reading(path) as file:
-            return _about(cls, path, file)
+            _check_attributes(path, file)
+            return _about(cls, path, file, tuple(file))
 
     @classmethod
     def salvage(cls, path: Path) -> Cache:
@@ -159,7 +162,7 @@ class Cache:
         if damage.metadata:
             raise CacheError(f"{path} is damaged beyond repair: {damage.metadata}; {_ANEW}")
         with _reading(path, lenient=True) as file:
-            return _about(cls, path, file, damage)
+            return _about(cls, path, file, [split for split in file if split not in damage.splits], damage)
 
     def index(self, split: str, *, kept: bool = False) -> RowIndex:
         """A split's rows without embeddings. kept: also the rows that have left the list since they were encoded."""
@@ -245,8 +248,8 @@ class Cache:
         return _reading(self.path, split, lenient=bool(self.damage))
 
 
-def _about(cls: type[Cache], path: Path, file: Any, damage: Damage | None = None) -> Cache:
-    """A cache from an open file's attributes."""
+def _check_attributes(path: Path, file: Any) -> None:
+    """Raise CacheError unless an open file is a cache of this format whose attributes are sound."""
     if "format" not in file.attrs or _attribute(file, "format") != FORMAT:
         raise CacheError(f"{path} is not an mmsent cache")
     if file.attrs["format_version"] > FORMAT_VERSION:
@@ -256,14 +259,18 @@ def _about(cls: type[Cache], path: Path, file: Any, damage: Damage | None = None
         raise CacheError(f"{path}: its settings do not match its fingerprint; the file is damaged, {_ANEW}")
     if _DIGEST in file.attrs and _attribute(file, _DIGEST) != _attributes_digest(file):
         raise CacheError(f"{path} is damaged: its attributes do not match their SHA-256; {_ANEW}")
+
+
+def _about(cls: type[Cache], path: Path, file: Any, splits: Sequence[str], damage: Damage | None = None) -> Cache:
+    """A cache from an open file's attributes, once they were checked."""
     return cls(
         path,
-        settings,
+        FeatureSettings.model_validate_json(_attribute(file, "settings")),
         tuple(json.loads(_attribute(file, "labels"))),
         _attribute(file, "data_name"),
         _attribute(file, "encoder"),
         json.loads(_attribute(file, "provenance")),
-        {split: int(group.attrs["listed"]) for split, group in file.items()},
+        {split: int(file[split].attrs["listed"]) for split in splits},
         damage,
     )
 
@@ -277,7 +284,7 @@ def find_damage(path: Path) -> Damage:
     try:
         with _open(path, lenient=True) as file:
             try:
-                _about(Cache, path, file)
+                _check_attributes(path, file)
             except CacheError as error:
                 if "damaged" not in str(error):
                     raise
@@ -425,7 +432,8 @@ def pour(
     """
     old = salvaged or (Cache.open(path) if path.is_file() else None)
     names = attributes["labels"]
-    everything: dict[str, list[Row]] = {split: _rows_of(old, split, names) for split in old.rows} if old else {}
+    copied = [split for split in old.rows if split not in lists] if old is not None else []
+    everything = {split: _rows_of(old, split, names) for split in copied if old is not None}
     everything.update((str(split), rows) for split, rows in lists.items())
     plans = {
         split: _plan(split, everything[split], old, journal, settings)
@@ -434,8 +442,10 @@ def pour(
     try:
         size = sum(plan.size for plan in plans.values())
         with _new_file(path, settings, attributes, size) as file:
+            groups = {split: _make_split(file.create_group(split), plan) for split, plan in plans.items()}
+            file.flush()
             for split, plan in plans.items():
-                _pour_split(file.create_group(split), plan)
+                _pour_split(groups[split], plan)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise CacheError(f"cannot write {path}: {reason}; encoded rows are kept in {journal.path.name}") from error
@@ -451,11 +461,12 @@ def _new_file(path: Path, settings: FeatureSettings, attributes: dict[str, Any],
     """
     temporary = path.with_name(path.name + ".tmp")
     texts = _attribute_texts(settings, attributes)
-    size += (1 << 16) + 4 * sum(map(len, texts.values())) + size // 1000  # what HDF5 itself needs, rather too much
+    size += (1 << 17) + 4 * sum(map(len, texts.values())) + size // 1000  # what HDF5 itself needs, rather too much
     try:
         with open(temporary, "wb") as raw:
             _reserve(raw.fileno(), size)
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        # The structure lies in front and the rows behind it, so that a file that is cut off loses rows alone.
+        with h5py.File(temporary, "w", libver=("v110", "v110"), meta_block_size=_META_BLOCK) as file:
             with open(temporary, "rb+") as raw:
                 _reserve(raw.fileno(), size)
             _write_attributes(file, texts)
@@ -612,26 +623,35 @@ def _plan(split: str, rows: list[Row], old: Cache | None, journal: Journal, sett
     return _Plan(len(rows), everything, columns, shapes, settings.storage, sources)
 
 
-def _pour_split(group: Any, plan: _Plan) -> None:
+def _make_split(group: Any, plan: _Plan) -> Any:
+    """Make all data sets of a split, without a value. Returns the group."""
     n = len(plan.rows)
     group.attrs["listed"] = plan.listed
     for name, values in plan.columns.items():
-        _create(group, name, values.shape, values.dtype)[...] = values
+        _create(group, name, values.shape, values.dtype)
+    for half, shape in plan.embeddings.items():
+        _create(group, half, (n, *shape), plan.storage)
+    _create(group, CRC, (n, len(PARTS)), np.uint32)
+    return group
+
+
+def _pour_split(group: Any, plan: _Plan) -> None:
+    for name, values in plan.columns.items():
+        group[name][...] = values
     sums = [index_crcs(plan.columns)]
     for half, shape in plan.embeddings.items():
-        data = _create(group, half, (n, *shape), plan.storage)
         found = [np.zeros(0, np.uint32)]
-        for start in range(0, n, _POUR_ROWS):
+        for start in range(0, len(plan.rows), _POUR_ROWS):
             block = plan.rows[start : start + _POUR_ROWS]
             vectors = plan.sources.vectors(half, block, shape, plan.storage)
-            data[start : start + len(block)] = vectors
+            group[half][start : start + len(block)] = vectors
             found.append(row_crcs(vectors))
         sums.append(np.concatenate(found))
-    _create(group, CRC, (n, 3), np.uint32)[...] = np.stack(sums, axis=1)
+    group[CRC][...] = np.stack(sums, axis=1)
 
 
 def _chunk_rows(shape: tuple[int, ...], dtype: Any) -> int:
-    row = max(1, np.dtype(dtype).itemsize * int(np.prod(shape[1:])))
+    row = max(1, int(np.dtype(dtype).itemsize * np.prod(shape[1:])))
     return max(1, min(shape[0], _CHUNK_BYTES // row))
 
 
@@ -643,7 +663,7 @@ def _create(group: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
 def _stored_bytes(shape: tuple[int, ...], dtype: Any) -> int:
     """Bytes that a data set takes on the disk: whole chunks, each with its checksum and its place in HDF5's index."""
     rows = _chunk_rows(shape, dtype)
-    chunk = rows * np.dtype(dtype).itemsize * int(np.prod(shape[1:]))
+    chunk = int(rows * np.dtype(dtype).itemsize * np.prod(shape[1:]))
     return -(-shape[0] // rows) * (chunk + 64) + 4096
 
 
@@ -703,7 +723,10 @@ class Sources:
         """Both halves of a row. Raises CacheError if one is in neither source."""
         image, text = self.state("image", row.id, row.image_hash), self.state("text", row.id, row.text_hash)
         if image is None or text is None:
-            raise CacheError(f"row {row.id} of {self._split} was not encoded; run extract again")
+            raise CacheError(
+                f"row {row.id} of {self._split} was not encoded; run extract again: what is done is kept, and what "
+                "changed or vanished meanwhile is read anew"
+            )
         return image, text
 
     def vectors(self, half: Half, rows: list[Row], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

@@ -231,10 +231,10 @@ def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSet
     found = damaged.damage.lines()
     if not found:
         return Repaired(damaged, [], {}, {})
-    hurt = [name for name in damaged.rows if damaged.damage.rows.get(name)]
+    hurt = [*damaged.damage.splits, *(name for name in damaged.rows if damaged.damage.rows.get(name))]
     if absent := [name for name in hurt if name not in dataset.splits]:
         raise CacheError(f"{dataset.root} has no {absent[0]} posts, so those rows of {path} cannot be encoded again")
-    before = {name: len(damaged.index(name, kept=True)) for name in hurt}
+    before = {name: len(damaged.index(name, kept=True)) - n for name, n in damaged.rows.items() if name in hurt}
     done = extract(
         dataset,
         [name for name in dataset.splits if name in hurt],
@@ -245,7 +245,6 @@ def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSet
         encoders=encoders,
         salvaged=damaged,
     )
-    listed = {name: n - damaged.rows[name] for name, n in before.items()}
-    after = {name: len(done.cache.index(name, kept=True)) - done.cache.rows[name] for name in hurt}
-    dropped = {name: listed[name] - after[name] for name in hurt if listed[name] > after[name]}
+    after = {name: len(done.cache.index(name, kept=True)) - done.cache.rows[name] for name in before}
+    dropped = {name: n - after[name] for name, n in before.items() if n > after[name]}
     return Repaired(done.cache, found, done.encoded, dropped)

@@ -29,33 +29,32 @@ SHOWN = 5  # rows a line names
 class Damage:
     """What is wrong with a cache; false where nothing is.
 
-    metadata: why the file cannot be read at all, else empty. cut: where the file ends too early, else empty. rows:
-    split -> index, image or text -> positions of damaged rows. refused: split -> data sets that HDF5 refuses to read,
-    be their rows damaged or only their checksums. ids: split -> position -> id, where it can be read. coarse: whether a
-    row is listed for another in its block, for a cache without checksums a row.
+    metadata: why the file cannot be read at all, else empty. cut: where the file ends too early, else empty. splits:
+    split -> why none of its rows can be read. rows: split -> index, image or text -> positions of damaged rows.
+    refused: split -> data sets that HDF5 refuses to read, be their rows damaged or only their checksums. ids: split ->
+    position -> id, where it can be read. coarse: whether a row may be listed for another in its block, in a cache that
+    has no checksums a row.
     """
 
     metadata: str = ""
     cut: str = ""
+    splits: dict[str, str] = field(default_factory=dict)
     rows: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     ids: dict[str, dict[int, str]] = field(default_factory=dict)
     coarse: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.metadata or self.cut or self.refused or any(self.rows.values()))
+        return bool(self.metadata or self.cut or self.splits or self.refused or any(self.rows.values()))
 
     def lost(self, split: str, part: str) -> frozenset[int]:
         """The positions whose index, image or text is damaged."""
         return frozenset(self.rows.get(split, {}).get(part, ()))
 
-    def count(self) -> int:
-        """How many rows are damaged."""
-        return sum(len(set().union(*parts.values())) for parts in self.rows.values() if parts)
-
     def lines(self) -> list[str]:
         """For people: one line a split and part."""
         found = [line for line in (self.metadata, self.cut) if line]
+        found += [f"{split}: all rows, for its structure cannot be read ({why})" for split, why in self.splits.items()]
         for split in sorted({*self.rows, *self.refused}, reverse=True):
             parts = self.rows.get(split, {})
             found += [f"{split}: {part} of {self._named(split, parts[part])}" for part in PARTS if parts.get(part)]
@@ -144,6 +143,7 @@ def read_rows(dataset: Any, positions: Sequence[int]) -> NDArray[Any]:
 
 def scan(file: Any, cut: str = "") -> Damage:
     """Read every row of an open cache and say which are damaged. Its attributes are taken to be sound."""
+    splits: dict[str, str] = {}
     rows: dict[str, dict[str, list[int]]] = {}
     refused: dict[str, list[str]] = {}
     ids: dict[str, dict[int, str]] = {}
@@ -153,15 +153,15 @@ def scan(file: Any, cut: str = "") -> Damage:
             group = file[split]
             found, unread, known, rough = _scan_split(group)
         except UNREADABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return Damage(f"the structure of {split} cannot be read ({reason})", cut)
+            splits[split] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            continue
         coarse |= rough
         if unread:
             refused[split] = unread
         if any(found.values()):
             rows[split] = found
         ids[split] = known
-    return Damage("", cut, rows, refused, ids, coarse)
+    return Damage("", cut, splits, rows, refused, ids, coarse)
 
 
 def _scan_split(group: Any) -> tuple[dict[str, list[int]], list[str], dict[int, str], bool]:
