@@ -266,7 +266,7 @@ def test_repair_at_random_places(cache: Cache, root: Path) -> None:
     sound, whole = cache.path.read_bytes(), stored(cache.path)
     rng = np.random.default_rng(3)
     mended = refused = 0
-    for place in rng.choice(len(sound), 40, replace=False).tolist():
+    for place in rng.choice(len(sound), 25, replace=False).tolist():
         flip(cache.path, place)
         if not find_damage(cache.path):
             assert stored(cache.path) == whole
@@ -282,7 +282,7 @@ def test_repair_at_random_places(cache: Cache, root: Path) -> None:
                 mend(cache, root)
                 assert stored(cache.path) == whole
         cache.path.write_bytes(sound)
-    assert mended + refused > 20
+    assert mended + refused > 10
     assert mended > refused
 
 
