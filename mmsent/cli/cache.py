@@ -86,7 +86,7 @@ def cache_repair(
     wait: Wait = False,
     json: Json = False,
 ) -> None:
-    """Encode the damaged rows of a cache again. Reads the cache and the data set, replaces the cache by a sound one.
+    """Encode the damaged rows of a cache again. Reads the cache and the data set, writes the cache anew.
 
     Rows that are sound are kept as they are. Where the damage is not in rows, says so and what to do.
     """
