@@ -1,9 +1,10 @@
-"""Looking after caches: verify by encoding rows again, explain what fits, export for other programs."""
+"""Looking after caches: verify by encoding rows again, repair, explain what fits, export for other programs."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.batches import block_rows, blocks, load_views, scaled, text_batches, text_hash, text_windows
-from mmsent.cache import NO_HASH, NO_LABEL, Cache
+from mmsent.cache import NO_HASH, NO_LABEL, Cache, find_damage
 from mmsent.caches import list_caches
+from mmsent.config import EncoderSettings, ExtractSettings
 from mmsent.dataset import Dataset, Split
 from mmsent.encoders import Encoders
 from mmsent.errors import CacheError, DataError, UsageError
+from mmsent.extract import extract
+from mmsent.files import write_bytes
 from mmsent.fingerprint import FeatureSettings, differences
 
 APART = 0.045  # distance, as a share of its length, beyond which a row encoded again is different: cosine 0.999
@@ -24,7 +28,8 @@ APART = 0.045  # distance, as a share of its length, beyond which a row encoded 
 @dataclass(frozen=True)
 class Verified:
     """What verifying found. rows: read and checksummed; sampled: encoded again; identical: to the bit; changed: ids
-    whose picture or text is no longer what was encoded; wrong: ids whose embeddings differ; lowest: smallest cosine."""
+    whose picture or text is no longer what was encoded; wrong: ids whose embeddings differ; lowest: smallest cosine;
+    damaged: a line for each part of a split that is damaged, naming rows."""
 
     rows: int
     sampled: int
@@ -32,11 +37,12 @@ class Verified:
     changed: list[str]
     wrong: list[str]
     lowest: float
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether every sampled row agrees."""
-        return not self.wrong
+        """Whether the file is whole and every sampled row agrees."""
+        return not self.wrong and not self.damaged
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -44,20 +50,15 @@ class Verified:
 
 
 def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sample: int, seed: int = 0) -> Verified:
-    """Read every row (HDF5 checks the checksums), then encode a random sample again and compare.
+    """Read every row and its checksums, then encode a random sample again and compare.
 
-    dataset, encoders: None to check the file alone. Raises CacheError where the file is damaged or holds values that
-    are not finite.
+    dataset, encoders: None to check the file alone; of a damaged file no sample is encoded.
     """
-    total = 0
-    for name, n in cache.rows.items():
-        for block in blocks(n, 4096):
-            image, text = cache.embeddings(name, block)
-            if not (np.isfinite(image).all() and np.isfinite(text).all()):
-                raise CacheError(f"{cache.path}: {name} rows {block.start} to {block.stop - 1} hold values not finite")
-        total += n
-    if dataset is None or encoders is None or not sample:
-        return Verified(total, 0, 0, [], [], 1.0)
+    total = sum(cache.rows.values())
+    damage = find_damage(cache.path) if cache.damage is None else cache.damage
+    damaged = damage.lines() or _not_finite(cache)
+    if damaged or dataset is None or encoders is None or not sample:
+        return Verified(total, 0, 0, [], [], 1.0, damaged)
     rng = np.random.default_rng(seed)
     everything = [
         (name, i)
@@ -84,6 +85,19 @@ def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sam
             if max(_distance(a, b) for a, b in pairs) > APART:
                 wrong.append(index.ids[i])
     return Verified(total, len(picked), identical, changed, wrong, lowest)
+
+
+def _not_finite(cache: Cache) -> list[str]:
+    """A line for each block of rows that holds a value that is not finite."""
+    found = []
+    for name, n in cache.rows.items():
+        for block in blocks(n, 4096):
+            image, text = cache.embeddings(name, block)
+            bad = ~(np.isfinite(image).all(axis=(1, 2)) & np.isfinite(text).all(axis=1))
+            rows = (np.flatnonzero(bad) + block.start).tolist()
+            if rows:
+                found.append(f"{name}: rows {', '.join(map(str, rows[:5]))} hold values that are not finite")
+    return found
 
 
 def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -158,17 +172,17 @@ def export(cache: Cache, split: str, out: Path) -> Path:
     features = cache.load(split)
     index = features.index
     names = [cache.labels[k] if k != NO_LABEL else "" for k in index.labels]
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
+        held = io.BytesIO()
         np.savez(
-            out,
+            held,
             id=np.array(index.ids),
             label=np.array(names),
             good=index.good,
             image=features.image,
             text=features.text,
         )
-        return out
+        return write_bytes(out, held.getvalue())
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: the ending says the format; use .npz or .parquet")
     try:
@@ -180,5 +194,57 @@ def export(cache: Cache, split: str, out: Path) -> Path:
     for half, values in (("image", features.image), ("text", features.text)):
         width = int(np.prod(values.shape[1:]))
         columns[half] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
-    parquet.write_table(pa.table(columns), out)
-    return out
+    held = io.BytesIO()
+    parquet.write_table(pa.table(columns), held)
+    return write_bytes(out, held.getvalue())
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did. found: the damage, one line each; encoded: split -> rows encoded again; dropped: split -> rows
+    that had left the list and could not be encoded again; cache: the sound one."""
+
+    cache: Cache
+    found: list[str]
+    encoded: dict[str, int]
+    dropped: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "path": str(self.cache.path),
+            "found": self.found,
+            "encoded": self.encoded,
+            "dropped": self.dropped,
+        }
+
+
+def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSettings) -> Repaired:
+    """Replace a damaged cache by one whose damaged rows were encoded again and whose other rows are as they were.
+
+    Rows are encoded in the batches that extraction makes, so that an unchanged data set gives the same bytes. Raises
+    CacheError where the damage is not in rows, where the data set lacks a damaged split, or where encoders, libraries
+    or settings here are not those of the cache.
+    """
+    damaged = Cache.salvage(path)
+    assert damaged.damage is not None
+    found = damaged.damage.lines()
+    if not found:
+        return Repaired(damaged, [], {}, {})
+    hurt = [*damaged.damage.splits, *(name for name in damaged.rows if damaged.damage.rows.get(name))]
+    if absent := [name for name in hurt if name not in dataset.splits]:
+        raise CacheError(f"{dataset.root} has no {absent[0]} posts, so those rows of {path} cannot be encoded again")
+    before = {name: len(damaged.index(name, kept=True)) - n for name, n in damaged.rows.items() if name in hurt}
+    done = extract(
+        dataset,
+        [name for name in dataset.splits if name in hurt],
+        path.parent,
+        encoder=EncoderSettings.model_validate(damaged.provenance["encoder_settings"]),
+        views=damaged.settings.views,
+        options=options,
+        encoders=encoders,
+        salvaged=damaged,
+    )
+    after = {name: len(done.cache.index(name, kept=True)) - done.cache.rows[name] for name in before}
+    dropped = {name: n - after[name] for name, n in before.items() if n > after[name]}
+    return Repaired(done.cache, found, done.encoded, dropped)

@@ -35,6 +35,13 @@ def list_caches(folder: Path) -> list[Cache]:
     return found
 
 
+def unreadable(folder: Path, data_name: str | None = None) -> list[Path]:
+    """The caches in a folder, by their names those of a data set, that cannot be opened."""
+    start = "" if data_name is None else f"{slug(data_name)}."
+    known = {cache.path for cache in list_caches(folder)}
+    return sorted(path for path in folder.glob("*.h5") if path not in known and path.name.startswith(start))
+
+
 def find_cache(where: Path, *, data_name: str | None = None, encoder: str | None = None) -> Cache:
     """The one cache that fits. where: a cache file, or the folder to look in.
 
@@ -53,6 +60,8 @@ def find_cache(where: Path, *, data_name: str | None = None, encoder: str | None
     wanted = (f" of {data_name}" if data_name else "") + (f" with {encoder}" if encoder else "")
     if not fitting:
         names = "; it holds " + ", ".join(c.path.name for c in caches) if caches else ""
+        if broken := unreadable(where, data_name):
+            Cache.open(broken[0])  # says what is wrong with it
         unfinished = sorted(where.glob("*.h5.journal")) if where.is_dir() else []
         hint = f" ({unfinished[0].name} is unfinished: run extract again to complete it)" if unfinished else ""
         flag = f" --encoder {encoder}" if encoder else ""

@@ -119,6 +119,7 @@ class ExtractSettings(Settings):
     workers: int | None = Field(default=None, ge=1)  # threads that decode; None: one a core, eight at most
     max_bad: float = Field(default=0.01, ge=0, le=1)  # share of rows that may be quarantined
     storage: Literal["float32", "float16"] = "float32"
+    wait: bool = False  # where another extraction holds the cache: wait for it, instead of refusing
 
 
 class SplitSettings(Settings):

@@ -13,10 +13,19 @@ class UsageError(MmsentError):
     exit_status = 2
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where the program is, so that it ends as cleanly as after Ctrl-C."""
+
+
 class Interrupted(MmsentError):
-    """Ctrl-C, where what was finished is kept and the same command goes on."""
+    """Ctrl-C or SIGTERM: the message says what is kept and how to go on."""
 
     exit_status = 130
+
+    def __init__(self, message: str, stopped_by: KeyboardInterrupt | None = None) -> None:
+        super().__init__(message)
+        if isinstance(stopped_by, Terminated):
+            self.exit_status = 143
 
 
 class DataError(MmsentError):

@@ -76,32 +76,33 @@ def extract(
     options: ExtractSettings,
     encoders: Encoders | None = None,
     only: Cache | None = None,
+    salvaged: Cache | None = None,
     show: bool = True,
 ) -> ExtractResult:
     """Encode what is missing of `splits` and bring the cache in `folder` up to date.
 
-    encoders: ready ones, where the caller has them. only: complete this cache, make no other. Raises CacheError where
-    another extraction holds the cache or it belongs to another data set; DataError where more rows than
-    `options.max_bad` are bad (what was encoded is kept).
+    encoders: ready ones, where the caller has them. only: complete this cache, make no other. salvaged: the same for a
+    damaged cache that `Cache.salvage` opened; what is damaged is encoded again. Raises CacheError where another
+    extraction holds the cache (with `options.wait` it waits), it belongs to another data set, or the folder cannot be
+    written; DataError where more rows than `options.max_bad` are bad (what was encoded is kept).
     """
     started = time.monotonic()
     encoders = encoders or open_encoders(encoder)
     settings = feature_settings(dataset, encoders, encoder, views, options.storage)
     label = encoder_label(encoder)
+    only = only or salvaged
     if only is not None and only.fingerprint != settings.fingerprint:
         changes = "; ".join(differences(only.settings, settings))
         raise CacheError(
             f"{only.path} cannot be completed here: {changes}; run `mmsent extract --split all` and fit anew"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     path = only.path if only is not None else cache_path(folder, dataset.name, label, settings)
-    lock = FileLock(path.with_name(path.name + ".lock"))
+    lock = hold(path, options.wait)
     try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise CacheError(f"another extraction is writing {path}; wait for it to finish") from error
-    try:
-        old = Cache.open(path) if path.is_file() else None
+        path.with_name(path.name + ".tmp").unlink(missing_ok=True)  # of an extraction that was killed
+        if salvaged is not None:
+            salvaged = Cache.salvage(path)  # once more, now that nobody else writes it
+        old = salvaged or (Cache.open(path) if path.is_file() else None)
         _refuse_other_data(old, dataset)
         notes = [] if old else _explain_new(folder, dataset.name, label, settings)
         journal = Journal(
@@ -117,7 +118,8 @@ def extract(
         try:
             job = _Job(dataset, encoders, settings, journal, old, options, show)
             lists = {split: job.run(split) for split in splits}
-            changed = any(job.encoded.values()) or old is None or _lists_differ(old, lists, dataset.settings.labels)
+            changed = salvaged is not None or any(job.encoded.values())
+            changed = changed or old is None or _lists_differ(old, lists, dataset.settings.labels)
             provenance = _provenance(dataset, encoder, journal.meta["batch_size"], options.max_bad)
             # Where things lie may have changed since; what later commands read back must be where it is now.
             changed = changed or old is None or _whereabouts(old.provenance) != _whereabouts(provenance)
@@ -129,7 +131,7 @@ def extract(
                     "encoder": label,
                     "provenance": provenance,
                 }
-                cache = pour(path, journal, settings, lists, attributes)
+                cache = pour(path, journal, settings, lists, attributes, salvaged)
         except BaseException:
             journal.close()
             raise
@@ -154,6 +156,28 @@ def extract(
         time.monotonic() - started,
         notes,
     )
+
+
+def hold(path: Path, wait: bool = False) -> FileLock:
+    """Take the lock of a cache, making its folder. Raises CacheError where another process holds it and `wait` is off,
+    or where the folder cannot be written. A process that dies gives its lock back."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(path.name + ".lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            if not wait:
+                raise CacheError(
+                    f"another extraction is writing {path}; wait for it to finish, or let --wait do so"
+                ) from error
+            print(f"another extraction is writing {path}; waiting for it", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise CacheError(
+            f"cannot write in {path.parent}: {error.strerror or error}; --cache names another folder"
+        ) from error
+    return lock
 
 
 def _refuse_other_data(old: Cache | None, dataset: Dataset) -> None:

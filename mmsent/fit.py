@@ -22,7 +22,7 @@ from mmsent.config import FitSettings, SplitSettings
 from mmsent.errors import DataError
 from mmsent.metrics import scores
 from mmsent.rows import Rows, Stored, to_tensors
-from mmsent.runs import Run, cache_facts, predictions_csv, save_run
+from mmsent.runs import Run, cache_facts, predictions_csv, ready_folder, save_run
 from mmsent.split import duplicate_groups, linked_groups, validation_split
 from mmsent.train import Trained, precision_for, train_head
 
@@ -116,6 +116,7 @@ def fit(
     DataError where a class has no training row.
     """
     given = sides(cache, split, device=device, features=features, memory=memory)
+    ready_folder(runs)  # better now than after an hour of training
     done = []
     for settings in wanted:
         if settings.precision == "auto":  # a run says what it was trained in

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from mmsent.config import DataSettings
 from mmsent.errors import DataError, UsageError
+from mmsent.files import write_bytes
 from mmsent.text import Decoding, decide_encoding
 
 MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet")
@@ -134,22 +134,24 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
 def write_list(path: Path, rows: Sequence[tuple[str, str]], form: ListForm) -> Path:
     """Write (id, label) rows in the form of a list that was read, atomically. Returns the path."""
+    return write_text(path, list_text(rows, form))
+
+
+def list_text(rows: Sequence[tuple[str, str]], form: ListForm) -> str:
+    """(id, label) rows in the form of a list that was read."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator=form.newline)
     if form.header:
         writer.writerow(form.header)
     writer.writerows(rows)
-    return write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def write_text(path: Path, text: str) -> Path:
     """Write a UTF-8 file whole or not at all, making its folder. Raises DataError where it cannot be written."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
+    return write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Text as the bytes that files hold: UTF-8; lone surrogates, which it cannot hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace")

@@ -10,6 +10,7 @@ A run folder appears whole, in one rename. No pickle: weights are safetensors, e
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -18,6 +19,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +31,14 @@ from numpy.typing import NDArray
 from mmsent.cache import Cache
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
+from mmsent.files import sync_folder
 
 if TYPE_CHECKING:
     from mmsent.heads import Head
 
 FORMAT_VERSION = 1
+_BUILDING = ".building."  # leads the name of a folder in the making; never a run
+_STALE_SECONDS = 3600.0
 _NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
 
 
@@ -180,6 +185,19 @@ def cache_facts(cache: Cache) -> dict[str, Any]:
     }
 
 
+def ready_folder(folder: Path) -> None:
+    """Make the runs folder and clear what killed fits left in it. Raises RunError where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder)).rmdir()
+    except OSError as error:
+        raise RunError(f"cannot write runs in {folder}: {error.strerror or error}; --runs names another") from error
+    for left in folder.glob(f"{_BUILDING}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:  # a run folder is written in a moment
+                shutil.rmtree(left)
+
+
 def save_run(
     folder: Path,
     name: str,
@@ -195,7 +213,7 @@ def save_run(
     building: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
+        building = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}.", dir=folder))
         building.chmod(0o755)  # mkdtemp's own is for the owner alone
         about = {"config": head.config.model_dump(mode="json"), "contract": info["cache"]["contract"]}
         # One key alone: safetensors writes several in an order that differs from save to save.
@@ -210,6 +228,9 @@ def save_run(
         )
         # Paths that are not UTF-8 reach Python as lone surrogates; backslashes make them JSON's own escapes.
         (building / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+        for file in building.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         for attempt in range(1, 1000):
             path = folder / (name if attempt == 1 else f"{name}-{attempt}")
             if path.exists():
@@ -220,6 +241,7 @@ def save_run(
                 if path.exists():
                     continue
                 raise
+            sync_folder(folder)
             return open_run(path)
         raise RunError(f"{folder} holds a thousand runs called {name}")
     except (OSError, SafetensorError) as error:

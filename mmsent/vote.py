@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from mmsent.cache import NO_LABEL, Cache
 from mmsent.config import VOTING_FUSIONS, Fusion
 from mmsent.errors import RunError, UsageError
+from mmsent.files import write_together
 from mmsent.inference import head_probabilities, missing_halves, require, served
-from mmsent.lists import ListForm, write_list, write_text
+from mmsent.lists import ListForm, encoded, list_text
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, list_runs, predictions_csv
 
@@ -185,14 +186,14 @@ def table_path(out: Path) -> Path:
 def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
     """Write the list in the form of the test list, and beside it a table with probabilities (`<out stem>.csv`).
 
-    Returns both paths.
+    Both or neither. Returns both paths.
     """
-    write_list(out, list(zip(vote.ids, vote.predicted, strict=True)), form)
+    listed = list_text(list(zip(vote.ids, vote.predicted, strict=True)), form)
     extra: dict[str, Sequence[object]] = {
         "agreeing": vote.agreeing.tolist(),
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }
     table = table_path(out)
     text = predictions_csv(vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra)
-    write_text(table, text)
+    write_together({out: encoded(listed), table: encoded(text)})
     return out, table

@@ -222,6 +222,7 @@ def test_documented_layout_with_plain_h5py(tmp_path: Path) -> None:
             "tokens": ((4,), np.int32),
             "image_sha256": ((4, 32), np.uint8),
             "text_sha256": ((4, 32), np.uint8),
+            "crc32": ((4, 3), np.uint32),
         }
         assert all(data.fletcher32 and data.compression is None for data in train.values())
         assert [v.decode() for v in train["id"]] == names

@@ -432,7 +432,7 @@ def test_a_folder_that_cannot_be_written(work: Path, capsys: pytest.CaptureFixtu
     (work / "file").write_text("")
     status, message = fails(capsys, "extract", "--cache", "file/cache")
     assert status == 1
-    assert "cannot use file" in message
+    assert "cannot write in file/cache: Not a directory; --cache names another folder" in message
 
 
 def test_predict_names_the_rows_it_leaves_out(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

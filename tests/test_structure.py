@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "mmsent"
 ORDER = [
     "mmsent",
     "errors",
+    "files",
     "config",
     "tables",
     "progress",
@@ -29,6 +30,7 @@ ORDER = [
     "encoders",
     "fingerprint",
     "journal",
+    "damage",
     "cache",
     "caches",
     "batches",

@@ -57,6 +57,7 @@ from mmsent.cli.options import (
     Tie,
     Views,
     ViewsSeed,
+    Wait,
     Weights,
     data_settings,
     from_recipe,
@@ -73,7 +74,7 @@ from mmsent.config import (
     default,
     settings,
 )
-from mmsent.errors import MmsentError
+from mmsent.errors import MmsentError, Terminated
 
 TOML = "mmsent.toml"
 
@@ -189,6 +190,7 @@ def extract(
         int | None, typer.Option("--workers", help="Threads that decode pictures.", show_default="one a core, up to 8")
     ] = None,
     storage: Storage = STORAGE,
+    wait: Wait = False,
     json: Json = False,
 ) -> None:
     """Encode a data set into a feature cache.
@@ -210,7 +212,9 @@ def extract(
         normalize=normalize,
     )
     augmented = settings(ViewSettings, count=views, seed=views_seed)
-    options = settings(ExtractSettings, batch_size=batch_size, workers=workers, max_bad=max_bad, storage=storage)
+    options = settings(
+        ExtractSettings, batch_size=batch_size, workers=workers, max_bad=max_bad, storage=storage, wait=wait
+    )
     commands.extract(data or Path("data"), chosen, split, cache, pair, augmented, options, json)
 
 
@@ -426,12 +430,17 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f for f in (prepare, check, extract, fit, evaluate, vote, predict, explain, report, quickstart)
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
-    name: getattr(cache_commands, f"cache_{name}") for name in ("ls", "info", "verify", "explain", "export")
+    name: getattr(cache_commands, f"cache_{name}") for name in ("ls", "info", "verify", "repair", "explain", "export")
 }
 
 
-def _terminated(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)  # unwinds, so that an extraction commits what it has
+_stopped_by: list[int] = []  # signals that came
+
+
+def _stop(number: int, frame: object) -> None:
+    """Unwind from wherever the program is, so that what is finished is kept and the rest leaves nothing behind."""
+    _stopped_by.append(number)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -440,10 +449,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given or bool(os.environ.get("MMSENT_DEBUG"))
     given = [argument for argument in given if argument != "--debug"]
     if arguments is None:
-        signal.signal(signal.SIGTERM, _terminated)
+        signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
+            signal.signal(signal.SIGINT, _stop)
     tune_process()
     try:
         app(given, prog_name="mmsent")
+    except SystemExit:
+        if _stopped_by:  # between commands, where the parser makes a status of its own of it
+            raise SystemExit(128 + _stopped_by[0]) from None
+        raise
+    except KeyboardInterrupt:
+        raise SystemExit(128 + (_stopped_by or [signal.SIGINT])[0]) from None
     except MmsentError as error:
         if debug:
             traceback.print_exc()

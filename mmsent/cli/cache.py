@@ -1,4 +1,4 @@
-"""`mmsent cache ...`: list, inspect, verify, explain and export feature caches."""
+"""`mmsent cache ...`: list, inspect, verify, repair, explain and export feature caches."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ from mmsent.cli.options import (
     TextEncoding,
     Views,
     ViewsSeed,
+    Wait,
     Weights,
     data_settings,
 )
 from mmsent.config import EncoderSettings, ViewSettings, settings
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, explain and export feature caches.")
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, repair, explain and export feature caches.")
 
 
 @app.command("ls")
@@ -65,10 +66,33 @@ def cache_verify(
     sample: Annotated[int, typer.Option("--sample", min=0, help="Rows to encode again.")] = 16,
     json: Json = False,
 ) -> None:
-    """Check that a cache is whole and true. Reads every row's checksum and encodes a sample again; writes nothing."""
+    """Check that a cache is whole and true. Reads every row's checksum and encodes a sample again; writes nothing.
+
+    Names every damaged row; exit status 1 where there is one.
+    """
     from mmsent import commands
 
     raise typer.Exit(commands.cache_verify(data, cache, encoder, sample, json))
+
+
+@app.command("repair")
+def cache_repair(
+    data: Data = None,
+    encoder: EncoderFilter = None,
+    cache: CacheAt = Path("cache"),
+    device: Annotated[
+        str | None, typer.Option("--device", help="Device to encode on.", show_default="the cache's")
+    ] = None,
+    wait: Wait = False,
+    json: Json = False,
+) -> None:
+    """Encode the damaged rows of a cache again. Reads the cache and the data set, writes the cache anew.
+
+    Rows that are sound are kept as they are. Where the damage is not in rows, says so and what to do.
+    """
+    from mmsent import commands
+
+    commands.cache_repair(data, cache, encoder, device, wait, json)
 
 
 @app.command("explain")

@@ -82,6 +82,9 @@ Views = Annotated[int, typer.Option("--views", help="K augmented views of each p
 ViewsSeed = Annotated[int, typer.Option("--views-seed", help="Seed of the views.")]
 Storage = Annotated[str, typer.Option("--storage", help="float32 or float16 in the cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Where another extraction holds the cache, wait for it instead of refusing.")
+]
 Tie = Annotated[
     str | None,
     typer.Option("--tie", help="Label where no majority is, or 'soft'.", show_default="neutral, else soft"),

@@ -5,7 +5,15 @@ Every function takes plain values; None means "not given". Heavy imports happen 
 
 from mmsent.commands.data import check, prepare
 from mmsent.commands.explain import explain
-from mmsent.commands.features import cache_explain, cache_export, cache_info, cache_ls, cache_verify, extract
+from mmsent.commands.features import (
+    cache_explain,
+    cache_export,
+    cache_info,
+    cache_ls,
+    cache_repair,
+    cache_verify,
+    extract,
+)
 from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
 from mmsent.commands.report import report
 
@@ -14,6 +22,7 @@ __all__ = [
     "cache_export",
     "cache_info",
     "cache_ls",
+    "cache_repair",
     "cache_verify",
     "check",
     "evaluate",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from mmsent.commands.say import note, say, say_json
+from mmsent.commands.say import note, resumable, say, say_json
 from mmsent.config import (
     DataSettings,
     EncoderSettings,
 )
 
 
+@resumable("the copy is not whole", "run the same command again with --overwrite")
 def prepare(data: Path, settings: DataSettings, out: Path, overwrite: bool, as_json: bool) -> None:
     """Write a UTF-8 copy of a data set."""
     from mmsent.dataset import load_dataset
@@ -38,6 +39,7 @@ def prepare(data: Path, settings: DataSettings, out: Path, overwrite: bool, as_j
         note(f"left out: {s}")
 
 
+@resumable("nothing was written")
 def check(
     data: Path, settings: DataSettings, encoder: EncoderSettings, tokens: bool, strict: bool, as_json: bool
 ) -> int:

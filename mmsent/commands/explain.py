@@ -10,7 +10,7 @@ from typing import Any
 
 from mmsent.commands.features import find, source_of
 from mmsent.commands.heads import named_runs
-from mmsent.commands.say import note, say, say_json
+from mmsent.commands.say import note, resumable, say, say_json
 from mmsent.config import Fusion
 from mmsent.errors import DataError, RunError, UsageError
 from mmsent.tables import columns
@@ -18,6 +18,7 @@ from mmsent.tables import columns
 TOP = 5  # words a method that the summary shows
 
 
+@resumable("nothing was written")
 def explain(
     name: str | None,
     guid: str | None,
@@ -46,7 +47,8 @@ def explain(
     from mmsent.explain import explain as run_explain
     from mmsent.figures.explanations import explanation_figure
     from mmsent.figures.style import png_bytes
-    from mmsent.lists import write_text
+    from mmsent.files import write_together
+    from mmsent.lists import encoded
     from mmsent.predict import NewPost, encoder_settings
 
     run = named_runs([name], runs)[0] if name else newest_run(runs, find(data, cache_at, encoder))
@@ -63,8 +65,8 @@ def explain(
     stem = ".".join(safe_name(part) for part in (post.id, found.fusion, found.target))
     report, page = out / f"{stem}.json", out / f"{stem}.png"
     facts = found.to_json()
-    write_text(report, json.dumps(facts, ensure_ascii=False) + "\n")
-    page.write_bytes(png_bytes(explanation_figure(found)))
+    numbers = encoded(json.dumps(facts, ensure_ascii=False) + "\n")
+    write_together({report: numbers, page: png_bytes(explanation_figure(found))})
     if as_json:
         say_json({**facts, "files": [str(page), str(report)]})
         return

@@ -40,7 +40,7 @@ def extract(
     wanted = dataset.splits if split == "all" else [s for s in SPLITS if s == split]
     if not wanted:
         raise DataError(f"{data} holds no posts")
-    with resumable("what was encoded"):
+    with resumable("what was encoded is kept"):
         result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options)
     if as_json:
         say_json(
@@ -142,7 +142,7 @@ def complete(cache: Any, data: Path | None, split: str, device: str | None) -> A
     options = ExtractSettings(storage=cache.settings.storage, max_bad=max_bad)
     folder = cache.path.parent
     views = cache.settings.views
-    with resumable("what was encoded"):
+    with resumable("what was encoded is kept"):
         return run(dataset, wanted, folder, encoder=encoder, views=views, options=options, only=cache).cache
 
 
@@ -224,30 +224,27 @@ def _outline(value: Any, indent: int = 0) -> str:
     return "\n".join(lines)
 
 
+@resumable("nothing was changed")
 def cache_verify(data: Path | None, cache_at: Path, encoder: str | None, sample: int, as_json: bool) -> int:
     """Check a cache's integrity and encode a sample of rows again. Returns the exit status."""
     from mmsent.cache_tools import verify
     from mmsent.dataset import load_dataset
-    from mmsent.encoders import open_encoders
 
-    cache = find(data, cache_at, encoder)
+    cache = _find_to_mend(data, cache_at, encoder)
     dataset, encoders = None, None
     path = source_of(cache, data)
-    if sample and path.exists():
+    if sample and not cache.damage and path.exists():
         dataset = load_dataset(path, DataSettings.model_validate(cache.provenance["data_settings"]))
-        encoders = open_encoders(EncoderSettings.model_validate(cache.provenance["encoder_settings"]))
-        for half, card in (("image", encoders.image.card), ("text", encoders.text.card)):
-            stored = getattr(cache.settings, half)
-            if card.weights_sha256 != stored.weights_sha256:
-                raise CacheError(
-                    f"{cache.path}: {half} rows were encoded with weights {stored.weights_sha256[:12]}, "
-                    f"here are {card.weights_sha256[:12]}"
-                )
-    elif sample:
+        encoders = _encoders_of(cache, None)
+    elif sample and not cache.damage:
         note(f"{path} is not here, so no row can be encoded again; only the file is checked")
     done = verify(cache, dataset, encoders, sample)
     if as_json:
         say_json(done.to_json())
+    elif done.damaged:
+        say(f"{cache.path}: {done.rows} rows read, damaged:")
+        for line in done.damaged:
+            say(f"  {line}")
     else:
         say(f"{cache.path}: {done.rows} rows read, all checksums hold")
         if done.sampled:
@@ -259,7 +256,72 @@ def cache_verify(data: Path | None, cache_at: Path, encoder: str | None, sample:
             say(f"  wrong: {row_id}")
         if done.changed:
             note("run `mmsent extract` to encode the changed rows")
+    if done.damaged:
+        note(f"`mmsent cache repair --cache {cache.path}` encodes damaged rows again")
     return 0 if done.ok else 1
+
+
+def cache_repair(
+    data: Path | None, cache_at: Path, encoder: str | None, device: str | None, wait: bool, as_json: bool
+) -> None:
+    """Encode a cache's damaged rows again."""
+    from mmsent.cache_tools import repair
+    from mmsent.dataset import load_dataset
+
+    cache = _find_to_mend(data, cache_at, encoder)
+    if not cache.damage:
+        say_json({"path": str(cache.path), "found": [], "encoded": {}, "dropped": {}}) if as_json else say(
+            f"{cache.path}: all checksums hold, nothing to repair"
+        )
+        return
+    path = source_of(cache, data)
+    if not path.exists():
+        raise CacheError(f"{cache.path} was made from {path}, which is not here; --data says where the posts are now")
+    dataset = load_dataset(path, DataSettings.model_validate(cache.provenance["data_settings"]))
+    max_bad = cache.provenance.get("max_bad", default(ExtractSettings, "max_bad"))
+    options = ExtractSettings(storage=cache.settings.storage, max_bad=max_bad, wait=wait)
+    with resumable("the damaged cache is as it was and what was encoded is kept"):
+        done = repair(cache.path, dataset, _encoders_of(cache, device), options)
+    if as_json:
+        say_json(done.to_json())
+        return
+    for line in done.found:
+        say(f"damaged: {line}")
+    for name, n in done.encoded.items():
+        say(f"{name}: {n} rows encoded again, {done.cache.rows[name] - n} kept")
+    for name, n in done.dropped.items():
+        note(f"{name}: {n} damaged rows are gone, for they had left the list before")
+    say(f"cache: {done.cache.path}, all checksums hold")
+
+
+def _find_to_mend(data: Path | None, cache_at: Path, encoder: str | None) -> Any:
+    """The cache that a command works on, for what is still good in it where it is damaged."""
+    from mmsent.cache import Cache
+    from mmsent.caches import unreadable
+    from mmsent.dataset import name_of
+
+    at = cache_at
+    if not at.is_file():
+        name = name_of(data) if data is not None else name_of(Path("data")) if Path("data").exists() else None
+        broken = unreadable(at, name) if at.is_dir() else []
+        at = broken[0] if broken else find(data, cache_at, encoder).path
+    return Cache.salvage(at)
+
+
+def _encoders_of(cache: Any, device: str | None) -> Any:
+    """The encoders that a cache was made with. Raises CacheError where their weights are others here."""
+    from mmsent.encoders import open_encoders
+
+    stored = cache.provenance["encoder_settings"]
+    encoders = open_encoders(EncoderSettings.model_validate(stored | ({"device": device} if device else {})))
+    for half, card in (("image", encoders.image.card), ("text", encoders.text.card)):
+        known = getattr(cache.settings, half)
+        if card.weights_sha256 != known.weights_sha256:
+            raise CacheError(
+                f"{cache.path}: {half} rows were encoded with weights {known.weights_sha256[:12]}, "
+                f"here are {card.weights_sha256[:12]}"
+            )
+    return encoders
 
 
 def cache_explain(
@@ -291,6 +353,7 @@ def cache_explain(
             say(f"  {line}")
 
 
+@resumable("nothing was written")
 def cache_export(data: Path | None, cache_at: Path, encoder: str | None, split: str, out: Path) -> None:
     """Write a split for other programs."""
     from mmsent.cache_tools import export

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mmsent.commands.features import complete, find, require_current, source_of
-from mmsent.commands.say import note, say, say_json
+from mmsent.commands.say import note, resumable, say, say_json
 from mmsent.config import (
     RECIPES,
     DataSettings,
@@ -19,7 +20,7 @@ from mmsent.config import (
     SplitSettings,
     fit_settings,
 )
-from mmsent.errors import DataError, RunError, UsageError
+from mmsent.errors import DataError, Interrupted, MmsentError, RunError, UsageError
 from mmsent.tables import columns
 
 
@@ -50,6 +51,22 @@ def memory_limit(text: str | None) -> int | None:
     if not found or not float(found[1]):
         raise UsageError(f"--memory {text!r}: give a size such as 2GB or 500MB")
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
+@contextmanager
+def _keeping(fitted: Sequence[Any], wanted: Sequence[Fusion]) -> Iterator[None]:
+    """Where fitting stops early, say which runs there are and how to fit the rest."""
+    try:
+        yield
+    except (KeyboardInterrupt, MmsentError) as stop:
+        rest = " ".join(f"--fusion {fusion}" for fusion in wanted[len(fitted) :])
+        kept = ", ".join(run.name for run in fitted)
+        there = f"{kept} {'are' if len(fitted) > 1 else 'is'} kept" if fitted else "no run was finished"
+        if isinstance(stop, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; {there}; go on with the same options and {rest}", stop) from None
+        if fitted:
+            note(f"{there}; once that is mended, go on with the same options and {rest}")
+        raise
 
 
 def fit(
@@ -89,11 +106,15 @@ def fit(
     logits: list[Any] = []
     rows: list[Any] = []
 
-    def keep(_: Any, trained: Any, given: Any) -> None:
+    fitted: list[Any] = []
+
+    def keep(one: Any, trained: Any, given: Any) -> None:
+        fitted.append(one)
         logits.append(trained.val_logits)
         rows.append(given)
 
-    done = run(cache, runs, settings, split, recipe=chosen, device=where, memory=limit, on_run=keep)
+    with _keeping(fitted, wanted):
+        done = run(cache, runs, settings, split, recipe=chosen, device=where, memory=limit, on_run=keep)
     if tensorboard:
         for one in done:
             write_tensorboard(one, tensorboard)
@@ -133,6 +154,7 @@ def chosen_runs(names: Sequence[str], runs: Path, cache: Any) -> list[Any]:
     return [newest[fusion] for fusion in Fusion if fusion in newest]
 
 
+@resumable("nothing was written")
 def evaluate(
     names: Sequence[str], split: str, data: Path | None, cache_at: Path, encoder: str | None, runs: Path, as_json: bool
 ) -> None:
@@ -201,6 +223,7 @@ def _refuse_overwriting(out: Path, source: Path) -> None:
             raise UsageError(f"--out {out} would replace {path}, which belongs to the data set; name another file")
 
 
+@resumable("no labels were written")
 def vote(
     names: Sequence[str],
     split: str,
@@ -270,6 +293,7 @@ def vote(
     say(calibration_note(chosen))
 
 
+@resumable("no labels were written")
 def predict(
     names: Sequence[str],
     text: str | None,
@@ -340,6 +364,7 @@ def predict(
         note(f"{missed.id}: no label: {missed.problem}")
 
 
+@resumable("what was encoded and fitted is kept")
 def quickstart(folder: Path, posts: int, seed: int, as_json: bool) -> None:
     """Run the quickstart and tell what it did."""
     from mmsent.evaluate import comparison

@@ -8,11 +8,12 @@ from typing import Any
 
 from mmsent.commands.features import find, source_of
 from mmsent.commands.heads import chosen_runs
-from mmsent.commands.say import note, say, say_json
+from mmsent.commands.say import note, resumable, say, say_json
 from mmsent.config import DataSettings
 from mmsent.errors import DataError, MmsentError, UsageError
 
 
+@resumable("no report was written, an earlier one stays")
 def report(
     names: Sequence[str],
     out: Path,

@@ -26,10 +26,13 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
+AGAIN = "run the same command again to go on"
+
+
 @contextmanager
-def resumable(what: str) -> Iterator[None]:
-    """Turn Ctrl-C into an error that says how to go on."""
+def resumable(kept: str, then: str = AGAIN) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into an error that says what is kept and how to go on; also a decorator."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {what} is kept, run the same command again to go on") from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"interrupted; {kept}, {then}", stop) from None

@@ -18,6 +18,8 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
+from mmsent.files import write_together
+
 DPI = 200  # of PNG files
 OWN_FONT = Path(__file__).parent.parent / "fonts" / "NotoEmoji-Regular.ttf"
 
@@ -209,11 +211,14 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `name`.png (200 dpi) and `name`.svg into a folder; the same figure gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    drawing = io.BytesIO()
+    pixels = png_bytes(figure)
     with styled():
-        figure.savefig(png, dpi=DPI, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.08)
-        figure.savefig(svg, metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.08)
+        figure.savefig(
+            drawing, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.08
+        )
+    write_together({png: pixels, svg: drawing.getvalue()})
     return png, svg
 
 

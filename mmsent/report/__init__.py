@@ -11,9 +11,11 @@ import base64
 import hashlib
 import html
 import io
+import os
 import re
+import shutil
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +35,7 @@ from mmsent.report.plates import Plate, make_plates
 from mmsent.study import Study
 
 FIGURES = "figures"
+BUILDING = ".building"  # the report in the making, until all of it is there
 SHOWN_WIDTH = 1700  # pixels of a figure in the page; the files beside it hold all 200 dpi
 PHOTOS = {"errors", "confident-errors", "grad-cam"}
 THUMBNAIL = 220
@@ -61,17 +64,48 @@ def write_report(
     skip: Collection[str] = (),
 ) -> Written:
     """Draw every figure and write the page. preflight: what `mmsent check` finds; explained: where Figures 15 and 16
-    come from; both None where the posts are not at hand. skip: figures to leave out, by their names in PLATES."""
+    come from; both None where the posts are not at hand. skip: figures to leave out, by their names in PLATES.
+
+    An earlier report stays until the new one is finished. Raises DataError where it cannot be written.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file; name a folder")
-    plates = make_plates(study, explained or Explained(study, None), out / FIGURES, on_step, skip)
-    if on_step:
-        on_step("page")
-    page = out / f"report.{form}"
-    values = _values(study, preflight)
-    text = _html(study, values, plates) if form == "html" else _markdown(study, values, plates)
-    write_text(page, text)
+    page, building = out / f"report.{form}", out / BUILDING
+    try:
+        shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+        (building / FIGURES).mkdir(parents=True)
+        plates = make_plates(study, explained or Explained(study, None), building / FIGURES, on_step, skip)
+        if on_step:
+            on_step("page")
+        values = _values(study, preflight)
+        text = _html(study, values, plates) if form == "html" else _markdown(study, values, plates)
+        write_text(building / page.name, text)
+        plates = _put_in_place(plates, building, page)
+    except OSError as error:
+        raise DataError(f"cannot write the report in {out}: {error.strerror or error}; what was there stays") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     return Written(page, plates, page.stat().st_size)
+
+
+def _put_in_place(plates: list[Plate], building: Path, page: Path) -> list[Plate]:
+    """Move a finished report to where it belongs, the page last; figures that it lacks go. Returns the moved plates."""
+    figures = page.parent / FIGURES
+    figures.mkdir(exist_ok=True)
+    (page.parent / "report.md").unlink(missing_ok=True)  # it shows the figures beside it, which change now
+    moved = []
+    for plate in plates:
+        places: dict[str, Path | None] = {}
+        for kind, drawn in (("png", plate.png), ("svg", plate.svg)):
+            target = figures / f"{plate.number:02d}-{plate.name}.{kind}"
+            if drawn is None:
+                target.unlink(missing_ok=True)  # of an earlier report, and no longer true
+            else:
+                os.replace(drawn, target)
+            places[kind] = target if drawn is not None else None
+        moved.append(replace(plate, png=places["png"], svg=places["svg"]))
+    os.replace(building / page.name, page)
+    return moved
 
 
 def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
