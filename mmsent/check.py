@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mmsent.config import Clean, ExtractSettings, default
 from mmsent.dataset import Dataset, Post
 from mmsent.errors import DataError
-from mmsent.images import MAX_PIXELS, is_blank, open_rgb, read_picture
+from mmsent.images import is_blank, open_rgb, read_picture
 from mmsent.tables import columns
 from mmsent.text import clean_text
 
@@ -178,8 +178,8 @@ def _texts(dataset: Dataset) -> tuple[list[str | None], list[tuple[str, str, str
             texts.append(dataset.text_of(post))
         except DataError as error:
             texts.append(None)
-            undecodable = isinstance(error.__cause__, UnicodeError)
-            barred.append(("undecodable text" if undecodable else "missing text", post.id, str(error)))
+            missing = post.text is None or isinstance(error.__cause__, OSError)
+            barred.append(("missing text" if missing else "undecodable text", post.id, str(error)))
     return texts, barred
 
 
@@ -187,12 +187,13 @@ def _look(post: Post) -> _Picture:
     try:
         raw = read_picture(post.image)
     except DataError as error:
-        return _Picture(bar="missing picture", reason=str(error))
+        bar = "picture too large" if "; the limit is" in str(error) else "missing picture"
+        return _Picture(bar=bar, reason=str(error))
     digest = hashlib.sha256(raw).digest()
     try:
         image = open_rgb(raw)
     except DataError as error:
-        bar = "picture too large" if f"the limit is {MAX_PIXELS}" in str(error) else "broken picture"
+        bar = "picture too large" if "; the limit is" in str(error) else "broken picture"
         return _Picture(digest if raw else b"", bar, str(error))
     return _Picture(digest, width=image.width, height=image.height, blank=is_blank(image))
 

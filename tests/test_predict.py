@@ -170,7 +170,7 @@ def no_text(post: NewPost, _: Path) -> NewPost:
 
 
 CUTS = [
-    (broken_picture, "not a picture in any format that Pillow reads"),
+    (broken_picture, "not a picture in any format that is read (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
     (no_picture, "no picture"),
     (no_text, "no text"),
 ]

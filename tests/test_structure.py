@@ -18,6 +18,8 @@ ORDER = [
     "config",
     "tables",
     "progress",
+    "files",
+    "spreadsheet",
     "text",
     "lists",
     "dataset",

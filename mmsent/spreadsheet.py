@@ -1,0 +1,37 @@
+"""Cells of CSV files that a spreadsheet would take for a formula.
+
+A post's id may read `=HYPERLINK(...)`, and Excel, LibreOffice and Google Sheets would run it when the table is opened.
+An apostrophe in front makes it text there. `plain` takes it away again, so that nothing is lost; numbers stay as they
+are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# = + - @ at the start (also in their full-width forms, after blanks), or a control character; and more than that alone.
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠].|[\t\r\n])", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+
+
+def escape(value: Any) -> Any:
+    """A cell as a spreadsheet may see it: texts that begin like a formula get an apostrophe; all else is unchanged."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return "'" + value
+    return value
+
+
+def plain(cell: str) -> str:
+    """The text behind a cell that `escape` wrote."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV text whose cells are escaped."""
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\n").writerows([escape(cell) for cell in row] for row in rows)
+    return out.getvalue()
