@@ -15,6 +15,7 @@ from typing import Any
 from mmsent.config import DataSettings
 from mmsent.errors import DataError, UsageError
 from mmsent.files import read_file
+from mmsent.spreadsheet import join_csv
 from mmsent.text import NUL_HINT, Decoding, decide_encoding
 
 MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet")
@@ -143,12 +144,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
 def write_list(path: Path, rows: Sequence[tuple[str, str]], form: ListForm) -> Path:
     """Write (id, label) rows in the form of a list that was read, atomically. Returns the path."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator=form.newline)
-    if form.header:
-        writer.writerow(form.header)
-    writer.writerows(rows)
-    return write_text(path, text.getvalue())
+    return write_text(path, join_csv([*([form.header] if form.header else []), *rows], newline=form.newline))
 
 
 def write_text(path: Path, text: str) -> Path:

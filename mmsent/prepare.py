@@ -6,8 +6,6 @@ broken off is not a data set, and no half-written file keeps its name.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -22,6 +20,7 @@ from mmsent.errors import DataError, UsageError
 from mmsent.files import is_file
 from mmsent.images import read_picture
 from mmsent.lists import cell, read_manifest
+from mmsent.spreadsheet import join_csv
 from mmsent.text import Decoding, clean_text, decide_encoding
 
 Progress = Callable[[int], None]
@@ -208,11 +207,8 @@ def _json_line(row: Mapping[str, Any]) -> str:
 
 
 def _csv_text(rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    names = list(rows[0])
+    return join_csv([names, *([row[name] for name in names] for row in rows)], delimiter)
 
 
 def _write_parquet(source: Path, target: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

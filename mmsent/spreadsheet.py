@@ -32,6 +32,20 @@ def plain(cell: str) -> str:
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows of cells as CSV text whose cells are escaped."""
+    return join_csv([escape(cell) for cell in row] for row in rows)
+
+
+def join_csv(rows: Iterable[Sequence[Any]], delimiter: str = ",", newline: str = "\n") -> str:
+    """Rows of cells as CSV text, cells as they are.
+
+    Python's writer leaves a carriage return unquoted unless it ends lines with one, and a reader breaks the row there.
+    """
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\n").writerows([escape(cell) for cell in row] for row in rows)
-    return out.getvalue()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
+    lines = []
+    for row in rows:
+        writer.writerow(row)
+        lines.append(out.getvalue().removesuffix("\r\n") + newline)
+        out.seek(0)
+        out.truncate()
+    return "".join(lines)
