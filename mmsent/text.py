@@ -28,7 +28,7 @@ NUL_HINT = (
     "holds NUL characters, which no text does; if it is UTF-16 without a byte order mark, "
     "pass --text-encoding utf-16-le or utf-16-be"
 )
-_MOSTLY = 0.9  # share of the texts beyond ASCII that make a data set UTF-8
+_STRAY = 10  # a data set is UTF-8 where at most one in so many of its texts beyond ASCII is not
 _EVIDENCE = 64  # bytes beyond ASCII that charset-normalizer needs to tell encodings apart
 _SAMPLE = 1 << 20  # bytes that it is shown
 
@@ -116,7 +116,7 @@ def decide_encoding(
     for name in encodings:
         codec = known_encoding(name)
         failures[codec] = _undecodable(plain, codec)
-        if codec == "utf-8" and 0 < failures[codec] <= (1 - _MOSTLY) * len(beyond):
+        if codec == "utf-8" and 0 < failures[codec] * _STRAY <= len(beyond):
             valid = f"{len(beyond) - failures[codec]} of {len(beyond)} texts beyond ASCII are valid UTF-8"
             return Decoding(codec, f"{valid}, which does not happen by chance; the rest is set aside", marked)
         if not failures[codec]:
