@@ -54,12 +54,19 @@ def _decode_file(path: Path, settings: DataSettings) -> tuple[str, Decoding]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     decoding = decide_encoding([raw], settings.encodings, settings.text_encoding)
     try:
-        text = decoding.decode(raw)
+        text = _without_blank_ends(decoding.decode_whole(raw))
     except UnicodeError as error:
         raise DataError(f"{path} is not {decoding.encoding} text: {error}; pass --text-encoding") from error
     if 4 * text.count("\0") > len(text):  # one alone is its row's problem
         raise DataError(f"{path} {NUL_HINT}")
     return text, decoding
+
+
+def _without_blank_ends(text: str) -> str:
+    """Without blank lines before and after; a tab may be the last of a line's delimiters, and stays."""
+    body = text.lstrip(" \r\n").rstrip(" \r\n")
+    end = text[len(text.rstrip(" \r\n")) :]
+    return body + ("\r\n" if "\r\n" in end else "\n" if "\n" in end else "")
 
 
 def cell(row: dict[str, Any], column: str) -> str | None:

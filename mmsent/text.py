@@ -43,7 +43,11 @@ class Decoding:
 
     def decode(self, raw: bytes) -> str:
         """Decode strictly (a byte order mark wins) and strip the ends. Raises UnicodeDecodeError (a ValueError)."""
-        return raw.decode(bom_encoding(raw) or self.encoding).strip()
+        return self.decode_whole(raw).strip()
+
+    def decode_whole(self, raw: bytes) -> str:
+        """The same, blanks and line ends included."""
+        return raw.decode(bom_encoding(raw) or self.encoding)
 
 
 def encodable(text: str) -> bool:

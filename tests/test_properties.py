@@ -124,6 +124,7 @@ values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dict
 columns = st.sampled_from(["id", "image", "text", "label", "split"])
 
 
+@settings(max_examples=50)
 @given(st.lists(st.dictionaries(columns, values, min_size=1), min_size=1, max_size=5))
 def test_any_json_is_a_data_set_or_an_error(rows: list[dict[str, Any]]) -> None:
     with scratch() as folder:
@@ -227,7 +228,7 @@ def poured(draw: st.DrawFn) -> list[tuple[Row, Entry, Entry]]:
     return rows
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(poured())
 def test_what_is_journalled_is_read_back_from_the_cache(made: list[tuple[Row, Entry, Entry]]) -> None:
     with scratch() as folder:

@@ -35,7 +35,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Item], Seen]:
     return of
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.kind}: {item.name}")
 def test_the_outcome_is_the_stated_one(item: Item, seen: Callable[[Item], Seen]) -> None:
@@ -173,7 +173,6 @@ def test_half_a_surrogate_pair_can_be_printed(capsys: pytest.CaptureFixture[str]
 # --- texts that would take hours
 
 
-@pytest.mark.timeout(120)
 def test_clip_reads_a_word_of_a_megabyte_in_no_time() -> None:
     from open_clip import SimpleTokenizer
 
@@ -182,11 +181,14 @@ def test_clip_reads_a_word_of_a_megabyte_in_no_time() -> None:
     rng_words = "".join(chr(97 + (i * i * 7 + i // 3) % 26) for i in range(1 << 20))
     tokenizer = SimpleTokenizer()
     assert len(bounded(rng_words)) == MAX_WORD
-    whole, cut = rng_words[:4000], bounded(rng_words[:4000])
+    whole, cut = rng_words[:2000], bounded(rng_words[:2000])
     assert tokenizer([whole]).tolist() == tokenizer([cut]).tolist()  # the tokens that are kept are the same
     prose = "a sunny day, " * 400
     assert tokenizer([prose]).tolist() == tokenizer([bounded(prose)]).tolist()
     assert tokenizer.encode(prose) == tokenizer.encode(bounded(prose))
+    started = time.process_time()
+    tokenizer([bounded(rng_words), bounded(" ".join([rng_words[:MAX_WORD]] * 1000))])
+    assert time.process_time() - started < 20
     for short in ("", " a  b ", "x" * MAX_WORD):
         assert bounded(short) == short
 
