@@ -204,7 +204,10 @@ def icc() -> bytes:
 
 
 def damaged_exif() -> bytes:
-    return encoded(scene(), "JPEG", quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\xff" * 40)
+    """Orientation 6 beside a resolution that is a text, which Pillow's own exif_transpose stumbles over."""
+    tags = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHI4s", 0x011A, 2, 4, b"72\0\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    return encoded(scene(64, 32), "JPEG", quality=95, exif=exif)
 
 
 STRIP = Image.new("RGB", (1, 20_000), (200, 60, 20))
@@ -262,7 +265,20 @@ for number, turn in ((3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE
         lambda number=number: with_exif(number),  # type: ignore[misc]
         like=scene(64, 32).transpose(turn),
     )
-picture("damaged EXIF", "used", "EXIF is left out of account", damaged_exif, like=scene())
+picture(
+    "EXIF orientation 6 among damaged tags",
+    "used",
+    "turned upright",
+    damaged_exif,
+    like=scene(64, 32).transpose(Image.Transpose.ROTATE_270),
+)
+picture(
+    "EXIF that is no EXIF",
+    "used",
+    "as stored",
+    lambda: encoded(scene(), "JPEG", quality=95, exif=b"Exif\0\0" + b"\xff" * 40),
+    like=scene(),
+)
 picture("bomb: 20000 x 20000 in 50 kB", "quarantined", "too many pixels; the limit is", lambda: bomb(20_000))
 picture("bomb: 12000 x 12000", "quarantined", "12000x12000 pixels; the limit is 100000000", lambda: bomb(12_000))
 picture(

@@ -80,6 +80,17 @@ def test_exif_orientation_of_a_jpeg() -> None:
     assert open_rgb(encode(noise(16, 8), "JPEG", exif=exif)).size == (8, 16)
 
 
+def test_a_picture_whose_exif_cannot_be_read_is_used_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Image.Image) -> None:
+        raise SyntaxError("not a TIFF file")
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encode(noise(16, 8), "JPEG", exif=exif)
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    assert open_rgb(raw).size == (16, 8)
+
+
 def test_cmyk_jpeg() -> None:
     red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     pixel = as_pixels(open_rgb(encode(red, "JPEG", quality=95)))[4, 4].astype(int)

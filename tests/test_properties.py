@@ -266,3 +266,17 @@ def test_what_is_journalled_is_read_back_from_the_cache(made: list[tuple[Row, En
 def test_a_content_hash_tells_texts_apart(text: str) -> None:
     assert text_hash(text) == text_hash(text)
     assert text_hash(text) != text_hash(text + "x")
+
+
+# --- pages
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=60))
+def test_no_text_is_markup_in_a_markdown_report(text: str) -> None:
+    import html
+
+    from mmsent.report import _plain
+
+    shown = _plain(text)
+    assert not set(shown) & set("<>`*_{}[]|~!$@:\\\n")
+    assert html.unescape(shown) == " ".join(text.split())

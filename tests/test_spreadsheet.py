@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsent.runs import predictions_csv
+from mmsent.runs import Run, predictions_csv
 from mmsent.spreadsheet import csv_text, escape, plain
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1+1", "=HYPERLINK('x')", "-x", "'=1"]
@@ -53,3 +54,9 @@ def test_tables_of_predictions_are_escaped() -> None:
     assert rows[0] == ["'=cmd|' /C calc'!A0", "'@x", "'=a", "0.750000", "0.750000", "0.250000", "'=a", "-1"]
     assert [row[0] for row in rows] == ["'=cmd|' /C calc'!A0", "-5", "b"]
     assert rows[1][1] == ""
+
+
+def test_a_run_reads_its_own_ids_back(tmp_path: Path) -> None:
+    ids = [*FORMULAS, "-5", "'quoted'", "好", "a,b"]
+    (tmp_path / "validation.csv").write_text(predictions_csv(ids, ["a", "b"], np.full((len(ids), 2), 0.5)), newline="")
+    assert Run(tmp_path, {}).validation_ids() == ids
