@@ -155,6 +155,19 @@ def pictures() -> list[bytes]:
     return found
 
 
+def parquets() -> list[bytes]:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    rows = [{"id": str(i), "image": "1.jpg", "text": "好 " * 20, "label": "neutral"} for i in range(3)]
+    found = []
+    for compression in ("none", "snappy"):
+        out = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), out, compression=compression)
+        found.append(out.getvalue())
+    return found
+
+
 def feed_picture(raw: bytes, folder: Path) -> None:
     make_views(open_rgb(raw, max_pixels=4_000_000), "id", HOW, ViewSettings(count=1))
 
@@ -163,6 +176,7 @@ TARGETS: dict[str, tuple[Callable[[], list[bytes]], Target]] = {
     "list": (lambda: LISTS, feed_list),
     "text": (lambda: TEXTS, feed_text),
     "picture": (pictures, feed_picture),
+    "parquet": (parquets, feed_manifest("parquet")),
     **{ending: ((lambda seeds=seeds: seeds), feed_manifest(ending)) for ending, seeds in MANIFESTS.items()},  # type: ignore[misc]
 }
 
