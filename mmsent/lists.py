@@ -63,10 +63,12 @@ def _decode_file(path: Path, settings: DataSettings) -> tuple[str, Decoding]:
 
 
 def _without_blank_ends(text: str) -> str:
-    """Without blank lines before and after; a tab may be the last of a line's delimiters, and stays."""
-    body = text.lstrip(" \r\n").rstrip(" \r\n")
-    end = text[len(text.rstrip(" \r\n")) :]
-    return body + ("\r\n" if "\r\n" in end else "\n" if "\n" in end else "")
+    """Without blank lines before and after. Blanks and tabs at the end of the last line stay: they may be a cell."""
+    core = text.rstrip(" \r\n")
+    tail = text[len(core) :]
+    kept = tail[: len(tail) - len(tail.lstrip(" "))]
+    end = "\r\n" if "\r\n" in tail else "\n" if "\n" in tail or "\r" in tail else ""
+    return (core + kept + end).lstrip(" \r\n")
 
 
 def cell(row: dict[str, Any], column: str) -> str | None:

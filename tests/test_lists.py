@@ -68,6 +68,8 @@ def test_empty_last_cells_of_a_tsv_are_kept(tmp_path: Path) -> None:
     path = put(tmp_path / "a.tsv", "\n \nid\ttext\tlabel\tnote\r\n1\ta\tneutral\t\r\n\r\n  \n")
     rows, _ = read_manifest(path, SETTINGS)
     assert rows == [{"id": "1", "text": "a", "label": "neutral", "note": ""}]
+    rows, _ = read_manifest(put(tmp_path / "b.csv", "id,text,note\n1,a, "), SETTINGS)
+    assert rows == [{"id": "1", "text": "a", "note": " "}]
 
 
 def test_a_list_of_one_line_keeps_its_line_end(tmp_path: Path) -> None:
