@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mmsent.config import Clean, ExtractSettings, default
 from mmsent.dataset import Dataset, Post
 from mmsent.errors import DataError
-from mmsent.images import MAX_PIXELS, is_blank, open_rgb, read_picture
+from mmsent.images import is_blank, open_rgb, read_picture
 from mmsent.tables import columns
 from mmsent.text import clean_text
 
@@ -25,6 +25,7 @@ MAX_RATIO = 4.0  # side ratio; a square crop sees less than a quarter of such a 
 RARE_CLASS = 0.05  # share of the labelled rows below which a class is too rare to trust its scores
 EXAMPLES = 5
 NO_LABEL = "no label"
+LIMIT = "; the limit is"  # how the reason of what is too large reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def check_dataset(
     text_hashes = [hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest() if t else b"" for t in texts]
     balance = _balance(dataset)
     findings = [
+        *_finding("error", "no posts", [] if posts else [dataset.root.name], "there is nothing to encode"),
         *_loader_findings(dataset),
         *_unusable(barred, len(posts)),
         *_text_findings(posts, texts),
@@ -178,8 +180,9 @@ def _texts(dataset: Dataset) -> tuple[list[str | None], list[tuple[str, str, str
             texts.append(dataset.text_of(post))
         except DataError as error:
             texts.append(None)
-            undecodable = isinstance(error.__cause__, UnicodeError)
-            barred.append(("undecodable text" if undecodable else "missing text", post.id, str(error)))
+            missing = post.text is None or isinstance(error.__cause__, OSError)
+            kind = "missing text" if missing else "undecodable text"
+            barred.append(("text too large" if LIMIT in str(error) else kind, post.id, str(error)))
     return texts, barred
 
 
@@ -187,12 +190,13 @@ def _look(post: Post) -> _Picture:
     try:
         raw = read_picture(post.image)
     except DataError as error:
-        return _Picture(bar="missing picture", reason=str(error))
+        bar = "picture too large" if LIMIT in str(error) else "missing picture"
+        return _Picture(bar=bar, reason=str(error))
     digest = hashlib.sha256(raw).digest()
     try:
         image = open_rgb(raw)
     except DataError as error:
-        bar = "picture too large" if f"the limit is {MAX_PIXELS}" in str(error) else "broken picture"
+        bar = "picture too large" if LIMIT in str(error) else "broken picture"
         return _Picture(digest if raw else b"", bar, str(error))
     return _Picture(digest, width=image.width, height=image.height, blank=is_blank(image))
 

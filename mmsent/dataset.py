@@ -13,12 +13,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mmsent.config import DataSettings
 from mmsent.errors import DataError
+from mmsent.files import is_file, leads_out, read_file
 from mmsent.lists import MANIFEST_ENDINGS, ListForm, cell, read_list, read_manifest
-from mmsent.text import Decoding, bom_encoding, clean_text, decide_encoding
+from mmsent.text import (
+    MAX_BYTES,
+    Decoding,
+    bom_encoding,
+    clean_text,
+    decide_encoding,
+    encodable,
+    require_text,
+)
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -100,16 +109,16 @@ class Dataset:
         """The decoded, stripped and (where asked) cleaned text. Raises DataError with the reason where it has none."""
         if post.text is None:
             raise DataError("no text")
-        if isinstance(post.text, str):
-            if not encodable(post.text):
-                raise DataError("text holds half a surrogate pair, which is no character")
-            return clean_text(post.text.strip(), self.settings.clean)
+        text = post.text.strip() if isinstance(post.text, str) else self._decoded(post.text)
+        return clean_text(require_text(text), self.settings.clean)
+
+    def _decoded(self, path: Path) -> str:
         try:
-            raw = post.text.read_bytes()
+            raw = read_file(path, MAX_BYTES)
         except OSError as error:
             raise DataError(f"text cannot be read: {error.strerror or error}") from error
         try:
-            return clean_text(self.decoding.decode(raw), self.settings.clean)
+            return self.decoding.decode(raw)
         except UnicodeError as error:
             raise DataError(f"text is not {bom_encoding(raw) or self.decoding.encoding}: {error}") from error
 
@@ -117,18 +126,9 @@ class Dataset:
 def _readable(files: Iterable[Path]) -> Iterator[bytes]:
     for path in files:
         try:
-            yield path.read_bytes()
+            yield read_file(path, MAX_BYTES)
         except OSError:
             continue  # a missing text is that row's problem, not the data set's
-
-
-def encodable(text: str) -> bool:
-    """Whether a string is all characters; JSON can smuggle in half a surrogate pair."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def unsafe_id(guid: str, *, names_files: bool = True) -> str | None:
@@ -248,9 +248,21 @@ def _load_guid(root: Path, settings: DataSettings) -> Dataset:
             label = None if tag.lower() in NO_LABEL and tag not in settings.labels else tag
             posts.append(Post(guid, split, label, pictures.get(guid), texts.get(guid)))
     listed = {post.id for post in posts}
+    problems += _outside(posts, root, (root / "data").resolve())
     if extra := len((pictures.keys() | texts.keys()) - listed):
         problems.append(Problem("note", "unlisted", "data/", f"{extra} ids have files but stand in no list"))
     return Dataset(root, "guid", settings, tuple(posts), tuple(problems), forms)
+
+
+def _outside(posts: Iterable[Post], *folders: Path) -> list[Problem]:
+    """A warning where files are links that lead out of the data set. A data/ that is itself a link is no such case."""
+    homes = [folder.resolve() for folder in folders]
+    files = ((post.id, f) for post in posts for f in (post.image, post.text) if isinstance(f, Path) and f.is_symlink())
+    found = [name for name, file in files if all(leads_out(file, home) for home in homes)]
+    if not found:
+        return []
+    message = f"{len(found)} files are links that lead out of the data set; what they lead to is read"
+    return [Problem("warning", "link to outside", found[0], message)]
 
 
 def _scan(folder: Path) -> tuple[dict[str, Path], dict[str, Path], list[Problem]]:
@@ -284,25 +296,34 @@ def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
     problems: list[Problem] = []
     for i, row in enumerate(rows):
         where = f"{path.name} row {i + 1}"
-        guid = cell(row, settings.id_column) or ""
-        if reason := unsafe_id(guid, names_files=False):
-            problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
+        try:
+            post = _manifest_post(path.parent, row, settings)
+        except DataError as error:
+            problems.append(Problem("error", "malformed row", where, str(error)))
             continue
-        label = cell(row, settings.label_column)
-        if label is not None and label.lower() in NO_LABEL and label not in settings.labels:
-            label = None
-        split: Split = "train" if label is not None else "test"
-        named = cell(row, settings.split_column)
-        if named:
-            if named not in SPLITS:
-                message = f"split {named[:60]!r} is neither 'train' nor 'test'"
-                problems.append(Problem("error", "unknown split", where, message))
-                continue
-            split = "train" if named == "train" else "test"
-        image = cell(row, settings.image_column)
-        picture = path.parent / image if image else None
-        if picture is not None and not picture.is_file():
-            picture = None
-        posts.append(Post(guid, split, label, picture, cell(row, settings.text_column)))
+        if isinstance(post, Post):
+            posts.append(post)
+        else:
+            problems.append(Problem("error", post[0], where, post[1]))
+    problems += _outside(posts, path.parent)
     form = ListForm((settings.id_column, settings.label_column))
     return Dataset(path, "manifest", settings, tuple(posts), tuple(problems), dict.fromkeys(SPLITS, form), decoding)
+
+
+def _manifest_post(folder: Path, row: dict[str, Any], settings: DataSettings) -> Post | tuple[str, str]:
+    """The post of a row, or the kind of problem and its message. Raises DataError where a cell holds no plain value."""
+    guid = cell(row, settings.id_column) or ""
+    if reason := unsafe_id(guid, names_files=False):
+        return "unsafe id", f"id {guid[:60]!r} {reason}"
+    label = cell(row, settings.label_column)
+    if label is not None and label.lower() in NO_LABEL and label not in settings.labels:
+        label = None
+    split: Split = "train" if label is not None else "test"
+    named = cell(row, settings.split_column)
+    if named:
+        if named not in SPLITS:
+            return "unknown split", f"split {named[:60]!r} is neither 'train' nor 'test'"
+        split = "train" if named == "train" else "test"
+    image = cell(row, settings.image_column)
+    picture = folder / image if image else None
+    return Post(guid, split, label, picture if picture and is_file(picture) else None, cell(row, settings.text_column))

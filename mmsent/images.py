@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from pathlib import Path
@@ -9,15 +10,29 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmsent.config import Settings
 from mmsent.errors import DataError
+from mmsent.files import read_file
 
 MAX_PIXELS = 100_000_000  # larger pictures are refused unread: a decompression bomb, or a scan nobody posts
+MAX_BYTES = 256 << 20  # of a picture file
+# What posts come in. Pillow knows dozens more, each with a parser of its own; EPS would even run Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_ASPECT = 16  # beyond this side ratio the ends are cut before resizing, or a 1x20000 strip would fill the memory
 
 Pixels = NDArray[np.uint8]
+_ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -43,7 +58,7 @@ def read_picture(path: Path | None) -> bytes:
     if path is None:
         raise DataError("no picture")
     try:
-        return path.read_bytes()
+        return read_file(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"picture cannot be read: {error.strerror or error}") from error
 
@@ -51,24 +66,42 @@ def read_picture(path: Path | None) -> bytes:
 def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture's bytes to RGB: first frame, upright by its EXIF tag, transparency over white, 16 bit to 8.
 
-    Raises DataError with the reason: empty, not a picture, truncated, too many pixels, floating-point samples.
+    The bytes tell the format, whatever the file's name says. Colour profiles are not applied: the encoders were trained
+    on pixels as they are stored. Raises DataError with the reason: empty, not a picture, truncated, too many pixels,
+    floating-point samples.
     """
     if not raw:
         raise DataError("picture file is empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(raw))
+        image: Image.Image = Image.open(io.BytesIO(raw), formats=_formats())
         if image.width * image.height > max_pixels:
             raise DataError(f"picture has {image.width}x{image.height} pixels; the limit is {max_pixels}")
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(_upright(image))
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError("not a picture in any format that Pillow reads") from error
+        raise DataError(f"not a picture in any format that is read ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"picture has too many pixels; the limit is {max_pixels}") from error
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes, RuntimeError among it
         raise DataError(f"picture cannot be decoded: {error}") from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says. EXIF that cannot be read says nothing: the pixels are sound without it."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises almost anything on damaged EXIF
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -13,8 +13,9 @@ from typing import Any
 
 from mmsent.config import DataSettings
 from mmsent.errors import DataError, UsageError
-from mmsent.files import write_bytes
-from mmsent.text import Decoding, decide_encoding
+from mmsent.files import read_file, write_bytes
+from mmsent.spreadsheet import join_csv
+from mmsent.text import NUL_HINT, Decoding, decide_encoding
 
 MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet")
 
@@ -47,21 +48,38 @@ def read_list(path: Path, settings: DataSettings) -> tuple[list[tuple[int, list[
 
 def _decode_file(path: Path, settings: DataSettings) -> tuple[str, Decoding]:
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     decoding = decide_encoding([raw], settings.encodings, settings.text_encoding)
     try:
-        return decoding.decode(raw), decoding
+        text = _without_blank_ends(decoding.decode_whole(raw))
     except UnicodeError as error:
         raise DataError(f"{path} is not {decoding.encoding} text: {error}; pass --text-encoding") from error
+    if 4 * text.count("\0") > len(text):  # one alone is its row's problem
+        raise DataError(f"{path} {NUL_HINT}")
+    return text, decoding
+
+
+def _without_blank_ends(text: str) -> str:
+    """Without blank lines before and after. Blanks and tabs at the end of the last line stay: they may be a cell."""
+    core = text.rstrip(" \r\n")
+    tail = text[len(core) :]
+    kept = tail[: len(tail) - len(tail.lstrip(" "))]
+    end = "\r\n" if "\r\n" in tail else "\n" if "\n" in tail or "\r" in tail else ""
+    return (core + kept + end).lstrip(" \r\n")
 
 
 def cell(row: dict[str, Any], column: str) -> str | None:
-    """One manifest value as text; None where the column is missing or null."""
+    """One manifest value as text; None where the column is missing or null.
+
+    Raises DataError where it is neither a text nor a number: a list, say, or bytes.
+    """
     value = row.get(column)
     if value is None or (isinstance(value, float) and value != value):
         return None
+    if isinstance(value, (bytes, bytearray, list, tuple, dict, set)):
+        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a text or a number")
     return str(value)
 
 
@@ -112,7 +130,7 @@ def _read_jsonl(path: Path, text: str) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: expected a JSON object a line, got {type(row).__name__}")
@@ -127,7 +145,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
         raise UsageError("Parquet manifests need pyarrow: pip install 'mmsent[parquet]'") from error
     try:
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Arrow's errors have no common parent but this
         raise DataError(f"{path}: not readable as Parquet: {error}") from error
     return rows
 
@@ -139,12 +157,7 @@ def write_list(path: Path, rows: Sequence[tuple[str, str]], form: ListForm) -> P
 
 def list_text(rows: Sequence[tuple[str, str]], form: ListForm) -> str:
     """(id, label) rows in the form of a list that was read."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator=form.newline)
-    if form.header:
-        writer.writerow(form.header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return join_csv([*([form.header] if form.header else []), *rows], newline=form.newline)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -20,7 +20,7 @@ from mmsent.images import as_pixels, fit_square, open_rgb, read_picture
 from mmsent.inference import head_probabilities, served
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, predictions_csv
-from mmsent.text import clean_text
+from mmsent.text import clean_text, require_text
 from mmsent.vote import average, majority, require_distinct, tie_label
 
 BATCH = 64
@@ -91,12 +91,11 @@ def encode_posts(
                 with_picture.append(i)
             except DataError as error:
                 missing[i, 0], problems[i] = True, str(error)
-            written = posts[i].text
-            if written is None:
-                missing[i, 1], problems[i] = True, "; ".join(filter(None, (problems[i], "no text")))
-            else:
-                texts.append(clean_text(written.strip(), clean))
+            try:
+                texts.append(clean_text(_text_of(posts[i]), clean))
                 with_text.append(i)
+            except DataError as error:
+                missing[i, 1], problems[i] = True, "; ".join(filter(None, (problems[i], str(error))))
         if pixels:
             image[with_picture] = encoders.image.encode(np.stack(pixels))
         if texts:
@@ -107,6 +106,12 @@ def encode_posts(
             vectors[i], missing[i, half] = 0, True
             problems[i] = "; ".join(filter(None, (problems[i], "the encoder gave values that are not finite")))
     return image, text, missing, problems
+
+
+def _text_of(post: NewPost) -> str:
+    if post.text is None:
+        raise DataError("no text")
+    return require_text(post.text.strip())
 
 
 def predict(

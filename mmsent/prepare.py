@@ -6,8 +6,6 @@ broken off is not a data set, and no half-written file keeps its name.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -19,7 +17,10 @@ from typing import Any
 
 from mmsent.dataset import LISTS, Dataset, Post
 from mmsent.errors import DataError, UsageError
+from mmsent.files import is_file
+from mmsent.images import read_picture
 from mmsent.lists import cell, read_manifest
+from mmsent.spreadsheet import join_csv
 from mmsent.text import Decoding, clean_text, decide_encoding
 
 Progress = Callable[[int], None]
@@ -106,6 +107,8 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
             skipped.append(Skipped(post.id, "text", str(error)))
         if post.image is None:
             skipped.append(Skipped(post.id, "picture", "no picture"))
+        elif reason := _no_file(post.image):
+            skipped.append(Skipped(post.id, "picture", reason))
         else:
             _copy_picture(post, post.image, out / "data" / post.image.name)
             pictures.add(post.image.name)
@@ -119,6 +122,17 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
         if (dataset.root / name).is_file():
             _write(out / name, _list_text(dataset, dataset.root / name))
     return PrepareResult(out, dataset.decoding, len(texts), len(pictures), tuple(skipped))
+
+
+def _no_file(path: Path) -> str | None:
+    """Why something that lies where a picture should is none: a folder, a pipe, a link that leads nowhere."""
+    if not os.path.lexists(path) or is_file(path):
+        return None
+    try:
+        read_picture(path)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _copy_picture(post: Post, source: Path, path: Path) -> None:
@@ -156,7 +170,7 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
             texts += 1
         image = cell(row, settings.image_column)
         picture = source.parent / image if image else None
-        if picture is None or not picture.is_file():
+        if picture is None or not is_file(picture):
             skipped.append(Skipped(post_id, "picture", f"no file {picture}" if picture else "no picture"))
             if picture is not None:
                 row[settings.image_column] = None  # the old path could mean another file here
@@ -193,11 +207,8 @@ def _json_line(row: Mapping[str, Any]) -> str:
 
 
 def _csv_text(rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    names = list(rows[0])
+    return join_csv([names, *([row[name] for name in names] for row in rows)], delimiter)
 
 
 def _write_parquet(source: Path, target: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

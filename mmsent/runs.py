@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -32,6 +31,7 @@ from mmsent.cache import Cache
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
 from mmsent.files import sync_folder
+from mmsent.spreadsheet import csv_text, plain
 
 if TYPE_CHECKING:
     from mmsent.heads import Head
@@ -123,7 +123,7 @@ class Run:
         path = self.path / "validation.csv"
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                return [row["id"] for row in csv.DictReader(file)]
+                return [plain(row["id"]) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise RunError(f"{path} cannot be read: {error}; fit it again") from error
 
@@ -272,12 +272,10 @@ def predictions_csv(
     """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras.
 
     predicted: N labels, where they are not simply the likeliest; empty: no label. The confidence is the predicted
-    label's probability.
+    label's probability. Cells that a spreadsheet would take for a formula are escaped (see mmsent.spreadsheet).
     """
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
     columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
-    writer.writerow([*columns, *(f"p_{name}" for name in labels), *(extra or {})])
+    rows: list[list[Any]] = [[*columns, *(f"p_{name}" for name in labels), *(extra or {})]]
     numbers: dict[str, int | None] = {name: i for i, name in enumerate(labels)} | {"": None}
     best: list[Any] = (
         [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
@@ -286,9 +284,9 @@ def predictions_csv(
         known = [truth[i] if truth[i] is not None else ""] if truth is not None else []
         more = [values[i] for values in (extra or {}).values()]
         if best[i] is None:
-            writer.writerow([row_id, *known, "", *[""] * (1 + len(labels)), *more])
+            rows.append([row_id, *known, "", *[""] * (1 + len(labels)), *more])
             continue
         row = probabilities[i]
         shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
-        writer.writerow([row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more])
-    return out.getvalue()
+        rows.append([row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more])
+    return csv_text(rows)

@@ -23,6 +23,14 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+MAX_BYTES = 16 << 20  # of a text file
+NUL_HINT = (
+    "holds NUL characters, which no text does; if it is UTF-16 without a byte order mark, "
+    "pass --text-encoding utf-16-le or utf-16-be"
+)
+_STRAY = 10  # a data set is UTF-8 where at most one in so many of its texts beyond ASCII is not
+_EVIDENCE = 64  # bytes beyond ASCII that charset-normalizer needs to tell encodings apart
+_SAMPLE = 1 << 20  # bytes that it is shown
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,29 @@ class Decoding:
 
     def decode(self, raw: bytes) -> str:
         """Decode strictly (a byte order mark wins) and strip the ends. Raises UnicodeDecodeError (a ValueError)."""
-        return raw.decode(bom_encoding(raw) or self.encoding).strip()
+        return self.decode_whole(raw).strip()
+
+    def decode_whole(self, raw: bytes) -> str:
+        """The same, blanks and line ends included."""
+        return raw.decode(bom_encoding(raw) or self.encoding)
+
+
+def encodable(text: str) -> bool:
+    """Whether a string is all characters; JSON and odd codecs can smuggle in half a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def require_text(text: str) -> str:
+    """The text as it is. Raises DataError where it is none: it holds half a surrogate pair, or a NUL."""
+    if not encodable(text):
+        raise DataError("text holds half a surrogate pair, which is no character")
+    if "\0" in text:
+        raise DataError(f"text {NUL_HINT}")
+    return text
 
 
 def bom_encoding(raw: bytes) -> str | None:
@@ -69,9 +99,14 @@ def decide_encoding(
     """Choose one encoding for all texts of a data set.
 
     texts: the raw bytes of every text. override: use this codec and do not choose; texts that it cannot decode are
-    then quarantined one by one. Where nothing on the list decodes every text, charset-normalizer is asked about all
-    texts together; where that fails too, the codec with the fewest failures is taken and the texts it cannot decode
-    are quarantined. Raises UsageError on an unknown codec, DataError if the list is empty.
+    then quarantined one by one.
+
+    The first of `encodings` that decodes every text wins, with two exceptions. Texts beyond ASCII are hardly ever
+    valid UTF-8 by chance, so where nine tenths of them are, the data set is UTF-8 and the rest is quarantined: one
+    broken text must not spoil all others. And where several other encodings decode every text, charset-normalizer
+    chooses among them. Where none does, it is asked without a list; where that fails too, the codec with the fewest
+    failures is taken and the texts it cannot decode are quarantined. Raises UsageError on an unknown codec, DataError
+    if the list is empty.
     """
     raws = list(texts)
     plain = [raw for raw in raws if bom_encoding(raw) is None]
@@ -80,21 +115,46 @@ def decide_encoding(
         return Decoding(known_encoding(override), "given by --text-encoding", marked)
     if not encodings:
         raise DataError("no text encodings to try; give --text-encoding")
+    beyond = [raw for raw in plain if not raw.isascii()]
     failures: dict[str, int] = {}
     for name in encodings:
         codec = known_encoding(name)
         failures[codec] = _undecodable(plain, codec)
+        if codec == "utf-8" and 0 < failures[codec] * _STRAY <= len(beyond):
+            valid = f"{len(beyond) - failures[codec]} of {len(beyond)} texts beyond ASCII are valid UTF-8"
+            return Decoding(codec, f"{valid}, which does not happen by chance; the rest is set aside", marked)
         if not failures[codec]:
+            rest = [known_encoding(other) for other in encodings if known_encoding(other) not in failures]
+            also = [other for other in rest if codec != "utf-8" and not _undecodable(plain, other)]
+            chosen = _likeliest(beyond, [codec, *also]) if also else codec
             before = ", ".join(f"{n} fails on {bad}" for n, bad in failures.items() if bad)
-            return Decoding(codec, f"decodes all {len(raws)} texts" + (f"; {before}" if before else ""), marked)
+            others = ", ".join(other for other in (codec, *also) if other != chosen)
+            why = f"decodes all {len(raws)} texts" + (f", as would {others}" if others else "")
+            return Decoding(chosen, why + (f"; {before}" if before else ""), marked)
     from charset_normalizer import from_bytes
 
-    best = from_bytes(b"\n".join(plain)).best()
+    best = from_bytes(_sample(plain)).best()
     if best is not None and not _undecodable(plain, best.encoding):
         return Decoding(known_encoding(best.encoding), "found by charset-normalizer; no listed encoding fits", marked)
     codec = min(failures, key=lambda name: failures[name])
     why = f"no encoding decodes every text; {codec} fails least, on {failures[codec]} of {len(raws)}"
     return Decoding(codec, why, marked)
+
+
+def _sample(texts: Sequence[bytes]) -> bytes:
+    return b"\n".join(texts)[:_SAMPLE]
+
+
+def _likeliest(texts: Sequence[bytes], codecs_: Sequence[str]) -> str:
+    """The likeliest of several codecs that decode all of these texts; the first where there is too little to go by."""
+    sample = _sample(texts)
+    if sum(byte > 127 for byte in sample) < _EVIDENCE:
+        return codecs_[0]
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample, cp_isolation=list(codecs_)).best()
+    found = known_encoding(best.encoding) if best is not None else ""
+    return found if found in codecs_ else codecs_[0]
 
 
 _LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
@@ -103,6 +163,7 @@ _RETWEET = re.compile(r"^\s*RT\b\s*:?\s*")
 _HASHTAG = re.compile(r"#(\w+)")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])|_")
 _SPACE = re.compile(r"\s+")
+_ENDLESS = re.compile(r"&#[0-9]{1000,};?")  # Python refuses to read such numbers, and there is no such character
 
 
 def _emoji_names(text: str) -> str:
@@ -120,7 +181,7 @@ def clean_text(text: str, steps: Sequence[Clean]) -> str:
     """
     if not steps:
         return text
-    text = html.unescape(text)
+    text = html.unescape(_ENDLESS.sub("\ufffd", text))
     if Clean.links in steps:
         text = _LINK.sub(" ", text)
     if Clean.mentions in steps:

@@ -64,6 +64,24 @@ def test_write_list_quotes_and_replaces(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == '"a,b",好\n'
 
 
+def test_empty_last_cells_of_a_tsv_are_kept(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.tsv", "\n \nid\ttext\tlabel\tnote\r\n1\ta\tneutral\t\r\n\r\n  \n")
+    rows, _ = read_manifest(path, SETTINGS)
+    assert rows == [{"id": "1", "text": "a", "label": "neutral", "note": ""}]
+    rows, _ = read_manifest(put(tmp_path / "b.csv", "id,text,note\n1,a, "), SETTINGS)
+    assert rows == [{"id": "1", "text": "a", "note": " "}]
+
+
+def test_a_list_of_one_line_keeps_its_line_end(tmp_path: Path) -> None:
+    assert read_list(put(tmp_path / "a.txt", "1,neutral\r\n"), SETTINGS)[1].newline == "\r\n"
+
+
+def test_cells_that_are_no_plain_value() -> None:
+    for value, name in ((b"x", "bytes"), ([1], "list"), ({"a": 1}, "dict")):
+        with pytest.raises(DataError, match=f"column 'a' holds a {name}; expected a text or a number"):
+            cell({"a": value}, "a")
+
+
 def test_cell() -> None:
     row = {"a": 3, "b": None, "c": float("nan"), "d": "", "e": 0.5}
     assert [cell(row, name) for name in "abcdef"] == ["3", None, None, "", "0.5", None]

@@ -169,14 +169,33 @@ def no_text(post: NewPost, _: Path) -> NewPost:
     return replace(post, text=None)
 
 
+def nul_in_text(post: NewPost, _: Path) -> NewPost:
+    return replace(post, text="a\0b")
+
+
+def half_a_pair(post: NewPost, _: Path) -> NewPost:
+    return replace(post, text="a \ud83d")
+
+
 CUTS = [
-    (broken_picture, "not a picture in any format that Pillow reads"),
+    (broken_picture, "not a picture in any format that is read (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
     (no_picture, "no picture"),
     (no_text, "no text"),
 ]
 
 
-@pytest.mark.parametrize(("cut", "problem"), CUTS)
+@pytest.mark.parametrize(
+    ("cut", "problem"),
+    [
+        *CUTS,
+        (half_a_pair, "text holds half a surrogate pair, which is no character"),
+        (
+            nul_in_text,
+            "text holds NUL characters, which no text does; if it is UTF-16 without a byte order mark, "
+            "pass --text-encoding utf-16-le or utf-16-be",
+        ),
+    ],
+)
 def test_a_missing_half_without_modality_dropout(
     cut: Callable[[NewPost, Path], NewPost], problem: str, world: World, tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ ORDER = [
     "config",
     "tables",
     "progress",
+    "files",
+    "spreadsheet",
     "text",
     "lists",
     "dataset",

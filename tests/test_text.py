@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mmsent.config import Clean
+from mmsent.config import TEXT_ENCODINGS, Clean
 from mmsent.dataset import load_dataset
 from mmsent.errors import DataError, UsageError
-from mmsent.text import Decoding, bom_encoding, clean_text, decide_encoding, known_encoding
+from mmsent.text import Decoding, bom_encoding, clean_text, decide_encoding, known_encoding, require_text
 
 
 def test_utf8_wins_when_every_text_is_utf8() -> None:
@@ -21,8 +21,49 @@ def test_utf8_wins_when_every_text_is_utf8() -> None:
 
 def test_one_stray_text_decides_for_the_whole_set() -> None:
     found = decide_encoding(["café".encode(), "好的".encode("gb18030"), b"ascii"])
-    assert found.encoding == "gb18030"
-    assert found.why == "decodes all 3 texts; utf-8 fails on 1"
+    assert found.encoding == "gb18030"  # too short for a likelier one than the first of the list
+    assert found.why == "decodes all 3 texts, as would big5, shift_jis, euc_kr, cp1251, cp1252; utf-8 fails on 1"
+
+
+def test_one_broken_text_does_not_spoil_a_utf8_set() -> None:
+    sound = [f"schöner Tag {i}".encode() for i in range(9)]
+    found = decide_encoding([*sound, b"plain", "好的".encode("gb18030")])
+    assert found.encoding == "utf-8"
+    assert (
+        found.why
+        == "9 of 10 texts beyond ASCII are valid UTF-8, which does not happen by chance; the rest is set aside"
+    )
+    assert decide_encoding([*sound[:8], "好的".encode("gb18030")]).encoding == "gb18030"  # 8 of 9 are too few
+    assert decide_encoding([*sound, "好的".encode("gb18030")], ("gb18030", "utf-8")).encoding == "gb18030"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("gb18030", "今天天气很好，我们去公园玩，大家都很开心。"),
+        ("big5", "今天天氣很好，我們去公園玩，大家都很開心。"),
+        ("shift_jis", "今日はとても天気がいいので、みんなで公園に行きました。"),
+        ("euc_kr", "오늘 날씨가 정말 좋아서 모두 함께 공원에 갔어요."),
+        ("cp1251", "Сегодня очень хорошая погода, мы все пошли в парк."),
+        ("cp1252", "Il fait très beau aujourd’hui, nous sommes allés au parc à côté, où l’été"),
+    ],
+)
+def test_the_likeliest_of_several_that_fit(encoding: str, text: str) -> None:
+    raws = [f"{text} {i}".encode(encoding) for i in range(10)]
+    found = decide_encoding(raws)
+    assert [found.decode(raw) for raw in raws] == [f"{text} {i}" for i in range(10)]
+    assert found.encoding == encoding
+    others = [name for name in TEXT_ENCODINGS if name not in ("utf-8", encoding) and fits(raws, name)]
+    assert found.why.startswith(
+        f"decodes all 10 texts, as would {', '.join(others)}; utf-8 fails on 10" if others else "d"
+    )
+
+
+def fits(raws: list[bytes], encoding: str) -> bool:
+    try:
+        return all(isinstance(raw.decode(encoding), str) for raw in raws)
+    except UnicodeError:
+        return False
 
 
 def test_order_of_the_list_matters() -> None:
@@ -108,6 +149,19 @@ def test_fewest_failures_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_cleaning(text: str, steps: tuple[Clean, ...], cleaned: str) -> None:
     assert clean_text(text, steps) == cleaned
+
+
+def test_an_endless_character_reference_is_one_character() -> None:
+    assert clean_text("a &#" + "9" * 5000 + "; b", (Clean.links,)) == "a \ufffd b"
+    assert clean_text("&#00000065;", (Clean.links,)) == "A"
+
+
+def test_what_is_no_text() -> None:
+    assert require_text("\x1b[31m \u202e 😀") == "\x1b[31m \u202e 😀"
+    with pytest.raises(DataError, match="half a surrogate pair"):
+        require_text("a\ud83d")
+    with pytest.raises(DataError, match="holds NUL characters, which no text does; if it is UTF-16"):
+        require_text("a\0b")
 
 
 def test_emoji_become_words() -> None:

@@ -355,7 +355,7 @@ def predict(
         say(f"{found[0].agreeing} of {len(found[0].heads)} heads agree")
         say(calibration_note(chosen))
     elif out is None:
-        print(predictions_table(found, chosen[0].labels), end="")
+        say(predictions_table(found, chosen[0].labels).removesuffix("\n"))
         note(calibration_note(chosen))  # standard output holds the table alone
     else:
         say(f"wrote {out} ({len(found) - len(unlabelled)} posts)")

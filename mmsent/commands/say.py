@@ -12,8 +12,9 @@ from mmsent.errors import Interrupted
 
 
 def say(text: str) -> None:
-    """A line of the result, on standard output."""
-    print(text)
+    """A line of the result, on standard output. What it cannot show, half a surrogate pair say, is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def note(text: str) -> None:
@@ -23,7 +24,12 @@ def note(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """The result for a program."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # JSON's own escapes say it anywhere
+        text = json.dumps(value, indent=1)
+    print(text)
 
 
 AGAIN = "run the same command again to go on"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from mmsent.encoders.explainable import Layer, Tokens
 
+MAX_WORD, MAX_CHARACTERS = 1_000, 20_000  # far beyond the 77 tokens that are kept
+
 _PROBES = ["a happy day", "the longest of these probes, so that the shorter one is padded: #clouds over the sea"]
 
 
@@ -237,6 +239,14 @@ class ClipImageEncoder:
         return find_layers(self._clip.fp32_model.visual, lambda: self.features(probe))
 
 
+def bounded(text: str) -> str:
+    """A text whose tokenizing ends: byte pairs take a time that grows with the square of a word's length, hours for a
+    word of a megabyte. Up to MAX_WORD characters nothing is changed; the tokens that are kept never are."""
+    if len(text) <= MAX_WORD:
+        return text
+    return " ".join(word[:MAX_WORD] for word in text.split())[:MAX_CHARACTERS]
+
+
 class ClipTextEncoder:
     """The text tower. It is causal and pooled at the end token, so a batch is padded to its own longest text only."""
 
@@ -255,6 +265,7 @@ class ClipTextEncoder:
 
     def lengths(self, texts: list[str]) -> list[int]:
         tokenizer = self._clip.tokenizer
+        texts = list(map(bounded, texts))
         if hasattr(tokenizer, "encode"):  # open_clip's own byte-pair tokenizer; start and end are added later
             return [len(tokenizer.encode(text)) + 2 for text in texts]
         return [len(ids) for ids in tokenizer.tokenizer(list(map(tokenizer.clean_fn, texts))).input_ids]
@@ -262,6 +273,7 @@ class ClipTextEncoder:
     def encode(self, texts: list[str]) -> Embeddings:
         import torch
 
+        texts = list(map(bounded, texts))
         tokens = self._clip.tokenizer(texts, context_length=self._clip.max_tokens)
         model = self._clip.model
         with torch.inference_mode():
@@ -277,7 +289,7 @@ class ClipTextEncoder:
     def tokenize(self, text: str) -> Tokens:
         from mmsent.encoders.tokens import byte_pair_tokens, fast_tokens
 
-        tokenizer = self._clip.tokenizer
+        tokenizer, text = self._clip.tokenizer, bounded(text)
         if mode := getattr(tokenizer, "tokenizer_mode", ""):  # its class token stands behind the padding
             raise EncoderError(f"texts of {self.card.name} cannot be explained: its tokenizer works in mode {mode!r}")
         row = tokenizer([text], context_length=self._clip.max_tokens)[0].tolist()

@@ -1,0 +1,51 @@
+"""Cells of CSV files that a spreadsheet would take for a formula.
+
+A post's id may read `=HYPERLINK(...)`, and Excel, LibreOffice and Google Sheets would run it when the table is opened.
+An apostrophe in front makes it text there. `plain` takes it away again, so that nothing is lost; numbers stay as they
+are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# = + - @ at the start (also in their full-width forms, after blanks), or a control character; and more than that alone.
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠].|[\t\r\n])", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+
+
+def escape(value: Any) -> Any:
+    """A cell as a spreadsheet may see it: texts that begin like a formula get an apostrophe; all else is unchanged."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return "'" + value
+    return value
+
+
+def plain(cell: str) -> str:
+    """The text behind a cell that `escape` wrote."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV text whose cells are escaped."""
+    return join_csv([escape(cell) for cell in row] for row in rows)
+
+
+def join_csv(rows: Iterable[Sequence[Any]], delimiter: str = ",", newline: str = "\n") -> str:
+    """Rows of cells as CSV text, cells as they are.
+
+    Python's writer leaves a carriage return unquoted unless it ends lines with one, and a reader breaks the row there.
+    """
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
+    lines = []
+    for row in rows:
+        writer.writerow(row)
+        lines.append(out.getvalue().removesuffix("\r\n") + newline)
+        out.seek(0)
+        out.truncate()
+    return "".join(lines)
