@@ -15,6 +15,7 @@ from mmsent.encoders.common import (
     file_sha256,
     normalized,
     pick_device,
+    refuse_code,
     require_hub,
     torch_dtype,
     versions,
@@ -109,6 +110,7 @@ class TimmImageEncoder:
             model.load_state_dict(dict(zip(own, saved.values(), strict=True)))
             model.reset_classifier(0)
         else:
+            refuse_code(self._path, self._name)
             try:
                 model = timm.create_model(self._name, pretrained=False, num_classes=0)
                 loaded = timm.models.load_checkpoint(model, str(self._path), strict=False, weights_only=True)
