@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from mmsent.cli import main
-from mmsent.commands import env as env_module
 from mmsent.config import PRESETS
 from mmsent.encoders import presence as presence_module
 from mmsent.encoders.presence import presence
+
+env_module = importlib.import_module("mmsent.commands.env")  # the package's own `env` is the command
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -26,9 +26,10 @@ PAIR = EncoderSettings(encoder="offline")
 
 
 def encode(root: Path, cache: Path, *splits: Split) -> ExtractResult:
+    dataset = load_dataset(root)
     return extract(
-        load_dataset(root),
-        splits or ("train", "test"),
+        dataset,
+        splits or dataset.splits,
         cache,
         encoder=PAIR,
         views=ViewSettings(count=1),
@@ -79,7 +80,7 @@ def test_a_cpu_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_blas_is_read_off_torchs_own_words() -> None:
-    mkl = "PyTorch built with:\n  - Intel(R) oneAPI Math Kernel Library Version 2024.2-Product Build 2\n  - BLAS_INFO=mkl, X"
+    mkl = "built with:\n  - Intel(R) oneAPI Math Kernel Library Version 2024.2-Product Build 2\n  - BLAS_INFO=mkl, X"
     assert provenance._blas(mkl) == "mkl 2024.2"
     assert provenance._blas("- Build settings: BLAS_INFO=open, BUILD_TYPE=Release") == "open"
     assert provenance._blas("nothing") == "unknown"

@@ -44,13 +44,22 @@ def encode(root: Path, folder: Path, seed: int = 0) -> Cache:
     ).cache
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with posts, their cache and three voting runs; tests that change something take a copy."""
-    folder = tmp_path_factory.mktemp("replay")
+def build(folder: Path) -> Path:
     cache = encode(make_guid(folder / "posts", 90, 12), folder / "cache")
     fit(cache, folder / "runs", [FIT.model_copy(update={"fusion": f}) for f in VOTING], SPLIT)
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with posts, their cache and three voting runs; tests that change something take a copy."""
+    return build(tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """Such a folder made anew, for tests that encode again or take the cache away."""
+    return build(tmp_path / "fresh")
 
 
 @pytest.fixture
@@ -245,13 +254,13 @@ def test_a_device_that_is_not_here(here: Path, tmp_path: Path) -> None:
 # --- the cache
 
 
-def test_rows_that_changed_are_an_error(here: Path, tmp_path: Path) -> None:
-    run = runs_in(here)[0]
-    lines = (here / "posts" / "train.txt").read_text().splitlines()
+def test_rows_that_changed_are_an_error(fresh: Path, tmp_path: Path) -> None:
+    run = runs_in(fresh)[0]
+    lines = (fresh / "posts" / "train.txt").read_text().splitlines()
 
     def message(text: str) -> str:
-        (here / "posts" / "train.txt").write_text(text)
-        cache = encode(here / "posts", here / "cache")
+        (fresh / "posts" / "train.txt").write_text(text)
+        cache = encode(fresh / "posts", fresh / "cache")
         with pytest.raises(CacheError, match=f"no longer those of run {run.name}") as raised:
             replay(run, cache, tmp_path / "again")
         return str(raised.value)
@@ -259,34 +268,34 @@ def test_rows_that_changed_are_an_error(here: Path, tmp_path: Path) -> None:
     other = "neutral" if lines[1].endswith("negative") else "negative"
     assert ": labels changed; bring" in message("\n".join([lines[0], f"1,{other}", *lines[2:]]) + "\n")
     assert ": their number, ids, labels, pictures or texts changed" in message("\n".join(lines[:-1]) + "\n")
-    (here / "posts" / "data" / "5.txt").write_text("another text")
+    (fresh / "posts" / "data" / "5.txt").write_text("another text")
     assert ": pictures or texts changed" in message("\n".join(lines) + "\n")
     assert not (tmp_path / "again").exists(), "no head was fitted in vain"
 
 
-def test_an_old_run_on_other_rows_is_an_error_too(here: Path, tmp_path: Path) -> None:
-    run = edit(runs_in(here)[0], data=None)
-    lines = (here / "posts" / "train.txt").read_text().splitlines()
-    (here / "posts" / "train.txt").write_text("\n".join([lines[0], *lines[20:]]) + "\n")
+def test_an_old_run_on_other_rows_is_an_error_too(fresh: Path, tmp_path: Path) -> None:
+    run = edit(runs_in(fresh)[0], data=None)
+    lines = (fresh / "posts" / "train.txt").read_text().splitlines()
+    (fresh / "posts" / "train.txt").write_text("\n".join([lines[0], *lines[20:]]) + "\n")
     with pytest.raises(CacheError, match="which of them validate changed"):
-        replay(run, encode(here / "posts", here / "cache"), tmp_path / "again")
+        replay(run, encode(fresh / "posts", fresh / "cache"), tmp_path / "again")
 
 
-def test_the_cache_is_found(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, cache = runs_in(here)[0], cache_in(here)
+def test_the_cache_is_found(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, cache = runs_in(fresh)[0], cache_in(fresh)
     nowhere = tmp_path / "nowhere"
     elsewhere = edit(run, cache=run.info["cache"] | {"path": str(nowhere / "gone.h5")})
     assert cache_of(run, None, nowhere).fingerprint == cache.fingerprint
     assert cache_of(elsewhere, cache.path, nowhere).path == cache.path
-    assert cache_of(elsewhere, here / "cache", nowhere).path == cache.path
-    assert cache_of(elsewhere, None, here / "cache").path == cache.path
+    assert cache_of(elsewhere, fresh / "cache", nowhere).path == cache.path
+    assert cache_of(elsewhere, None, fresh / "cache").path == cache.path
     with pytest.raises(CacheError, match=r"the cache of run .* is not in .*gone\.h5 and .*nowhere; give --cache"):
         cache_of(elsewhere, None, nowhere)
     with pytest.raises(CacheError, match=r"is not in .*runs; give --cache"):
-        cache_of(run, here / "runs", nowhere)
-    with pytest.raises(CacheError, match="no cache at .*nowhere"):
+        cache_of(run, fresh / "runs", nowhere)
+    with pytest.raises(CacheError, match=r"no cache at .*nowhere"):
         cache_of(run, nowhere, nowhere)
-    other = encode(here / "posts", tmp_path / "other", seed=1)
+    other = encode(fresh / "posts", tmp_path / "other", seed=1)
     with pytest.raises(CacheError, match=rf"was fitted on features {cache.fingerprint[:8]}, and .* holds"):
         cache_of(run, other.path, nowhere)
 
@@ -383,11 +392,11 @@ def test_the_command_fails_where_a_run_does_not_repeat(
 
 
 def test_the_command_refuses_what_makes_no_sense(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(here)
-    (here / "file").write_text("x")
-    name = runs_in(here)[0].name
+    monkeypatch.chdir(fresh)
+    (fresh / "file").write_text("x")
+    name = runs_in(fresh)[0].name
     for arguments, message in (
         (["--out", "file"], "--out file is a file; name a folder"),
         (["--out", "runs"], "--out runs is the folder of the runs themselves"),
@@ -397,7 +406,7 @@ def test_the_command_refuses_what_makes_no_sense(
         assert message in capsys.readouterr().err
     assert call("replay", "no-such-run") == 1
     assert "no-such-run is no run folder" in capsys.readouterr().err
-    shutil.rmtree(here / "cache")
+    shutil.rmtree(fresh / "cache")
     assert call("replay", name) == 1
     assert "give --cache its file or folder" in capsys.readouterr().err
 
@@ -418,7 +427,7 @@ def test_many_differences_are_cut_short(
 def test_the_three_voting_runs_of_mvsa_repeat(
     mvsa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Must hold on real posts: concat, weighted and attention on a part of mvsa-single, fitted, replayed, bit-identical."""
+    """On real posts, a part of mvsa-single: the voting heads, fitted and replayed, are bit-identical."""
     lines = (mvsa / "train.txt").read_text().splitlines()
     part = tmp_path / "part"
     part.mkdir()

@@ -316,8 +316,10 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path, capsys: pytest.Cap
     data = make_guid(tmp_path / "posts", 4, 0)
     with pytest.raises(SystemExit) as stopped:
         main(
-            ["extract", "--data", str(data), "--cache", str(tmp_path / "cache"), "--encoder", "offline"]
-            + ["--image-encoder", "timm:test_resnet", "--weights", str(path), "--views", "0"]
+            [
+                *("extract", "--data", str(data), "--cache", str(tmp_path / "cache"), "--encoder", "offline"),
+                *("--image-encoder", "timm:test_resnet", "--weights", str(path), "--views", "0"),
+            ]
         )
     assert stopped.value.code == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]

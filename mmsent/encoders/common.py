@@ -55,8 +55,8 @@ def existing_file(path: Path) -> Path:
 def refuse_code(path: Path, name: str) -> None:
     """Raise EncoderError where a checkpoint could be loaded only by running what is in it.
 
-    The libraries ask torch for weights only, but fall back to its default where that ends in a TypeError, which a made-up
-    file can bring about; that default is an unrestricted pickle in older versions of torch and wherever
+    The libraries ask torch for weights only, but some fall back to its default where that ends in a TypeError, which a
+    made-up file can bring about; that default is an unrestricted pickle in older versions of torch and wherever
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. A file that has passed here cannot get so far.
     """
     if path.suffix == ".safetensors" or path.suffix.lower() in {".npz", ".npy"}:
