@@ -30,6 +30,7 @@ from mmsent.caches import cache_path, list_caches
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import Dataset, Split
 from mmsent.encoders import Embeddings, Encoders, encoder_label, open_encoders
+from mmsent.encoders.common import pick_device
 from mmsent.errors import CacheError, DataError
 from mmsent.fingerprint import FeatureSettings, differences
 from mmsent.images import Pixels
@@ -130,7 +131,7 @@ def extract(
                     "labels": list(dataset.settings.labels),
                     "data_name": dataset.name,
                     "encoder": label,
-                    "provenance": about | _origin(old, lists, job.encoded, dataset.settings.labels),
+                    "provenance": about | _origin(old, lists, job.encoded, dataset.settings.labels, encoder.device),
                 }
                 cache = pour(path, journal, settings, lists, attributes)
         except BaseException:
@@ -213,7 +214,7 @@ def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int, max
 
 
 def _origin(
-    old: Cache | None, lists: dict[Split, list[Row]], encoded: dict[str, int], labels: tuple[str, ...]
+    old: Cache | None, lists: dict[Split, list[Row]], encoded: dict[str, int], labels: tuple[str, ...], device: str
 ) -> dict[str, Any]:
     """Digests of all rows that the cache will list, and who encoded them: one record an extraction, newest last."""
     content: dict[str, Any] = {split: provenance.content_of(rows, labels) for split, rows in lists.items()}
@@ -225,7 +226,8 @@ def _origin(
         made_by = old.provenance.get("made_by", [first])
     if any(encoded.values()) or old is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        made_by = [*made_by, {"written": now, "encoded": encoded, **provenance.environment()}]
+        where = pick_device(device) if "torch" in sys.modules else None
+        made_by = [*made_by, {"written": now, "encoded": encoded, **provenance.environment(where)}]
     return {"content": content, "made_by": [*made_by[:1], *made_by[1:][1 - MADE_BY :]]}
 
 

@@ -230,6 +230,22 @@ def recorded(record: Mapping[str, Any], name: str, otherwise: str = NOT_RECORDED
     return otherwise if value is None else _shown(value)
 
 
+def origin(record: Mapping[str, Any]) -> dict[str, str]:
+    """In a line each for people, what a run's or an extraction's record says of its machine, code and data."""
+    where, made, rows = (record.get(name) or {} for name in ("machine", "code", "data"))
+    kernel = ", ".join(recorded(where, name) for name in ("cpu", "gpu", "cpu_capability", "blas") if where.get(name))
+    threads = f", {where['threads']} threads" if where.get("threads") else ""
+    commit = (
+        f", commit {made['commit'][:12]}{' (modified)' if made.get('modified') else ''}" if "commit" in made else ""
+    )
+    digests = ", ".join(f"{name} {rows[name][:12]}" for name in ("ids", "labels", "contents") if name in rows)
+    return {
+        "machine": kernel + threads if where else NOT_RECORDED,
+        "code, SHA-256": made["sha256"][:16] + "…" + commit if made else NOT_RECORDED,
+        "data, SHA-256": digests or NOT_RECORDED,
+    }
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, str) and len(value) in (40, 64) and set(value) <= set("0123456789abcdef"):
         return value[:12]  # a digest or a commit

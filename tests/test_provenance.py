@@ -302,3 +302,18 @@ def test_digests_are_shown_short() -> None:
         f"code: sha256 {'a' * 12} -> {'b' * 12}",
         "code: modified false -> true",
     ]
+
+
+def test_the_origin_of_a_run_in_words() -> None:
+    full = {
+        "machine": {"cpu": "EPYC", "cpu_capability": "AVX512", "blas": "mkl 2024.2", "threads": 2, "platform": "x"},
+        "code": {"sha256": "c" * 64, "commit": "d" * 40, "modified": True},
+        "data": {"rows": 4, "ids": "1" * 64, "labels": "2" * 64, "contents": "3" * 64},
+    }
+    assert provenance.origin(full) == {
+        "machine": "EPYC, AVX512, mkl 2024.2, 2 threads",
+        "code, SHA-256": f"{'c' * 16}…, commit {'d' * 12} (modified)",
+        "data, SHA-256": f"ids {'1' * 12}, labels {'2' * 12}, contents {'3' * 12}",
+    }
+    assert set(provenance.origin({}).values()) == {NOT_RECORDED}
+    assert provenance.origin({"code": {"sha256": "c" * 64}})["code, SHA-256"] == "c" * 16 + "…"
