@@ -82,9 +82,7 @@ def machine(device: str | None = None) -> dict[str, Any]:
     """What of this machine changes numbers: processor, vector instructions, threads, torch's build and its BLAS; for a
     CUDA device the card, CUDA and cuDNN. torch is asked only where something has loaded it."""
     facts: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()}
-    variables = {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
-    if variables:
-        facts["environment"] = variables
+    facts["environment"] = {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
     if "torch" not in sys.modules:
         return facts
     import torch

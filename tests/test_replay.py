@@ -175,7 +175,7 @@ def test_distance_is_counted_right(here: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "mean", "within"),
-    [(1.0, 0.0, True), (0.95, 0.02, True), (0.949, 0.0, False), (1.0, 0.0201, False)],
+    [(1.0, 0.0, True), (0.99, 1e-3, True), (0.989, 0.0, False), (1.0, 1.01e-3, False)],
 )
 def test_tolerance(labels: float, mean: float, within: bool) -> None:
     assert Apart(500, labels, mean, 0.5, 3.0, 0.0).within is within
