@@ -201,7 +201,7 @@ def _digests(
     table = np.frombuffer(b"".join([*keys, bytes(8)]), ">u8")
     contents = hashlib.sha256()
     for block in hashes:
-        contents.update(memoryview(np.ascontiguousarray(block)))
+        contents.update(np.ascontiguousarray(block).data)
     return {
         "rows": len(ids),
         "ids": hashlib.sha256(b"\0".join(ids)).hexdigest(),
@@ -215,7 +215,7 @@ def array_digest(arrays: Iterable[NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype.str}\n".encode())
-        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
