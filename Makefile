@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart test test-slow lint bench bench-short clean
+.PHONY: install quickstart test test-slow lint bench bench-short coverage mutation audit clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,22 @@ bench-short: install
 	$(BIN)/python scripts/bench_fit.py --short
 	$(BIN)/python scripts/bench_extract.py --short
 	$(BIN)/python scripts/bench_scale.py --short
+
+# Branch coverage of mmsent/ under the default and the slow tests, child processes included.
+coverage: install
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m pytest -m slow --cov --cov-append --cov-report=term-missing:skip-covered
+
+# Mutants of metrics, vote, cache and dataset that the tests let live; see docs/testing.md.
+mutation: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children 1
+	$(BIN)/python -m mutmut results
+
+# Known vulnerabilities of what is installed; asks a service on the internet. --strict: what could not be asked fails.
+audit: install
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --strict --skip-editable
 
 clean:
 	rm -rf $(VENV) quickstart build *.egg-info

@@ -204,6 +204,14 @@ class Cache:
             ids = np.asarray(found["id"], np.bytes_)
             return Columns(ids, found["label"].astype(np.int64), found["outcome"], image_keys, text_keys)
 
+    def hashes(self, split: str) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """The listed rows' content hashes, pictures' and texts', block by block, (n, 32) bytes each."""
+        with self._group(split) as group:
+            end = int(group.attrs["listed"])
+            for start in range(0, end, _KEY_ROWS):
+                rows = slice(start, min(start + _KEY_ROWS, end))
+                yield group["image_sha256"][rows], group["text_sha256"][rows]
+
     @contextmanager
     def reader(self, split: str) -> Iterator[Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]]:
         """Opens the file for many reads: gives a function (start, stop) -> image (n, V, D_image) and text (n, D_text)

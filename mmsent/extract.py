@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-import mmsent
+from mmsent import provenance
 from mmsent import views as view_module
 from mmsent.batches import block_rows, blocks, load_views, read_rows, scaled, text_batches, text_hash, text_windows
 from mmsent.cache import NO_HASH, Cache, Row, Sources, pour
@@ -30,11 +29,14 @@ from mmsent.caches import cache_path, list_caches
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import Dataset, Split
 from mmsent.encoders import Embeddings, Encoders, encoder_label, open_encoders
+from mmsent.encoders.common import pick_device
 from mmsent.errors import CacheError, DataError
 from mmsent.fingerprint import FeatureSettings, differences
 from mmsent.journal import Entry, Half, Journal
 from mmsent.pipeline import Loaded, encoded_blocks
 from mmsent.progress import bar
+
+MADE_BY = 20  # extractions that a cache remembers: the first and the newest
 
 
 @dataclass(frozen=True)
@@ -120,16 +122,16 @@ def extract(
             lists = {split: job.run(split) for split in splits}
             changed = salvaged is not None or any(job.encoded.values())
             changed = changed or old is None or _lists_differ(old, lists, dataset.settings.labels)
-            provenance = _provenance(dataset, encoder, journal.meta["batch_size"], options.max_bad)
+            about = _provenance(dataset, encoder, journal.meta["batch_size"], options.max_bad)
             # Where things lie may have changed since; what later commands read back must be where it is now.
-            changed = changed or old is None or _whereabouts(old.provenance) != _whereabouts(provenance)
+            changed = changed or old is None or _whereabouts(old.provenance) != _whereabouts(about)
             cache = old
             if changed or cache is None:
                 attributes = {
                     "labels": list(dataset.settings.labels),
                     "data_name": dataset.name,
                     "encoder": label,
-                    "provenance": provenance,
+                    "provenance": about | _origin(old, lists, job.encoded, dataset.settings.labels, encoder.device),
                 }
                 cache = pour(path, journal, settings, lists, attributes, salvaged)
         except BaseException:
@@ -230,11 +232,25 @@ def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int, max
         "max_bad": max_bad,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "mmsent": mmsent.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.platform(),
     }
+
+
+def _origin(
+    old: Cache | None, lists: dict[Split, list[Row]], encoded: dict[str, int], labels: tuple[str, ...], device: str
+) -> dict[str, Any]:
+    """Digests of all rows that the cache will list, and who encoded them: one record an extraction, newest last."""
+    content: dict[str, Any] = {split: provenance.content_of(rows, labels) for split, rows in lists.items()}
+    made_by: list[dict[str, Any]] = []
+    if old is not None:
+        others = [split for split in old.rows if split not in content]
+        content |= {split: provenance.content(old, split, names=labels) for split in others}
+        first = {"written": old.provenance.get("written"), "command": old.provenance.get("command")}
+        made_by = old.provenance.get("made_by", [first])
+    if any(encoded.values()) or old is None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        where = pick_device(device) if "torch" in sys.modules else None
+        made_by = [*made_by, {"written": now, "encoded": encoded, **provenance.environment(where)}]
+    return {"content": content, "made_by": [*made_by[:1], *made_by[1:][1 - MADE_BY :]]}
 
 
 class _Job:

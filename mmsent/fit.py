@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import mmsent
+from mmsent import provenance
 from mmsent.cache import NO_LABEL, Cache, Columns, Features, RowIndex
 from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import FitSettings, SplitSettings
 from mmsent.errors import DataError
 from mmsent.metrics import scores
-from mmsent.rows import Rows, Stored, to_tensors
+from mmsent.rows import Rows, Stored, Tensors, to_tensors
 from mmsent.runs import Run, cache_facts, predictions_csv, ready_folder, save_run
 from mmsent.split import duplicate_groups, linked_groups, validation_split
 from mmsent.train import Trained, precision_for, train_head
@@ -117,6 +114,12 @@ def fit(
     """
     given = sides(cache, split, device=device, features=features, memory=memory)
     ready_folder(runs)  # better now than after an hour of training
+    facts = {
+        **provenance.environment(device),
+        "data": data_facts(cache, given),
+        "weights": {"image": cache.settings.image.weights_sha256, "text": cache.settings.text.weights_sha256},
+        "memory": memory if given.stored else None,
+    }
     done = []
     for settings in wanted:
         if settings.precision == "auto":  # a run says what it was trained in
@@ -127,10 +130,25 @@ def fit(
                 on_epoch(settings, record)
 
         trained = train_head(given.train, given.val, settings, len(cache.labels), report)
-        done.append(_save(cache, runs, settings, split, recipe, device, given, trained))
+        done.append(_save(cache, runs, settings, split, recipe, device, given, trained, facts))
         if on_run:
             on_run(done[-1], trained, given)
     return done
+
+
+def data_facts(cache: Cache, given: Sides) -> dict[str, Any]:
+    """Digests of the rows of both sides: ids, labels, contents, which side each is on, and the embeddings themselves
+    (None where they stay on disk, for that would read them all once more)."""
+    used = np.zeros(cache.rows["train"], np.bool_)
+    used[given.rows.train] = used[given.rows.val] = True
+    held = np.zeros(len(used), np.bool_)
+    held[given.rows.val] = True
+    features = None
+    if isinstance(given.train, Tensors) and isinstance(given.val, Tensors):
+        tensors = (given.train.image, given.train.text, given.val.image[:, :1], given.val.text)
+        features = provenance.array_digest(tensor.cpu().numpy() for tensor in tensors)
+    rows = provenance.content(cache, "train", used)
+    return {**rows, "split": provenance.array_digest([held[used]]), "features": features}
 
 
 def _save(
@@ -142,6 +160,7 @@ def _save(
     device: str,
     given: Sides,
     trained: Trained,
+    facts: dict[str, Any],
 ) -> Run:
     temperature = fit_temperature(trained.val_logits, given.truth)
     finished = datetime.now(UTC)
@@ -158,12 +177,7 @@ def _save(
         "seconds": round(trained.seconds, 3),
         "finished": finished.isoformat(),
         "device": device,
-        "versions": {
-            "mmsent": mmsent.__version__,
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "numpy")},
-        },
-        "command": sys.argv,
+        **facts,
     }
     probabilities = apply_temperature(trained.val_logits, temperature)
     table = predictions_csv(given.val_ids, cache.labels, probabilities, [cache.labels[i] for i in given.truth])

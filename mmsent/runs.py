@@ -2,7 +2,8 @@
 
 A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
 
-    run.json            settings, split, metrics, temperature, fingerprints of the cache, versions, command
+    run.json            settings, split, metrics, temperature, fingerprints of the cache, and where it all comes from:
+                        command, versions, machine, code and digests of the data (see mmsent.provenance)
     head.safetensors    weights; the head's configuration and contract stand in its metadata
     history.json        a record per epoch
     validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
@@ -175,7 +176,8 @@ def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | 
 def cache_facts(cache: Cache) -> dict[str, Any]:
     """What a run records of the cache it was fitted on."""
     return {
-        "path": str(cache.path),
+        "path": str(cache.path.absolute()),
+        "written": cache.provenance.get("written"),
         "fingerprint": cache.fingerprint,
         "contract": cache.settings.contract,
         "data_name": cache.data_name,
@@ -281,7 +283,7 @@ def predictions_csv(
         [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
     )
     for i, row_id in enumerate(ids):
-        known = [truth[i] if truth[i] is not None else ""] if truth is not None else []
+        known = [truth[i] or ""] if truth is not None else []
         more = [values[i] for values in (extra or {}).values()]
         if best[i] is None:
             rows.append([row_id, *known, "", *[""] * (1 + len(labels)), *more])

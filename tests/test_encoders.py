@@ -178,7 +178,7 @@ def test_efficientnet_equals_plain_timm(offline: Encoders) -> None:
 def test_minilm_equals_sentence_transformers(offline: Encoders) -> None:
     from sentence_transformers import SentenceTransformer
 
-    folder = sentences_module._minilm_folder()
+    folder = sentences_module.minilm_folder()
     direct = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, show_progress_bar=False)
     found = offline.text.encode(TEXTS)
     assert found.dtype == np.float32
@@ -199,7 +199,7 @@ def test_minilm_lengths_count_special_tokens_and_what_will_be_cut(offline: Encod
 
 
 def test_a_folder_as_sentence_encoder(offline: Encoders) -> None:
-    folder = sentences_module._minilm_folder()
+    folder = sentences_module.minilm_folder()
     settings = EncoderSettings(encoder="offline", text_encoder=f"st:{folder}", device="cpu")
     text = open_encoders(settings).text
     assert (text.card.width, text.card.max_tokens, text.card.name) == (384, 256, str(folder))

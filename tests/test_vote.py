@@ -34,7 +34,17 @@ from mmsent.inference import head_probabilities, missing_halves, served
 from mmsent.lists import ListForm
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run
-from mmsent.vote import Vote, average, default_tie, majority, tie_label, vote_split, voting_runs, write_vote
+from mmsent.vote import (
+    Vote,
+    average,
+    default_tie,
+    majority,
+    require_distinct,
+    tie_label,
+    vote_split,
+    voting_runs,
+    write_vote,
+)
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ["negative", "neutral", "positive"]
@@ -360,3 +370,83 @@ def test_write_vote(form: ListForm, wanted: bytes, runs: dict[str, Run], tmp_pat
     out, table = write_vote(vote, tmp_path / "test.csv", form)
     assert (out.name, table.name) == ("test.csv", "test.probabilities.csv")
     assert out.read_bytes() == wanted
+
+
+# --- edges that a mutation run found untested (see docs/testing.md)
+
+
+def test_a_soft_tie_looks_at_the_tied_labels_and_the_voting_heads_alone() -> None:
+    heads = np.array([[[0.5, 0.1, 0.4]], [[0.0, 0.55, 0.45]], [[0.0, 0.9, 0.1]]])
+    # Of the two that vote, one is for each of the first two labels; the third label has the highest mean.
+    counted = majority(heads, None, np.array([[True], [True], [False]]))
+    assert counted.winners.tolist() == [1]
+    assert counted.tied.tolist() == [True]
+    assert counted.agreeing.tolist() == [1]
+    # Were the third head counted too, its weight of nought must not turn into an infinite one.
+    heads[2, 0] = [0.9, 0.05, 0.05]
+    heads[0, 0] = [0.5, 0.2, 0.3]
+    assert majority(heads, None, np.array([[True], [True], [False]])).winners.tolist() == [1]
+
+
+def test_heads_that_serve_no_half_row_have_no_say_in_it(
+    cache: Cache, runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two heads that need both halves would outvote the text's head on the row without a picture."""
+    answers = {"concat": [0.9, 0.1, 0.0], "weighted": [0.9, 0.1, 0.0], "text": [0.1, 0.1, 0.8]}
+    seen: list[Any] = []
+
+    def made_up(run: Run, image: Any, text: Any, missing: Any = None) -> Probabilities:
+        seen.append(missing)
+        return np.tile(answers[run.fusion.value], (len(image), 1))
+
+    monkeypatch.setattr("mmsent.vote.head_probabilities", made_up)
+    vote = vote_split([runs["concat"], runs["weighted"], runs["text"]], cache, "test")
+    assert vote.predicted[0] == "negative"
+    assert vote.predicted[NO_PICTURE] == "positive"
+    assert vote.agreeing[NO_PICTURE] == 1
+    for missing in seen:  # heads learn which halves are not there, and put their mean in its place
+        assert missing[NO_PICTURE].tolist() == [True, False]
+        assert missing[NO_HALVES].tolist() == [True, True]
+        assert missing[0].tolist() == [False, False]
+
+
+def test_the_soft_vote_decides_row_by_row(cache: Cache, runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_up(run: Run, image: Any, *_: Any) -> Probabilities:
+        table: Probabilities = np.eye(3)[np.arange(len(image)) % 3] * 0.4 + 0.2
+        return table
+
+    monkeypatch.setattr("mmsent.vote.head_probabilities", made_up)
+    vote = vote_split([runs["concat"], runs["weighted"]], cache, "test", soft=True)
+    good = [i for i in range(10) if i not in vote.fallback]
+    assert [vote.predicted[i] for i in good] == [LABELS[i % 3] for i in good]
+    assert [vote.agreeing[i] for i in good] == [2] * len(good)
+
+
+def test_a_cache_without_labels_falls_back_on_neutral(tmp_path: Path, cache: Cache, runs: dict[str, Run]) -> None:
+    root = make_guid(tmp_path / "posts", n_train=0, n_test=8, size=24)
+    (root / "data" / "1.jpg").unlink()
+    (root / "data" / "1.txt").unlink()
+    bare = extract(
+        load_dataset(root, DataSettings()),
+        ["test"],
+        tmp_path / "cache",
+        encoder=EncoderSettings(encoder="offline"),
+        views=settings(ViewSettings, count=2),
+        options=ExtractSettings(max_bad=0.3),
+        encoders=fake_encoders(0),
+        show=False,
+    ).cache
+    vote = vote_split([runs["concat"]], bare, "test")
+    assert vote.fallback == [0]
+    assert vote.fallback_label == "neutral"
+    assert vote.predicted[0] == "neutral"
+
+
+def test_a_head_has_one_vote(runs: dict[str, Run]) -> None:
+    with pytest.raises(RunError, match="no runs to vote; fit some with `mmsent fit`, or name them"):
+        require_distinct([])
+    with pytest.raises(
+        RunError, match=f"two of the runs are called {runs['concat'].name}; a vote needs different ones"
+    ):
+        require_distinct([runs["text"], runs["concat"], runs["concat"]])
+    require_distinct([runs["text"], runs["concat"]])

@@ -20,6 +20,7 @@ import mmsent
 from mmsent import config
 from mmsent.cli import cache as cache_commands
 from mmsent.cli.defaults import toml_defaults
+from mmsent.cli.env import env
 from mmsent.cli.explain import explain
 from mmsent.cli.options import (
     DEVICE,
@@ -63,6 +64,7 @@ from mmsent.cli.options import (
     from_recipe,
 )
 from mmsent.cli.process import tune_process
+from mmsent.cli.replay import replay
 from mmsent.cli.report import report
 from mmsent.config import (
     RECIPES,
@@ -425,9 +427,12 @@ def quickstart(
 
 app.command()(explain)
 app.command()(report)
+app.command()(replay)
+app.command()(env)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    f.__name__: f for f in (prepare, check, extract, fit, evaluate, vote, predict, explain, report, quickstart)
+    f.__name__: f
+    for f in (prepare, check, extract, fit, evaluate, vote, predict, explain, report, replay, env, quickstart)
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(cache_commands, f"cache_{name}") for name in ("ls", "info", "verify", "repair", "explain", "export")

@@ -4,6 +4,7 @@ Every function takes plain values; None means "not given". Heavy imports happen 
 """
 
 from mmsent.commands.data import check, prepare
+from mmsent.commands.env import env
 from mmsent.commands.explain import explain
 from mmsent.commands.features import (
     cache_explain,
@@ -15,6 +16,7 @@ from mmsent.commands.features import (
     extract,
 )
 from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
+from mmsent.commands.replay import replay
 from mmsent.commands.report import report
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "cache_repair",
     "cache_verify",
     "check",
+    "env",
     "evaluate",
     "explain",
     "extract",
@@ -32,6 +35,7 @@ __all__ = [
     "predict",
     "prepare",
     "quickstart",
+    "replay",
     "report",
     "vote",
 ]

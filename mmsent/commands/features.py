@@ -208,16 +208,16 @@ def cache_info(data: Path | None, cache_at: Path, encoder: str | None, as_json: 
     if as_json:
         say_json(facts)
         return
-    say(_outline(facts))
+    say(outline(facts))
 
 
-def _outline(value: Any, indent: int = 0) -> str:
+def outline(value: Any, indent: int = 0) -> str:
     """Nested values as indented `key: value` lines."""
     lines = []
     for key, item in value.items():
         if isinstance(item, dict) and item:
             lines.append(f"{'  ' * indent}{key}:")
-            lines.append(_outline(item, indent + 1))
+            lines.append(outline(item, indent + 1))
         else:
             shown = json.dumps(item, ensure_ascii=False) if isinstance(item, (list, dict)) else item
             lines.append(f"{'  ' * indent}{key}: {shown}")

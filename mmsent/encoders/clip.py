@@ -18,6 +18,7 @@ from mmsent.encoders.common import (
     half_precision_for,
     normalized,
     pick_device,
+    refuse_code,
     require_hub,
     torch_dtype,
     versions,
@@ -100,6 +101,7 @@ class ClipModel:
         import open_clip
         import torch
 
+        refuse_code(self.path, self.arch)
         # Out of inference mode, whoever asks first: weights made inside could have no gradient pass through them.
         with torch.inference_mode(False), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*QuickGELU.*")

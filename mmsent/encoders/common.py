@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import socket
+import warnings
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +53,36 @@ def existing_file(path: Path) -> Path:
     if not path.is_file():
         raise EncoderError(f"no weights at {path}; {WAYS_OUT}")
     return path
+
+
+def refuse_code(path: Path, name: str) -> None:
+    """Raise EncoderError where a checkpoint could be loaded only by running what is in it.
+
+    The libraries ask torch for weights only, but some fall back to its default where that ends in a TypeError, which a
+    made-up file can bring about; that default is an unrestricted pickle in older versions of torch and wherever
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. A file that has passed here cannot get so far.
+    """
+    if path.suffix == ".safetensors" or path.suffix.lower() in {".npz", ".npy"}:
+        return  # no pickle: safetensors holds none, and NumPy refuses them by default
+    import torch
+
+    zipped = zipfile.is_zipfile(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript archives, which are refused here
+            torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)  # mapped: no weight is read
+    except Exception as error:  # UnpicklingError, and all that a damaged or made-up file raises
+        text = str(error)
+        if "TorchScript" in text:
+            reason = "it is a TorchScript archive, a program and not only weights"
+        elif asked := re.search(r"GLOBAL (\S+) was not|whose module (\S+) is blocked|class (\S+) ", text):
+            reason = f"it would run code ({next(filter(None, asked.groups()))})"
+        else:
+            reason = f"it is no checkpoint of weights alone ({type(error).__name__})"
+        raise EncoderError(
+            f"{path} does not load as {name}: {reason}; mmsent opens weights only: give them as safetensors, or a "
+            "state dict saved with torch.save"
+        ) from error
 
 
 def require_hub(what: str, ways: str = WAYS_OUT) -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders import Embeddings, Spec, TextCard
-from mmsent.encoders.common import TEXT_WAYS_OUT, file_sha256, pick_device, require_hub, torch_dtype, versions
+from mmsent.encoders.common import (
+    TEXT_WAYS_OUT,
+    file_sha256,
+    pick_device,
+    refuse_code,
+    require_hub,
+    torch_dtype,
+    versions,
+)
 from mmsent.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ class SentenceEncoder:
     def __init__(self, spec: Spec, *, device: str, precision: str) -> None:
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
         self._precision = "fp32" if precision == "auto" else precision
-        self._folder = _minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
+        self._folder = minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
         weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
         if not weights:
             raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {TEXT_WAYS_OUT}")
@@ -72,10 +80,13 @@ class SentenceEncoder:
 
         transformers_logging.disable_progress_bar()
         self._device = pick_device(self._device)
+        _refuse_own_code(self._folder)
         # Out of inference mode, whoever asks first: weights made inside could have no gradient pass through them.
         with torch.inference_mode(False):
             try:
-                model = SentenceTransformer(str(self._folder), device=self._device, local_files_only=True)
+                model = SentenceTransformer(
+                    str(self._folder), device=self._device, local_files_only=True, trust_remote_code=False
+                )
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 reason = str(error).splitlines()[0]
                 raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
@@ -127,7 +138,29 @@ class SentenceEncoder:
         return token_embedding(self.fp32_model)
 
 
-def _minilm_folder() -> Path:
+def _refuse_own_code(folder: Path) -> None:
+    """Raise EncoderError where a model brings modules of its own, or weights that would run code. Before its version 6
+    sentence-transformers runs what lies in a local folder without asking."""
+    try:
+        modules = [str(module["type"]) for module in _json(folder / "modules.json", [])]
+        for router in sorted(folder.rglob("router_config.json")):
+            modules += map(str, _json(router, {}).get("types", {}).values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoderError(f"{folder} is no sentence-transformers model: its lists of modules are damaged") from error
+    if foreign := [name for name in modules if not name.startswith("sentence_transformers.")]:
+        raise EncoderError(
+            f"{folder} asks to run code of its own ({foreign[0]}), which mmsent never does; take a model that is made "
+            "of sentence-transformers' own modules"
+        )
+    for path in sorted(folder.rglob("pytorch_model*.bin")):
+        refuse_code(path, folder.name)
+
+
+def _json(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
+
+
+def minilm_folder() -> Path:
     try:
         import importlib.util
 

