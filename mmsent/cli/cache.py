@@ -24,6 +24,8 @@ from mmsent.cli.options import (
     ImageEncoder,
     Json,
     Labels,
+    NearImage,
+    NearText,
     Normalize,
     Precision,
     Storage,
@@ -36,7 +38,9 @@ from mmsent.cli.options import (
 )
 from mmsent.config import EncoderSettings, ViewSettings, settings
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, explain and export feature caches.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, inspect, verify, explain and export feature caches, and find duplicates in them."
+)
 
 
 @app.command("ls")
@@ -120,3 +124,22 @@ def cache_export(
     from mmsent import commands
 
     commands.cache_export(data, cache, encoder, split, out)
+
+
+@app.command("duplicates")
+def cache_duplicates(
+    data: Data = None,
+    encoder: EncoderFilter = None,
+    cache: CacheAt = Path("cache"),
+    near_image: NearImage = None,
+    near_text: NearText = None,
+    json: Json = False,
+) -> None:
+    """Find duplicates, exact and near, and count them.
+
+    Compares the embeddings of all rows, pictures with pictures and texts with texts; writes nothing. The time grows
+    with the square of the rows: seconds for thousands, hours for a million.
+    """
+    from mmsent import commands
+
+    commands.cache_duplicates(data, cache, encoder, near_image, near_text, json)

@@ -8,8 +8,11 @@ from mmsent.commands.explain import explain
 from mmsent.commands.features import cache_explain, cache_export, cache_info, cache_ls, cache_verify, extract
 from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
 from mmsent.commands.report import report
+from mmsent.commands.selection import audit, cache_duplicates, fit_folds
 
 __all__ = [
+    "audit",
+    "cache_duplicates",
     "cache_explain",
     "cache_export",
     "cache_info",
@@ -20,6 +23,7 @@ __all__ = [
     "explain",
     "extract",
     "fit",
+    "fit_folds",
     "predict",
     "prepare",
     "quickstart",
