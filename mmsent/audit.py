@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.cache import RowIndex
-from mmsent.config import VOTING_FUSIONS, Fusion
+from mmsent.config import VOTING_FUSIONS, Fusion, Group
 from mmsent.errors import RunError, UsageError
 from mmsent.folds import Folds, OutOfFold
 from mmsent.lists import write_text
@@ -137,9 +137,12 @@ def outdated(one: Folds, rows: OutOfFold, index: RowIndex) -> str:
 
 def usable_folds(found: Sequence[Folds], index: RowIndex) -> list[Folds]:
     """Of cross-validations (newest first) those that an audit takes: the newest that still fits the labels, with those
-    of the other voting heads on the same folds. A fusion that does not vote is taken only if there is nothing else."""
+    of the other voting heads on the same folds. A fusion that does not vote is taken only if there is nothing else, and
+    plain folds never: there a wrong label's twin vouches for it."""
     fresh: list[Folds] = []
     for one in found:
+        if one.split.group is Group.none:
+            continue
         try:
             if not outdated(one, one.predictions(), index):
                 fresh.append(one)

@@ -229,7 +229,12 @@ def cross_validate(
         rest = plan.rows[~held]
         groups = plan.groups[~held] if plan.groups is not None else None
         inner = validation_split(ids_at(index, rest), index.labels[rest], groups, plan.split)
-        require_classes(cache, index, rest[~inner])
+        try:
+            require_classes(cache, index, rest[~inner])
+        except DataError as error:
+            raise DataError(
+                f"fold {number + 1} of {plan.folds}: {error}; or use other --folds, or --group exact"
+            ) from error
         train, val, out = (
             rows_at(cache, index, plan.features, rows, device, plan.memory, clean=clean)
             for rows, clean in ((rest[~inner], False), (rest[inner], True), (plan.rows[held], True))

@@ -137,8 +137,8 @@ def cache_duplicates(
 ) -> None:
     """Find duplicates, exact and near, and count them.
 
-    Compares the embeddings of all rows, pictures with pictures and texts with texts; writes nothing. The time grows
-    with the square of the rows: seconds for thousands, hours for a million.
+    Reads the embeddings of all rows and compares pictures with pictures and texts with texts; writes nothing. The time
+    grows with the square of the rows: seconds for thousands, hours for a million.
     """
     from mmsent import commands
 
