@@ -167,11 +167,11 @@ def audit(
     if as_json:
         say_json({**written, "sources": found.sources, "rows": len(found.suspects), "likely_wrong": found.likely_wrong})
         return
-    rows = [["rank", "id", "label", "suggested", "quality", "p label", "p suggested", "likely wrong"]]
+    rows = [["rank", "id", "label", "suggested", "p label", "p suggested", "likely wrong"]]
     for one in found.suspects[:top]:
-        numbers = [f"{value:.3f}" for value in (one.quality, one.p_given, one.p_suggested)]
+        numbers = [f"{value:.3f}" for value in (one.p_given, one.p_suggested)]
         rows.append([str(one.rank), one.id, one.given, one.suggested, *numbers, "yes" if one.likely_wrong else ""])
-    say(columns(rows, right=(0, 4, 5, 6)))
+    say(columns(rows, right=(0, 4, 5)))
     n = len(found.suspects)
     say(f"\n{found.likely_wrong} of {n} labels are likely wrong, by {', '.join(found.sources)}")
     say(f"wrote {', '.join(written.values())}")
