@@ -28,7 +28,7 @@ def audit(
     """List training labels that are likely wrong, worst first.
 
     Reads out-of-fold predictions of `mmsent fit --folds` (of the newest that fits the labels; without one, it first
-    cross-validates concat, weighted and attention) and ranks the rows with cleanlab. Writes audit.csv, audit.json and
+    cross-validates concat) and ranks the rows with cleanlab. Writes audit.csv, audit.json and
     audit.html, a page that opens from disk, into --out.
     """
     from mmsent import commands

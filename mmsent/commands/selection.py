@@ -34,6 +34,8 @@ def fit_folds(
     wanted = fusions(names)
     cache, settings, chosen = _wanted(wanted, recipe, overrides, data, cache_at, encoder)
     saved, done = _cross_validate(cache, settings, split, folds, runs, chosen, device, memory)
+    import numpy as np
+
     from mmsent.folds import vote_spread
 
     voters = [one for one in done if one.settings.fusion in VOTING_FUSIONS]
@@ -53,6 +55,10 @@ def fit_folds(
         say(f"{one.path}: {folds} heads, {one.info['seconds']:.1f} s")
     plan = done[0].plan
     say(f"\nrecipe {chosen}; {len(plan.rows)} rows in {folds} folds, {_kept(plan.split)}")
+    if plan.groups is not None:
+        sizes = np.bincount(plan.groups)
+        tied = sizes[sizes > 1]
+        say(f"{int(tied.sum())} rows have duplicates, in {len(tied)} groups, the largest of {int(sizes.max())}")
     header = ["head", "accuracy", "F1 weighted", "standard error", "F1 macro", "NLL", "ECE"]
     rows = [header]
     for one in done:
@@ -154,9 +160,8 @@ def audit(
     else:
         chosen = usable_folds(list_folds(runs, cache), index)
     if not chosen:
-        listed = ", ".join(VOTING_FUSIONS)
-        note(f"no cross-validation of these labels in {runs}/: running one of {listed}, {FOLDS} folds")
-        cache, settings, recipe = _wanted(VOTING_FUSIONS, "auto", {}, data, cache_at, encoder)
+        note(f"no cross-validation of these labels in {runs}/: running one of {Fusion.concat}, {FOLDS} folds")
+        cache, settings, recipe = _wanted([Fusion.concat], "auto", {}, data, cache_at, encoder)
         split = SplitSettings(group=Group.near)
         chosen, _ = _cross_validate(cache, settings, split, FOLDS, runs, recipe, device, None)
     found = audit_folds(chosen, index)
