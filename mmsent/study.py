@@ -21,7 +21,7 @@ from mmsent.dataset import Dataset, Post
 from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluate import Evaluation, evaluate_validation
 from mmsent.figures.posts import PostCase
-from mmsent.grouping import row_groups, with_thresholds
+from mmsent.grouping import row_groups
 from mmsent.images import as_pixels, open_rgb, read_picture
 from mmsent.metrics import Labels
 from mmsent.runs import Run
@@ -231,7 +231,7 @@ def training_rows(study: Study, run: Run) -> NDArray[np.int64]:
     held[study.evaluation(run).positions] = True
     usable = np.flatnonzero((index.good & (index.labels != NO_LABEL)) | held)
     out = held[usable]
-    groups = row_groups(index, usable, with_thresholds(run.split, study.cache.encoder), study.features)
+    groups = row_groups(index, usable, run.split, study.features)
     if groups is not None:
         out = np.isin(groups, groups[out])
     rows: NDArray[np.int64] = usable[~out]
