@@ -4,7 +4,7 @@
 
 For each seed a share of the training labels is flipped to another label at random, in memory alone. Then heads are
 cross-validated on near-grouped folds with the encoder pair's recipe, and rows are ranked by cleanlab's label quality.
-Prints, for concat alone and for the mean of the voting heads and by each of cleanlab's scores, the precision: the share
+Prints, for each head and for their mean and by each of cleanlab's scores, the precision: the share
 of flips among as many rows at the top as were flipped. The labels that were wrong before count against it.
 """
 
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--heads", type=Fusion, nargs="+", default=list(VOTING_FUSIONS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -61,12 +62,11 @@ def main() -> None:
         split = SplitSettings(group=Group.near, seed=seed)
         plan = plan_folds(cache, split, arguments.folds, features=spoilt)
         recipe = recipe_for(cache.encoder)
-        each = {f: cross_validate(plan, fit_settings(recipe, fusion=f, seed=seed)) for f in VOTING_FUSIONS}
+        each = {f: cross_validate(plan, fit_settings(recipe, fusion=f, seed=seed)) for f in arguments.heads}
         wrong = changed[plan.rows]
-        sources = {
-            "concat": each[Fusion.concat].probabilities,
-            "mean of three": average(np.stack([done.probabilities for done in each.values()])),
-        }
+        sources = {fusion.value: done.probabilities for fusion, done in each.items()}
+        if len(each) > 1:
+            sources["mean of all"] = average(np.stack([done.probabilities for done in each.values()]))
         for name, probabilities in sources.items():
             for method in METHODS:
                 order = np.argsort(label_quality(plan.labels, probabilities, method), kind="stable")
@@ -76,7 +76,8 @@ def main() -> None:
             both = float((verdict & wrong).sum())
             flagged.setdefault(name, []).append((int(verdict.sum()), both / verdict.sum(), both / wrong.sum()))
         shown = ", ".join(f"{name} {method} {values[-1]:.3f}" for (name, method), values in found.items())
-        print(f"seed {seed}, {int(wrong.sum())} flips: {shown}", flush=True)
+        flags = ", ".join(f"{name} {n[-1][0]} ({n[-1][1]:.3f}, {n[-1][2]:.3f})" for name, n in flagged.items())
+        print(f"seed {seed}, {int(wrong.sum())} flips: {shown}; flagged (precision, recall): {flags}", flush=True)
     rows = [["probabilities", "score", "precision at the top", "sd over the seeds"]]
     for (name, method), values in found.items():
         deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
