@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from mmsent.config import Clean, ExtractSettings, default
 from mmsent.dataset import Dataset, Post
+from mmsent.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
 from mmsent.errors import DataError
 from mmsent.images import is_blank, open_rgb, read_picture
 from mmsent.tables import columns
@@ -116,6 +119,7 @@ class _Picture:
     width: int = 0
     height: int = 0
     blank: bool = False
+    looks: bytes = b""  # the perceptual hash; empty for a blank picture, which looks like any other
 
 
 def check_dataset(
@@ -150,7 +154,9 @@ def check_dataset(
         *_text_findings(posts, texts),
         *_picture_findings(posts, pictures),
         *_duplicates("picture", posts, [p.hash for p in pictures]),
+        *_similar("picture", "look alike", posts, [p.hash for p in pictures], _alike_pictures(posts, pictures)),
         *_duplicates("text", posts, text_hashes),
+        *_similar("text", "have the same words", posts, text_hashes, _alike_texts(texts)),
         *_class_findings(balance.get("train", {}), dataset.settings.labels),
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
@@ -198,7 +204,9 @@ def _look(post: Post) -> _Picture:
     except DataError as error:
         bar = "picture too large" if LIMIT in str(error) else "broken picture"
         return _Picture(digest if raw else b"", bar, str(error))
-    return _Picture(digest, width=image.width, height=image.height, blank=is_blank(image))
+    blank = is_blank(image)
+    looks = b"" if blank else perceptual_hash(image).tobytes()
+    return _Picture(digest, width=image.width, height=image.height, blank=blank, looks=looks)
 
 
 def _loader_findings(dataset: Dataset) -> list[Finding]:
@@ -256,13 +264,14 @@ def _picture_findings(posts: Sequence[Post], pictures: Sequence[_Picture]) -> li
     ]
 
 
-def _duplicates(what: str, posts: Sequence[Post], hashes: Sequence[bytes]) -> list[Finding]:
-    """Groups of exact duplicates: all, those in both splits, and those whose training rows disagree on the label."""
-    alike: dict[bytes, list[Post]] = defaultdict(list)
+def _duplicates(what: str, posts: Sequence[Post], hashes: Sequence[bytes], alike: str = "") -> list[Finding]:
+    """Groups of exact duplicates: all, those in both splits, and those whose training rows disagree on the label.
+    alike: for near-duplicates, in which way the members of a group are."""
+    groups_by: dict[bytes, list[Post]] = defaultdict(list)
     for post, value in zip(posts, hashes, strict=True):
         if value:
-            alike[value].append(post)
-    groups = [group for group in alike.values() if len({post.id for post in group}) > 1]
+            groups_by[value].append(post)
+    groups = [group for group in groups_by.values() if len({post.id for post in group}) > 1]
     spanning = [group for group in groups if len({post.split for post in group}) > 1]
     unsure = [group for group in groups if len({post.label for post in group if post.split == "train"} - {None}) > 1]
     rows = sum(map(len, groups))
@@ -270,11 +279,51 @@ def _duplicates(what: str, posts: Sequence[Post], hashes: Sequence[bytes]) -> li
     def names(found: list[list[Post]]) -> list[str]:
         return ["=".join(post.id for post in group[:3]) + "=…" * (len(group) > 3) for group in found]
 
+    kind, groups_of = (f"{what}s", f"groups of {what}s") if alike else (f"identical {what}s", f"groups of one {what}")
+    sharing = f"groups of different {what.split()[-1]}s that {alike}" if alike else f"groups that share one {what}"
     return [
-        *_finding("note", f"identical {what}s", names(groups), f"groups that share one {what}; {rows} rows in all"),
-        *_finding("warning", f"{what} in both splits", names(spanning), f"groups of one {what} span train and test"),
-        *_finding("note", f"{what} with two labels", names(unsure), f"groups of one {what} disagree on the label"),
+        *_finding("note", kind, names(groups), f"{sharing}; {rows} rows in all"),
+        *_finding("warning", f"{what} in both splits", names(spanning), f"{groups_of} span train and test"),
+        *_finding("note", f"{what} with two labels", names(unsure), f"{groups_of} disagree on the label"),
     ]
+
+
+def _alike_pictures(posts: Sequence[Post], pictures: Sequence[_Picture]) -> list[int]:
+    """The group of each picture, by perceptual hash, or by its bytes where it has none; -1: no picture."""
+    keys = [p.looks or p.hash for p in pictures]
+    first: dict[bytes, int] = {}
+    for i, key in enumerate(keys):
+        if key:
+            first.setdefault(key, i)
+    hashed = [i for i in first.values() if pictures[i].looks]
+    pairs = like_hashes(np.array([list(pictures[i].looks) for i in hashed], np.uint8).reshape(-1, HASH_BITS // 8))
+    where = np.array(hashed, np.int64)
+    linked = Pairs(where[pairs.a], where[pairs.b], pairs.similarity)
+    own = np.array([first.get(key, len(keys)) for key in keys], np.int64)
+    groups, _ = joined(own, linked, [post.id for post in posts], most_rows(len(posts)))
+    return [int(group) if key else -1 for group, key in zip(groups, keys, strict=True)]
+
+
+def _alike_texts(texts: Sequence[str | None]) -> list[int]:
+    """The group of each text, by its letters and digits without links, mentions and case; -1: there are none."""
+    numbers: dict[str, int] = {}
+    out = []
+    for text in texts:
+        plain = clean_text(text or "", (Clean.links, Clean.mentions, Clean.retweet)).casefold()
+        words = "".join(c for c in plain if c.isalnum())
+        out.append(numbers.setdefault(words, len(numbers)) if words else -1)
+    return out
+
+
+def _similar(
+    what: str, how: str, posts: Sequence[Post], hashes: Sequence[bytes], groups: Sequence[int]
+) -> list[Finding]:
+    """Groups of near-duplicates that hold at least two contents, and those in both splits or with two labels."""
+    contents: dict[int, set[bytes]] = defaultdict(set)
+    for value, group in zip(hashes, groups, strict=True):
+        contents[group].add(value)
+    keys = [b"%d" % g if g >= 0 and len(contents[g]) > 1 else b"" for g in groups]
+    return _duplicates(f"similar {what}", posts, keys, how)
 
 
 def _balance(dataset: Dataset) -> dict[str, dict[str, int]]:

@@ -17,10 +17,11 @@ from mmsent.cache import NO_LABEL, Cache, Columns, Features, RowIndex
 from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import FitSettings, SplitSettings
 from mmsent.errors import DataError
+from mmsent.grouping import row_groups, with_thresholds
 from mmsent.metrics import scores
 from mmsent.rows import Rows, Stored, Tensors, to_tensors
 from mmsent.runs import Run, cache_facts, predictions_csv, ready_folder, save_run
-from mmsent.split import duplicate_groups, linked_groups, validation_split
+from mmsent.split import validation_split
 from mmsent.train import Trained, precision_for, train_head
 
 
@@ -32,22 +33,27 @@ class SplitRows:
     val: NDArray[np.int64]
 
 
-def split_rows(index: RowIndex | Columns, settings: SplitSettings) -> SplitRows:
-    """Cut the validation split from the good, labelled rows. Depends on ids, labels, contents and settings alone."""
+def usable_rows(index: RowIndex | Columns) -> NDArray[np.int64]:
+    """Positions (n,) of the good, labelled rows. Raises DataError where there are none."""
     usable = np.flatnonzero(index.good & (index.labels != NO_LABEL))
     if not len(usable):
         raise DataError("the cache has no row with both halves and a label; run `mmsent check`")
-    groups = None
-    ids: list[str] | NDArray[np.bytes_]
-    if isinstance(index, Columns):
-        ids = index.ids[usable]
-        if settings.group:
-            groups = linked_groups(index.image_keys[usable], index.text_keys[usable])
-    else:
-        ids = [index.ids[i] for i in usable]
-        if settings.group:
-            groups = duplicate_groups([index.image_hashes[i] for i in usable], [index.text_hashes[i] for i in usable])
-    held = validation_split(ids, index.labels[usable], groups, settings)
+    return usable
+
+
+def ids_at(index: RowIndex | Columns, rows: NDArray[np.int64]) -> list[str] | NDArray[np.bytes_]:
+    """The ids of the rows at these positions, as the index has them: text, or UTF-8."""
+    return index.ids[rows] if isinstance(index, Columns) else [index.ids[i] for i in rows]
+
+
+def split_rows(index: RowIndex | Columns, settings: SplitSettings, features: Features | None = None) -> SplitRows:
+    """Cut the validation split from the good, labelled rows. Depends on ids, labels, contents and settings alone.
+
+    features: the embeddings, needed where near-duplicates are grouped.
+    """
+    usable = usable_rows(index)
+    groups = row_groups(index, usable, settings, features)
+    held = validation_split(ids_at(index, usable), index.labels[usable], groups, settings)
     return SplitRows(usable[~held], usable[held])
 
 
@@ -70,27 +76,44 @@ def sides(
 
     Raises DataError where a class has no training row.
     """
-    classes = len(cache.labels)
     stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
     if not stored:
         features = features or cache.load("train")
     index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
-    rows = split_rows(index, split)
-    counts = np.bincount(index.labels[rows.train], minlength=classes)
+    rows = split_rows(index, split, features)
+    require_classes(cache, index, rows.train)
+    train = rows_at(cache, index, features, rows.train, device, memory)
+    val = rows_at(cache, index, features, rows.val, device, memory, clean=True)
+    ids = [name.decode() if isinstance(name, bytes) else name for name in (index.ids[i] for i in rows.val.tolist())]
+    return Sides(rows, train, val, stored, ids, index.labels[rows.val])
+
+
+def require_classes(cache: Cache, index: RowIndex | Columns, train: NDArray[np.int64]) -> None:
+    """Raise DataError where a class has no row among those to train on."""
+    counts = np.bincount(index.labels[train], minlength=len(cache.labels))
     if (counts == 0).any():
         absent = ", ".join(cache.labels[i] for i in np.flatnonzero(counts == 0))
         raise DataError(f"no training row is labelled {absent}; add some, or leave the label out of --labels")
-    train: Rows
-    val: Rows
+
+
+def rows_at(
+    cache: Cache,
+    index: RowIndex | Columns,
+    features: Features | None,
+    rows: NDArray[np.int64],
+    device: str,
+    memory: int | None,
+    *,
+    clean: bool = False,
+) -> Rows:
+    """The training rows at increasing positions (n,): in memory where features are given, else on disk. clean: without
+    the augmented views, as validation takes them."""
+    labels = index.labels[rows]
     if features is not None:
-        train = to_tensors(features.image[rows.train], features.text[rows.train], index.labels[rows.train], device)
-        val = to_tensors(features.image[rows.val, :1], features.text[rows.val], index.labels[rows.val], device)
-    else:
-        assert memory is not None
-        train = Stored(cache, "train", rows.train, index.labels[rows.train], memory, device)
-        val = Stored(cache, "train", rows.val, index.labels[rows.val], memory, device)
-    ids = [name.decode() if isinstance(name, bytes) else name for name in (index.ids[i] for i in rows.val.tolist())]
-    return Sides(rows, train, val, stored, ids, index.labels[rows.val])
+        image = features.image[rows, :1] if clean else features.image[rows]
+        return to_tensors(image, features.text[rows], labels, device)
+    assert memory is not None
+    return Stored(cache, "train", rows, labels, memory, device)
 
 
 def fit(
@@ -112,6 +135,7 @@ def fit(
     stays on disk and is read block by block (see mmsent.rows). on_run: called with each run when it is written. Raises
     DataError where a class has no training row.
     """
+    split = with_thresholds(split, cache.encoder)
     given = sides(cache, split, device=device, features=features, memory=memory)
     ready_folder(runs)  # better now than after an hour of training
     facts = {

@@ -100,15 +100,8 @@ def validation_split(
 
     part = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(part)
-    named = np.zeros(len(sizes), np.int64)  # of each group, the row with the smallest id
-    named[part] = np.arange(n)
-    several: dict[int, int] = {}
-    for row in np.flatnonzero(sizes[part] > 1).tolist():
-        best = several.setdefault(int(part[row]), row)
-        if ids[row] < ids[best]:
-            several[int(part[row])] = row
-    named[list(several)] = list(several.values())
-    order = _order(ids, named, settings.seed)
+    named = smallest_ids(ids, part)
+    order = hashed_order(ids, named, settings.seed)
     content = np.bincount(part * len(counts) + labels, minlength=len(sizes) * len(counts))
     content = content.reshape(len(sizes), len(counts))[order]  # (G, C)
 
@@ -133,7 +126,21 @@ def validation_split(
     return np.asarray(chosen[part], dtype=np.bool_)
 
 
-def _order(ids: Sequence[str] | NDArray[np.bytes_], rows: Ints, seed: int) -> Ints:
+def smallest_ids(ids: Sequence[str] | NDArray[np.bytes_], part: Ints) -> Ints:
+    """Of each group, the row with the smallest id, (G,). part: (N,) group numbers 0..G-1, each in use."""
+    sizes = np.bincount(part)
+    named = np.zeros(len(sizes), np.int64)
+    named[part] = np.arange(len(part))
+    several: dict[int, int] = {}
+    for row in np.flatnonzero(sizes[part] > 1).tolist():
+        best = several.setdefault(int(part[row]), row)
+        if ids[row] < ids[best]:
+            several[int(part[row])] = row
+    named[list(several)] = list(several.values())
+    return named
+
+
+def hashed_order(ids: Sequence[str] | NDArray[np.bytes_], rows: Ints, seed: int) -> Ints:
     """The order of groups, each named by one row: by sha256(seed, id)."""
     prefix = hashlib.sha256(f"{seed}\0".encode())
     ranks = np.empty((len(rows), 4), ">u8")

@@ -21,10 +21,10 @@ from mmsent.dataset import Dataset, Post
 from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluate import Evaluation, evaluate_validation
 from mmsent.figures.posts import PostCase
+from mmsent.grouping import row_groups
 from mmsent.images import as_pixels, open_rgb, read_picture
 from mmsent.metrics import Labels
 from mmsent.runs import Run
-from mmsent.split import duplicate_groups
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7, 1.0)
 
@@ -231,8 +231,8 @@ def training_rows(study: Study, run: Run) -> NDArray[np.int64]:
     held[study.evaluation(run).positions] = True
     usable = np.flatnonzero((index.good & (index.labels != NO_LABEL)) | held)
     out = held[usable]
-    if run.split.group:
-        groups = duplicate_groups([index.image_hashes[i] for i in usable], [index.text_hashes[i] for i in usable])
+    groups = row_groups(index, usable, run.split, study.features)
+    if groups is not None:
         out = np.isin(groups, groups[out])
     rows: NDArray[np.int64] = usable[~out]
     return rows

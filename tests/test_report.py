@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmsent.cache import Cache
-from mmsent.config import Fusion
+from mmsent.config import Fusion, SplitSettings
 from mmsent.dataset import load_dataset
 from mmsent.errors import RunError
 from mmsent.fit import split_rows
@@ -305,7 +305,7 @@ def test_training_rows_after_the_cache_has_grown(group: bool, wanted: list[int])
     given: Any = SimpleNamespace(
         features=SimpleNamespace(index=index), evaluation=lambda _: SimpleNamespace(positions=np.array([0]))
     )
-    settings: Any = SimpleNamespace(split=SimpleNamespace(group=group))
+    settings: Any = SimpleNamespace(split=SplitSettings(group=group))
     assert training_rows(given, settings).tolist() == wanted
 
 

@@ -19,6 +19,7 @@ import typer
 import mmsent
 from mmsent import config
 from mmsent.cli import cache as cache_commands
+from mmsent.cli.audit import audit
 from mmsent.cli.defaults import toml_defaults
 from mmsent.cli.env import env
 from mmsent.cli.explain import explain
@@ -40,12 +41,16 @@ from mmsent.cli.options import (
     Device,
     Encoder,
     EncoderFilter,
+    Group,
     IdColumn,
     ImageColumn,
     ImageEncoder,
     Json,
     LabelColumn,
     Labels,
+    NearImage,
+    NearText,
+    NoGroup,
     Normalize,
     Precision,
     RunNames,
@@ -62,6 +67,7 @@ from mmsent.cli.options import (
     Weights,
     data_settings,
     from_recipe,
+    split_settings,
 )
 from mmsent.cli.process import tune_process
 from mmsent.cli.replay import replay
@@ -76,7 +82,7 @@ from mmsent.config import (
     default,
     settings,
 )
-from mmsent.errors import MmsentError, Terminated
+from mmsent.errors import MmsentError, Terminated, UsageError
 
 TOML = "mmsent.toml"
 
@@ -242,9 +248,14 @@ def fit(
     split_seed: Annotated[int, typer.Option("--split-seed", help="Seed of the validation split.")] = default(
         SplitSettings, "seed"
     ),
-    group: Annotated[
-        bool, typer.Option("--group/--no-group", help="Keep exact duplicates on one side of the split.")
-    ] = default(SplitSettings, "group"),
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", help="Cross-validate with so many folds instead of training one head."),
+    ] = None,
+    group: Group = None,
+    no_group: NoGroup = False,
+    near_image: NearImage = None,
+    near_text: NearText = None,
     lr: Annotated[float | None, from_recipe("lr", "Peak learning rate.")] = None,
     weight_decay: Annotated[float | None, from_recipe("weight_decay", "AdamW's weight decay.")] = None,
     warmup: Annotated[float | None, from_recipe("warmup", "Share of the steps before the peak.")] = None,
@@ -293,7 +304,8 @@ def fit(
     """Train fusion heads on a cache.
 
     Reads the cache of the data set, writes one run folder a head into --runs (settings, weights, history, validation
-    predictions) and prints how the heads compare on the validation rows.
+    predictions) and prints how the heads compare on the validation rows. With --folds it trains a head a fold, writes
+    out-of-fold predictions and their scores instead, and leaves no head.
     """
     from mmsent import commands
 
@@ -318,7 +330,12 @@ def fit(
         "modality_dropout": modality_dropout,
         "views": views,
     }
-    held = settings(SplitSettings, val_size=val_size, seed=split_seed, group=group)
+    held = split_settings(val_size, split_seed, group, no_group, near_image, near_text, folded=folds is not None)
+    if folds is not None:
+        if tensorboard:
+            raise UsageError("--tensorboard shows one head's training; it does not go with --folds")
+        commands.fit_folds(fusion, recipe, overrides, held, folds, data, cache, encoder, runs, device, memory, json)
+        return
     commands.fit(fusion, recipe, overrides, held, data, cache, encoder, runs, device, memory, tensorboard, json)
 
 
@@ -336,9 +353,9 @@ def evaluate(
 ) -> None:
     """Score runs, side by side with their vote, and test which differences are more than chance.
 
-    Reads runs and the cache, writes nothing. Prints scores with a 95% bootstrap interval of the weighted F1, how well
+    Reads runs and the cache. Prints scores with a 95% bootstrap interval of the weighted F1, how well
     the calibrated probabilities fit (NLL, ECE), and McNemar's exact test for each two runs and each run against the
-    vote. --split test opens the data set's test labels, where it has any.
+    vote. --split test opens the data set's test labels, where it has any, and writes that into a log beside the runs.
     """
     from mmsent import commands
 
@@ -425,6 +442,7 @@ def quickstart(
     commands.quickstart(folder, posts, seed, json)
 
 
+app.command()(audit)
 app.command()(explain)
 app.command()(report)
 app.command()(replay)
@@ -432,10 +450,11 @@ app.command()(env)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (prepare, check, extract, fit, evaluate, vote, predict, explain, report, replay, env, quickstart)
+    for f in (prepare, check, extract, fit, evaluate, audit, vote, predict, explain, report, replay, env, quickstart)
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
-    name: getattr(cache_commands, f"cache_{name}") for name in ("ls", "info", "verify", "repair", "explain", "export")
+    name: getattr(cache_commands, f"cache_{name}")
+    for name in ("ls", "info", "verify", "repair", "explain", "export", "duplicates")
 }
 
 

@@ -24,6 +24,8 @@ from mmsent.cli.options import (
     ImageEncoder,
     Json,
     Labels,
+    NearImage,
+    NearText,
     Normalize,
     Precision,
     Storage,
@@ -37,7 +39,10 @@ from mmsent.cli.options import (
 )
 from mmsent.config import EncoderSettings, ViewSettings, settings
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, repair, explain and export feature caches.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, inspect, verify, repair, explain and export feature caches, and find duplicates in them.",
+)
 
 
 @app.command("ls")
@@ -144,3 +149,22 @@ def cache_export(
     from mmsent import commands
 
     commands.cache_export(data, cache, encoder, split, out)
+
+
+@app.command("duplicates")
+def cache_duplicates(
+    data: Data = None,
+    encoder: EncoderFilter = None,
+    cache: CacheAt = Path("cache"),
+    near_image: NearImage = None,
+    near_text: NearText = None,
+    json: Json = False,
+) -> None:
+    """Find duplicates, exact and near, and count them.
+
+    Reads the embeddings of all rows and compares pictures with pictures and texts with texts; writes nothing. The time
+    grows with the square of the rows: seconds for thousands, hours for a million.
+    """
+    from mmsent import commands
+
+    commands.cache_duplicates(data, cache, encoder, near_image, near_text, json)

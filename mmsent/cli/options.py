@@ -17,10 +17,12 @@ from mmsent.config import (
     EncoderSettings,
     ExtractSettings,
     FitSettings,
+    SplitSettings,
     ViewSettings,
     default,
     settings,
 )
+from mmsent.errors import UsageError
 
 
 def from_recipe(name: str, what: str) -> Any:
@@ -91,6 +93,22 @@ Tie = Annotated[
 ]
 Soft = Annotated[bool, typer.Option("--soft", help="Average the heads' probabilities instead of counting votes.")]
 
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group", help="Rows that stay together: exact or near duplicates, or none.", show_default="exact; folds: near"
+    ),
+]
+NoGroup = Annotated[bool, typer.Option("--no-group", help="The same as --group none.")]
+NearImage = Annotated[
+    float | None,
+    typer.Option("--near-image", help="Cosine from which pictures are near-duplicates.", show_default="the encoder's"),
+]
+NearText = Annotated[
+    float | None,
+    typer.Option("--near-text", help="Cosine from which texts are near-duplicates.", show_default="the encoder's"),
+]
+
 ID, IMAGE = default(DataSettings, "id_column"), default(DataSettings, "image_column")
 TEXT, LABEL = default(DataSettings, "text_column"), default(DataSettings, "label_column")
 ENCODER, DEVICE = default(EncoderSettings, "encoder"), default(EncoderSettings, "device")
@@ -118,3 +136,25 @@ def data_settings(
         text_column=text_column,
         label_column=label_column,
     )
+
+
+def split_settings(
+    val_size: float,
+    seed: int,
+    group: str | None,
+    no_group: bool,
+    near_image: float | None,
+    near_text: float | None,
+    *,
+    folded: bool,
+) -> SplitSettings:
+    """The split's settings. folded: for cross-validation, which keeps near-duplicates together by default."""
+    if no_group and group not in (None, "none"):
+        raise UsageError(f"--no-group and --group {group} contradict each other; give one of them")
+    chosen = "none" if no_group else group or ("near" if folded else None)
+    found = settings(
+        SplitSettings, val_size=val_size, seed=seed, group=chosen, near_image=near_image, near_text=near_text
+    )
+    if found.group is not config.Group.near and (near_image or near_text):
+        raise UsageError("--near-image and --near-text go with --group near")
+    return found

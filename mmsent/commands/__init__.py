@@ -18,8 +18,11 @@ from mmsent.commands.features import (
 from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
 from mmsent.commands.replay import replay
 from mmsent.commands.report import report
+from mmsent.commands.selection import audit, cache_duplicates, fit_folds
 
 __all__ = [
+    "audit",
+    "cache_duplicates",
     "cache_explain",
     "cache_export",
     "cache_info",
@@ -32,6 +35,7 @@ __all__ = [
     "explain",
     "extract",
     "fit",
+    "fit_folds",
     "predict",
     "prepare",
     "quickstart",

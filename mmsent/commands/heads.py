@@ -165,6 +165,7 @@ def evaluate(
     from mmsent.dataset import load_dataset
     from mmsent.evaluate import comparison, evaluate_labelled, evaluate_validation, paired, paired_table
     from mmsent.metrics import ECE_BINS, LEVEL, RESAMPLES
+    from mmsent.openings import LOG, ordinal, read_openings, record_opening, record_scores
     from mmsent.runs import calibration_note
 
     if split not in ("val", "test"):
@@ -183,7 +184,12 @@ def evaluate(
         features = cache.load("test")
         numbers: dict[str | None, int] = {label: i for i, label in enumerate(cache.labels)}
         truth = np.array([numbers.get(labelled.get(i), NO_LABEL) for i in features.index.ids], np.int64)
+        key = record_opening(chosen, cache, path, int((features.index.good & (truth != NO_LABEL)).sum()))
         found = evaluate_labelled(chosen, cache, features, truth)
+        record_scores(chosen, key, {e.name: {k: e.scores[k] for k in ("accuracy", "f1_weighted")} for e in found})
+        folders = list(dict.fromkeys(run.path.parent for run in chosen))
+        times = len(read_openings(folders, cache))
+        note(f"test labels opened, for the {ordinal(times)} time; noted in {folders[0] / LOG}")
     pairs = paired(found)
     if as_json:
         say_json(

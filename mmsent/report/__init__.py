@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import io
 import os
@@ -25,12 +24,11 @@ from PIL import Image
 import mmsent
 from mmsent.check import CheckReport
 from mmsent.errors import DataError
-from mmsent.figures.style import label_colours
 from mmsent.lists import write_text
-from mmsent.report import content
+from mmsent.report import content, selection
 from mmsent.report.explained import Explained
-from mmsent.report.fonts import font_faces
 from mmsent.report.lines import commands
+from mmsent.report.page import THUMBNAIL, render
 from mmsent.report.plates import Plate, make_plates
 from mmsent.study import Study
 
@@ -38,9 +36,7 @@ FIGURES = "figures"
 BUILDING = ".building"  # the report in the making, until all of it is there
 SHOWN_WIDTH = 1700  # pixels of a figure in the page; the files beside it hold all 200 dpi
 PHOTOS = {"errors", "confident-errors", "grad-cam"}
-THUMBNAIL = 220
 CARDS = 400
-WHITE_LETTERS = 0.18  # luminance below which white letters have a contrast of 4.5
 Format = Literal["html", "md"]
 
 
@@ -116,6 +112,7 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
     alike, said = content.agreement(study)
     voted, outcome = content.vote(study)
     lines, origin = commands(study)
+    chosen = selection.selection(study)
     return {
         "title": f"{study.cache.data_name} with {study.cache.encoder} - mmsent report",
         "data_name": study.cache.data_name,
@@ -127,6 +124,7 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
         "results": {"table": table, "note": note},
         "pairs": {"table": best, "rest": others, "note": how},
         "data": {"balance": balance, "findings": findings, "note": about},
+        "selection": chosen,
         "settings": {"cache": cache, "runs": runs},
         "agreement": {"table": alike, "note": said},
         "vote": {"table": voted, "note": outcome},
@@ -139,53 +137,11 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
 
 
 def _html(study: Study, values: dict[str, Any], plates: list[Plate]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    loader = PackageLoader("mmsent", "report")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     cards, note = content.gallery(study, lambda row_id: _thumbnail(study, row_id), CARDS)
     shown = [_shown(plate) for plate in plates]
-    folder = Path(__file__).parent
-    script = (folder / "page.js").read_text(encoding="utf-8")
     written = " ".join([*(card.text for card in cards), str(values), *(p["caption"] for p in shown)])
-    style = "\n".join(
-        [(folder / "page.css").read_text(encoding="utf-8"), _label_rules(study.labels), font_faces(written)]
-    )
-    template = environment.get_template("page.html")
-    page = template.render(
-        **values,
-        plates=shown,
-        gallery={"cards": cards, "note": note, "head": content.short_name(study.main)},
-        # Our own files, written into the page as they are; their hashes are all that the page's policy lets run.
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_policy_hash(style),
-        script_hash=_policy_hash(script),
-    )
-    return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def _policy_hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
-
-
-def _label_rules(labels: list[str]) -> str:
-    """The labels' colours for white letters on them: the figures' own, as much darker as the letters need."""
-    rules = []
-    for i, colour in enumerate(label_colours(labels).values()):
-        rgb = [int(colour[k : k + 2], 16) * 0.8 for k in (1, 3, 5)]
-        while _luminance(rgb) > WHITE_LETTERS:
-            rgb = [0.95 * value for value in rgb]
-        r, g, b = map(round, rgb)
-        rules.append(f".chip.label-{i} {{ background: rgb({r}, {g}, {b}); }}")
-    return "\n".join(rules)
-
-
-def _luminance(rgb: list[float]) -> float:
-    """Relative luminance, 0 to 1, as WCAG 2 defines it."""
-    parts = [v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in rgb]
-    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    gallery = {"cards": cards, "note": note, "head": content.short_name(study.main)}
+    return render("page.html", written, **values, plates=shown, gallery=gallery)
 
 
 def _shown(plate: Plate) -> dict[str, Any]:
@@ -243,6 +199,16 @@ def _markdown(study: Study, values: dict[str, Any], plates: list[Plate]) -> str:
     parts += [_table(values["vote"]["table"])] if values["vote"]["table"] else []
     parts += ["## Data, and what was wrong with it", _table(values["data"]["balance"]), _plain(values["data"]["note"])]
     parts += [_table(values["data"]["findings"])] if values["data"]["findings"] else []
+    chosen = values["selection"]
+    parts += [
+        "## Selection",
+        "### Duplicates",
+        _plain(chosen["duplicates"]["note"]),
+        _table(chosen["duplicates"]["table"]),
+    ]
+    for name, title in (("folds", "### Cross-validation"), ("openings", "### Test labels")):
+        parts += [title, _plain(chosen[name]["note"])]
+        parts += [_table(chosen[name]["table"])] if chosen[name]["table"] else []
     parts += ["## Settings and fingerprints", _table(values["settings"]["cache"]), _table(values["settings"]["runs"])]
     lines = "\n".join("    " + re.sub(r"\s", " ", line) for line in values["commands"]["lines"])
     parts += ["## Commands that reproduce this", _plain(values["commands"]["note"]), lines]

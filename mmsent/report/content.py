@@ -236,7 +236,7 @@ def _plain(value: object) -> str:
 
 
 def _split(run: Run) -> str:
-    return f"{run.split.val_size:g}, {'grouped' if run.split.group else 'ungrouped'}, seed {run.split.seed}"
+    return f"{run.split.val_size:g}, {run.split.group} grouping, seed {run.split.seed}"
 
 
 def agreement(study: Study) -> tuple[Table | None, str]:

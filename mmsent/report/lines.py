@@ -6,7 +6,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmsent.config import DEFAULT_LABELS, RECIPES, DataSettings, ExtractSettings, default, fit_settings
+from mmsent.config import (
+    DEFAULT_LABELS,
+    RECIPES,
+    DataSettings,
+    ExtractSettings,
+    Group,
+    SplitSettings,
+    default,
+    fit_settings,
+)
 from mmsent.runs import Run
 from mmsent.study import Study
 
@@ -65,7 +74,13 @@ def _fit_line(study: Study, run: Run) -> str:
                 [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
             )
     words += ["--val-size", f"{run.split.val_size:g}", "--split-seed", str(run.split.seed)]
-    words += [] if run.split.group else ["--no-group"]
+    if run.split.group is Group.none:
+        words += ["--no-group"]
+    elif run.split.group is not default(SplitSettings, "group"):
+        words += ["--group", run.split.group.value]
+    for name in ("near_image", "near_text"):
+        if (cosine := getattr(run.split, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", f"{cosine:g}"]
     return shlex.join(words)
 
 

@@ -22,7 +22,7 @@
       card.hidden = !fits;
       shown += fits ? 1 : 0;
     }
-    field("count").textContent = shown + " of " + cards.length + " errors";
+    field("count").textContent = shown + " of " + cards.length + " " + (list.dataset.what || "errors");
   }
   function sort() {
     const sign = field("order").value === "up" ? 1 : -1;

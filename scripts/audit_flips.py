@@ -1,0 +1,95 @@
+"""How well the audit finds wrong labels: flip some at random, cross-validate, and count the flips among the top.
+
+    python scripts/audit_flips.py --cache cache/mvsa-single.offline.XXXXXXXX.h5 --share 0.05 --seeds 5
+
+For each seed a share of the training labels is flipped to another label at random, in memory alone. Then heads are
+cross-validated on near-grouped folds with the encoder pair's recipe, and rows are ranked by cleanlab's label quality.
+Prints, for each head and for their mean and by each of cleanlab's scores, the precision: the share
+of flips among as many rows at the top as were flipped. The labels that were wrong before count against it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmsent.audit import label_quality, likely_wrong
+from mmsent.cache import NO_LABEL, Cache
+from mmsent.config import VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings
+from mmsent.encoders import recipe_for
+from mmsent.folds import cross_validate, plan_folds
+from mmsent.tables import columns
+from mmsent.vote import average
+
+METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+
+
+def flipped(
+    labels: np.ndarray, usable: np.ndarray, share: float, classes: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) with a share of the usable rows' changed to another at random, and which rows those are (N,)."""
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(np.flatnonzero(usable), round(share * int(usable.sum())), replace=False)
+    out, changed = labels.copy(), np.zeros(len(labels), bool)
+    out[rows] = (labels[rows] + rng.integers(1, classes, len(rows))) % classes
+    changed[rows] = True
+    return out, changed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=0.05)
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--heads", type=Fusion, nargs="+", default=list(VOTING_FUSIONS))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cache = Cache.open(arguments.cache)
+    features = cache.load("train")
+    index, classes = features.index, len(cache.labels)
+    usable = index.good & (index.labels != NO_LABEL)
+    found: dict[tuple[str, str], list[float]] = {}
+    flagged: dict[str, list[tuple[int, float, float]]] = {}
+    for seed in range(arguments.seeds):
+        labels, changed = flipped(index.labels, usable, arguments.share, classes, seed)
+        spoilt = replace(features, index=replace(index, labels=labels))
+        split = SplitSettings(group=Group.near, seed=seed)
+        plan = plan_folds(cache, split, arguments.folds, features=spoilt)
+        recipe = recipe_for(cache.encoder)
+        each = {f: cross_validate(plan, fit_settings(recipe, fusion=f, seed=seed)) for f in arguments.heads}
+        wrong = changed[plan.rows]
+        sources = {fusion.value: done.probabilities for fusion, done in each.items()}
+        if len(each) > 1:
+            sources["mean of all"] = average(np.stack([done.probabilities for done in each.values()]))
+        for name, probabilities in sources.items():
+            for method in METHODS:
+                order = np.argsort(label_quality(plan.labels, probabilities, method), kind="stable")
+                hits = float(wrong[order[: int(wrong.sum())]].mean())
+                found.setdefault((name, method), []).append(hits)
+            verdict = likely_wrong(plan.labels, probabilities)
+            both = float((verdict & wrong).sum())
+            flagged.setdefault(name, []).append((int(verdict.sum()), both / verdict.sum(), both / wrong.sum()))
+        shown = ", ".join(f"{name} {method} {values[-1]:.3f}" for (name, method), values in found.items())
+        flags = ", ".join(f"{name} {n[-1][0]} ({n[-1][1]:.3f}, {n[-1][2]:.3f})" for name, n in flagged.items())
+        print(f"seed {seed}, {int(wrong.sum())} flips: {shown}; flagged (precision, recall): {flags}", flush=True)
+    rows = [["probabilities", "score", "precision at the top", "sd over the seeds"]]
+    for (name, method), values in found.items():
+        deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        rows.append([name, method, f"{np.mean(values):.3f}", f"{deviation:.3f}"])
+    print("\n" + columns(rows, right=(2, 3)))
+    rows = [["probabilities", "flagged by cleanlab", "precision", "recall"]]
+    for name, triples in flagged.items():
+        mean = np.mean(triples, axis=0)
+        rows.append([name, f"{mean[0]:.0f}", f"{mean[1]:.3f}", f"{mean[2]:.3f}"])
+    print("\n" + columns(rows, right=(1, 2, 3)))
+    print(f"\nby chance the precision would be {arguments.share:.3f}")
+
+
+if __name__ == "__main__":
+    main()
