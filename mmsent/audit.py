@@ -4,8 +4,6 @@ from out-of-fold probabilities. N rows, C classes.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ from mmsent.errors import RunError, UsageError
 from mmsent.folds import Folds, OutOfFold
 from mmsent.lists import write_text
 from mmsent.metrics import Labels, Probabilities
+from mmsent.spreadsheet import csv_text
 from mmsent.vote import average
 
 METHOD = "self_confidence"  # see docs/audit.md for how it compares
@@ -160,9 +159,6 @@ def usable_folds(found: Sequence[Folds], index: RowIndex) -> list[Folds]:
 
 def write_audit(audit: Audit, out: Path) -> tuple[Path, Path]:
     """Write `out`/audit.csv and `out`/audit.json, each whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(Suspect.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(one) for one in audit.suspects)
-    table = write_text(out / "audit.csv", text.getvalue())
+    rows = [list(Suspect.__dataclass_fields__), *(list(asdict(one).values()) for one in audit.suspects)]
+    table = write_text(out / "audit.csv", csv_text(rows))
     return table, write_text(out / "audit.json", json.dumps(audit.to_json(), indent=1, ensure_ascii=False) + "\n")

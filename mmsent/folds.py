@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mmsent
+from mmsent import spreadsheet
 from mmsent.cache import Cache, Columns, Features, RowIndex
 from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import FitSettings, Fusion, SplitSettings
@@ -48,7 +49,7 @@ from mmsent.metrics import (
 )
 from mmsent.runs import cache_facts, predictions_csv
 from mmsent.split import hashed_order, smallest_ids, validation_split
-from mmsent.train import evaluate_head, train_head
+from mmsent.train import evaluate_head, precision_for, train_head
 from mmsent.vote import default_tie, majority
 
 FORMAT_VERSION = 1
@@ -221,6 +222,8 @@ def cross_validate(
     """Train a head a fold and predict the fold. Raises DataError where a class has no row left to train on."""
     started = time.monotonic()
     index, cache, classes = plan.index, plan.cache, len(plan.cache.labels)
+    if settings.precision == "auto":  # the record says what it was trained in
+        settings = settings.model_copy(update={"precision": precision_for(device)})
     labels = plan.labels
     probabilities, plain = np.zeros((len(plan.rows), classes)), np.zeros((len(plan.rows), classes))
     heads = []
@@ -298,12 +301,13 @@ class Folds:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
-            given = np.array([numbers[row["label"]] for row in rows], np.int64)
+            given = np.array([numbers[spreadsheet.plain(row["label"])] for row in rows], np.int64)
             shares = np.array([[float(row[f"p_{name}"]) for name in labels] for row in rows])
             fold = np.array([int(row["fold"]) for row in rows], np.int64)
             if len(rows) != self.info["rows"] or not np.isfinite(shares).all():
                 raise ValueError(f"{len(rows)} rows where {self.info['rows']} were written")
-            return OutOfFold([row["id"] for row in rows], given, shares / shares.sum(axis=1, keepdims=True), fold)
+            ids = [spreadsheet.plain(row["id"]) for row in rows]
+            return OutOfFold(ids, given, shares / shares.sum(axis=1, keepdims=True), fold)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise RunError(f"{path} cannot be read: {error}; run `mmsent fit --folds` again") from error
 
