@@ -25,7 +25,7 @@ from mmsent.figures.style import (
     run_styles,
 )
 from mmsent.metrics import reliability
-from mmsent.report import _label_rules, _luminance
+from mmsent.report.page import _luminance, label_rules
 
 NASTY = ["$a_{$", "_b", "c$"]  # broken mathematics, a name that legends drop, a lone dollar
 RNG = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_labels_have_colours_of_their_own() -> None:
 
 
 def test_white_letters_can_be_read_on_every_label() -> None:
-    for rule in _label_rules([f"label {i}" for i in range(len(OTHERS))]).splitlines():
+    for rule in label_rules([f"label {i}" for i in range(len(OTHERS))]).splitlines():
         rgb = [float(part) for part in rule[rule.index("(") + 1 : rule.index(")")].split(",")]
         assert 1.05 / (_luminance(rgb) + 0.05) > 4.4
 
