@@ -243,7 +243,11 @@ def _origin(
     made_by: list[dict[str, Any]] = []
     if old is not None:
         others = [split for split in old.rows if split not in content]
-        content |= {split: provenance.content(old, split, names=labels) for split in others}
+        if old.damage is None:
+            content |= {split: provenance.content(old, split, names=labels) for split in others}
+        else:  # what was damaged there, checksums or embeddings, is not what these digests are of
+            known = old.provenance.get("content", {})
+            content |= {split: known[split] for split in others if split in known}
         first = {"written": old.provenance.get("written"), "command": old.provenance.get("command")}
         made_by = old.provenance.get("made_by", [first])
     if any(encoded.values()) or old is None:

@@ -72,6 +72,8 @@ def pick(browser: Any, name: str, value: str) -> None:
 
 
 def test_filters_work(browser: Any, page: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     show(browser, page, 1400)
     every = shown_cards(browser)
     count = browser.find_element("id", "filter-count")
@@ -87,7 +89,7 @@ def test_filters_work(browser: Any, page: Path) -> None:
     pick(browser, "predicted", predicted)
     assert {c.get_attribute("data-predicted") for c in shown_cards(browser)} == {predicted}
     click(browser, "filter-reset")
-    assert len(shown_cards(browser)) == len(every)
+    WebDriverWait(browser, 20).until(lambda _: len(shown_cards(browser)) == len(every))
     values = sorted(float(card.get_attribute("data-confidence")) for card in every)
     middle = (values[0] + values[-1]) / 2
     low = browser.find_element("id", "filter-low")
