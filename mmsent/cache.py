@@ -57,7 +57,7 @@ _DIGEST = "attributes_sha256"
 _ANEW = "remove it and extract again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """What the data set says of one row: id, label index (or NO_LABEL) and content hashes (NO_HASH: not there)."""
 
@@ -675,7 +675,7 @@ def _stored_bytes(shape: tuple[int, ...], dtype: Any) -> int:
     return -(-shape[0] // rows) * (chunk + 64) + 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HalfState:
     """What is known of one half of a row: the hash it was encoded from, why it was quarantined, its token count."""
 

@@ -35,11 +35,16 @@ def list_caches(folder: Path) -> list[Cache]:
     return found
 
 
-def unreadable(folder: Path, data_name: str | None = None) -> list[Path]:
-    """The caches in a folder, by their names those of a data set, that cannot be opened."""
-    start = "" if data_name is None else f"{slug(data_name)}."
+def unreadable(folder: Path, data_name: str | None = None, encoder: str | None = None) -> list[Path]:
+    """The caches in a folder, by their names those of a data set and an encoder, that cannot be opened."""
     known = {cache.path for cache in list_caches(folder)}
-    return sorted(path for path in folder.glob("*.h5") if path not in known and path.name.startswith(start))
+    found = []
+    for path in sorted(folder.glob("*.h5")):
+        data, _, rest = path.name.partition(".")
+        fits = data_name in (None, data) or slug(data_name or "") == data
+        if path not in known and fits and (encoder is None or rest.startswith(f"{slug(encoder)}.")):
+            found.append(path)
+    return found
 
 
 def find_cache(where: Path, *, data_name: str | None = None, encoder: str | None = None) -> Cache:

@@ -27,6 +27,7 @@ MIN_SIDE = 32  # px; a shorter side holds less than one patch of most encoders
 MAX_RATIO = 4.0  # side ratio; a square crop sees less than a quarter of such a picture
 RARE_CLASS = 0.05  # share of the labelled rows below which a class is too rare to trust its scores
 EXAMPLES = 5
+COMPARED = 100_000  # pictures whose looks are compared with each other; the time grows with the square
 NO_LABEL = "no label"
 LIMIT = "; the limit is"  # how the reason of what is too large reads
 
@@ -154,7 +155,7 @@ def check_dataset(
         *_text_findings(posts, texts),
         *_picture_findings(posts, pictures),
         *_duplicates("picture", posts, [p.hash for p in pictures]),
-        *_similar("picture", "look alike", posts, [p.hash for p in pictures], _alike_pictures(posts, pictures)),
+        *_look_alike(posts, pictures),
         *_duplicates("text", posts, text_hashes),
         *_similar("text", "have the same words", posts, text_hashes, _alike_texts(texts)),
         *_class_findings(balance.get("train", {}), dataset.settings.labels),
@@ -286,6 +287,17 @@ def _duplicates(what: str, posts: Sequence[Post], hashes: Sequence[bytes], alike
         *_finding("warning", f"{what} in both splits", names(spanning), f"{groups_of} span train and test"),
         *_finding("note", f"{what} with two labels", names(unsure), f"{groups_of} disagree on the label"),
     ]
+
+
+def _look_alike(posts: Sequence[Post], pictures: Sequence[_Picture]) -> list[Finding]:
+    if len(pictures) > COMPARED:
+        message = f"{len(pictures):,} pictures are too many to compare how they look; only equal files were found"
+        return _finding("note", "similar pictures", [""], message)
+    try:
+        groups = _alike_pictures(posts, pictures)
+    except DataError:  # too many pairs
+        return _finding("note", "similar pictures", [""], "so many pictures look alike that pairs say nothing here")
+    return _similar("picture", "look alike", posts, [p.hash for p in pictures], groups)
 
 
 def _alike_pictures(posts: Sequence[Post], pictures: Sequence[_Picture]) -> list[int]:

@@ -68,6 +68,9 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+        for path in temporaries:
+            if path.is_dir():  # known before anything is replaced
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         for path, temporary in temporaries.items():
             os.replace(temporary, path)
     except OSError as error:

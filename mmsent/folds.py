@@ -15,11 +15,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +44,7 @@ from mmsent.metrics import (
     negative_log_likelihood,
     scores,
 )
-from mmsent.runs import cache_facts, predictions_csv
+from mmsent.runs import cache_facts, predictions_csv, put_folder
 from mmsent.split import hashed_order, smallest_ids, validation_split
 from mmsent.train import evaluate_head, precision_for, train_head
 from mmsent.vote import default_tie, majority
@@ -395,26 +392,13 @@ def save_folds(folder: Path, done: CrossValidated, *, recipe: str, device: str =
         plan.ids, names, done.probabilities, [names[i] for i in plan.labels], extra={"fold": plan.fold.tolist()}
     )
     name = f"{finished:%Y%m%d-%H%M%S}-{done.settings.fusion.value}-s{done.settings.seed}-k{plan.folds}"
-    building: Path | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
-        building.chmod(0o755)
+
+    def fill(building: Path) -> None:
         (building / PREDICTIONS).write_text(table, encoding="utf-8", newline="")
         text = json.dumps(info, indent=1, ensure_ascii=False)
         (building / SUMMARY).write_text(text, encoding="utf-8", errors="backslashreplace")
-        for attempt in range(1, 1000):
-            path = folder / (name if attempt == 1 else f"{name}-{attempt}")
-            try:
-                if not path.exists():
-                    os.rename(building, path)
-                    return open_folds(path)
-            except OSError:
-                if not path.exists():
-                    raise
-        raise RunError(f"{folder} holds a thousand cross-validations called {name}")
+
+    try:
+        return open_folds(put_folder(folder, name, fill))
     except OSError as error:
         raise RunError(f"cannot write a cross-validation in {folder}: {error.strerror or error}") from error
-    finally:
-        if building is not None:
-            shutil.rmtree(building, ignore_errors=True)

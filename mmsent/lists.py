@@ -140,11 +140,12 @@ def _read_jsonl(path: Path, text: str) -> list[dict[str, Any]]:
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
     try:
+        import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise UsageError("Parquet manifests need pyarrow: pip install 'mmsent[parquet]'") from error
     try:
-        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = parquet.read_table(pyarrow.BufferReader(read_file(path))).to_pylist()
     except Exception as error:  # Arrow's errors have no common parent but this
         raise DataError(f"{path}: not readable as Parquet: {error}") from error
     return rows

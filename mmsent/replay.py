@@ -223,9 +223,11 @@ def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> Apa
 def _named(run: Run, again: Run) -> list[Difference]:
     """What is not as the run recorded it: settings, data, cache, versions, code, machine."""
     then, now = run.info, again.info
-    found = differences(
-        "settings", {**then["fit"], **_prefixed(then["split"])}, {**now["fit"], **_prefixed(now["split"])}
-    )
+    # As they are read, not as they stand: earlier versions wrote some values otherwise.
+    wanted = [
+        {**one.fit.model_dump(mode="json"), **_prefixed(one.split.model_dump(mode="json"))} for one in (run, again)
+    ]
+    found = differences("settings", *wanted)
     data = then.get("data")
     found += differences("data", data and {"split": data["split"]}, {"split": now["data"]["split"]})
     embeddings = [(info.get("data") or {}).get("features") for info in (then, now)]

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,11 +212,7 @@ def save_run(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    building: Path | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}.", dir=folder))
-        building.chmod(0o755)  # mkdtemp's own is for the owner alone
+    def fill(building: Path) -> None:
         about = {"config": head.config.model_dump(mode="json"), "contract": info["cache"]["contract"]}
         # One key alone: safetensors writes several in an order that differs from save to save.
         metadata = {"mmsent": json.dumps({**about, "labels": info["labels"]})}
@@ -230,6 +226,24 @@ def save_run(
         )
         # Paths that are not UTF-8 reach Python as lone surrogates; backslashes make them JSON's own escapes.
         (building / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    try:
+        return open_run(put_folder(folder, name, fill))
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write a run in {folder}: {reason}") from error
+
+
+def put_folder(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """Make a folder in `folder`, filled by `fill` and on disk before it appears, in one rename. Returns its path; a
+    number is added to the name where it is taken. Raises OSError where it cannot be written, RunError on a thousandth
+    name."""
+    building: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}.", dir=folder))
+        building.chmod(0o755)  # mkdtemp's own is for the owner alone
+        fill(building)
         for file in building.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
@@ -244,11 +258,8 @@ def save_run(
                     continue
                 raise
             sync_folder(folder)
-            return open_run(path)
-        raise RunError(f"{folder} holds a thousand runs called {name}")
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"cannot write a run in {folder}: {reason}") from error
+            return path
+        raise RunError(f"{folder} holds a thousand folders called {name}")
     finally:
         if building is not None:
             shutil.rmtree(building, ignore_errors=True)

@@ -28,7 +28,8 @@ from mmsent.rows import Rows, Tensors
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
 LAYER_BINS = 60
 LAYER_VALUES = 1 << 14  # of a distribution, evenly spaced, when there are more
-DRAWN = 16  # batches of dropout factors drawn at a time
+DRAWN = 16  # batches of dropout factors drawn at a time, as far as these stay below so many values
+DRAWN_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _one_epoch(
     device = next(head.parameters()).device
     head.train()
     total, seen = torch.zeros((), device=device), 0
-    factors = _dropout_factors(settings, head.config.hidden, device)
+    factors = _dropout_factors(settings, head.config.hidden, device, min(settings.batch_size, len(train)))
     learns = bool(optimizer.fusion)
     for image, text, labels in train.epoch(settings, head.scale):
         missing = _drop_modalities(len(labels), settings.modality_dropout, device)
@@ -244,17 +245,17 @@ class SmoothedCrossEntropy:
         return -(targets * logits.log_softmax(dim=1)).sum() / total
 
 
-def _dropout_factors(settings: FitSettings, width: int, device: torch.device) -> Iterator[Tensor]:
-    """Batches (batch_size, H) of dropout factors: 0, or 1 / (1 - p). On a CPU p is rounded to a 256th and many batches
+def _dropout_factors(settings: FitSettings, width: int, device: torch.device, rows: int) -> Iterator[Tensor]:
+    """Batches (rows, H) of dropout factors: 0, or 1 / (1 - p). On a CPU p is rounded to a 256th and many batches
     are drawn at once from raw bytes, for torch draws one float after another there."""
-    rows, p = settings.batch_size, settings.dropout
+    p = settings.dropout
     if device.type != "cpu":
         while True:
             yield torch.empty(rows, width, device=device).bernoulli_(1 - p).div_(1 - p)
     rng = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
-    least = min(255, round(256 * p))
+    least, drawn = min(255, round(256 * p)), max(1, min(DRAWN, DRAWN_VALUES // (rows * width)))
     while True:
-        raw = np.frombuffer(rng.bytes(DRAWN * rows * width), np.uint8).reshape(DRAWN, rows, width)
+        raw = np.frombuffer(rng.bytes(drawn * rows * width), np.uint8).reshape(drawn, rows, width)
         yield from torch.from_numpy((raw >= least).astype(np.float32) * np.float32(256 / (256 - least)))
 
 

@@ -19,7 +19,6 @@ ORDER = [
     "config",
     "tables",
     "progress",
-    "files",
     "spreadsheet",
     "text",
     "lists",

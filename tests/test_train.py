@@ -453,7 +453,7 @@ def test_loss_is_torchs(smoothing: float) -> None:
 def test_dropout_factors(dropout: float) -> None:
     torch.manual_seed(3)
     settings = FitSettings(dropout=dropout, batch_size=32)
-    drawn = _dropout_factors(settings, 64, torch.device("cpu"))
+    drawn = _dropout_factors(settings, 64, torch.device("cpu"), 32)
     factors = torch.stack([next(drawn) for _ in range(40)])
     assert factors.shape == (40, 32, 64)
     assert factors.unique().numel() == (1 if dropout == 0 else 2)
@@ -461,4 +461,4 @@ def test_dropout_factors(dropout: float) -> None:
     assert float(factors.mean()) == pytest.approx(1, abs=0.04)  # nothing is scaled on the whole
     assert dropout == 0 or not torch.equal(factors[0], factors[1])
     torch.manual_seed(3)
-    assert torch.equal(next(_dropout_factors(settings, 64, torch.device("cpu"))), factors[0])
+    assert torch.equal(next(_dropout_factors(settings, 64, torch.device("cpu"), 32)), factors[0])

@@ -303,7 +303,11 @@ def _find_to_mend(data: Path | None, cache_at: Path, encoder: str | None) -> Any
     at = cache_at
     if not at.is_file():
         name = name_of(data) if data is not None else name_of(Path("data")) if Path("data").exists() else None
-        broken = unreadable(at, name) if at.is_dir() else []
+        broken = unreadable(at, name, encoder) if at.is_dir() else []
+        if len(broken) > 1:
+            raise CacheError(
+                f"{len(broken)} caches in {at} cannot be read; name one with --cache: {broken[0]} or other"
+            )
         at = broken[0] if broken else find(data, cache_at, encoder).path
     return Cache.salvage(at)
 

@@ -333,7 +333,7 @@ def predict(
     if manifest is not None:
         dataset = load_dataset(manifest, settings, strict=False)
         for problem in dataset.problems:  # labels do not matter here, a row that cannot be used does
-            if problem.kind in {"unsafe id", "unknown split", "malformed line", "duplicate id"}:
+            if problem.kind in {"unsafe id", "unknown split", "malformed line", "malformed row", "duplicate id"}:
                 note(f"{problem.where}: {problem.message}")
         posts = []
         for p in dataset.posts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mmsent.commands.features import find
 from mmsent.commands.heads import named_runs
 from mmsent.commands.say import note, say, say_json
-from mmsent.errors import UsageError
+from mmsent.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mmsent.replay import Apart, Replay
@@ -55,8 +55,7 @@ def replay(
             f"--predictions {predictions} is no table of a vote of {', '.join(run.name for run in chosen)}; "
             "give the predictions.csv that `mmsent vote` wrote with these runs"
         )
-    if predictions is None and votes_of(PREDICTIONS, chosen):
-        predictions = PREDICTIONS
+    found = predictions is None and votes_of(PREDICTIONS, chosen)
     done: list[Replay] = []
     vote = None
     with _folder(out) as where:
@@ -68,7 +67,13 @@ def replay(
             if not as_json:
                 _tell(done[-1])
         if one_cache and len(chosen) > 1:
-            vote = replay_vote(done, caches[0], predictions, tie=tie, soft=soft)
+            try:
+                vote = replay_vote(done, caches[0], PREDICTIONS if found else predictions, tie=tie, soft=soft)
+            except DataError as error:
+                if not found:
+                    raise
+                note(f"{PREDICTIONS} is left out of account: {error}")  # nobody asked for it
+                vote = replay_vote(done, caches[0], None, tie=tie, soft=soft)
     ok = all(one.ok for one in done) and (vote is None or vote.ok or any(not one.identical for one in done))
     if as_json:
         say_json({"ok": ok, "runs": [one.to_json() for one in done], "vote": vote.to_json() if vote else None})

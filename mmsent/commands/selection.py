@@ -122,8 +122,10 @@ def _cross_validate(
     from mmsent.encoders.common import pick_device
     from mmsent.folds import cross_validate, plan_folds, save_folds
     from mmsent.progress import bar
+    from mmsent.runs import ready_folder
 
     where = pick_device(device)
+    ready_folder(runs)  # better now than after all folds
     plan = plan_folds(cache, split, folds, memory=memory_limit(memory))
     saved, done = [], []
     with bar(folds * len(settings), "cross-validating", "head") as shown:

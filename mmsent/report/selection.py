@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmsent.errors import DataError
 from mmsent.folds import list_folds
 from mmsent.grouping import find_duplicates, near_cosine
 from mmsent.openings import LOG, ordinal, read_openings
@@ -25,7 +26,10 @@ def duplicates(study: Study) -> dict[str, Any]:
     if n > ROWS:
         note = f"{n:,} rows are too many to compare with each other here; mmsent cache duplicates does it."
         return {"note": note, "table": Table([["same", "how", "groups"]], "llr")}
-    found = find_duplicates(cache)
+    try:
+        found = find_duplicates(cache)
+    except DataError as error:  # the bound does not fit these features
+        return {"note": f"Not compared: {error}.", "table": Table([["same", "how", "groups"]], "llr")}
     ways = {group: sum(run.split.group == group for run in study.runs) for group in ("near", "exact", "none")}
     kept = "; ".join(f"{group}: {count} of {len(study.runs)} runs" for group, count in ways.items() if count)
     note = (
