@@ -2,7 +2,8 @@
 
 Pictures are encoded in fixed blocks of consecutive rows, texts in fixed windows whose rows are sorted by length; the
 make-up of every batch is a function of the row order alone, since batch make-up shifts the low bits. Each batch is
-journalled whole. So a run that was interrupted and continued holds the same bytes as one that was not.
+journalled whole. So a run that was interrupted and continued holds the same bytes as one that was not (same
+machine, same number of threads; on a GPU that had to part a batch for want of memory, low bits may differ).
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ def _cross_validate(
     from mmsent.runs import ready_folder
 
     where = pick_device(device)
-    ready_folder(runs)  # better now than after all folds
     plan = plan_folds(cache, split, folds, memory=memory_limit(memory))
+    ready_folder(runs)  # better now than after all folds
     saved, done = [], []
     with bar(folds * len(settings), "cross-validating", "head") as shown:
         for one in settings:
