@@ -16,6 +16,7 @@ ORDER = [
     "mmsent",
     "errors",
     "files",
+    "process",
     "config",
     "tables",
     "progress",
@@ -55,6 +56,8 @@ ORDER = [
     "evaluate",
     "replay",
     "folds",
+    "stacked",
+    "sweep",
     "audit",
     "predict",
     "figures",
@@ -76,6 +79,8 @@ ONLY_IN = {
     "typer": {"cli"},
     "imagehash": {"duplicates"},
     "cleanlab": {"audit"},
+    "optuna": {"sweep"},
+    "ray": {"sweep"},
     "pickle": set(),
 }
 

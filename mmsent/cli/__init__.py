@@ -69,9 +69,9 @@ from mmsent.cli.options import (
     from_recipe,
     split_settings,
 )
-from mmsent.cli.process import tune_process
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
+from mmsent.cli.sweep import sweep
 from mmsent.config import (
     RECIPES,
     EncoderSettings,
@@ -83,6 +83,7 @@ from mmsent.config import (
     settings,
 )
 from mmsent.errors import MmsentError, Terminated, UsageError
+from mmsent.process import tune_process
 
 TOML = "mmsent.toml"
 
@@ -447,10 +448,26 @@ app.command()(explain)
 app.command()(report)
 app.command()(replay)
 app.command()(env)
+app.command()(sweep)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (prepare, check, extract, fit, evaluate, audit, vote, predict, explain, report, replay, env, quickstart)
+    for f in (
+        prepare,
+        check,
+        extract,
+        fit,
+        sweep,
+        evaluate,
+        audit,
+        vote,
+        predict,
+        explain,
+        report,
+        replay,
+        env,
+        quickstart,
+    )
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(cache_commands, f"cache_{name}")
