@@ -269,6 +269,8 @@ class Ledger:
                     gone = is_gone(known)
                 if gone and one.number not in self._mine:
                     self._study.tell(one.number, state=TrialState.FAIL, skip_if_finished=True)
+            for trial in list(self._mine.values()):  # alive, even if this process was paused for long
+                self._storage.record_heartbeat(trial._trial_id)
             optuna.storages.fail_stale_trials(self._study)
             self._fill()
 
