@@ -178,7 +178,9 @@ class _Stack:
         self._rows, self._val, self._wanted, self._classes = train, val, list(wanted), classes
         self._device = torch.device(train.device)
         self.places = list(range(len(wanted)))
-        heads, self._dice, moments = [], [], {}
+        heads: list[Head] = []
+        self._dice: list[_Dice] = []
+        moments: dict[bool, Head] = {}
         for settings in wanted:
             torch.manual_seed(settings.seed)
             head = Head(head_config(settings, *train.widths, classes)).to(self._device)
@@ -223,9 +225,7 @@ class _Stack:
             w = torch.ones(self._classes, device=device)
             if s.balance == "weights":
                 w = class_weights(self._rows.labels, self._classes, s.class_weight_power).to(device)
-            tables.append(
-                SmoothedCrossEntropy(w, s.label_smoothing).targets(torch.arange(self._classes, device=device))[0]
-            )
+            tables.append(SmoothedCrossEntropy(w, s.label_smoothing).targets(every)[0])
             weights.append(w)
         self._tables, self._weights = torch.stack(tables), torch.stack(weights)  # (M, C, C), (M, C)
         self._rms = torch.tensor([s.rms for s in mine], device=device)

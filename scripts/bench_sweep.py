@@ -4,12 +4,13 @@
     python scripts/bench_sweep.py --cache FILE --full                               # the loop on every trial
     python scripts/bench_sweep.py --short                                           # made-up features, for CI
 
-Ours: `mmsent sweep` over concat, weighted and attention on one validation split, from its start to its last trial, worker
-processes and database included. The usual way: Optuna's `study.optimize` over the same trials, each with a TensorDataset
-and a DataLoader, torch's own modules, AdamW, OneCycleLR, CrossEntropyLoss and scikit-learn's F1 after each epoch, as many
-threads as torch takes, and the early stopping of the same settings, but nothing pruned. Scaling and the epoch's views are
-done on whole arrays before its loop starts. Unless --full is given, the loop runs on a random sample of the trials, and its
-time is that of the sample times the number of trials over the sample's size; the printed error is of that sampling.
+Ours: `mmsent sweep` over concat, weighted and attention on one validation split, from its start to its last trial,
+worker processes and database included. The usual way: Optuna's `study.optimize` over the same trials, each with a
+TensorDataset and a DataLoader, torch's own modules, AdamW, OneCycleLR, CrossEntropyLoss and scikit-learn's F1 after
+each epoch, as many threads as torch takes, and the early stopping of the same settings, but nothing pruned. Scaling and the
+epoch's views are done on whole arrays before its loop starts. Unless --full is given, the loop runs on a random sample
+of the trials, and its time is that of the sample times the number of trials over the sample's size; the printed error
+is of that sampling.
 """
 
 from __future__ import annotations
@@ -198,9 +199,8 @@ def main() -> None:
     theirs = sum(seconds) * scale
     error = float(np.std(seconds, ddof=1)) * given.trials / count**0.5 if 1 < count < given.trials else 0.0
     how = f"measured on {count} of them and scaled" if count < given.trials else "all measured"
-    print(
-        f"\n{given.trials} trials over concat, weighted, attention; {len(given_rows.train)} + {len(given_rows.val)} rows"
-    )
+    sizes = f"{len(given_rows.train)} + {len(given_rows.val)}"
+    print(f"\n{given.trials} trials over concat, weighted, attention; {sizes} rows")
     trained = sum(one["epochs"] for one in done.trials)
     rows = [["", "seconds", "mmsent / this", "epochs trained", "best weighted F1"]]
     rows.append(

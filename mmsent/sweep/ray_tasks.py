@@ -66,6 +66,7 @@ class RayTasks:
         except ImportError as error:
             raise UsageError("--engine ray needs its package: pip install 'mmsent[ray]'") from error
         self._ray: Any = ray
+        remote: Any = ray.remote
         self._own = not ray.is_initialized()
         if self._own:
             try:
@@ -77,9 +78,9 @@ class RayTasks:
                 ) from error
         self._limit = limit
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+        self._mailbox = remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
         # A trial whose worker dies is queued again by the ledger, not behind its back.
-        self._task = ray.remote(num_cpus=1, max_retries=0)(_task)
+        self._task = remote(num_cpus=1, max_retries=0)(_task)
         self._ground = ray.put(ground)
         self._jobs: dict[Any, Job] = {}
         self._stopped: set[int] = set()

@@ -96,7 +96,7 @@ class Space:
             if not isinstance(entry, Range):
                 found[name] = CategoricalDistribution(entry)
             else:
-                kind = IntDistribution if entry.whole else FloatDistribution
+                kind: Any = IntDistribution if entry.whole else FloatDistribution
                 found[name] = kind(entry.low, entry.high, log=entry.log)
         return found
 

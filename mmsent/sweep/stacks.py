@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,7 +34,7 @@ def run_stack(
     a true answer stops that job. Seconds are each job's share."""
     if shape_of(jobs[0].settings) is None:
         for job in jobs:
-            yield job, run_trial(job, sides, classes, lambda step, value, key=job.key: report(key, step, value))
+            yield job, run_trial(job, sides, classes, functools.partial(report, job.key))
         return
     started = time.monotonic()
     left = list(jobs)

@@ -57,7 +57,8 @@ class Outcome:
     def from_json(value: dict[str, Any]) -> Outcome:
         """The outcome that `to_json` gave."""
         read: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        return Outcome(**{k: math.nan if v is None else v for k, v in read.items()})
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in read.items()}
+        return Outcome(**known)
 
 
 class Stopped(Exception):
