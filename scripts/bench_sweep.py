@@ -7,10 +7,10 @@
 Ours: `mmsent sweep` over concat, weighted and attention on one validation split, from its start to its last trial,
 worker processes and database included. The usual way: Optuna's `study.optimize` over the same trials, each with a
 TensorDataset and a DataLoader, torch's own modules, AdamW, OneCycleLR, CrossEntropyLoss and scikit-learn's F1 after
-each epoch, as many threads as torch takes, and the early stopping of the same settings, but nothing pruned. Scaling and the
-epoch's views are done on whole arrays before its loop starts. Unless --full is given, the loop runs on a random sample
-of the trials, and its time is that of the sample times the number of trials over the sample's size; the printed error
-is of that sampling.
+each epoch, as many threads as torch takes, and the early stopping of the same settings, but nothing pruned. Scaling and
+the epoch's views are done on whole arrays before its loop starts. Unless --full is given, the loop runs on a random
+sample of the trials, and its time is that of the sample times the number of trials over the sample's size; the printed
+error is of that sampling.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import DataError, RunError, UsageError
+from mmsent.figures.sweeps import sweep_figures
 from mmsent.folds import cross_validate, plan_folds
-from mmsent.runs import list_runs, open_run
+from mmsent.report import plates, swept, write_report
+from mmsent.runs import Run, list_runs, open_run
+from mmsent.study import open_study
 from mmsent.sweep import database, search
 from mmsent.sweep.ground import make_ground, map_ground, share_ground, sides_on
 from mmsent.sweep.ledger import STARTUP, Ledger, MedianAtStep
@@ -166,7 +170,7 @@ def test_a_trial_whose_process_died_is_tried_again_and_counts_once(
         assert finished is not None
         first.finish(finished[0], outcome(0.5))
     second = make_ledger(tmp_path, space)
-    assert states(tmp_path)[0] == ["FAIL", "WAITING"]
+    assert states(tmp_path)[0] == ["FAIL"]
     assert not first.finish(lost[0], outcome(0.9))  # it was not dead after all: too late
     seen = []
     while claim := second.claim():
@@ -185,7 +189,8 @@ def test_a_trial_whose_process_died_is_tried_again_and_counts_once(
 
 def test_a_slot_that_two_processes_queued_is_tried_once(tmp_path: Path, space: Space) -> None:
     one = make_ledger(tmp_path, space)
-    one._study.enqueue_trial({}, user_attrs={"slot": 2})  # as another process would, at the same moment
+    for _ in range(2):
+        one._study.enqueue_trial({}, user_attrs={"slot": 2})  # as two machines would, at the same moment
     one._study.enqueue_trial({})  # and a trial that somebody queued by hand
     other = make_ledger(tmp_path, space)
     numbers = []
@@ -211,7 +216,7 @@ def test_a_trial_of_another_machine_is_lost_when_its_heart_stops(
     monkeypatch.setattr("mmsent.sweep.database.GRACE", 0.5)
     time.sleep(2.1)  # the database counts whole seconds
     own = make_ledger(tmp_path, space)
-    assert states(tmp_path)[0] == ["FAIL", "WAITING"]
+    assert states(tmp_path)[0] == ["FAIL"]
     assert own.claim() is not None
     own.reap()  # its own heart beats
     assert sum(of[-1] == "RUNNING" for of in states(tmp_path).values()) == 1
@@ -401,6 +406,40 @@ def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:
         main(list(arguments))
     return int(stopped.value.code or 0)
+
+
+def test_the_report_shows_it(done: Sweep, cache: Cache, runs: Path, tmp_path: Path) -> None:
+    study = open_study([open_run(runs / one["run"]) for one in done.winners], cache, None)
+    names = [name for name, _, _ in plates.PLATES]
+    written = write_report(study, tmp_path / "report", skip=names)
+    assert "sweep-trials" in {plate.name for plate in written.plates if plate.png}
+    text = written.page.read_text(encoding="utf-8")
+    assert 'id="sweep"' in text
+    assert f"{done.best['score']:.4f}" in text
+    assert "on other cuts" in text
+    lonely = open_study([copy_run(runs / done.best["run"], tmp_path / "elsewhere")], cache, None)
+    assert plates.plates_of(lonely) == plates.PLATES
+    assert swept.section(lonely) is None
+
+
+def copy_run(path: Path, folder: Path) -> Run:
+    shutil.copytree(path, folder / path.name)
+    return open_run(folder / path.name)
+
+
+def test_the_figures_name_their_axes(done: Sweep) -> None:
+    importances = {"lr": 0.7, "hidden": 0.3}
+    found = sweep_figures({**done.info, "importances": importances})
+    assert list(found) == ["parallel", "importance"]
+    parallel = found["parallel"].axes[0]
+    named = [t.get_text().replace("\n", "_") for t in parallel.get_xticklabels()]
+    assert named == [*done.info["varied"], "weighted_F1"]
+    lines = parallel.collections[0].get_segments()
+    assert len(lines) == len(done.trials)
+    ends = sorted(len(done.info["varied"]) == line[-1][0] for line in lines)
+    assert sum(ends) == len(done.finished)  # only these reach the score
+    assert [t.get_text() for t in found["importance"].axes[0].get_yticklabels()] == ["hidden", "lr"]
+    assert sweep_figures({**done.info, "trials": done.trials[:1], "importances": {}}) == {}
 
 
 def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 
 from mmsent.errors import UsageError
 
@@ -51,6 +53,17 @@ def open_storage(url: str) -> Any:
         event.listen(storage.engine, "connect", unhurried)
         storage.engine.dispose()  # those that are open already do not know
     return storage
+
+
+def claims_lock(url: str) -> Any:
+    """What a process holds while it claims a trial. A database server locks the trial's row by itself; SQLite does not,
+    but all processes that use its file can lock another beside it."""
+    from sqlalchemy.engine import make_url
+
+    file = make_url(url).database
+    if not url.startswith("sqlite") or not file or file == ":memory:":
+        return contextlib.nullcontext()
+    return FileLock(f"{file}.lock")
 
 
 def owner() -> dict[str, Any]:

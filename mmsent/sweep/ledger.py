@@ -2,8 +2,9 @@
 
 Every trial has a slot, 0 to trials - 1, and a slot counts once however often it is tried: where a process dies in the
 middle of a trial, the trial becomes a failed one and its slot is queued again with the same settings. Should two
-processes queue one slot at the same moment, the trial with the lower number stands and the other fails. So a sweep ends
-with exactly as many trials as were asked for, whatever was killed and however many processes took part.
+processes on different machines queue one slot at the same moment, the trial with the lower number stands and the other
+fails. So a sweep ends with exactly as many trials as were asked for, whatever was killed and however many processes took
+part.
 
 That a trial's process is gone is seen at once where it ran on this machine (its process id and start time), else by its
 heartbeat, which ceases.
@@ -16,7 +17,7 @@ import logging
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmsent.config import FitSettings
 from mmsent.errors import RunError, UsageError
-from mmsent.sweep.database import BEAT, GRACE, is_gone, open_storage, owner, shown_url
+from mmsent.sweep.database import BEAT, GRACE, claims_lock, is_gone, open_storage, owner, shown_url
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import FOLD, Outcome
 
@@ -101,12 +102,15 @@ class Ledger:
         self._precision = precision
         self._mine: dict[int, optuna.Trial] = {}
         self._lost: dict[int, int] = {}
+        self._grid: list[dict[str, Any]] = []
+        self._known: dict[int, Entry] = {}
         self._stop = threading.Event()
         self._shown = shown_url(url)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with self._usable():
             self._storage = open_storage(url)
+            self._lock = claims_lock(url)
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
@@ -156,9 +160,9 @@ class Ledger:
     # --- the queue
 
     def claim(self) -> tuple[int, FitSettings] | None:
-        """The next trial's number and settings; None where nothing waits."""
-        with self._usable():
-            while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        """The next trial's number and settings; None where every slot has its trial."""
+        with self._usable(), self._lock:
+            while self._waiting() or self._queue_next():
                 trial = self._study.ask(self._space.distributions())
                 slot = trial.user_attrs.get(_SLOT)
                 if slot is None or self._holder(slot) != trial.number:  # another process was there first
@@ -174,33 +178,37 @@ class Ledger:
                 return trial.number, settings
         return None
 
+    def _waiting(self) -> bool:
+        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
     def _holder(self, slot: int) -> int:
         """The number of the trial that stands for a slot."""
         alive = self._study.get_trials(deepcopy=False, states=ALIVE)
         return min(one.number for one in alive if one.user_attrs.get(_SLOT) == slot)
 
-    def _fill(self) -> None:
-        """Queue every slot that no trial stands for, with the settings of the trial that it lost, if it lost one."""
+    def _queue_next(self) -> bool:
+        """Queue the first slot that no trial stands for, with the settings of the trial that it lost, if it lost one. One
+        at a time, for Optuna reads what waits from the database again and again. Whether there was one."""
         found = self._study.get_trials(deepcopy=False)
         alive = {one.user_attrs.get(_SLOT) for one in found if one.state in ALIVE}
+        slot = next((slot for slot in range(self._trials) if slot not in alive), None)
+        if slot is None:
+            return False
         names = set(self._space.varied)
-        lost = {one.user_attrs.get(_SLOT): one.params for one in found if set(one.params) == names}
-        missing = [slot for slot in range(self._trials) if slot not in alive]
-        planned = self._planned(missing)
-        for slot in missing:
-            self._study.enqueue_trial(lost.get(slot, planned.get(slot, {})), user_attrs={_SLOT: slot})
+        lost = [one.params for one in found if one.user_attrs.get(_SLOT) == slot and set(one.params) == names]
+        self._study.enqueue_trial(lost[-1] if lost else self._planned(slot), user_attrs={_SLOT: slot})
+        return True
 
-    def _planned(self, slots: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """What is decided beforehand: each point of a grid, each random trial, and the recipe itself for others."""
-        if not slots:
-            return {}
+    def _planned(self, slot: int) -> dict[str, Any]:
+        """What is decided beforehand: the points of a grid, random trials, and the recipe itself to begin with."""
         if self._sampler == "grid":
-            points = self._space.grid(max(slots) + 1, self._seed)
-            return {slot: points[slot] for slot in slots}
-        starts = dict(enumerate(self._space.starts()))
-        if self._sampler == "random":
-            return {slot: starts.get(slot) or self._space.random(slot, self._seed) for slot in slots}
-        return starts
+            if len(self._grid) < self._trials:
+                self._grid = self._space.grid(self._trials, self._seed)
+            return self._grid[slot]
+        starts = self._space.starts()
+        if slot < len(starts):
+            return starts[slot]
+        return self._space.random(slot, self._seed) if self._sampler == "random" else {}
 
     # --- what becomes of trials
 
@@ -243,7 +251,6 @@ class Ledger:
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             if why is None:
                 return
-            self._fill()
         self._lost[slot] = self._lost.get(slot, 0) + 1
         if self._lost[slot] >= LOST:
             raise RunError(
@@ -256,7 +263,7 @@ class Ledger:
             self.give_up(number)
 
     def reap(self) -> None:
-        """Fail the running trials whose process is gone, and queue their slots again."""
+        """Fail the running trials whose process is gone: their slots are free again."""
         with self._usable():
             taking_part = [v for k, v in self._study.user_attrs.items() if k.startswith(_PROCESS)]
             alone = all(is_gone(one) for one in taking_part if one != owner())
@@ -272,7 +279,6 @@ class Ledger:
             for trial in list(self._mine.values()):  # alive, even if this process was paused for long
                 self._storage.record_heartbeat(trial._trial_id)
             optuna.storages.fail_stale_trials(self._study)
-            self._fill()
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
@@ -305,7 +311,10 @@ class Ledger:
         for one in found:
             if isinstance(one.user_attrs.get(_SLOT), int) and _OUTCOME in one.user_attrs:
                 first.setdefault(one.user_attrs[_SLOT], one)
-        return [_entry(first[slot]) for slot in sorted(first)]
+        for one in first.values():  # what is finished stays as it is, and reading it takes a moment
+            if one.number not in self._known:
+                self._known[one.number] = _entry(one)
+        return [self._known[first[slot].number] for slot in sorted(first)]
 
     @property
     def done(self) -> int:
