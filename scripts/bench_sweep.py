@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=16, help="trials that the usual loop is measured on")
     parser.add_argument("--full", action="store_true", help="the usual loop on every trial")
     parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--runs", type=Path, help="keep our sweep in this folder of runs, which must not have one")
     parser.add_argument("--no-prune", action="store_true", help="ours unpruned too")
     parser.add_argument("--short", action="store_true", help="few trials on few rows")
     given = parser.parse_args()
@@ -183,7 +184,7 @@ def main() -> None:
                 ended[0] = time.perf_counter()
 
         started = time.perf_counter()
-        done = sweep(cache, work / "runs", space, SplitSettings(), options, watch=watch)
+        done = sweep(cache, given.runs or work / "runs", space, SplitSettings(), options, watch=watch)
         whole, ours = time.perf_counter() - started, ended[0] - started
         study = optuna.load_study(study_name="sweep", storage=file_url(done.path / "study.db"))
         counted = [t for t in study.get_trials(deepcopy=False) if t.state.name in ("COMPLETE", "PRUNED")]

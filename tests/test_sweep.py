@@ -399,6 +399,23 @@ def test_a_shared_ground_is_the_same_and_cannot_be_written(cache: Cache, tmp_pat
     assert isinstance(mapped.image, np.memmap)
 
 
+def test_test_rows_are_not_read(cache: Cache, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is there a way to the data set, or to its test labels, from the package."""
+    group = Cache._group
+
+    def guarded(self: Cache, split: str) -> Any:
+        assert split == "train", f"a sweep reads {split}"
+        return group(self, split)
+
+    monkeypatch.setattr(Cache, "_group", guarded)
+    found = sweep(cache, tmp_path, space, SPLIT, options(trials=2, checks=2))
+    assert len(found.trials) == 2
+    for file in Path(search.__file__).parent.glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "mmsent.dataset" not in text, file.name
+        assert "mmsent.openings" not in text, file.name
+
+
 # --- the command
 
 

@@ -2,9 +2,9 @@
 
 Every trial has a slot, 0 to trials - 1, and a slot counts once however often it is tried: where a process dies in the
 middle of a trial, the trial becomes a failed one and its slot is queued again with the same settings. Should two
-processes on different machines queue one slot at the same moment, the trial with the lower number stands and the other
-fails. So a sweep ends with exactly as many trials as were asked for, whatever was killed and however many processes took
-part.
+processes on different machines queue one slot at the same moment, the trial with the lower number stands and the
+other fails. So a sweep ends with exactly as many trials as were asked for, whatever was killed and however many
+processes took part.
 
 That a trial's process is gone is seen at once where it ran on this machine (its process id and start time), else by its
 heartbeat, which ceases.
@@ -187,8 +187,8 @@ class Ledger:
         return min(one.number for one in alive if one.user_attrs.get(_SLOT) == slot)
 
     def _queue_next(self) -> bool:
-        """Queue the first slot that no trial stands for, with the settings of the trial that it lost, if it lost one. One
-        at a time, for Optuna reads what waits from the database again and again. Whether there was one."""
+        """Queue the first slot that no trial stands for, with the settings of the trial that it lost, if it lost one.
+        One at a time, for Optuna reads what waits from the database again and again. Whether there was one."""
         found = self._study.get_trials(deepcopy=False)
         alive = {one.user_attrs.get(_SLOT) for one in found if one.state in ALIVE}
         slot = next((slot for slot in range(self._trials) if slot not in alive), None)
