@@ -27,7 +27,7 @@ from mmsent.runs import Run, list_runs, open_run
 from mmsent.study import open_study
 from mmsent.sweep import database, search
 from mmsent.sweep.ground import make_ground, map_ground, share_ground, sides_on
-from mmsent.sweep.ledger import STARTUP, Ledger, MedianAtStep
+from mmsent.sweep.ledger import Ledger, MedianAtStep
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
 from mmsent.sweep.search import sweep
 from mmsent.sweep.space import DEFAULT, Space, make_space
@@ -249,27 +249,32 @@ def test_another_study_is_refused_and_so_is_no_database(tmp_path: Path, space: S
 
 def test_the_pruner_compares_within_a_fold_and_carries_ended_trials_on() -> None:
     study = optuna.create_study(direction="maximize")
-    distribution = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    distribution = {"fusion": optuna.distributions.CategoricalDistribution(["concat", "text"])}
 
-    def add(values: dict[int, float], state: TrialState = TrialState.COMPLETE) -> Any:
+    def add(values: dict[int, float], state: TrialState = TrialState.COMPLETE, fusion: str = "concat") -> Any:
         value = 0.5 if state is TrialState.COMPLETE else None
         made = optuna.trial.create_trial(
-            state=state, params={"x": 0.5}, distributions=distribution, value=value, intermediate_values=values
+            state=state,
+            params={"fusion": fusion},
+            distributions=distribution,
+            value=value,
+            intermediate_values=values,
         )
         if state is TrialState.COMPLETE:
             study.add_trial(made)
         return made
 
-    for i in range(STARTUP):
+    for i in range(10):
         add({3: 0.5 + i / 100, FOLD + 3: 0.2 + i / 100})
     pruner = MedianAtStep()
 
-    def stops(values: dict[int, float]) -> bool:
-        return pruner.prune(study, add(values, TrialState.RUNNING))
+    def stops(values: dict[int, float], fusion: str = "concat") -> bool:
+        return pruner.prune(study, add(values, TrialState.RUNNING, fusion))
 
     assert stops({3: 0.50})
+    assert not stops({3: 0.50}, "text")  # the first of its kind
     assert not stops({3: 0.56})
-    assert not stops({2: 0.1})  # too early
+    assert not stops({1: 0.1})  # too early
     assert stops({9: 0.50})  # all others had ended at epoch 3
     assert stops({3: 0.59, FOLD + 3: 0.21})  # however good the first fold was
     assert not stops({3: 0.59, FOLD + 3: 0.26})

@@ -32,8 +32,9 @@ from mmsent.sweep.database import BEAT, GRACE, claims_lock, is_gone, open_storag
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import FOLD, Outcome
 
-STARTUP = 10  # finished trials before the sampler learns and the pruner prunes
-WARM_UP = 2  # epochs that no trial is stopped before
+STARTUP = 10  # finished trials before the sampler learns
+PEERS = 5  # finished trials of the same fusion before the pruner prunes
+WARM_UP = 1  # epochs before a trial may be stopped
 LOST = 3  # times that the process of one slot may die before the sweep gives up
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 ALIVE = (*COUNTED, TrialState.RUNNING, TrialState.WAITING)
@@ -60,18 +61,20 @@ class Entry:
 
 
 class MedianAtStep(optuna.pruners.BasePruner):
-    """Stops a trial whose value lies below the median of what finished trials had at the same step of the same fold;
-    one that had already ended there counts with its last value. Optuna's own takes a trial's best value over all
-    steps, which in cross-validation is that of the easiest fold, and leaves out trials that had ended."""
+    """Stops a trial whose value lies below the median of what finished trials of its fusion had at the same step of the
+    same fold; one that had already ended there counts with its last value. Optuna's own takes a trial's best value over
+    all steps, which in cross-validation is that of the easiest fold, and leaves out trials that had ended."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop."""
         step = trial.last_step
         if step is None or step % FOLD <= WARM_UP:
             return False
+        fusion = trial.params.get("fusion")
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        others = [v for v in (_value_at(one.intermediate_values, step) for one in finished) if v is not None]
-        return len(others) >= STARTUP and trial.intermediate_values[step] < float(np.median(others))
+        peers = [one for one in finished if one.params.get("fusion") == fusion]
+        others = [v for v in (_value_at(one.intermediate_values, step) for one in peers) if v is not None]
+        return len(others) >= PEERS and trial.intermediate_values[step] < float(np.median(others))
 
 
 def _value_at(values: Mapping[int, float], step: int) -> float | None:
@@ -208,7 +211,11 @@ class Ledger:
         starts = self._space.starts()
         if slot < len(starts):
             return starts[slot]
-        return self._space.random(slot, self._seed) if self._sampler == "random" else {}
+        if self._sampler == "random":
+            return self._space.random(slot, self._seed)
+        # The sampler would soon try the best fusion alone; a vote needs the best of each, so they take turns.
+        fusions = self._space.varied.get("fusion", ())
+        return {"fusion": fusions[slot % len(fusions)]} if isinstance(fusions, tuple) and fusions else {}
 
     # --- what becomes of trials
 

@@ -35,7 +35,7 @@ DEFAULT: dict[str, Any] = {
     "hidden": [64, 128, 256, 512],
     "label_smoothing": {"low": 0.0, "high": 0.3},
     "class_weight_power": {"low": 0.0, "high": 1.0},
-    "batch_size": [32, 64, 128],
+    "batch_size": [64, 128, 256],
     "views": [True, False],
     "standardize": [False, True],
     "rms": [True, False],
