@@ -44,7 +44,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+OFTEN = (Fusion.weighted, Fusion.attention)  # the others in the slow tests
+
+
+@pytest.mark.parametrize("fusion", [f if f in OFTEN else pytest.param(f, marks=pytest.mark.slow) for f in FUSIONS])
 def test_a_head_is_the_same_alone_in_a_stack_and_from_train_head(rows: tuple[Tensors, Tensors], fusion: Fusion) -> None:
     train, val = rows
     together = train_stack(train, val, wanted(fusion), 3)

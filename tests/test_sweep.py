@@ -351,6 +351,7 @@ def test_the_same_again_does_nothing_and_more_trials_go_on(
     assert len(list_runs(runs)) == len([n for n in before if (runs / n / "run.json").is_file()]) + 2 - len(same)
 
 
+@pytest.mark.slow
 def test_random_trials_are_the_same_whoever_computes_them(cache: Cache, space: Space, tmp_path: Path) -> None:
     """In this process and in stacks: the same settings, the same scores but for rounding."""
     wide = Space(space.varied, {**space.fixed, "precision": "fp32"}, "paper")
@@ -464,12 +465,11 @@ def test_the_figures_name_their_axes(done: Sweep) -> None:
     assert sweep_figures({**done.info, "trials": done.trials[:1], "importances": {}}) == {}
 
 
+@pytest.mark.slow
 def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
     where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--space", str(tmp_path / "space.toml")]
     small = ["--trials", "12", "--workers", "1", "--checks", "2", "--val-size", "0.25", "--no-prune"]
-    assert run("sweep", "--show-space") == 0
-    assert "log = true" in capsys.readouterr().out
     assert run("sweep", *where, *small, "--recipe", "paper", "--sampler", "random") == 0
     told = capsys.readouterr()
     assert "12 trials, 12 finished, 0 stopped early" in told.out
@@ -488,6 +488,15 @@ def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture
     (folder / "sweep.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match="cannot be read"):
         open_sweep(folder)
+
+
+def test_the_space_is_shown_as_a_file_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sweep", "--show-space") == 0
+    (tmp_path / "space.toml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert run("sweep", "--show-space", "--space", str(tmp_path / "space.toml"), "--fusion", "text") == 0
+    shown = capsys.readouterr().out
+    assert 'fusion = "text"' in shown
+    assert "log = true" in shown
 
 
 @pytest.mark.parametrize(
