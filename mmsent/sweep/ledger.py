@@ -33,7 +33,7 @@ from mmsent.sweep.space import Space
 from mmsent.sweep.trial import FOLD, Outcome
 
 STARTUP = 10  # finished trials before the sampler learns
-KEPT = 0.4  # share of the finished trials that a trial must be among
+KEPT = 1 / 3  # share of the finished trials that a trial must be among
 PEERS = 5  # finished trials of the same fusion before the pruner prunes
 WARM_UP = 1  # epochs before a trial may be stopped
 LOST = 3  # times that the process of one slot may die before the sweep gives up
