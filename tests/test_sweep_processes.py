@@ -84,7 +84,7 @@ def test_killed_at_random_it_ends_with_the_trials_that_were_asked_for(cache: Cac
     assert kills, "nothing was killed"
     lost = sum(t.state.name == "RUNNING" for t in trials(runs))
     process = begin(cache, runs, 2)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=550)
     assert process.returncode == 0, said
     assert counted(runs) == Counter(range(TRIALS))
     assert f"{TRIALS} trials, {TRIALS} finished" in said
@@ -99,7 +99,7 @@ def test_killed_at_random_it_ends_with_the_trials_that_were_asked_for(cache: Cac
 def test_two_at_once_share_the_trials(cache: Cache, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     both = [begin(cache, runs, 1) for _ in range(2)]
-    said = [process.communicate(timeout=300)[0] for process in both]
+    said = [process.communicate(timeout=550)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert counted(runs) == Counter(range(TRIALS))
     owners = {t.user_attrs["owner"]["process"] for t in trials(runs) if t.state.name == "COMPLETE"}
