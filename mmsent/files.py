@@ -24,7 +24,8 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
             return file.read()
         size = os.fstat(file.fileno()).st_size
         if size <= limit:
-            raw = file.read(limit + 1)  # it may have grown since
+            raw = file.read(size + 1)  # Python takes as much memory as it is asked to read, so not the limit
+            raw += file.read(limit + 1 - len(raw)) if len(raw) > size else b""  # it has grown since
             if len(raw) <= limit:
                 return raw
         raise OSError(errno.EFBIG, f"it has {size} bytes; the limit is {limit}", str(path))
