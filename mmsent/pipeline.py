@@ -39,9 +39,7 @@ def encoded_blocks(
     pictures: the batch keeps its shape. Close the generator to stop early; errors of the stages come out here.
     """
 
-    spare: list[
-        Pixels
-    ] = []  # used again: large buffers that come and go leave the heap full of holes
+    spare: list[Pixels] = []  # used again: large buffers that come and go leave the heap full of holes
 
     def picture_block(block: range, loaded: dict[int, Loaded]) -> Pixels:
         pixels = spare.pop() if spare and len(spare[-1]) >= len(block) else np.empty((len(block), *shape), np.uint8)
