@@ -221,5 +221,5 @@ def test_missing_texts_do_not_decide_the_encoding(tmp_path: Path) -> None:
     (root / "data" / "3.txt").write_bytes(bytes(MAX_BYTES + 1))
     assert dataset.decoding.encoding == "utf-8"
     assert dataset.decoding.why.startswith("decodes all 1 texts")
-    with pytest.raises(DataError, match="^text cannot be read: "):
+    with pytest.raises(DataError, match=r"^text cannot be read: "):
         dataset.text_of(dataset.posts[2])
