@@ -47,6 +47,7 @@ ORDER = [
     "classifier",
     "rows",
     "train",
+    "estimator",
     "runs",
     "openings",
     "fit",
