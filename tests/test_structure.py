@@ -58,6 +58,10 @@ ORDER = [
     "folds",
     "audit",
     "predict",
+    "card",
+    "hub",
+    "onnx_runtime",
+    "onnx_export",
     "figures",
     "explain",
     "study",
@@ -77,6 +81,9 @@ ONLY_IN = {
     "typer": {"cli"},
     "imagehash": {"duplicates"},
     "cleanlab": {"audit"},
+    "onnx": {"onnx_export"},
+    "onnxscript": {"onnx_export"},
+    "onnxruntime": {"onnx_runtime", "onnx_export"},
     "pickle": set(),
 }
 
