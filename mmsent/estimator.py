@@ -135,8 +135,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         val = held if held.any() else train  # too few rows to hold some out
         try:
             device = pick_device(self.device)
-            sides = [_rows(values[rows], target[rows], width, device) for rows in (train, val)]
-            trained = train_head(*sides, self._settings(seed), len(classes))
+            learned, checked = (_rows(values[rows], target[rows], width, device) for rows in (train, val))
+            trained = train_head(learned, checked, self._settings(seed), len(classes))
         except UsageError as error:
             raise InputError(str(error)) from error
         self.classes_, self.image_width_ = classes, width

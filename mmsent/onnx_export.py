@@ -217,7 +217,7 @@ def _write_heads(
     given = (torch.randn(3, widths["image"]), torch.randn(3, widths["text"]), missing)
     names = ", ".join(run.name for run in runs)
     try:
-        _export(graph, given, ["image", "text", "missing"], OUTPUTS, file, facts | {"kind": "heads"})
+        _export(graph, given, ["image", "text", "missing"], OUTPUTS, file, {**facts, "kind": "heads"})
     except MmsentError:
         raise
     except Exception as error:  # the exporter's errors have no common parent

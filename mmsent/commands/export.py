@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmsent.commands.features import find
 from mmsent.commands.heads import named_runs
@@ -46,7 +47,7 @@ def export(
     chosen = named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
     encoder_settings(chosen, weights=None, device=None)  # refuses runs that do not fit together
     card = model_card(chosen, out.name, form)
-    result = {"out": str(out), "format": form, "runs": [str(run.path) for run in chosen]}
+    result: dict[str, Any] = {"out": str(out), "format": form, "runs": [str(run.path) for run in chosen]}
     if form == "hf":
         path = write_hub(chosen, out, card)
     else:
@@ -54,8 +55,7 @@ def export(
 
         if with_encoder:
             note("exporting heads, picture tower and text tower, and comparing them with torch: a minute or two")
-        options = {"tie": tie, "soft": soft, "with_encoder": with_encoder, "weights": weights}
-        done = export_onnx(chosen, out, card=card, **options)
+        done = export_onnx(chosen, out, card=card, tie=tie, soft=soft, with_encoder=with_encoder, weights=weights)
         path = done.path
         result |= {"worst": done.worst, "embeddings": done.embeddings, "tolerance": TOLERANCE}
     if as_json:
