@@ -49,11 +49,8 @@ QUICK_CHECKS = {
     "check_fit2d_1feature",
     "check_fit2d_1sample",
     "check_classifiers_one_label",
-    "check_estimator_sparse_tag",
     "check_parameters_default_constructible",
-    "check_n_features_in_after_fitting",
     "check_methods_subset_invariance",
-    "check_estimators_nan_inf",
 }
 
 
