@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -244,3 +245,17 @@ def test_load_refuses_what_does_not_fit(model: Model, cache: FeatureCache, tmp_p
         model.export(tmp_path / "out", "pmml")  # type: ignore[arg-type]
     assert mmsent.load(model.runs[0].path).labels == list(cache.labels)
     assert model.runs[0].name in repr(model)
+
+
+@pytest.mark.slow  # it exports to ONNX
+def test_the_examples_of_the_document_run(tmp_path: Path, patched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 5
+    make_guid(tmp_path / "data", n_train=60, n_test=10, size=24)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["found"].probabilities.shape == (60, 3)
+    assert list(names["labels"])[0] in names["cache"].labels

@@ -401,7 +401,7 @@ def posts_of(cache: Cache) -> list[NewPost]:
         " spaces \n and\ttabs ",
         "ＦＵＬＬ ﬁ Å café",
     ]
-    more = [NewPost(f"hard {k}", text, found[k].image) for k, text in enumerate([*hard, *TEXTS])]
+    more = [NewPost(f"hard {k}", text, found[k % len(ids)].image) for k, text in enumerate([*hard, *TEXTS])]
     return [*found, *more, NewPost("no picture", "a", None)]
 
 
