@@ -244,9 +244,10 @@ def put_folder(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
         building = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}.", dir=folder))
         building.chmod(0o755)  # mkdtemp's own is for the owner alone
         fill(building)
-        for file in building.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        for file in building.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
         for attempt in range(1, 1000):
             path = folder / (name if attempt == 1 else f"{name}-{attempt}")
             if path.exists():

@@ -49,6 +49,7 @@ ORDER = [
     "classifier",
     "rows",
     "train",
+    "estimator",
     "runs",
     "openings",
     "fit",
@@ -59,6 +60,11 @@ ORDER = [
     "folds",
     "audit",
     "predict",
+    "card",
+    "hub",
+    "onnx_runtime",
+    "onnx_export",
+    "api",
     "figures",
     "explain",
     "study",
@@ -78,6 +84,10 @@ ONLY_IN = {
     "typer": {"cli"},
     "imagehash": {"duplicates"},
     "cleanlab": {"audit"},
+    "pandas": {"api"},
+    "onnx": {"onnx_export"},
+    "onnxscript": {"onnx_export"},
+    "onnxruntime": {"onnx_runtime", "onnx_export"},
     "pickle": set(),
 }
 
@@ -116,6 +126,8 @@ def own(name: str) -> str | None:
 def test_imports_go_one_way(path: Path) -> None:
     here = module_name(path)
     assert here in ORDER, f"{here} is new: give it a place in ORDER"
+    if here == "mmsent":
+        return  # the package names what it hands out, and imports it at first use; the last test here holds that
     for name in imports(path):
         target = own(name)
         if target is not None and target != here:

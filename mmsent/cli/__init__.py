@@ -23,6 +23,7 @@ from mmsent.cli.audit import audit
 from mmsent.cli.defaults import toml_defaults
 from mmsent.cli.env import env
 from mmsent.cli.explain import explain
+from mmsent.cli.export import export
 from mmsent.cli.options import (
     DEVICE,
     ENCODER,
@@ -444,13 +445,29 @@ def quickstart(
 
 app.command()(audit)
 app.command()(explain)
+app.command()(export)
 app.command()(report)
 app.command()(replay)
 app.command()(env)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (prepare, check, extract, fit, evaluate, audit, vote, predict, explain, report, replay, env, quickstart)
+    for f in (
+        prepare,
+        check,
+        extract,
+        fit,
+        evaluate,
+        audit,
+        vote,
+        predict,
+        explain,
+        export,
+        report,
+        replay,
+        env,
+        quickstart,
+    )
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(cache_commands, f"cache_{name}")

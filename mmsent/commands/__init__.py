@@ -6,6 +6,7 @@ Every function takes plain values; None means "not given". Heavy imports happen 
 from mmsent.commands.data import check, prepare
 from mmsent.commands.env import env
 from mmsent.commands.explain import explain
+from mmsent.commands.export import export
 from mmsent.commands.features import (
     cache_explain,
     cache_export,
@@ -33,6 +34,7 @@ __all__ = [
     "env",
     "evaluate",
     "explain",
+    "export",
     "extract",
     "fit",
     "fit_folds",

@@ -134,10 +134,14 @@ def fit(
 
 
 def named_runs(names: Sequence[str], runs: Path) -> list[Any]:
-    """Runs by path, or by name in the runs folder."""
-    from mmsent.runs import open_run
+    """Runs by path, or by name in the runs folder; a folder that `mmsent export --format hf` wrote gives all it has."""
+    from mmsent.hub import CONFIG, open_runs
 
-    return [open_run(Path(name) if (Path(name) / "run.json").is_file() else runs / name) for name in names]
+    def at(name: str) -> Path:
+        known = any((Path(name) / file).is_file() for file in ("run.json", CONFIG))
+        return Path(name) if known else runs / name
+
+    return [run for name in names for run in open_runs(at(name))]
 
 
 def chosen_runs(names: Sequence[str], runs: Path, cache: Any) -> list[Any]:
