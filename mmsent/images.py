@@ -53,10 +53,13 @@ class Preprocess(Settings):
     fill: int = 0
 
 
-def read_picture(path: Path | None) -> bytes:
-    """A picture file's bytes. Raises DataError with the reason where there is no such file or it cannot be read."""
+def read_picture(path: Path | bytes | None) -> bytes:
+    """A picture file's bytes; bytes are returned as they are. Raises DataError with the reason where there is no such
+    file or it cannot be read."""
     if path is None:
         raise DataError("no picture")
+    if isinstance(path, bytes):
+        return path
     try:
         return read_file(path, MAX_BYTES)
     except OSError as error:

@@ -23,6 +23,7 @@ ORDER = [
     "text",
     "lists",
     "dataset",
+    "corrections",
     "split",
     "images",
     "duplicates",
@@ -64,6 +65,7 @@ ORDER = [
     "drawing",
     "drawn",
     "quickstart",
+    "serve",
     "commands",
     "cli",
 ]
@@ -76,6 +78,11 @@ ONLY_IN = {
     "typer": {"cli"},
     "imagehash": {"duplicates"},
     "cleanlab": {"audit"},
+    "fastapi": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "prometheus_client": {"serve"},
+    "python_multipart": {"serve"},
     "pickle": set(),
 }
 

@@ -72,6 +72,7 @@ from mmsent.cli.options import (
 from mmsent.cli.process import tune_process
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
+from mmsent.cli.serve import serve
 from mmsent.config import (
     RECIPES,
     EncoderSettings,
@@ -446,11 +447,15 @@ app.command()(audit)
 app.command()(explain)
 app.command()(report)
 app.command()(replay)
+app.command()(serve)
 app.command()(env)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (prepare, check, extract, fit, evaluate, audit, vote, predict, explain, report, replay, env, quickstart)
+    for f in (
+        *(prepare, check, extract, fit, evaluate, audit, vote, predict),
+        *(explain, report, replay, serve, env, quickstart),
+    )
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(cache_commands, f"cache_{name}")

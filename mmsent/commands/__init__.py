@@ -19,6 +19,7 @@ from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
 from mmsent.commands.replay import replay
 from mmsent.commands.report import report
 from mmsent.commands.selection import audit, cache_duplicates, fit_folds
+from mmsent.commands.serve import serve
 
 __all__ = [
     "audit",
@@ -41,5 +42,6 @@ __all__ = [
     "quickstart",
     "replay",
     "report",
+    "serve",
     "vote",
 ]
