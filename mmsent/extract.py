@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from mmsent import provenance
 from mmsent import views as view_module
 from mmsent.batches import block_rows, blocks, load_views, read_rows, scaled, text_batches, text_hash, text_windows
-from mmsent.cache import NO_HASH, Cache, Row, Sources, pour
+from mmsent.cache import HALVES, NO_HASH, Cache, RowTable, Sources, pour
 from mmsent.caches import cache_path, list_caches
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import Dataset, Split
@@ -147,9 +148,11 @@ def extract(
     quarantined: list[tuple[str, str, str]] = []
     cut = 0
     for split in splits:
-        index = cache.index(split)
-        quarantined += [(split, index.ids[i], index.reason(i)) for i in np.flatnonzero(~index.good).tolist()]
-        cut += int((index.tokens > settings.text.max_tokens).sum())
+        for _, columns in cache.blocks(split):
+            for i in np.flatnonzero(columns["outcome"]).tolist():
+                reasons = (columns[f"{half}_reason"][i].decode() for half in ("image", "text"))
+                quarantined.append((split, columns["id"][i].decode(), "; ".join(filter(None, reasons))))
+            cut += int((columns["tokens"] > settings.text.max_tokens).sum())
     return ExtractResult(
         cache,
         job.encoded,
@@ -203,16 +206,19 @@ def _explain_new(folder: Path, data_name: str, label: str, settings: FeatureSett
     return [f"a new cache, for settings differ from {nearest.path.name}: {changes}"]
 
 
-def _lists_differ(old: Cache, lists: dict[Split, list[Row]], labels: tuple[str, ...]) -> bool:
+def _lists_differ(old: Cache, lists: dict[Split, RowTable], labels: tuple[str, ...]) -> bool:
     if old.labels != labels:
         return True
     for split, rows in lists.items():
-        if split not in old.rows:
+        if old.rows.get(split) != len(rows):
             return True
-        index = old.index(split)
-        have = list(zip(index.ids, index.labels.tolist(), index.image_hashes, index.text_hashes, strict=True))
-        if have != [(r.id, r.label, r.image_hash, r.text_hash) for r in rows]:
-            return True
+        for start, columns in old.blocks(split):
+            part = slice(start, start + len(columns["id"]))
+            ids = [rows.ids[i].encode("utf-8", "replace") for i in range(len(rows))[part]]
+            halves = (columns["image_sha256"], rows.image_hashes), (columns["text_sha256"], rows.text_hashes)
+            same = columns["id"].tolist() == ids and np.array_equal(columns["label"], rows.labels[part])
+            if not same or not all(np.array_equal(stored, now[part]) for stored, now in halves):
+                return True
     return False
 
 
@@ -237,7 +243,7 @@ def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int, max
 
 
 def _origin(
-    old: Cache | None, lists: dict[Split, list[Row]], encoded: dict[str, int], labels: tuple[str, ...], device: str
+    old: Cache | None, lists: dict[Split, RowTable], encoded: dict[str, int], labels: tuple[str, ...], device: str
 ) -> dict[str, Any]:
     """Digests of all rows that the cache will list, and who encoded them: one record an extraction, newest last."""
     content: dict[str, Any] = {split: provenance.content_of(rows, labels) for split, rows in lists.items()}
@@ -276,25 +282,23 @@ class _Job:
         self.workers = options.workers or min(8, os.cpu_count() or 1)
         self.encoded: dict[str, int] = {}
 
-    def run(self, split: Split) -> list[Row]:
+    def run(self, split: Split) -> RowTable:
         """Encode what is missing of a split. Returns its rows in list order."""
         posts = self.dataset.of(split)
         rows = read_rows(self.dataset, posts, self.workers)
-        sources = Sources(split, self.old, self.journal)
-        need_text = [i for i, r in enumerate(rows) if sources.state("text", r.id, r.text_hash) is None]
-        need_image = [i for i, r in enumerate(rows) if sources.state("image", r.id, r.image_hash) is None]
+        sources = Sources(split, rows, self.old, self.journal)
+        need_text, need_image = sources.missing("text"), sources.missing("image")
         self._split, self._posts = split, posts
-        states = [sources.state("image", r.id, r.image_hash) for r in rows]
-        states += [sources.state("text", r.id, r.text_hash) for r in rows]
-        self._bad = {rows[i % len(rows)].id: s.reason for i, s in enumerate(states) if s and s.reason}
+        self._bad = {rows.ids[i]: why for half in HALVES for i, why in sorted(sources.reasons[half].items())}
+        del sources
         self._allowed = self.options.max_bad * len(rows) + 1e-6  # 0.29 * 100 is a little less than 29
         self._check_bad()
-        if need_text:
-            self._encode_texts(set(need_text))
-        if need_image:
-            self._encode_images(set(need_image))
+        if need_text.any():
+            self._encode_texts(need_text)
+        if need_image.any():
+            self._encode_images(need_image)
         self.journal.commit()
-        self.encoded[split] = len({*need_text, *need_image})
+        self.encoded[split] = int((need_text | need_image).sum())
         return rows
 
     def _put(self, half: Half, entries: list[Entry]) -> None:
@@ -313,11 +317,11 @@ class _Job:
             f"--max-bad {share:g} goes on"
         )
 
-    def _encode_texts(self, needed: set[int]) -> None:
+    def _encode_texts(self, needed: NDArray[np.bool_]) -> None:
         encoder = self.encoders.text
         with bar(len(self._posts), f"{self._split} texts", "text", show=self.show) as progress:
             for window in text_windows(len(self._posts)):
-                if needed.isdisjoint(window):
+                if not needed[window.start : window.stop].any():
                     progress.update(len(window))
                     continue
                 texts: dict[int, str] = {}
@@ -326,13 +330,13 @@ class _Job:
                     try:
                         texts[i] = self.dataset.text_of(self._posts[i])
                     except DataError as error:
-                        if i in needed:
+                        if needed[i]:
                             entries.append(Entry(self._posts[i].id, NO_HASH, None, str(error)))
                 if entries:
                     self._put("text", entries)
                 lengths, batches = text_batches(texts, encoder)
                 for batch in batches:
-                    if needed.isdisjoint(batch):
+                    if not needed[batch].any():
                         progress.update(len(batch))
                         continue
                     vectors = scaled(encoder.encode([texts[i] for i in batch]), self.settings.normalize)
@@ -341,17 +345,17 @@ class _Job:
                         [
                             self._entry(i, text_hash(texts[i]), vectors[j], lengths[i])
                             for j, i in enumerate(batch)
-                            if i in needed
+                            if needed[i]
                         ],
                     )
                     progress.update(len(batch))
 
-    def _encode_images(self, needed: set[int]) -> None:
+    def _encode_images(self, needed: NDArray[np.bool_]) -> None:
         encoder, how = self.encoders.image, self.settings.image.preprocess
         views = self.settings.views.count + 1
         size = block_rows(self.journal.meta["batch_size"], views)
-        todo = [b for b in blocks(len(self._posts), size) if not needed.isdisjoint(b)]
-        done = len(self._posts) - len(needed)
+        todo = (b for b in blocks(len(self._posts), size) if needed[b.start : b.stop].any())
+        done = len(self._posts) - int(needed.sum())
 
         def load(i: int) -> Loaded:
             return load_views(self._posts[i], how, self.settings.views)

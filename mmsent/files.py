@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from mmsent.errors import DataError
 
@@ -18,24 +19,31 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
     Raises OSError, its `strerror` the reason: also for a pipe, a socket, a device or a folder, none of which is waited
     for, and for a file beyond the limit.
     """
+    with open_file(path) as file:
+        if limit is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        if size <= limit:
+            raw = file.read(limit + 1)  # it may have grown since
+            if len(raw) <= limit:
+                return raw
+        raise OSError(errno.EFBIG, f"it has {size} bytes; the limit is {limit}", str(path))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file opened to read; links are followed. Raises OSError as `read_file` does."""
     try:
         # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a NUL or half a surrogate pair in the path
         raise OSError(errno.EINVAL, "no such path can exist", str(path)) from error
-    with open(number, "rb") as file:
-        found = os.fstat(number)
-        if stat.S_ISDIR(found.st_mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file but a pipe, socket or device", str(path))
-        if limit is None:
-            return file.read()
-        if found.st_size <= limit:
-            raw = file.read(limit + 1)  # it may have grown since
-            if len(raw) <= limit:
-                return raw
-        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes; the limit is {limit}", str(path))
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode):
+        return open(number, "rb")
+    os.close(number)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no regular file but a pipe, socket or device", str(path))
 
 
 def is_file(path: Path) -> bool:

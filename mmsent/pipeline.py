@@ -7,11 +7,12 @@ Threads, not processes: Pillow and torch let go of the interpreter while they wo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmsent.encoders import Embeddings
 from mmsent.images import Pixels
@@ -24,15 +25,15 @@ Block = tuple[range, dict[int, Loaded]]
 
 
 def encoded_blocks(
-    todo: Sequence[range],
-    needed: set[int],
+    todo: Iterable[range],
+    needed: NDArray[np.bool_],
     load: Callable[[int], Loaded],
     encode: Callable[[Pixels], Embeddings],
     shape: tuple[int, ...],
     workers: int,
 ) -> Generator[tuple[range, dict[int, Loaded], Embeddings], None, None]:
-    """Blocks of rows in order: which rows, what was loaded of those that are needed, and the embeddings (n * V, D) of
-    all the block's pictures.
+    """Blocks of rows in order: which rows, what was loaded of those that are needed (N,), and the embeddings (n * V, D)
+    of all the block's pictures.
 
     shape: of one row's views, (V, H, W, 3). Rows that need nothing, or have no picture, keep their place as black
     pictures: the batch keeps its shape. Close the generator to stop early; errors of the stages come out here.
@@ -52,7 +53,7 @@ def encoded_blocks(
         blocks = iter(todo)
         while True:
             for block in islice(blocks, DECODED + 1 - len(decoding)):
-                decoding.append((block, {i: decoders.submit(load, i) for i in block if i in needed}))
+                decoding.append((block, {i: decoders.submit(load, i) for i in block if needed[i]}))
             if decoding:
                 block, futures = decoding.popleft()
                 loaded = {i: future.result() for i, future in futures.items()}

@@ -554,7 +554,7 @@ def test_a_full_disk_leaves_cache_and_journal(
         if where == "create_dataset":
             patch.setattr(h5py.Group, "create_dataset", fail)
         else:
-            patch.setattr(f"mmsent.cache.os.{where}", fail)
+            patch.setattr(f"mmsent.cache.writing.os.{where}", fail)
         with pytest.raises(CacheError, match=r"cannot write .*: No space left on device; encoded rows are kept in"):
             run(root, out)
     assert path.read_bytes() == before

@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).parent.parent / "mmsent"
 ORDER = [
     "mmsent",
     "errors",
+    "packed",
+    "posts",
     "files",
     "config",
     "tables",
