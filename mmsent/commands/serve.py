@@ -89,15 +89,16 @@ def _review(runs: Sequence[Any], table: Path | None, data: Path | None) -> Any:
     from mmsent.serve.review import Review, read_table, validation_rows
 
     labels = runs[0].labels
+    source: dict[str, Any]
     if table is not None:
-        rows, source = read_table(table, labels), str(table)
+        rows, source = read_table(table, labels), {"table": table.name}
     else:
         rows, shared = validation_rows(runs)
-        source = "validation rows of " + ", ".join(run.name for run in shared)
+        source = {"runs": [run.name for run in shared]}
     dataset = _dataset(runs[0], data)
 
     def opened() -> Review:
-        return Review(rows, dataset, source, labels)
+        return Review(rows, dataset, **source)
 
     return opened
 

@@ -28,16 +28,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        given = {"registry": self.registry}
-        self.requests = Counter("mmsent_requests", "Requests by endpoint and status.", ["endpoint", "status"], **given)
-        self.seconds = Histogram(
-            "mmsent_request_seconds", "Time to answer, by endpoint.", ["endpoint"], buckets=SECONDS, **given
+        registry = self.registry
+        self.requests = Counter(
+            "mmsent_requests", "Requests by endpoint and status.", ["endpoint", "status"], registry=registry
         )
-        self.posts = Counter("mmsent_posts", "Posts labelled, by label.", ["label"], **given)
-        self.batches = Histogram("mmsent_batch_posts", "Posts in a batch.", buckets=SIZES, **given)
-        self.encoding = Histogram("mmsent_batch_seconds", "Time of a batch.", buckets=SECONDS, **given)
-        self.shed = Counter("mmsent_shed", "Requests told to come again, for the queue was full.", **given)
-        self._pending = Gauge("mmsent_pending_posts", "Posts taken and not answered yet.", **given)
+        self.seconds = Histogram(
+            "mmsent_request_seconds", "Time to answer, by endpoint.", ["endpoint"], buckets=SECONDS, registry=registry
+        )
+        self.posts = Counter("mmsent_posts", "Posts labelled, by label.", ["label"], registry=registry)
+        self.batches = Histogram("mmsent_batch_posts", "Posts in a batch.", buckets=SIZES, registry=registry)
+        self.encoding = Histogram("mmsent_batch_seconds", "Time of a batch.", buckets=SECONDS, registry=registry)
+        self.shed = Counter("mmsent_shed", "Requests told to come again, for the queue was full.", registry=registry)
+        self._pending = Gauge("mmsent_pending_posts", "Posts taken and not answered yet.", registry=registry)
         ProcessCollector(registry=self.registry)
 
     def watch(self, pending: Callable[[], float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from mmsent.errors import MmsentError
 from mmsent.serve import schemas
 from mmsent.serve.describe import documented, json_body
 from mmsent.serve.requests import Refused, parse_corrections
-from mmsent.serve.review import Review
+from mmsent.serve.review import Review, Wanted
 from mmsent.serve.service import examples
 from mmsent.serve.work import Work, in_thread, read_body
 
@@ -27,7 +27,7 @@ def page_routes() -> APIRouter:
     router = APIRouter(include_in_schema=False)
     files = {path.name: (path.read_bytes(), MEDIA[path.suffix]) for path in STATIC.iterdir() if path.suffix in MEDIA}
 
-    def file(name: str) -> Callable[[], Response]:
+    def file(name: str) -> Callable[[], Awaitable[Response]]:
         raw, media = files[name]
 
         async def answer() -> Response:
@@ -97,10 +97,8 @@ def review_routes(work: Work, opener: Callable[[], Review], refusals: tuple[int,
         where the heads differ most; doubtful: where the known label is least likely."""
 
         def part() -> schemas.ReviewPage:
-            asked = {"label": label, "predicted": predicted, "least": least, "most": most, "find": find}
-            return schemas.ReviewPage.model_validate(
-                review().page(order=order, only=only, offset=offset, limit=limit, **asked)
-            )
+            wanted = Wanted(label, predicted, only, least, most, find)
+            return schemas.ReviewPage.model_validate(review().page(wanted, order=order, offset=offset, limit=limit))
 
         return await in_thread(work.pool, part)
 

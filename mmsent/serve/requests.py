@@ -14,7 +14,6 @@ from mmsent.errors import MmsentError
 from mmsent.predict import NewPost
 from mmsent.serve.limits import Limits
 from mmsent.serve.schemas import CorrectionsIn, PostIn, PostsIn
-from mmsent.text import encodable
 
 JSON, FORM = "application/json", "multipart/form-data"
 _DATA_URL = re.compile(r"data:[\w.+/;=-]*;base64,", re.ASCII)
@@ -101,11 +100,9 @@ def _validated(model: type[BaseModel], given: Any) -> Any:
 
 
 def _id(given: str | None, place: int, many: bool) -> str:
-    if given is None:
-        return str(place + 1) if many else "post"
-    if not encodable(given):
-        raise Refused(422, "an id holds half a surrogate pair, which is no character")
-    return given
+    if given is not None:
+        return given
+    return str(place + 1) if many else "post"
 
 
 def _shown(words: str) -> str:

@@ -116,43 +116,53 @@ def validation_rows(runs: Sequence[Run]) -> tuple[list[Row], list[Run]]:
     return rows, shared
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A filter. only: wrong, whose label is not the predicted one; split, on which heads differ. find: a part of an id
+    or a text. None and the empty text take any."""
+
+    label: str | None = None
+    predicted: str | None = None
+    only: Only = "all"
+    least: float = 0.0
+    most: float = 1.0
+    find: str = ""
+
+    def takes(self, row: Row) -> bool:
+        """Whether a row passes, its text aside."""
+        return (
+            self.label in (None, row.label)
+            and self.predicted in (None, row.predicted)
+            and self.least <= row.confidence <= self.most
+            and (self.only != "wrong" or row.label not in (None, row.predicted))
+            and (self.only != "split" or len({*row.heads.values(), row.predicted}) > 1)
+        )
+
+
+WHATEVER = Wanted()
+
+
 class Review:
     """Predictions to look through. dataset: None where the posts are not at hand; ids and numbers are all there is
-    then, and nothing can be corrected."""
+    then, and nothing can be corrected. table, runs: where the predictions come from, for the page."""
 
-    def __init__(self, rows: Sequence[Row], dataset: Dataset | None, source: str, labels: Sequence[str]) -> None:
-        self._rows, self.dataset, self.source, self._labels = list(rows), dataset, source, list(labels)
-        self._posts = {post.id: post for post in dataset.posts} if dataset else {}
-        said = "\n".join(f"{row.id}\t{row.predicted}" for row in rows)
-        self.table = hashlib.sha256(f"{source}\n{said}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    def __init__(
+        self, rows: Sequence[Row], dataset: Dataset | None, *, table: str = "", runs: Sequence[str] = ()
+    ) -> None:
+        self._rows, self.dataset, self._table, self._runs = list(rows), dataset, table, list(runs)
+        wanted = {row.id for row in rows}
+        self._posts = {post.id: post for post in dataset.posts if post.id in wanted} if dataset else {}
+        said = "\n".join([table, *runs, *(f"{row.id}\t{row.predicted}" for row in rows)])
+        self._digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def page(
-        self,
-        *,
-        order: Order = "unsure",
-        label: str | None = None,
-        predicted: str | None = None,
-        only: Only = "all",
-        least: float = 0.0,
-        most: float = 1.0,
-        find: str = "",
-        offset: int = 0,
-        limit: int = 24,
+        self, wanted: Wanted = WHATEVER, *, order: Order = "unsure", offset: int = 0, limit: int = 24
     ) -> dict[str, Any]:
-        """The rows that pass a filter, sorted, a part of them; see `schemas.ReviewPage`. only: wrong, whose label is
-        not the predicted one; split, on which heads differ. find: a part of an id or a text."""
-        keep = [
-            i
-            for i, row in enumerate(self._rows)
-            if label in (None, row.label)
-            and predicted in (None, row.predicted)
-            and least <= row.confidence <= most
-            and (only != "wrong" or row.label not in (None, row.predicted))
-            and (only != "split" or row.disagreement > 0 or len({*row.heads.values()}) > 1)
-        ]
-        if find:
-            sought = find.casefold()
-            keep = [i for i in keep if sought in self._rows[i].id.casefold() or sought in self._folded(i)]
+        """The rows that pass a filter, sorted, a part of them; see `schemas.ReviewPage`."""
+        keep = [i for i, row in enumerate(self._rows) if wanted.takes(row)]
+        if wanted.find:
+            sought = wanted.find.casefold()
+            keep = [i for i in keep if sought in self._rows[i].id.casefold() or sought in self._every_text[i]]
         rows = self._rows
         if order == "unsure":
             keep.sort(key=lambda i: rows[i].confidence)
@@ -163,8 +173,9 @@ class Review:
         elif order == "doubtful":
             keep.sort(key=lambda i: -rows[i].doubt)
         return {
-            "table": self.table,
-            "source": self.source,
+            "digest": self._digest,
+            "table": self._table,
+            "runs": self._runs,
             "total": len(rows),
             "matching": len(keep),
             "rows": [self._shown(i) for i in keep[offset : offset + limit]],
@@ -205,9 +216,6 @@ class Review:
     @functools.cached_property
     def _every_text(self) -> list[str]:
         return [(self._text(i) or "").casefold() for i in range(len(self._rows))]
-
-    def _folded(self, row: int) -> str:
-        return self._every_text[row]
 
     def _shown(self, i: int) -> dict[str, Any]:
         row, post, text = self._rows[i], self._post(i), self._text(i)

@@ -216,8 +216,9 @@ class ReviewRow(_Out):
 class ReviewPage(_Out):
     """A part of the reviewed predictions. total: rows in all; matching: those that pass the filter."""
 
-    table: str
-    source: str
+    digest: str = Field(description="changes with the predictions")
+    table: str = Field(description="the file's name; empty where the runs' validation rows are reviewed")
+    runs: list[str] = Field(description="the runs whose validation rows these are")
     total: int
     matching: int
     rows: list[ReviewRow]

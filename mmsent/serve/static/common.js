@@ -135,5 +135,5 @@ export function pool(size) {
       waiting.shift()().finally(() => { running -= 1; next(); });
     }
   };
-  return (task) => { waiting.push(task); next(); };
+  return (task) => { waiting.push(task); Promise.resolve().then(next); };
 }

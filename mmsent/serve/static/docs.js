@@ -13,15 +13,18 @@ const CURL = {
 
 const nameOf = (schema) => schema.$ref?.split("/").pop() ?? (schema.anyOf ?? schema.allOf)?.map(nameOf).join(" | ") ?? schema.type ?? "";
 
+/** A text whose `words` in backticks become code. */
+const prose = (text) => text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
+
 function table(rows) {
   return el("div", { className: "scroll" }, el("table", {}, el("tbody", {}, ...rows.map((cells) =>
-    el("tr", {}, ...cells.map((cell) => el("td", {}, cell)))))));
+    el("tr", {}, ...cells.map((cell) => el("td", {}, ...(typeof cell === "string" ? prose(cell) : [cell]))))))));
 }
 
 function endpoint(path, method, about) {
   const card = el("section", { className: "card endpoint" },
     el("h2", {}, el("b", {}, method.toUpperCase()), path),
-    el("p", {}, `${about.summary}. ${about.description ?? ""}`));
+    el("p", {}, ...prose(`${about.summary}. ${about.description ?? ""}`)));
   if (about.security) card.append(el("p", { className: "hint" }, t("needs_key")));
   if (CURL[path]) card.append(el("pre", {}, el("code", {}, CURL[path].replace("{base}", location.origin))));
   if (about.requestBody) {

@@ -45,7 +45,7 @@ export async function drawMap(canvas, url, values, strength) {
   const [width, height] = [image.naturalWidth, image.naturalHeight];
   canvas.width = width;
   canvas.height = height;
-  const pen = canvas.getContext("2d");
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
   pen.drawImage(image, 0, 0);
   if (strength <= 0) return;
   const pixels = pen.getImageData(0, 0, width, height);

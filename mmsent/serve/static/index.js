@@ -97,6 +97,8 @@ async function label() {
     complain("problem", "");
     answer = found;
     posted = post;
+    $("target").value = "";
+    showInfo();
     showAnswer();
     explain();
   } catch (error) {
@@ -110,15 +112,13 @@ async function label() {
 
 // --- the answer
 
-function bars(probabilities) {
+/** A bar a label; below: under its name and number, where there is little room. */
+function bars(probabilities, below = false) {
   const list = el("dl", { className: "bars" });
   for (const name of info.labels) {
     const share = probabilities[name] ?? 0;
-    list.append(
-      el("dt", {}, labelName(name)),
-      el("dd", {}, track(share, info.colours[name])),
-      el("dd", { className: "value" }, percent(share, 1)),
-    );
+    const [bar, value] = [el("dd", {}, track(share, info.colours[name])), el("dd", { className: "value" }, percent(share, 1))];
+    list.append(el("dt", {}, labelName(name)), ...(below ? [value, bar] : [bar, value]));
   }
   return list;
 }
@@ -138,7 +138,7 @@ function headCard(head) {
   const card = el("article", { className: "head" },
     el("header", {}, el("h4", { title: head.run }, fusionName(head.fusion)), head.label ? chip(head.label, info.colours) : null));
   if (!head.label) return card.append(el("p", { className: "hint" }, t("cannot"))), card;
-  card.append(bars(head.probabilities));
+  card.append(bars(head.probabilities, true));
   if (head.weights) {
     const title = t(head.fusion === "weighted" ? "fusion_weights" : "attention");
     card.append(el("div", { className: "shares" }, title, ...shareBar(head.weights.image)));
@@ -147,10 +147,12 @@ function headCard(head) {
 }
 
 function showAnswer() {
+  $("said").textContent = "";
   if (!answer) return $("answer").replaceChildren(el("p", { className: "empty" }, t("no_result")));
   const voters = Object.keys(answer.heads).length;
   const all = answer.agreeing === voters;
   const words = voters === 1 ? t("one_head") : all ? t("all_agree", { n: voters }) : t("some_agree", { k: answer.agreeing, n: voters });
+  $("said").textContent = `${labelName(answer.label)}, ${percent(answer.probabilities[answer.label], 1)}. ${words}.`;
   const label = el("strong", {}, labelName(answer.label));
   label.style.color = darker(info.colours[answer.label]);
   $("answer").replaceChildren(
@@ -175,17 +177,17 @@ function darker(colour) {
 async function explain(occlude = false) {
   const mine = asked;
   const head = $("head").value || info.heads[0].run;
-  const wanted = $("target").value;
+  const wanted = $("target").value || answer.label;
   $("explanation").hidden = false;
   complain("why-problem", "");
   $("thinking").textContent = t(occlude ? "occluding" : "explaining");
   $("thinking").hidden = false;
   $("occlude").disabled = true;
   if (!occlude) $("explained").hidden = true;
-  const query = new URLSearchParams({ run: head, ...(wanted ? { target: wanted } : {}), occlusion: String(occlude) });
+  const query = new URLSearchParams({ run: head, target: wanted, occlusion: String(occlude) });
   try {
     const found = await askJson(`/explain?${query}`, { method: "POST", body: formOf(posted) });
-    if (mine !== asked || head !== ($("head").value || info.heads[0].run) || wanted !== $("target").value) return;
+    if (mine !== asked || head !== ($("head").value || info.heads[0].run) || wanted !== ($("target").value || answer.label)) return;
     explanation = found;
     listLayers(occlude);
     await showExplanation();

@@ -1,7 +1,7 @@
 // The page to look through the predictions of a whole run and to correct labels.
 
 import {
-  $, ask, askForKey, askJson, chip, darkened, el, labelName, fusionName, onLanguage, percent, pool, select, startLanguage, t,
+  $, ask, askForKey, askJson, chip, darkened, el, fusionName, labelName, language, onLanguage, percent, pool, select, startLanguage, t,
 } from "./common.js";
 
 const PART = 24;
@@ -14,7 +14,7 @@ const fetching = pool(4);
 
 // --- corrections, kept in the browser until they are downloaded or discarded
 
-const place = () => `mmsent corrections ${page.table}`;
+const place = () => `mmsent corrections ${page.digest}`;
 
 function load() {
   try { corrections = new Map(JSON.parse(localStorage.getItem(place()) ?? "[]")); } catch { corrections = new Map(); }
@@ -78,13 +78,17 @@ async function fetchRows(offset = 0) {
 
 function show(from = 0) {
   if (!page) return;
-  $("source").textContent = t("review_source", { source: page.source, total: page.total });
+  $("source").textContent = t("review_source", { source: sourceOf(page), total: page.total });
   $("count").textContent = t("matching", { n: page.matching, total: page.total });
   const cards = rows.slice(from).map(cardOf);
   if (from) $("rows").append(...cards);
   else $("rows").replaceChildren(...cards);
   $("more").hidden = rows.length >= page.matching;
   showTray();
+}
+
+function sourceOf({ table, runs }) {
+  return table || t("validation_of", { runs: runs.map(nameOf).join(language === "zh" ? "、" : ", ") });
 }
 
 function cardOf(row) {
