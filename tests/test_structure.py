@@ -25,6 +25,7 @@ ORDER = [
     "text",
     "lists",
     "dataset",
+    "corrections",
     "split",
     "images",
     "duplicates",
@@ -72,6 +73,7 @@ ORDER = [
     "drawing",
     "drawn",
     "quickstart",
+    "serve",
     "commands",
     "cli",
 ]
@@ -88,6 +90,11 @@ ONLY_IN = {
     "onnx": {"onnx_export"},
     "onnxscript": {"onnx_export"},
     "onnxruntime": {"onnx_runtime", "onnx_export"},
+    "fastapi": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "prometheus_client": {"serve"},
+    "python_multipart": {"serve"},
     "pickle": set(),
 }
 

@@ -73,6 +73,7 @@ from mmsent.cli.options import (
 from mmsent.cli.process import tune_process
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
+from mmsent.cli.serve import serve
 from mmsent.config import (
     RECIPES,
     EncoderSettings,
@@ -448,25 +449,14 @@ app.command()(explain)
 app.command()(export)
 app.command()(report)
 app.command()(replay)
+app.command()(serve)
 app.command()(env)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        prepare,
-        check,
-        extract,
-        fit,
-        evaluate,
-        audit,
-        vote,
-        predict,
-        explain,
-        export,
-        report,
-        replay,
-        env,
-        quickstart,
+        *(prepare, check, extract, fit, evaluate, audit, vote, predict),
+        *(explain, export, report, replay, serve, env, quickstart),
     )
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {
