@@ -7,9 +7,9 @@ report into one `UsageError` that lists all problems at once. JSON round trip: `
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mmsent.errors import UsageError
 
@@ -128,6 +128,15 @@ class ExtractSettings(Settings):
     max_bad: float = Field(default=0.01, ge=0, le=1)  # share of rows that may be quarantined
     storage: Literal["float32", "float16"] = "float32"
     wait: bool = False  # where another extraction holds the cache: wait for it, instead of refusing
+    engine: Literal["local", "ray"] = "local"  # what encodes: this process, or actors on a Ray cluster
+    address: str | None = None  # of the Ray cluster; None: RAY_ADDRESS, or this machine alone
+    actors: int | None = Field(default=None, ge=1)  # encoder pairs on the cluster; None: as many as have room
+
+    @model_validator(mode="after")
+    def _engine(self) -> Self:
+        if self.engine == "local" and (self.address or self.actors):
+            raise ValueError("--address and --actors go with --engine ray")
+        return self
 
 
 class SplitSettings(Settings):

@@ -38,6 +38,7 @@ ORDER = [
     "provenance",
     "batches",
     "pipeline",
+    "engine",
     "extract",
     "cache_tools",
     "grouping",
@@ -64,6 +65,7 @@ ORDER = [
     "drawing",
     "drawn",
     "quickstart",
+    "distributed",
     "commands",
     "cli",
 ]
@@ -77,6 +79,7 @@ ONLY_IN = {
     "imagehash": {"duplicates"},
     "cleanlab": {"audit"},
     "pickle": set(),
+    "ray": {"distributed"},
 }
 
 

@@ -26,6 +26,7 @@ from mmsent.cli.explain import explain
 from mmsent.cli.options import (
     DEVICE,
     ENCODER,
+    ENGINE,
     ID,
     IMAGE,
     LABEL,
@@ -35,12 +36,15 @@ from mmsent.cli.options import (
     TEXT,
     VIEWS,
     VIEWS_SEED,
+    Actors,
+    Address,
     CacheAt,
     CleanSteps,
     Data,
     Device,
     Encoder,
     EncoderFilter,
+    EngineName,
     Group,
     IdColumn,
     ImageColumn,
@@ -198,13 +202,16 @@ def extract(
         int | None, typer.Option("--workers", help="Threads that decode pictures.", show_default="one a core, up to 8")
     ] = None,
     storage: Storage = STORAGE,
+    engine: EngineName = ENGINE,
+    address: Address = None,
+    actors: Actors = None,
     wait: Wait = False,
     json: Json = False,
 ) -> None:
     """Encode a data set into a feature cache.
 
     Reads posts from --data, writes one HDF5 file into --cache. Stop it anywhere and run it again: only rows that are
-    missing or changed are encoded.
+    missing or changed are encoded. --engine ray encodes on a Ray cluster, into the same cache.
     """
     from mmsent import commands
 
@@ -221,7 +228,15 @@ def extract(
     )
     augmented = settings(ViewSettings, count=views, seed=views_seed)
     options = settings(
-        ExtractSettings, batch_size=batch_size, workers=workers, max_bad=max_bad, storage=storage, wait=wait
+        ExtractSettings,
+        batch_size=batch_size,
+        workers=workers,
+        max_bad=max_bad,
+        storage=storage,
+        wait=wait,
+        engine=engine,
+        address=address,
+        actors=actors,
     )
     commands.extract(data or Path("data"), chosen, split, cache, pair, augmented, options, json)
 

@@ -87,6 +87,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Where another extraction holds the cache, wait for it instead of refusing.")
 ]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="local: this process; ray: actors on a Ray cluster (pip install 'mmsent[ray]').")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="Ray cluster, HOST:PORT or auto.", show_default="RAY_ADDRESS, or a cluster of this machine"
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option("--actors", help="Encoder pairs on the Ray cluster.", show_default="one a GPU, or a CPU slot"),
+]
 Tie = Annotated[
     str | None,
     typer.Option("--tie", help="Label where no majority is, or 'soft'.", show_default="neutral, else soft"),
@@ -114,6 +127,7 @@ TEXT, LABEL = default(DataSettings, "text_column"), default(DataSettings, "label
 ENCODER, DEVICE = default(EncoderSettings, "encoder"), default(EncoderSettings, "device")
 PRECISION, STORAGE = default(EncoderSettings, "precision"), default(ExtractSettings, "storage")
 NORMALIZE = default(EncoderSettings, "normalize")
+ENGINE = default(ExtractSettings, "engine")
 VIEWS, VIEWS_SEED = default(ViewSettings, "count"), default(ViewSettings, "seed")
 
 
