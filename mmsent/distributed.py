@@ -1,9 +1,8 @@
 """Extraction on a Ray cluster: Ray Data's actor pools, an encoder pair an actor, one actor a GPU or a CPU slot.
 
-The driver reads the list, hands out units of work (a window of texts, or some blocks of pictures, so that every batch
-is the local engine's) and journals what comes back; so resuming, quarantine and the cache are the local engine's too.
-An actor whose worker or node is lost costs the units that it held: they are encoded again. Ray is imported late; it
-comes with the extra `ray`.
+The driver reads the list, hands out units of work (see mmsent.units) and journals what comes back; so batches,
+resuming, quarantine and the cache are the local engine's. An actor whose worker or node is lost costs the units that it
+held: they are encoded again. Ray is imported late; it comes with the extra `ray`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,29 +20,34 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-import mmsent
-from mmsent import errors, provenance
-from mmsent.batches import TEXT_WINDOW, block_rows, blocks
-from mmsent.cache import NO_HASH, Row
-from mmsent.config import DataSettings, EncoderSettings
-from mmsent.dataset import Dataset, Post, Split
+from mmsent.batches import block_rows, read_rows
+from mmsent.cache import NO_HASH, NO_LABEL, Row
+from mmsent.config import EncoderSettings
+from mmsent.dataset import Dataset, Post
 from mmsent.encoders import Embeddings, Encoders, ImageCard, TextCard, open_encoders
-from mmsent.engine import Found, Work, image_entries, text_entries
-from mmsent.errors import CacheError, DataError, EncoderError, MmsentError, UsageError
+from mmsent.engine import Found, Work
+from mmsent.errors import CacheError, DataError, EncoderError, UsageError
 from mmsent.fingerprint import FeatureSettings
-from mmsent.journal import Entry, Half
-from mmsent.process import tune_process
+from mmsent.journal import Entry
 from mmsent.progress import bar
-from mmsent.text import Decoding
+from mmsent.units import (
+    Opener,
+    Reader,
+    Told,
+    Unit,
+    Worker,
+    cards,
+    job_of,
+    raise_problem,
+    reading_units,
+    units_of,
+    unpacked,
+)
 
-Opener = Callable[[EncoderSettings], Encoders]
-
-UNIT_BLOCKS = 4  # blocks of pictures that an actor is given at a time
 CALLS = 2  # units that an actor works on at once: one is decoded while the other is encoded
 QUEUED = 1  # units that wait at an actor
 RETRIES = 8  # times that the first look at the encoders is tried again where its worker dies
+READ_HERE = 20_000  # posts that the driver reads itself; the files of more are read all over the cluster
 OBJECT_STORE = 256 << 20  # bytes of shared memory of a cluster that is started here; embeddings alone pass through it
 
 
@@ -112,24 +115,24 @@ class RayEngine:
             try:
                 self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise UsageError(
-                    f"no Ray cluster at {self._address!r}: {reason}; start one with `ray start --head`, or leave "
-                    "--address out to use this machine alone"
+                    f"no Ray cluster at {self._address!r}: {_first_line(error)}; start one with `ray start --head`, or "
+                    "leave --address out to use this machine alone"
                 ) from error
 
     def open(self, encoder: EncoderSettings) -> Encoders:
-        """Ask a worker for its encoders' cards: weights and devices are theirs, and need not be here."""
-        self._encoder = encoder.model_copy(
-            update={"weights": str(Path(encoder.weights).resolve())} if encoder.weights else {}
-        )
+        """Ask a worker for its encoders' cards: weights and devices are theirs, and need not be here. Raises
+        EncoderError where it has none, UsageError where the cluster has no room."""
+        weights = {"weights": str(Path(encoder.weights).resolve())} if encoder.weights else {}
+        self._encoder = encoder.model_copy(update=weights)
         self._slots()
-        tell = self._ray.remote(max_retries=RETRIES, **self._resources)(_cards)
+        ask = self._ray.remote(max_retries=RETRIES, **self._resources)(cards)
         try:
-            told = json.loads(self._ray.get(tell.remote(self._encoder.model_dump_json(), self._threads, self._opener)))
+            answer = ask.remote(self._encoder.model_dump_json(), self._threads, self._opener)
+            told = json.loads(self._ray.get(answer))
         except self._ray.exceptions.RayError as error:
-            raise EncoderError(f"no worker opened the encoders: {_reason(error)}") from error
-        _raise_problem(told)
+            raise EncoderError(f"no worker opened the encoders: {_last_line(error)}") from error
+        raise_problem(told)
         self._probe = told
         return Encoders(
             _There(ImageCard.model_validate_json(told["image"]), told["batch_size"]),
@@ -144,24 +147,41 @@ class RayEngine:
                 f"--device {device} does not go with --engine ray, which gives each actor a GPU of its own"
             )
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-        if device == "cuda" and not gpus:
+        gpus = [int(node.get("GPU", 0)) for node in nodes]
+        cpus = [int(node.get("CPU", 0)) for node in nodes]
+        if device == "cuda" and not any(gpus):
             raise UsageError("--device cuda: the Ray cluster has no GPU; --device cpu uses its processors")
-        if gpus and device != "cpu":
+        if any(gpus) and device != "cpu":
             self._resources: dict[str, Any] = {"num_gpus": 1, "num_cpus": 1}
-            fit = sum(min(int(node.get("GPU", 0)), int(node.get("CPU", 0))) for node in nodes)
+            fit = sum(map(min, gpus, cpus))
         else:
             self._resources = {"num_cpus": self._threads}
-            fit = sum(int(node.get("CPU", 0)) // self._threads for node in nodes)
+            fit = sum(n // self._threads for n in cpus)
         if not fit:
-            most = max((int(node.get("CPU", 0)) for node in nodes), default=0)
             raise UsageError(
                 f"no node of the Ray cluster has {self._resources['num_cpus']} CPUs for an actor (the largest has "
-                f"{most}); OMP_NUM_THREADS=1 makes actors of one thread"
+                f"{max(cpus, default=0)}); OMP_NUM_THREADS=1 makes actors of one thread"
             )
         if self._wanted is not None and self._wanted > fit:
             raise UsageError(f"--actors {self._wanted}: the Ray cluster has room for {fit}")
-        self._actors = self._wanted or fit
+        self._actors, self._cores = self._wanted or fit, sum(cpus)
+
+    def rows(self, dataset: Dataset, posts: Sequence[Post], workers: int) -> list[Row]:
+        """As Engine says; of many posts the files are read all over the cluster. Raises DataError where a node does not
+        see a file that is here."""
+        if len(posts) <= READ_HERE:
+            return read_rows(dataset, posts, workers)
+        numbers = {label: i for i, label in enumerate(dataset.settings.labels)} | {None: NO_LABEL}
+        found: dict[int, Row] = {}
+        job = json.dumps(job_of(dataset) | {"workers": workers})
+        units = reading_units(posts[0].split, posts)
+        for told, _ in self._results(units, Reader, (job,), self._cores, {"num_cpus": 1}):
+            for i, (image, text) in enumerate(told["hashes"], told["start"]):
+                row = Row(posts[i].id, numbers[posts[i].label], bytes.fromhex(image), bytes.fromhex(text))
+                if NO_HASH in (row.image_hash, row.text_hash) and read_rows(dataset, [posts[i]], 1) != [row]:
+                    raise _unseen(dataset, posts[i], "its picture or text", told["node"])
+                found[i] = row
+        return [found[i] for i in range(len(posts))]
 
     def entries(
         self,
@@ -174,42 +194,40 @@ class RayEngine:
     ) -> Generator[Found, None, None]:
         """As Engine says. Raises DataError where a worker does not see the files that are here, EncoderError where its
         encoders are others, CacheError where Ray gives up."""
-        units = list(_units(works, block_rows(batch_size, settings.views.count + 1)))
+        units = list(units_of(works, block_rows(batch_size, settings.views.count + 1)))
         if not units:
             return
-        job = {
+        job = job_of(dataset) | {
             "encoder": self._encoder.model_dump_json(),
-            "data": dataset.settings.model_dump_json(),
-            "decoding": dataset.decoding.encoding,
-            "layout": dataset.layout,
             "settings": settings.model_dump_json(),
             "batch_size": batch_size,
             "workers": self._workers or max(1, min(8, self._resources["num_cpus"])),
             "threads": self._threads,
-            "code": provenance.code()["sha256"],
         }
-        rows = {work.split: work.rows for work in works}
-        left = {(unit.split, unit.half, unit.start): unit for unit in units}
-        try:
-            with bar(sum(len(u.needed) for u in units), "texts and pictures", "half", show=show) as progress:
-                for about, data in self._results(units, job):
-                    _raise_problem(about)
-                    if about["machine"] not in self._machines:
-                        self._machines.append(about["machine"])
-                    unit = left.pop((about["split"], about["half"], about["start"]))
-                    entries = _unpacked(about["entries"], data, settings.storage)
-                    _require_seen(unit, entries, rows[unit.split], about["node"], dataset.root)
-                    yield unit.split, unit.half, entries
-                    progress.update(len(entries))
-        except _failures() as error:
-            stuck = ", ".join(post.id for unit in list(left.values())[:1] for post in unit.posts[:3])
-            raise CacheError(
-                f"Ray gave up: {_reason(error)}; {len(left)} of {len(units)} units did not come back (the first begins "
-                f"with {stuck}). What came back is kept; run the same command again"
-            ) from error
+        of = {work.split: work for work in works}
+        given = (json.dumps(job), self._opener)
+        with bar(sum(len(u.needed) for u in units), "texts and pictures", "half", show=show) as progress:
+            for about, data in self._results(units, Worker, given, self._actors, self._resources):
+                raise_problem(about)
+                if about["machine"] not in self._machines:
+                    self._machines.append(about["machine"])
+                work, half, start = of[about["split"]], about["half"], about["start"]
+                entries = unpacked(about["entries"], data, settings.storage)
+                for i in _unread(work, half, start, entries):
+                    raise _unseen(dataset, work.posts[i], half, about["node"])
+                yield work.split, half, entries
+                progress.update(len(entries))
 
-    def _results(self, units: Sequence[Unit], job: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """What the actors make of the units, in the order in which they finish."""
+    def _results(
+        self,
+        units: Sequence[Unit],
+        make: Callable[..., Callable[[Unit], Told]],
+        given: tuple[Any, ...],
+        actors: int,
+        resources: dict[str, Any],
+    ) -> Iterator[Told]:
+        """What actors that hold a `make(*given)` each make of the units, in the order in which they finish. Raises
+        CacheError where Ray gives up."""
         import pyarrow
 
         data = self._ray.data
@@ -219,20 +237,28 @@ class RayEngine:
             # actors, they come back when another has run out of units and is released.
             done = tasks.map_batches(
                 _Actor,
-                fn_constructor_args=(json.dumps(job), self._opener),
+                fn_constructor_args=(make, *given),
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=data.ActorPoolStrategy(
-                    size=min(self._actors, len(units)),
+                    size=min(actors, len(units)),
                     max_tasks_in_flight_per_actor=CALLS + QUEUED,
                     max_concurrent_calls_per_actor=CALLS,
                     enable_true_multi_threading=True,
                 ),
-                **self._resources,
+                **resources,
             )
-        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=CALLS):
-            for told in batch.to_pylist():
-                yield json.loads(told["about"]), told["data"]
+        came = 0
+        try:
+            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=CALLS):
+                for told in batch.to_pylist():
+                    yield json.loads(told["about"]), told["data"]
+                    came += 1
+        except _failures() as error:
+            raise CacheError(
+                f"Ray gave up: {_last_line(error)}; {len(units) - came} of {len(units)} units of work did not come "
+                "back. What did is kept; run the same command again"
+            ) from error
 
     def environment(self, device: str | None) -> dict[str, Any]:
         """Of the workers, with every kind of machine among them."""
@@ -241,16 +267,48 @@ class RayEngine:
         return self._probe["environment"] | {"command": sys.argv, "machine": machines[0], "engine": engine}
 
 
-def _require_seen(unit: Unit, entries: Sequence[Entry], rows: Sequence[Row], node: str, root: Path) -> None:
-    """Raise DataError where a worker did not see a file that is here."""
-    known = {row.id: row for row in rows[unit.start : unit.start + len(unit.posts)]}
-    for entry in entries:
-        here = known[entry.id].image_hash if unit.half == "image" else known[entry.id].text_hash
-        if entry.hash == NO_HASH != here:
-            raise DataError(
-                f"{unit.split} {entry.id}: {entry.reason} on {node}, though it was there before; every node must see "
-                f"the data set under {root.resolve()}"
-            )
+class _Actor:
+    """What Ray Data calls: Arrow tables in and out, of a unit's JSON and of what was made of it."""
+
+    def __init__(self, make: Callable[..., Callable[[Unit], Told]], *given: Any) -> None:
+        self._work = make(*given)
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow
+
+        told = [self._work(Unit.loads(text)) for text in batch.column("unit").to_pylist()]
+        about = pyarrow.array([json.dumps(a) for a, _ in told], pyarrow.large_string())
+        return pyarrow.table({"about": about, "data": pyarrow.array([d for _, d in told], pyarrow.large_binary())})
+
+
+@dataclass(frozen=True)
+class _There:
+    """An encoder that is on the workers: what is known of it here."""
+
+    card: Any
+    batch_size: int = 0
+
+    def encode(self, rows: Any) -> Embeddings:
+        raise NotImplementedError("encoded on the workers")
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        raise NotImplementedError("encoded on the workers")
+
+
+def _unread(work: Work, half: str, start: int, entries: Sequence[Entry]) -> list[int]:
+    """Positions of entries that a worker could not read though they were read before."""
+    bad = {entry.id for entry in entries if entry.hash == NO_HASH}
+    if not bad:
+        return []
+    hashes = ((i, row.id, row.image_hash if half == "image" else row.text_hash) for i, row in enumerate(work.rows))
+    return [i for i, row_id, digest in hashes if i >= start and row_id in bad and digest != NO_HASH]
+
+
+def _unseen(dataset: Dataset, post: Post, what: str, node: str) -> DataError:
+    return DataError(
+        f"{post.split} {post.id}: {node} does not see {what}, which was read elsewhere; every node must see the data "
+        f"set under {dataset.root.resolve()}"
+    )
 
 
 @contextmanager
@@ -272,13 +330,16 @@ def _quiet_data() -> Iterator[None]:
     """Ray Data without bars and reports of its own, for the data sets that are made inside."""
     from ray.data import DataContext
 
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.scheduling_strategy = "SPREAD"
+    context, names = DataContext.get_current(), ("enable_progress_bars", "print_on_execution_start")
+    before = {name: getattr(context, name) for name in names}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    with DataContext.current(context):
+    try:
+        for name in names:
+            setattr(context, name, False)
         yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -289,213 +350,11 @@ def _failures() -> tuple[type[Exception], ...]:
     return exceptions.RayError, SystemException, ExecutionTimeoutError
 
 
-def _reason(error: BaseException) -> str:
-    """The last line that says something: of a chain of remote errors the first cause."""
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _last_line(error: BaseException) -> str:
+    """Of a chain of remote errors the first cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-@dataclass(frozen=True)
-class _There:
-    """An encoder that is on the workers: what is known of it here."""
-
-    card: Any
-    batch_size: int = 0
-
-    def encode(self, rows: Any) -> Embeddings:
-        raise NotImplementedError("encoded on the workers")
-
-    def lengths(self, texts: list[str]) -> list[int]:
-        raise NotImplementedError("encoded on the workers")
-
-
-# --- units of work, as JSON: ASCII, so that paths and texts pass whatever they hold
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Consecutive rows of a split, from position `start`: whole windows for texts, whole blocks for pictures. needed:
-    positions within the unit."""
-
-    split: Split
-    half: Half
-    start: int
-    posts: Sequence[Post]
-    needed: Sequence[int]
-
-    def dumps(self) -> str:
-        """Labels stay behind; pictures of rows that need nothing, too."""
-        wanted = set(self.needed)
-        posts: list[tuple[str, str | None, bool]] = []
-        for i, post in enumerate(self.posts):
-            what = post.text if self.half == "text" else post.image if i in wanted else None
-            is_file = isinstance(what, Path)
-            posts.append((post.id, os.path.abspath(what) if is_file and what else what, is_file))  # type: ignore[arg-type]
-        return json.dumps([self.split, self.half, self.start, posts, list(self.needed)])
-
-    @classmethod
-    def loads(cls, text: str) -> Unit:
-        """What `dumps` wrote."""
-        split, half, start, told, needed = json.loads(text)
-        posts = []
-        for row_id, what, is_file in told:
-            value = Path(what) if is_file else what
-            image, written = (value, None) if half == "image" else (None, value)
-            posts.append(Post(row_id, split, None, image, written))
-        return cls(split, half, start, posts, needed)
-
-
-def _units(works: Sequence[Work], block: int) -> Iterator[Unit]:
-    """The units that need something. Texts first, for a window is the longest unit."""
-    for half, size in (("text", TEXT_WINDOW), ("image", block * UNIT_BLOCKS)):
-        for work in works:
-            wanted = set(work.texts if half == "text" else work.images)
-            for part in blocks(len(work.posts), size):
-                needed = [i - part.start for i in part if i in wanted]
-                if needed:
-                    posts = work.posts[part.start : part.stop]
-                    yield Unit(work.split, "text" if half == "text" else "image", part.start, posts, needed)
-
-
-def _packed(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, str, int, list[int] | None]], bytes]:
-    """Entries as plain values and the bytes of their vectors, one after the other."""
-    about = [
-        (e.id, e.hash.hex(), e.reason, e.tokens, list(e.data.shape) if e.data is not None else None) for e in entries
-    ]
-    return about, b"".join(e.data.tobytes() for e in entries if e.data is not None)
-
-
-def _unpacked(about: Sequence[Sequence[Any]], data: bytes, storage: str) -> list[Entry]:
-    out, at, width = [], 0, np.dtype(storage).itemsize
-    for row_id, digest, reason, tokens, shape in about:
-        vector = None
-        if shape is not None:
-            count = int(np.prod(shape))
-            vector = np.frombuffer(data, storage, count, at).reshape(shape)
-            at += count * width
-        out.append(Entry(row_id, bytes.fromhex(digest), vector, reason, tokens))
-    return out
-
-
-# --- on the workers
-
-
-def _problem(error: MmsentError) -> dict[str, Any]:
-    return {"problem": type(error).__name__, "message": f"{error} (on {socket.gethostname()})"}
-
-
-def _raise_problem(told: dict[str, Any]) -> None:
-    if "problem" in told:
-        kind = getattr(errors, told["problem"], MmsentError)
-        raise kind(told["message"])
-
-
-def _use_threads(threads: int) -> None:
-    """Compute with as many threads as the driver would. Ray starts workers with a number of its own."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    tune_process()
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _cards(encoder: str, threads: int, opener: Opener) -> str:
-    """What a worker's encoders are, and what surrounds them."""
-    _use_threads(threads)
-    try:
-        pair = opener(EncoderSettings.model_validate_json(encoder))
-        told: dict[str, Any] = {
-            "image": pair.image.card.model_dump_json(),
-            "text": pair.text.card.model_dump_json(),
-            "batch_size": pair.image.batch_size,
-            "environment": provenance.environment(_device(encoder)),
-        }
-    except MmsentError as error:
-        told = _problem(error)
-    return json.dumps(told)
-
-
-def _device(encoder: str) -> str | None:
-    if "torch" not in sys.modules:
-        return None
-    from mmsent.encoders.common import pick_device
-
-    return pick_device(EncoderSettings.model_validate_json(encoder).device)
-
-
-class _Actor:
-    """One encoder pair. Two units at a time pass through it; its encoders serve one batch at a time."""
-
-    def __init__(self, job: str, opener: Opener) -> None:
-        told = json.loads(job)
-        _use_threads(told["threads"])
-        self._lock = threading.Lock()
-        self._job, self._settings = told, FeatureSettings.model_validate_json(told["settings"])
-        decoding = Decoding(told["decoding"], "decided by the driver")
-        data = DataSettings.model_validate_json(told["data"])
-        self._dataset = Dataset(Path(), told["layout"], data, (), manifest_decoding=decoding)
-        self._failed: dict[str, Any] | None = None
-        try:
-            self._pair = self._open(opener)
-        except MmsentError as error:
-            self._failed = _problem(error)
-
-    def _open(self, opener: Opener) -> Encoders:
-        code = provenance.code()["sha256"]
-        if code != self._job["code"]:
-            raise EncoderError(
-                f"another mmsent ({mmsent.__version__}, code {code[:12]}) than the driver's (code "
-                f"{self._job['code'][:12]}); install the same on every node"
-            )
-        pair = opener(EncoderSettings.model_validate_json(self._job["encoder"]))
-        for half, mine in (("image", pair.image.card), ("text", pair.text.card)):
-            theirs = getattr(self._settings, half)
-            if mine != theirs:
-                a, b = theirs.model_dump(), mine.model_dump()
-                changes = "; ".join(f"{half}.{name}: {a[name]} -> {b[name]}" for name in a if a[name] != b[name])
-                raise EncoderError(f"another encoder than on the first worker: {changes}; make the nodes alike")
-        return Encoders(_Guarded(pair.image, self._lock), _Guarded(pair.text, self._lock))
-
-    def __call__(self, batch: Any) -> Any:
-        import pyarrow
-
-        told = [self._run(Unit.loads(text)) for text in batch.column("unit").to_pylist()]
-        about = pyarrow.array([json.dumps(a) for a, _ in told], pyarrow.large_string())
-        return pyarrow.table({"about": about, "data": pyarrow.array([d for _, d in told], pyarrow.large_binary())})
-
-    def _run(self, unit: Unit) -> tuple[dict[str, Any], bytes]:
-        if self._failed:
-            return self._failed, b""
-        try:
-            if unit.half == "text":
-                found = text_entries(self._dataset, unit.posts, unit.needed, self._pair, self._settings)
-            else:
-                batch_size, workers = self._job["batch_size"], self._job["workers"]
-                found = image_entries(unit.posts, unit.needed, self._pair, self._settings, batch_size, workers)
-            entries, data = _packed([entry for part, _ in found for entry in part])
-        except MmsentError as error:
-            return _problem(error), b""
-        where = {"node": socket.gethostname(), "machine": provenance.machine(_device(self._job["encoder"]))}
-        return {"split": unit.split, "half": unit.half, "start": unit.start, "entries": entries} | where, data
-
-
-class _Guarded:
-    """An encoder for several threads, one call at a time."""
-
-    def __init__(self, encoder: Any, lock: threading.Lock) -> None:
-        self._encoder, self._lock = encoder, lock
-        self.card = encoder.card
-
-    @property
-    def batch_size(self) -> int:
-        return int(self._encoder.batch_size)
-
-    def encode(self, rows: Any) -> Embeddings:
-        with self._lock:
-            found: Embeddings = self._encoder.encode(rows)
-        return found
-
-    def lengths(self, texts: list[str]) -> list[int]:
-        with self._lock:
-            return list(self._encoder.lengths(texts))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmsent import provenance
-from mmsent.batches import block_rows, blocks, load_views, scaled, text_batches, text_hash, text_windows
+from mmsent.batches import block_rows, blocks, load_views, read_rows, scaled, text_batches, text_hash, text_windows
 from mmsent.cache import NO_HASH, Row
 from mmsent.config import EncoderSettings
 from mmsent.dataset import Dataset, Post, Split
@@ -46,6 +46,9 @@ class Engine(Protocol):
     def open(self, encoder: EncoderSettings) -> Encoders:
         """The encoders' cards and the batch that suits them; raises EncoderError where they cannot be had."""
 
+    def rows(self, dataset: Dataset, posts: Sequence[Post], workers: int) -> list[Row]:
+        """Ids, labels and content hashes of posts, in order: every text and picture is read."""
+
     def entries(
         self,
         dataset: Dataset,
@@ -69,6 +72,9 @@ class LocalEngine:
 
     def open(self, encoder: EncoderSettings) -> Encoders:
         return self._encoders
+
+    def rows(self, dataset: Dataset, posts: Sequence[Post], workers: int) -> list[Row]:
+        return read_rows(dataset, posts, workers)
 
     def entries(
         self,

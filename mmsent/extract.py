@@ -26,7 +26,6 @@ from filelock import FileLock, Timeout
 
 from mmsent import provenance
 from mmsent import views as view_module
-from mmsent.batches import read_rows
 from mmsent.cache import Cache, HalfState, Row, Sources, pour
 from mmsent.caches import cache_path, list_caches
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
@@ -123,7 +122,7 @@ def extract(
         if options.batch_size and journal.meta["batch_size"] != options.batch_size:
             notes.append(f"--batch-size {options.batch_size} is not used: begun with {journal.meta['batch_size']}")
         try:
-            job = _Job(dataset, journal, old, splits, options)
+            job = _Job(dataset, journal, old, splits, options, engine)
             lists, batch_size = job.lists, journal.meta["batch_size"]
             found = engine.entries(dataset, job.works, settings, batch_size, job.workers, show)
             with closing(found):
@@ -280,7 +279,13 @@ class _Job:
     """One extraction: what it reads and journals, split by split."""
 
     def __init__(
-        self, dataset: Dataset, journal: Journal, old: Cache | None, splits: Sequence[Split], options: ExtractSettings
+        self,
+        dataset: Dataset,
+        journal: Journal,
+        old: Cache | None,
+        splits: Sequence[Split],
+        options: ExtractSettings,
+        engine: Engine,
     ) -> None:
         self.journal, self.options = journal, options
         self.workers = options.workers or min(8, os.cpu_count() or 1)
@@ -289,7 +294,7 @@ class _Job:
         self._bad: dict[Split, dict[str, str]] = {}  # split -> id -> why
         for split in splits:
             posts = dataset.of(split)
-            rows = self.lists[split] = read_rows(dataset, posts, self.workers)
+            rows = self.lists[split] = engine.rows(dataset, posts, self.workers)
             sources = Sources(split, old, journal)
             texts = [sources.state("text", r.id, r.text_hash) for r in rows]
             images = [sources.state("image", r.id, r.image_hash) for r in rows]

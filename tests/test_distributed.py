@@ -8,8 +8,10 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,19 @@ import numpy as np
 import pytest
 
 import mmsent.extract
-from mmsent import distributed
+from mmsent import distributed, units
 from mmsent.batches import TEXT_WINDOW, block_rows
 from mmsent.cache import NO_HASH, Cache, Row
 from mmsent.cli import main
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings, settings
 from mmsent.dataset import Post, load_dataset
-from mmsent.distributed import RayEngine, Unit
+from mmsent.distributed import RayEngine
 from mmsent.encoders import Embeddings, Encoders
 from mmsent.engine import Work
-from mmsent.errors import DataError, EncoderError, UsageError
+from mmsent.errors import CacheError, DataError, EncoderError, UsageError
 from mmsent.images import Pixels
 from mmsent.journal import Entry
+from mmsent.units import UNIT_BLOCKS, Told, Unit, packed, reading_units, units_of, unpacked
 from tests.fake import FakeImageEncoder, FakeTextEncoder
 from tests.made import make_guid
 
@@ -113,23 +116,23 @@ class Alone(RayEngine):
     def __init__(self, opener: Opener, seed: int = 0, fail_after: int | None = None) -> None:
         super().__init__(opener=opener)
         self.units, self.seed, self.fail_after = 0, seed, fail_after
-        self._threads, self._resources, self._actors = 1, {"num_cpus": 1}, 2
+        self._threads, self._resources, self._actors, self._cores = 1, {"num_cpus": 1}, 2, 2
 
     def open(self, encoder: EncoderSettings) -> Encoders:
         self._encoder = encoder
         self._probe = {"environment": {"versions": {}, "machine": {}, "code": {}}}
         return self._opener(encoder)
 
-    def _results(self, units: Sequence[Unit], job: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _results(self, units: Sequence[Unit], make: Any, given: Any, actors: int, resources: Any) -> Iterator[Told]:
         import pyarrow
 
-        actors = [distributed._Actor(json.dumps(job), self._opener) for _ in range(2)]
+        pool = [distributed._Actor(make, *given) for _ in range(2)]
         shuffled = list(units)
         random.Random(self.seed).shuffle(shuffled)
         for unit in shuffled:
             if self.units == self.fail_after:
                 raise KeyboardInterrupt
-            found = actors[self.units % 2](pyarrow.table({"unit": [unit.dumps()]})).to_pylist()[0]
+            found = pool[self.units % 2](pyarrow.table({"unit": [unit.dumps()]})).to_pylist()[0]
             yield json.loads(found["about"]), found["data"]
             self.units += 1
 
@@ -142,7 +145,12 @@ def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_units_in_any_order_make_the_same_cache(posts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read_here", [0, 1000])
+def test_units_in_any_order_make_the_same_cache(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_here: int
+) -> None:
+    monkeypatch.setattr(distributed, "READ_HERE", read_here)
+    monkeypatch.setattr(units, "READ_ROWS", 40)
     local = extracted(posts, tmp_path / "local", marked()(EncoderSettings()), max_bad=0.1)
     there = extracted(posts, tmp_path / "ray", Alone(marked()), max_bad=0.1)
     same_rows(local.cache, there.cache)
@@ -184,33 +192,40 @@ def test_units_are_whole_windows_and_blocks() -> None:
     posts = [Post(f"p{i}", "train", "positive", Path(f"{i}.png"), f"text {i}") for i in range(n)]
     rows = [Row(p.id, 0, b"i" * 32, b"t" * 32) for p in posts]
     size = block_rows(16, 5)
-    units = list(distributed._units([Work("train", posts, rows, {0, n - 1}, set(range(100, n)))], size))
-    texts = [u for u in units if u.half == "text"]
+    found = list(units_of([Work("train", posts, rows, {0, n - 1}, set(range(100, n)))], size))
+    texts = [u for u in found if u.half == "text"]
     assert [(u.start, len(u.posts), list(u.needed)) for u in texts] == [
         (0, TEXT_WINDOW, [0]),
         (2 * TEXT_WINDOW, 5, [4]),
     ]
-    images = [u for u in units if u.half == "image"]
+    images = [u for u in found if u.half == "image"]
     assert all(u.start % size == 0 and (len(u.posts) % size == 0 or u is images[-1]) for u in images)
     assert [u.start + i for u in images for i in u.needed] == list(range(100, n))
 
 
 def test_a_unit_survives_its_journey() -> None:
-    """Names that are no UTF-8, texts that are no Unicode; labels stay behind."""
+    """Names that are no UTF-8, texts that are no Unicode; labels stay behind, and what is not needed."""
     odd = os.fsdecode(b"caf\xe9.png")
     posts = [
         Post("情感 😀", "test", "positive", Path(odd), "half a pair \ud800"),
         Post("b", "test", None, None, Path("texts/b.txt")),
         Post("c", "test", None, Path("c.png"), None),
     ]
-    text = Unit("test", "text", 64, posts, [0, 2])
-    image = Unit("test", "image", 64, posts, [0, 1])
-    assert "positive" not in text.dumps() + image.dumps()
+    rows = [Row(p.id, -1, NO_HASH, NO_HASH) for p in posts]
+    text, image = list(units_of([Work("test", posts, rows, {0, 2}, {0, 1})], 8))
+    (both,) = reading_units("test", posts)
+    assert "positive" not in text.dumps() + image.dumps() + both.dumps()
     here = Path.cwd()
-    assert [p.text for p in Unit.loads(text.dumps()).posts] == ["half a pair \ud800", here / "texts/b.txt", None]
-    assert [p.image for p in Unit.loads(image.dumps()).posts] == [here / odd, None, None]
-    assert [p.id for p in Unit.loads(image.dumps()).posts] == [p.id for p in posts]
-    assert Unit.loads(text.dumps()).needed == [0, 2]
+    back = [Unit.loads(unit.dumps()) for unit in (text, image, both)]
+    assert [p.id for unit in back for p in unit.posts] == [p.id for p in posts] * 3
+    assert (
+        [p.text for p in back[0].posts]
+        == [p.text for p in back[2].posts]
+        == ["half a pair \ud800", here / "texts/b.txt", None]
+    )
+    assert [p.image for p in back[1].posts] == [here / odd, None, None]
+    assert [p.image for p in back[2].posts] == [here / odd, None, here / "c.png"]
+    assert [unit.needed for unit in back] == [[0, 2], [0, 1], []]
 
 
 def test_entries_survive_their_journey() -> None:
@@ -220,29 +235,27 @@ def test_entries_survive_their_journey() -> None:
         Entry("b", NO_HASH, None, "no picture"),
         Entry("c", NO_HASH, vectors),
     ]
-    about, data = distributed._packed(given)
-    back = distributed._unpacked(json.loads(json.dumps(about)), data, "float16")
+    about, data = packed(given)
+    back = unpacked(json.loads(json.dumps(about)), data, "float16")
     for a, b in zip(given, back, strict=True):
         assert (a.id, a.hash, a.reason, a.tokens) == (b.id, b.hash, b.reason, b.tokens)
         assert (a.data is None and b.data is None) or np.array_equal(a.data, b.data)
 
 
-def test_a_node_that_does_not_see_the_files_is_named(posts: Path, tmp_path: Path) -> None:
-    class Blind(Alone):
-        def _results(self, units: Sequence[Unit], job: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
-            elsewhere = [
-                Unit(
-                    u.split,
-                    u.half,
-                    u.start,
-                    [Post(p.id, p.split, None, Path("/nowhere"), p.text) for p in u.posts],
-                    u.needed,
-                )
-                for u in units
-            ]
-            return super()._results(elsewhere, job)
+class Blind(Alone):
+    """One node does not see the pictures."""
 
-    with pytest.raises(DataError, match=r"No such file or directory on .*every node must see the data set under"):
+    def _results(self, units: Sequence[Unit], make: Any, given: Any, actors: int, resources: Any) -> Iterator[Told]:
+        blind = [replace(u, posts=[replace(p, image=p.image and Path("/nowhere")) for p in u.posts]) for u in units]
+        return super()._results(blind, make, given, actors, resources)
+
+
+@pytest.mark.parametrize("read_here", [0, 1000])
+def test_a_node_that_does_not_see_the_files_is_named(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_here: int
+) -> None:
+    monkeypatch.setattr(distributed, "READ_HERE", read_here)
+    with pytest.raises(DataError, match=r"does not see .*every node must see the data set under"):
         extracted(posts, tmp_path, Blind(marked()), max_bad=1.0)
 
 
@@ -251,12 +264,13 @@ def test_a_node_that_does_not_see_the_files_is_named(posts: Path, tmp_path: Path
 )
 def test_nodes_must_be_alike(posts: Path, tmp_path: Path, told: str, message: str) -> None:
     class Odd(Alone):
-        def _results(self, units: Sequence[Unit], job: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
+        def _results(self, units: Sequence[Unit], make: Any, given: Any, actors: int, resources: Any) -> Iterator[Told]:
+            job, opener = json.loads(given[0]), given[1]
             if told == "code":
                 job["code"] = "0" * 64
             else:
-                self._opener = marked(seed=1)
-            return super()._results(units, job)
+                opener = marked(seed=1)
+            return super()._results(units, make, (json.dumps(job), opener), actors, resources)
 
     with pytest.raises(EncoderError, match=message):
         extracted(posts, tmp_path, Odd(marked()), max_bad=0.1)
@@ -310,9 +324,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False, "_system_config": quick})
     made.other = made.add_node(**small)
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests' own modules
     try:
         yield made
     finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
         ray.shutdown()
         made.shutdown()
         torch.set_num_threads(threads)
@@ -350,7 +366,7 @@ def test_a_node_is_killed_while_1000_posts_are_extracted(cluster: Any, tmp_path:
     keys = [key for _, half, batch in batches(log) if half == "image" for key in batch]
     assert len(set(keys)) == 2000  # two views each
     # Lost: what the actor had in hand or in its queue, and results on their way.
-    unit = distributed.UNIT_BLOCKS * FakeImageEncoder.batch_size
+    unit = UNIT_BLOCKS * FakeImageEncoder.batch_size
     assert len(keys) - 2000 <= 2 * (distributed.CALLS + distributed.QUEUED) * unit
 
 
@@ -423,7 +439,16 @@ def test_the_command_starts_and_ends_its_own_cluster(tmp_path: Path) -> None:
     where = ["--data", str(root), "--encoder", "offline", "--views", "0", "--json", "--device", "cpu"]
     found = []
     for name, more in (("local", []), ("ray", ["--engine", "ray", "--actors", "2"])):
-        command = [sys.executable, "-m", "mmsent", "extract", *where, "--cache", str(tmp_path / name), *more]
+        command = [
+            sys.executable,
+            "-c",
+            "from mmsent.cli import main; main()",
+            "extract",
+            *where,
+            "--cache",
+            str(tmp_path / name),
+            *more,
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "mmsent"
 ORDER = [
     "mmsent",
     "errors",
+    "process",
     "files",
     "config",
     "tables",
@@ -39,6 +40,7 @@ ORDER = [
     "batches",
     "pipeline",
     "engine",
+    "units",
     "extract",
     "cache_tools",
     "grouping",
