@@ -68,6 +68,7 @@ class DataSettings(Settings):
     text_column: str = "text"
     label_column: str = "label"
     split_column: str = "split"
+    remote: tuple[str, ...] = ()  # protocols of URLs, such as s3, that pictures of a manifest may be fetched from
 
     @field_validator("labels")
     @classmethod

@@ -111,7 +111,7 @@ class RayEngine:
         if self._address == "local":
             cores = max(os.cpu_count() or 1, self._threads * (self._wanted or 1))
             options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
-        with _own_signals():
+        with _own_signals(), _muted():
             try:
                 self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -264,7 +264,8 @@ class RayEngine:
         """Of the workers, with every kind of machine among them."""
         machines = self._machines or [self._probe["environment"]["machine"]]
         engine = {"name": "ray", "version": self._ray.__version__, "actors": self._actors, "machines": machines}
-        return self._probe["environment"] | {"command": sys.argv, "machine": machines[0], "engine": engine}
+        found: dict[str, Any] = self._probe["environment"]
+        return found | {"command": sys.argv, "machine": machines[0], "engine": engine}
 
 
 class _Actor:
@@ -281,7 +282,7 @@ class _Actor:
         return pyarrow.table({"about": about, "data": pyarrow.array([d for _, d in told], pyarrow.large_binary())})
 
 
-@dataclass(frozen=True)
+@dataclass
 class _There:
     """An encoder that is on the workers: what is known of it here."""
 
@@ -323,6 +324,20 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Without what Ray's native code prints while it starts; its errors come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from mmsent.encoders import Encoders, encoder_label, open_encoders
 from mmsent.encoders.common import pick_device
 from mmsent.engine import Engine, LocalEngine, Work
 from mmsent.errors import CacheError, DataError
+from mmsent.files import require_local
 from mmsent.fingerprint import FeatureSettings, differences
 from mmsent.journal import Entry, Half, Journal
 
@@ -174,6 +175,7 @@ def extract(
 def hold(path: Path, wait: bool = False) -> FileLock:
     """Take the lock of a cache, making its folder. Raises CacheError where another process holds it and `wait` is off,
     or where the folder cannot be written. A process that dies gives its lock back."""
+    require_local(path, "a cache")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(path.name + ".lock"))

@@ -32,7 +32,7 @@ class NewPost:
 
     id: str
     text: str | None
-    image: Path | None
+    image: Path | str | None  # a file or a URL
 
 
 @dataclass(frozen=True)

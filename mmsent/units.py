@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ READ_ROWS = 1024  # posts of a unit whose files are read for their hashes
 @dataclass(frozen=True)
 class Unit:
     """Consecutive rows of a split from position `start`. half: what is to be encoded, or "both": files are to be read
-    for their hashes. needed: positions within the unit. Posts carry no labels, and of text and picture what is needed."""
+    for their hashes. needed: positions within the unit. Posts carry no labels, and only the halves that are needed."""
 
     split: Split
     half: Literal["text", "image", "both"]
@@ -123,7 +124,7 @@ def raise_problem(told: dict[str, Any]) -> None:
     """Raise the error that a worker met, if it did."""
     if "problem" in told:
         kind: type[MmsentError] = getattr(errors, told["problem"], MmsentError)
-        raise kind(told["message"])
+        raise kind(told["message"]) from RuntimeError(f"on the worker:\n{told['trace']}")
 
 
 # --- on the workers
@@ -145,8 +146,11 @@ def _dataset_of(job: dict[str, Any]) -> Dataset:
     return Dataset(Path(), job["layout"], data, (), manifest_decoding=decoding)
 
 
-def _problem(error: MmsentError) -> dict[str, Any]:
-    return {"problem": type(error).__name__, "message": f"{error} (on {socket.gethostname()})"}
+def _problem(error: Exception) -> dict[str, Any]:
+    where, known = socket.gethostname(), isinstance(error, MmsentError)
+    message = f"{error} (on {where})" if known else f"a worker on {where} met {type(error).__name__}: {error}"
+    trace = "".join(traceback.format_exception(error))
+    return {"problem": type(error).__name__ if known else "MmsentError", "message": message, "trace": trace}
 
 
 def _use_threads(threads: int) -> None:
@@ -179,7 +183,7 @@ def cards(encoder: str, threads: int, opener: Opener) -> str:
             "batch_size": pair.image.batch_size,
             "environment": provenance.environment(_device(chosen)),
         }
-    except MmsentError as error:
+    except Exception as error:
         told = _problem(error)
     return json.dumps(told)
 
@@ -210,7 +214,7 @@ class Worker:
         self._failed: dict[str, Any] | None = None
         try:
             self._pair = self._open(opener)
-        except MmsentError as error:
+        except Exception as error:
             self._failed = _problem(error)
 
     def _open(self, opener: Opener) -> Encoders:
@@ -239,7 +243,7 @@ class Worker:
                 batch_size, workers = self._job["batch_size"], self._job["workers"]
                 found = image_entries(unit.posts, unit.needed, self._pair, self._settings, batch_size, workers)
             entries, data = packed([entry for part, _ in found for entry in part])
-        except MmsentError as error:
+        except Exception as error:  # what the encoders' libraries raise, too
             return _problem(error), b""
         where = {"node": socket.gethostname(), "machine": provenance.machine(_device(self._encoder))}
         return {"split": unit.split, "half": unit.half, "start": unit.start, "entries": entries} | where, data

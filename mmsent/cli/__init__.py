@@ -57,6 +57,7 @@ from mmsent.cli.options import (
     NoGroup,
     Normalize,
     Precision,
+    Remote,
     RunNames,
     Runs,
     Soft,
@@ -126,6 +127,7 @@ def prepare(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -140,7 +142,7 @@ def prepare(
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     commands.prepare(data or Path("data"), chosen, out, overwrite, json)
 
 
@@ -151,6 +153,7 @@ def check(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -166,7 +169,7 @@ def check(
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     pair = settings(EncoderSettings, encoder=encoder)
     raise typer.Exit(commands.check(data or Path("data"), chosen, pair, tokens, strict, json))
 
@@ -188,6 +191,7 @@ def extract(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -215,7 +219,7 @@ def extract(
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     pair = settings(
         EncoderSettings,
         encoder=encoder,

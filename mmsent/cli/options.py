@@ -76,6 +76,10 @@ TextEncoding = Annotated[
 CleanSteps = Annotated[
     list[Clean] | None, typer.Option("--clean", help="Clean texts before encoding; repeat for several steps.")
 ]
+Remote = Annotated[
+    list[str] | None,
+    typer.Option("--remote", help="Protocol of picture URLs in a manifest that may be fetched: s3, https; repeatable."),
+]
 IdColumn = Annotated[str, typer.Option("--id-column", help="Manifest column of the ids.")]
 ImageColumn = Annotated[str, typer.Option("--image-column", help="Manifest column of the picture paths.")]
 TextColumn = Annotated[str, typer.Option("--text-column", help="Manifest column of the texts.")]
@@ -139,6 +143,7 @@ def data_settings(
     image_column: str = IMAGE,
     text_column: str = TEXT,
     label_column: str = LABEL,
+    remote: Sequence[str] | None = None,
 ) -> DataSettings:
     return settings(
         DataSettings,
@@ -149,6 +154,7 @@ def data_settings(
         image_column=image_column,
         text_column=text_column,
         label_column=label_column,
+        remote=tuple(name.lower() for name in remote) if remote else None,
     )
 
 
