@@ -152,8 +152,9 @@ class RayEngine:
         if device == "cuda" and not any(gpus):
             raise UsageError("--device cuda: the Ray cluster has no GPU; --device cpu uses its processors")
         if any(gpus) and device != "cpu":
-            self._resources: dict[str, Any] = {"num_gpus": 1, "num_cpus": 1}
-            fit = sum(map(min, gpus, cpus))
+            share = min(c // g for c, g in zip(cpus, gpus, strict=True) if g)  # processors decode for each GPU
+            self._resources: dict[str, Any] = {"num_gpus": 1, "num_cpus": max(1, min(8, share))}
+            fit = sum(min(g, c // self._resources["num_cpus"]) for c, g in zip(cpus, gpus, strict=True))
         else:
             self._resources = {"num_cpus": self._threads}
             fit = sum(n // self._threads for n in cpus)

@@ -58,15 +58,17 @@ def fetch(url: str, limit: int) -> bytes:
 
     Raises OSError, its `strerror` the reason, and UsageError where the library for its protocol is not installed.
     """
-    import fsspec
+    from fsspec.core import url_to_fs
 
     if "::" in url:  # fsspec would open one place through another
         raise OSError(errno.EINVAL, "'::' is not allowed in a URL", url)
     try:
-        with fsspec.open(url, "rb") as file:
+        store, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:  # a library that is not installed, a protocol that there is not
+        raise UsageError(f"{url} cannot be fetched: {str(error).splitlines()[0]}") from error
+    try:
+        with store.open(path, "rb") as file:
             raw: bytes = file.read(limit + 1)
-    except ImportError as error:
-        raise UsageError(f"{url}: {str(error).splitlines()[0]}") from error
     except Exception as error:  # each file system has errors of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OSError(errno.EIO, reason, url) from error

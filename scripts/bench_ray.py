@@ -2,6 +2,7 @@
 
     python scripts/bench_ray.py actors                 # 1, 2, 4 and 8 actors with an encoder that sleeps
     python scripts/bench_ray.py writer                 # units, journal and cache file without any encoder: rows/s
+    python scripts/bench_ray.py read --data mvsa-single    # the list, and every file for its hash
     python scripts/bench_ray.py cost --core 21.5       # what 100 million posts take at given rates
     python scripts/bench_ray.py --short                # actors and writer, small, for CI
 
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_common import machine, peak_bytes, table
+from bench_common import machine, table
 
 BATCH = 16  # pictures
 SIZE = 64  # pixels
@@ -208,10 +209,27 @@ def bench_writer(folder: Path, n: int, views: int) -> None:
     out += [[name, f"{n / s:,.0f}", f"{n * size / s / 1e6:,.0f}"] for name, s in took.items()]
     print(f"{n:,} rows, K = {views}: {size / 1e3:.1f} kB of embeddings a row")
     print(table(out))
-    print(
-        f"bytes a row: cache {path.stat().st_size / n:,.0f}, journal {beside / n:,.0f}; "
-        f"peak memory of the process {peak_bytes() / 1e6:,.0f} MB"
-    )
+    print(f"bytes a row: cache {path.stat().st_size / n:,.0f}, journal {beside / n:,.0f}")
+
+
+def bench_read(data: Path) -> None:
+    """How fast the driver opens a list and reads all files of it; the second time, from the system's memory."""
+    from mmsent.batches import read_rows
+    from mmsent.dataset import load_dataset
+
+    rows = [["step", "posts/s", "MB/s"]]
+    for _ in range(2):
+        started = time.perf_counter()
+        dataset = load_dataset(data)
+        loaded = time.perf_counter() - started
+        started = time.perf_counter()
+        read_rows(dataset, dataset.posts, min(8, os.cpu_count() or 1))
+        read = time.perf_counter() - started
+    n = len(dataset.posts)
+    size = sum(p.image.stat().st_size for p in dataset.posts if isinstance(p.image, Path))
+    rows += [["open the list", f"{n / loaded:,.0f}", ""], ["read", f"{n / read:,.0f}", f"{size / read / 1e6:,.0f}"]]
+    print(f"{n:,} posts, {size / n / 1e3:.0f} kB a picture")
+    print(table(rows))
 
 
 def cost(posts: int, views: int, core: float | None, gpu: float | None, given: dict[str, float]) -> None:
@@ -235,12 +253,13 @@ def cost(posts: int, views: int, core: float | None, gpu: float | None, given: d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", nargs="?", choices=("actors", "writer", "both", "cost"), default="both")
+    parser.add_argument("kind", nargs="?", choices=("actors", "writer", "both", "read", "cost"), default="both")
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--posts", type=int, default=1280, help="an actor")
     parser.add_argument("--seconds", type=float, default=0.4, help="that the encoder sleeps a batch")
     parser.add_argument("--rows", type=int, default=200_000, help="of the writer")
     parser.add_argument("--views", type=int, default=0, help="K of the writer, or of cost")
+    parser.add_argument("--data", type=Path, help="of read")
     parser.add_argument("--cost-posts", type=int, default=100_000_000)
     parser.add_argument("--core", type=float, help="posts a second and core")
     parser.add_argument("--gpu", type=float, help="pictures a second and GPU")
@@ -256,6 +275,10 @@ def main() -> None:
         return
     if given.short:
         given.actors, given.posts, given.seconds, given.rows = [1, 2], 320, 0.05, 2000
+    if given.kind == "read":
+        machine()
+        bench_read(given.data)
+        return
     # Workers look for this file's functions by value, and for mmsent where it is installed.
     os.environ["OMP_NUM_THREADS"] = "1"
     machine()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -290,6 +293,43 @@ def test_the_local_engine_loads_no_ray() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.parametrize(
+    ("nodes", "threads", "device", "actors", "resources"),
+    [
+        ([(4, 0), (7, 0)], 2, "auto", 5, {"num_cpus": 2}),
+        ([(4, 0), (1, 0)], 4, "cpu", 1, {"num_cpus": 4}),
+        ([(16, 4), (32, 2)], 8, "auto", 6, {"num_gpus": 1, "num_cpus": 4}),
+        ([(64, 1), (64, 0)], 8, "cuda", 1, {"num_gpus": 1, "num_cpus": 8}),
+        ([(64, 1), (64, 0)], 8, "cpu", 16, {"num_cpus": 8}),
+        ([(1, 2)], 1, "auto", 1, {"num_gpus": 1, "num_cpus": 1}),
+    ],
+)
+def test_one_actor_a_gpu_or_a_cpu_slot(
+    nodes: list[tuple[int, int]], threads: int, device: str, actors: int, resources: dict[str, int]
+) -> None:
+    engine = RayEngine()
+    given = [{"Alive": True, "Resources": {"CPU": float(c)} | ({"GPU": float(g)} if g else {})} for c, g in nodes]
+    engine._ray = SimpleNamespace(nodes=lambda: [*given, {"Alive": False, "Resources": {}}])
+    engine._threads, engine._encoder = threads, EncoderSettings(device=device)
+    engine._slots()
+    assert (engine._actors, engine._resources) == (actors, resources)
+
+
+def test_actors_that_do_not_fit() -> None:
+    engine = RayEngine(actors=3)
+    engine._ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
+    engine._threads, engine._encoder = 2, EncoderSettings()
+    with pytest.raises(UsageError, match="--actors 3: the Ray cluster has room for 2"):
+        engine._slots()
+    engine._threads = 5
+    with pytest.raises(UsageError, match=r"has 5 CPUs for an actor \(the largest has 4\); OMP_NUM_THREADS=1"):
+        engine._slots()
+    for device, message in (("cuda", "has no GPU"), ("cuda:1", "gives each actor a GPU of its own")):
+        engine._encoder = EncoderSettings(device=device)
+        with pytest.raises(UsageError, match=message):
+            engine._slots()
+
+
 def test_requests_that_make_no_sense() -> None:
     with pytest.raises(UsageError, match="go with --engine ray"):
         settings(ExtractSettings, actors=2)
@@ -371,7 +411,9 @@ def test_a_node_is_killed_while_1000_posts_are_extracted(cluster: Any, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_worker_dies(cluster: Any, tmp_path: Path) -> None:
+def test_a_worker_dies(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the cluster has read all files, too."""
+    monkeypatch.setattr(distributed, "READ_HERE", 0)
     root = make_guid(tmp_path / "posts", n_train=120, n_test=20, size=20)
     local = extracted(root, tmp_path / "local", marked()(EncoderSettings()))
     bomb = tmp_path / "bomb"
@@ -434,25 +476,35 @@ def test_what_the_cluster_cannot_do(cluster: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_starts_and_ends_its_own_cluster(tmp_path: Path) -> None:
-    root = make_guid(tmp_path / "posts", n_train=20, n_test=4, size=64)
+def test_the_command_with_a_cluster_of_its_own(tmp_path: Path) -> None:
+    """Stopped by SIGTERM on the way, and run again."""
+    root = make_guid(tmp_path / "posts", n_train=300, n_test=20, size=64)
     where = ["--data", str(root), "--encoder", "offline", "--views", "0", "--json", "--device", "cpu"]
-    found = []
-    for name, more in (("local", []), ("ray", ["--engine", "ray", "--actors", "2"])):
-        command = [
-            sys.executable,
-            "-c",
-            "from mmsent.cli import main; main()",
-            "extract",
-            *where,
-            "--cache",
-            str(tmp_path / name),
-            *more,
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        found.append(json.loads(done.stdout))
-    same_rows(*(Cache.open(Path(told["cache"])) for told in found))
-    assert found[0]["encoded"] == found[1]["encoded"] == {"train": 20, "test": 4}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(name: str, *more: str) -> subprocess.Popen[str]:
+        code = "from mmsent.cli import main; main()"
+        command = [sys.executable, "-c", code, "extract", *where, "--cache", str(tmp_path / name), *more]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def journalled() -> int:
+        for path in (tmp_path / "ray").glob("*.journal"):
+            with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(path)) as db:
+                return int(db.execute("SELECT count(*) FROM rows WHERE half='image'").fetchone()[0])
+        return 0
+
+    ray = ["--engine", "ray", "--actors", "2"]
+    first = start("ray", *ray)
+    wait_for(lambda: journalled() > 0 or first.poll() is not None, 200)
+    first.terminate()
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 143, said
+    assert "interrupted; what was encoded is kept" in said
+    done = []
+    for name, more in (("ray", ray), ("local", [])):
+        process = start(name, *more)
+        out, said = process.communicate(timeout=300)
+        assert (process.returncode, said) == (0, "")
+        done.append(json.loads(out))
+    same_rows(*(Cache.open(Path(told["cache"])) for told in done))
+    assert 0 < done[0]["encoded"]["train"] < done[1]["encoded"]["train"] == 300

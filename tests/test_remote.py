@@ -50,6 +50,11 @@ def posts(tmp_path: Path) -> Path:
     return make_manifest(tmp_path / "posts", "jsonl", 12, 4, size=20)
 
 
+def upload(posts: Path, store: Any) -> None:
+    for path in (posts.parent / "pictures").iterdir():
+        store.pipe(f"/bucket/pictures/{path.name}", path.read_bytes())
+
+
 def moved(manifest: Path, prefix: str) -> Path:
     """A copy of a manifest whose pictures are named by URLs."""
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
@@ -62,7 +67,7 @@ def moved(manifest: Path, prefix: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_pictures_at_urls_give_the_same_cache(posts: Path, store: Any, tmp_path: Path, kind: str) -> None:
-    store.put(str(posts.parent / "pictures"), "/bucket/pictures", recursive=True)
+    upload(posts, store)
     prefix = "memory://bucket/" if kind == "memory" else f"{posts.parent.as_uri()}/"
     local = run(posts, tmp_path / "local").cache
     there = run(moved(posts, prefix), tmp_path / "there", (kind,)).cache
@@ -74,14 +79,14 @@ def test_pictures_at_urls_give_the_same_cache(posts: Path, store: Any, tmp_path:
 
 
 def test_a_picture_that_cannot_be_fetched_is_quarantined(posts: Path, store: Any, tmp_path: Path) -> None:
-    store.put(str(posts.parent / "pictures"), "/bucket/pictures", recursive=True)
+    upload(posts, store)
     store.rm("/bucket/pictures/3.png")
     manifest = moved(posts, "memory://bucket/")
     result = run(manifest, tmp_path, ("memory",), max_bad=0.1)
     ((_, row_id, reason),) = result.quarantined
     assert row_id == "post 3"
     assert reason.startswith("picture cannot be read: ")
-    store.put(str(posts.parent / "pictures" / "3.png"), "/bucket/pictures/3.png")
+    upload(posts, store)
     again = run(manifest, tmp_path, ("memory",), max_bad=0.1)
     assert (again.encoded, again.quarantined) == ({"train": 1, "test": 0}, [])
 
