@@ -114,7 +114,7 @@ class RayEngine:
         with _own_signals(), _muted():
             try:
                 self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-            except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            except Exception as error:  # Ray raises almost anything here, Exception itself among it
                 raise UsageError(
                     f"no Ray cluster at {self._address!r}: {_first_line(error)}; start one with `ray start --head`, or "
                     "leave --address out to use this machine alone"

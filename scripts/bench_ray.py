@@ -33,6 +33,8 @@ SIZE = 64  # pixels
 def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
     """Makes encoders that sleep `seconds` a batch of pictures; each process notes in `log` when its first is done."""
 
+    batch, size = BATCH, SIZE  # workers get what a function closes over, not this file's globals
+
     def opened(_: Any) -> Any:
         import numpy as np
 
@@ -41,10 +43,10 @@ def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
 
         common: dict[str, Any] = {"library": "stub", "name": "stub", "weights_sha256": "0" * 64, "precision": "fp32"}
         common["libraries"] = {}
-        how = Preprocess(size=SIZE, resize_to=SIZE, mean=(0.5,) * 3, std=(0.5,) * 3)
+        how = Preprocess(size=size, resize_to=size, mean=(0.5,) * 3, std=(0.5,) * 3)
 
         class Image:
-            card, batch_size = ImageCard(width=768, preprocess=how, **common), BATCH
+            card, batch_size = ImageCard(width=768, preprocess=how, **common), batch
             first = True
 
             def encode(self, pixels: Any) -> Any:
@@ -204,6 +206,8 @@ def bench_writer(folder: Path, n: int, views: int) -> None:
     pour(path, journal, settings, {"train": rows}, attributes, None)
     took["pour"] = time.perf_counter() - started
     journal.close()
+    took["collect: these three"] = sum(took[name] for name in ("hand out units", "take results", "journal"))
+    took["pour"] = took.pop("pour")  # last
     out = [["step", "rows/s", "MB/s"]]
     size = 4 * 768 * (views + 2)
     out += [[name, f"{n / s:,.0f}", f"{n * size / s / 1e6:,.0f}"] for name, s in took.items()]
@@ -243,8 +247,9 @@ def cost(posts: int, views: int, core: float | None, gpu: float | None, given: d
         rows.append([f"{hours:,.0f} GPU hours", f"{views + 1} views", f"{gpu:,.0f} pictures/s a GPU (as given)"])
     steps = [name for name in ("read", "collect", "pour") if name in given]
     rows += [[f"{posts / given[name] / 3600:,.1f} hours", name, f"{given[name]:,.0f} rows/s"] for name in steps]
-    if "bytes" in given:
-        rows.append([f"{posts * given['bytes'] / 1e12:,.2f} TB", "the cache", f"{given['bytes']:,.0f} bytes a row"])
+    for name in ("cache", "journal"):
+        if name in given:
+            rows.append([f"{posts * given[name] / 1e12:,.2f} TB", name, f"{given[name]:,.0f} bytes a row"])
     if "memory" in given:
         rows.append([f"{posts * given['memory'] / 1e9:,.0f} GB", "memory", f"{given['memory']:,.0f} bytes a row"])
     print(f"{posts:,} posts, K = {views}")
@@ -265,7 +270,8 @@ def main() -> None:
     parser.add_argument("--gpu", type=float, help="pictures a second and GPU")
     for name in ("read", "collect", "pour"):
         parser.add_argument(f"--{name}", type=float, help="rows a second")
-    parser.add_argument("--bytes", type=float, help="of a row in the cache")
+    for name in ("cache", "journal"):
+        parser.add_argument(f"--{name}", type=float, help="bytes a row")
     parser.add_argument("--memory", type=float, help="bytes of the driver's memory a row")
     parser.add_argument("--short", action="store_true")
     given = parser.parse_args()
@@ -279,7 +285,6 @@ def main() -> None:
         machine()
         bench_read(given.data)
         return
-    # Workers look for this file's functions by value, and for mmsent where it is installed.
     os.environ["OMP_NUM_THREADS"] = "1"
     machine()
     with tempfile.TemporaryDirectory() as temporary:
