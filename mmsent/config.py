@@ -7,9 +7,9 @@ report into one `UsageError` that lists all problems at once. JSON round trip: `
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mmsent.errors import UsageError
 
@@ -132,12 +132,6 @@ class ExtractSettings(Settings):
     engine: Literal["local", "ray"] = "local"  # what encodes: this process, or actors on a Ray cluster
     address: str | None = None  # of the Ray cluster; None: RAY_ADDRESS, or this machine alone
     actors: int | None = Field(default=None, ge=1)  # encoder pairs on the cluster; None: as many as have room
-
-    @model_validator(mode="after")
-    def _engine(self) -> Self:
-        if self.engine == "local" and (self.address or self.actors):
-            raise ValueError("--address and --actors go with --engine ray")
-        return self
 
 
 class SplitSettings(Settings):

@@ -330,9 +330,12 @@ def test_actors_that_do_not_fit() -> None:
             engine._slots()
 
 
-def test_requests_that_make_no_sense() -> None:
-    with pytest.raises(UsageError, match="go with --engine ray"):
-        settings(ExtractSettings, actors=2)
+def test_requests_that_make_no_sense(posts: Path, tmp_path: Path, capsys: Any) -> None:
+    for option, value in (("--actors", "2"), ("--address", "auto")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["extract", "--data", str(posts), "--cache", str(tmp_path), option, value])
+        assert stopped.value.code == 2
+        assert "--address and --actors go with --engine ray" in capsys.readouterr().err
     with pytest.raises(UsageError, match="engine"):
         settings(ExtractSettings, engine="spark")
     with pytest.raises(UsageError, match="on a node of the cluster"):

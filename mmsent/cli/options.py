@@ -92,7 +92,7 @@ Wait = Annotated[
     bool, typer.Option("--wait", help="Where another extraction holds the cache, wait for it instead of refusing.")
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="local: this process; ray: actors on a Ray cluster (pip install 'mmsent[ray]').")
+    str, typer.Option("--engine", help="local: this process; ray: actors on a Ray cluster (the extra `ray`).")
 ]
 Address = Annotated[
     str | None,

@@ -75,6 +75,8 @@ def extract(
 def _engine(options: ExtractSettings) -> AbstractContextManager[Any]:
     """The engine that options ask for; None is extraction's own."""
     if options.engine == "local":
+        if options.address or options.actors:
+            raise UsageError("--address and --actors go with --engine ray")
         return nullcontext()
     from mmsent.distributed import RayEngine
 
