@@ -93,7 +93,8 @@ class Load:
         self.wanted = wanted
         self.bodies = []
         for post in posts:
-            assert isinstance(post.image, Path) and post.text is not None
+            assert isinstance(post.image, Path)
+            assert post.text is not None
             files = {"image": (post.image.name, post.image.read_bytes()), "text": (None, post.text.encode())}
             request = httpx.Request("POST", "http://localhost/predict", files=files)
             self.bodies.append((request.read(), request.headers["content-type"]))

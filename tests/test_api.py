@@ -258,4 +258,4 @@ def test_the_examples_of_the_document_run(tmp_path: Path, patched: Any, monkeypa
     for block in blocks:
         exec(block, names)
     assert names["found"].probabilities.shape == (60, 3)
-    assert list(names["labels"])[0] in names["cache"].labels
+    assert next(iter(names["labels"])) in names["cache"].labels

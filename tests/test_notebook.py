@@ -16,7 +16,7 @@ def texts(notebook: nbformat.NotebookNode) -> str:
     out = []
     for cell in notebook.cells:
         for one in cell.get("outputs", ()):
-            out.append(one.get("text", "") or one.get("data", {}).get("text/plain", ""))
+            out += [one.get("text", "") or one.get("data", {}).get("text/plain", "")]
     return "\n".join(out)
 
 

@@ -17,6 +17,7 @@ ORDER = [
     "errors",
     "packed",
     "posts",
+    "process",
     "files",
     "config",
     "tables",
@@ -41,6 +42,8 @@ ORDER = [
     "provenance",
     "batches",
     "pipeline",
+    "engine",
+    "units",
     "extract",
     "cache_tools",
     "grouping",
@@ -74,6 +77,7 @@ ORDER = [
     "drawn",
     "quickstart",
     "serve",
+    "distributed",
     "commands",
     "cli",
 ]
@@ -96,6 +100,7 @@ ONLY_IN = {
     "prometheus_client": {"serve"},
     "python_multipart": {"serve"},
     "pickle": set(),
+    "ray": {"distributed"},
 }
 
 
