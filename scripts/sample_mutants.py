@@ -34,7 +34,8 @@ def main() -> None:
         codes |= json.loads(file.read_text(encoding="utf-8"))["exit_code_by_key"]
     names = sorted(codes)
     if arguments.size is not None:
-        names = random.Random(arguments.seed).sample(names, min(arguments.size, len(names)))
+        random.Random(arguments.seed).shuffle(names)  # so a larger sample holds the smaller ones
+        names = names[: arguments.size]
     if arguments.count:
         found = Counter(WORDS.get(codes[name], "killed by the time limit") for name in names)
         print(f"{len(names)} of {len(codes)} mutants: " + ", ".join(f"{n} {word}" for word, n in found.most_common()))
