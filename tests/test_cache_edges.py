@@ -85,9 +85,7 @@ def test_features_that_do_not_fit_leave_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("n", [1, 700])
-def test_what_is_reserved_is_enough_and_not_much_more(
-    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_reserved_is_enough_and_not_much_more(n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HDF5 does not survive a full disk, so the space is taken first."""
     monkeypatch.setattr(writing_module, "_CHUNK_BYTES", 1 << 14)
     reserved: list[int] = []
