@@ -50,6 +50,8 @@ from mmsent.voting_graph import VotingHeads
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ("negative", "neutral", "positive")
+# What a service need not install beside mmsent itself.
+HEAVY = ("torch", "torchvision", "transformers", "sentence_transformers", "open_clip", "timm", "sklearn", "scipy")
 
 
 def make_cache(folder: Path, encoders: Encoders, spec: str = "offline", **options: Any) -> Cache:
@@ -204,7 +206,7 @@ def test_the_reader_needs_no_torch(exported: Path) -> None:
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{"torch", "torchvision", "transformers", "open_clip", "timm", "sklearn"}}:
+        if name.split(".")[0] in {set(HEAVY)!r}:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 import numpy as np
