@@ -30,7 +30,7 @@ class Scored:
     intervals: dict[str, Any]
 
 
-def scored(runs: Sequence[Run]) -> list[Scored]:
+def scored(runs: Sequence[Run], soft: bool = False) -> list[Scored]:
     """The runs on their own validation rows, by their stored confusion matrices; and, where all have the same rows and
     kept their predictions, the vote."""
     found = []
@@ -40,17 +40,18 @@ def scored(runs: Sequence[Run]) -> list[Scored]:
         truth, predicted = (part.repeat(matrix.ravel()) for part in np.divmod(np.arange(classes**2), classes))
         intervals = bootstrap_intervals(truth, predicted, classes)
         found.append(Scored(run.name, str(run.info["fit"]["fusion"]), run.info["metrics"], intervals))
-    voted = _vote(runs) if len(runs) > 1 else None
+    voted = _vote(runs, soft) if len(runs) > 1 else None
     if voted is not None:
         truth, predicted = voted
         classes = len(runs[0].labels)
         intervals = bootstrap_intervals(truth, predicted, classes)
-        found.append(Scored(f"vote of {len(runs)}", "vote", scores(truth, predicted, classes), intervals))
+        kind = "soft vote" if soft else "vote"
+        found.append(Scored(f"vote of {len(runs)}", kind, scores(truth, predicted, classes), intervals))
     return found
 
 
-def _vote(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Truth and the majority's choice on the shared validation rows, (n,) label indices each; None without such."""
+def _vote(runs: Sequence[Run], soft: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Truth and the vote's choice on the shared validation rows, (n,) label indices each; None without such."""
     labels = runs[0].labels
     tables = []
     for run in runs:
@@ -63,12 +64,13 @@ def _vote(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | 
         return None
     truth = np.array([labels.index(row[1]) for row in tables[0]], np.int64)
     given = np.array([[row[4 : 4 + len(labels)] for row in table] for table in tables], np.float64)  # (R, n, C)
-    return truth, majority(given, default_tie(labels)).winners
+    winners = given.mean(axis=0).argmax(axis=1).astype(np.int64)
+    return truth, winners if soft else majority(given, default_tie(labels)).winners
 
 
-def model_card(runs: Sequence[Run], name: str, form: str) -> str:
-    """README.md of an export called `name`; form: onnx or hf, which says how it is used."""
-    table = scored(runs)
+def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False) -> str:
+    """README.md of an export called `name`. form: onnx or hf, which says how it is used; soft: heads are averaged."""
+    table = scored(runs, soft)
     first = runs[0].info
     weakest = _weakest(table[-1], runs[0].labels)
     data = first["cache"]["data_name"]
@@ -77,8 +79,8 @@ def model_card(runs: Sequence[Run], name: str, form: str) -> str:
         _front(runs, name, table),
         f"# {_plain(name)}",
         "Labels the sentiment of a short post, a picture and its text, as "
-        f"{_listed(runs[0].labels)}: {_heads(runs)} over the frozen encoders of `{_plain(first['cache']['encoder'])}`. "
-        f"Made by mmsent {__version__}.",
+        f"{_listed(runs[0].labels)}: {_heads(runs, soft)} over the frozen encoders of "
+        f"`{_plain(first['cache']['encoder'])}`. Made by mmsent {__version__}.",
         "## Use",
         _use(form, runs),
         "## Data",
@@ -121,9 +123,11 @@ def _front(runs: Sequence[Run], name: str, table: Sequence[Scored]) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _heads(runs: Sequence[Run]) -> str:
+def _heads(runs: Sequence[Run], soft: bool) -> str:
     names = [str(run.info["fit"]["fusion"]) for run in runs]
-    return f"the {names[0]} head" if len(names) == 1 else f"the majority of {len(names)} heads ({', '.join(names)})"
+    how = "the mean" if soft else "the majority"
+    listed = ", ".join(dict.fromkeys(names))
+    return f"the {names[0]} head" if len(names) == 1 else f"{how} of {len(names)} heads ({listed})"
 
 
 def _use(form: str, runs: Sequence[Run]) -> str:

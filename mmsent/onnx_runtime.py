@@ -98,8 +98,14 @@ class OnnxTextEncoder:
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Number of tokens of each text before any cut, special tokens included."""
-        found = self._tokenizer.encode_batch(list(map(self._clean, texts)))
-        return [sum(sum(part.attention_mask) for part in (one, *one.overflowing)) for one in found]
+        return [len(one.ids) for one in self._uncut.encode_batch(list(map(self._clean, texts)))]
+
+    @cached_property
+    def _uncut(self) -> Any:
+        other = type(self._tokenizer).from_str(self._tokenizer.to_str())
+        other.no_truncation()
+        other.no_padding()
+        return other
 
     def tokens(self, texts: list[str]) -> dict[str, NDArray[np.int64]]:
         """ids and mask (B, L), cut and padded."""

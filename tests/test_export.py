@@ -18,7 +18,7 @@ from made import make_guid
 from test_open_clip import CONFIG, TEXTS, Tiny, make_tiny
 
 from mmsent import onnx_export
-from mmsent.api import Model
+from mmsent.api import Model, open_cache
 from mmsent.cache import Cache
 from mmsent.card import model_card, scored
 from mmsent.cli import main
@@ -41,14 +41,17 @@ from mmsent.extract import extract
 from mmsent.fit import fit
 from mmsent.hub import open_runs, write_hub
 from mmsent.inference import head_probabilities
-from mmsent.onnx_export import VotingHeads, export_onnx
+from mmsent.onnx_export import export_onnx
 from mmsent.onnx_runtime import OnnxModel
 from mmsent.predict import NewPost, encode_posts
 from mmsent.runs import Run
 from mmsent.vote import average, majority
+from mmsent.voting_graph import VotingHeads
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ("negative", "neutral", "positive")
+# What a service need not install beside mmsent itself.
+HEAVY = ("torch", "torchvision", "transformers", "sentence_transformers", "open_clip", "timm", "sklearn", "scipy")
 
 
 def make_cache(folder: Path, encoders: Encoders, spec: str = "offline", **options: Any) -> Cache:
@@ -203,7 +206,7 @@ def test_the_reader_needs_no_torch(exported: Path) -> None:
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{"torch", "torchvision", "transformers", "open_clip", "timm", "sklearn"}}:
+        if name.split(".")[0] in {set(HEAVY)!r}:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 import numpy as np
@@ -303,7 +306,7 @@ def test_the_hub_folder_comes_back_bit_for_bit(runs: dict[str, Run], cache: Cach
     assert (path / "README.md").read_text() == "the card"
     other_encoder = make_cache(tmp_path, fake_encoders(seed=1))
     with pytest.raises(RunError, match="was trained on features of offline"):
-        Model(tuple(back)).vote(__import__("mmsent").open_cache(other_encoder.path))
+        Model(tuple(back)).vote(open_cache(other_encoder.path))
 
 
 @pytest.mark.parametrize(

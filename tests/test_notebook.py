@@ -15,8 +15,8 @@ def texts(notebook: nbformat.NotebookNode) -> str:
     """All that the code cells print, and the tables that they show."""
     out = []
     for cell in notebook.cells:
-        for one in cell.get("outputs", ()):
-            out += [one.get("text", "") or one.get("data", {}).get("text/plain", "")]
+        shown = cell.get("outputs", ())
+        out += [one.get("text", "") or one.get("data", {}).get("text/plain", "") for one in shown]
     return "\n".join(out)
 
 

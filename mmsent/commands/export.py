@@ -46,7 +46,7 @@ def export(
 
     chosen = named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
     encoder_settings(chosen, weights=None, device=None)  # refuses runs that do not fit together
-    card = model_card(chosen, out.name, form)
+    card = model_card(chosen, out.name, form, soft=soft)
     result: dict[str, Any] = {"out": str(out), "format": form, "runs": [str(run.path) for run in chosen]}
     if form == "hf":
         path = write_hub(chosen, out, card)
