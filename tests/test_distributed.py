@@ -370,8 +370,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     small = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
-    made = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False, "_system_config": quick})
+    made = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
     made.other = made.add_node(**small)
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests' own modules
