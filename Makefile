@@ -33,6 +33,7 @@ bench: install
 	$(BIN)/python scripts/bench_scale.py
 	$(BIN)/python scripts/bench_serve.py
 	$(BIN)/python scripts/bench_ray.py
+	$(BIN)/python scripts/bench_sweep.py
 
 bench-short: install
 	$(BIN)/python scripts/bench_fit.py --short
@@ -40,6 +41,7 @@ bench-short: install
 	$(BIN)/python scripts/bench_scale.py --short
 	$(BIN)/python scripts/bench_serve.py --short
 	$(BIN)/python scripts/bench_ray.py --short
+	$(BIN)/python scripts/bench_sweep.py --short
 
 # Branch coverage of mmsent/ under the default and the slow tests, child processes included.
 coverage: install

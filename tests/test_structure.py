@@ -62,6 +62,8 @@ ORDER = [
     "evaluate",
     "replay",
     "folds",
+    "stacked",
+    "sweep",
     "audit",
     "predict",
     "card",
@@ -102,8 +104,9 @@ ONLY_IN = {
     "uvicorn": {"serve"},
     "prometheus_client": {"serve"},
     "python_multipart": {"serve"},
+    "optuna": {"sweep"},
+    "ray": {"distributed", "sweep"},
     "pickle": set(),
-    "ray": {"distributed"},
 }
 
 

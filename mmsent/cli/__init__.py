@@ -78,6 +78,7 @@ from mmsent.cli.options import (
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
 from mmsent.cli.serve import serve
+from mmsent.cli.sweep import sweep
 from mmsent.config import (
     RECIPES,
     EncoderSettings,
@@ -470,11 +471,12 @@ app.command()(report)
 app.command()(replay)
 app.command()(serve)
 app.command()(env)
+app.command()(sweep)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        *(prepare, check, extract, fit, evaluate, audit, vote, predict),
+        *(prepare, check, extract, fit, sweep, evaluate, audit, vote, predict),
         *(explain, export, report, replay, serve, env, quickstart),
     )
 }
