@@ -298,3 +298,12 @@ def test_texts_of_attributes(tmp_path: Path) -> None:
         assert attribute(file, "a") == "of variable length"
     assert h5py.check_string_dtype(fixed_text("üx").dtype).length == 3
     assert h5py.check_string_dtype(fixed_text("").dtype).length == 1
+
+
+def test_splits_that_are_there_are_named(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path)
+    rows = made_rows(["test 1"])
+    journal = journalled(tmp_path / "j", "test", rows, cache.settings)
+    cache = pour(cache.path, journal, cache.settings, {"test": rows}, attributes())
+    with pytest.raises(CacheError, match=r"holds no dev rows \(it has test, train\); run"):
+        cache.index("dev")
