@@ -31,11 +31,15 @@ bench: install
 	$(BIN)/python scripts/bench_fit.py
 	$(BIN)/python scripts/bench_extract.py offline
 	$(BIN)/python scripts/bench_scale.py
+	$(BIN)/python scripts/bench_serve.py
+	$(BIN)/python scripts/bench_ray.py
 
 bench-short: install
 	$(BIN)/python scripts/bench_fit.py --short
 	$(BIN)/python scripts/bench_extract.py --short
 	$(BIN)/python scripts/bench_scale.py --short
+	$(BIN)/python scripts/bench_serve.py --short
+	$(BIN)/python scripts/bench_ray.py --short
 
 # Branch coverage of mmsent/ under the default and the slow tests, child processes included.
 coverage: install

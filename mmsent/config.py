@@ -68,6 +68,7 @@ class DataSettings(Settings):
     text_column: str = "text"
     label_column: str = "label"
     split_column: str = "split"
+    remote: tuple[str, ...] = ()  # protocols of URLs, such as s3, that pictures of a manifest may be fetched from
 
     @field_validator("labels")
     @classmethod
@@ -128,6 +129,9 @@ class ExtractSettings(Settings):
     max_bad: float = Field(default=0.01, ge=0, le=1)  # share of rows that may be quarantined
     storage: Literal["float32", "float16"] = "float32"
     wait: bool = False  # where another extraction holds the cache: wait for it, instead of refusing
+    engine: Literal["local", "ray"] = "local"  # what encodes: this process, or actors on a Ray cluster
+    address: str | None = None  # of the Ray cluster; None: RAY_ADDRESS, or this machine alone
+    actors: int | None = Field(default=None, ge=1)  # encoder pairs on the cluster; None: as many as have room
 
 
 class SplitSettings(Settings):

@@ -1,9 +1,9 @@
 """Data sets: posts (id, picture, text, label) from a folder of guid files or from a manifest. No torch here.
 
 Two layouts. *guid*: `train.txt` and `test_without_label.txt` hold `guid,tag` lines, `data/` holds `<guid>.txt` and
-`<guid>.<picture ending>`. *manifest*: one CSV, TSV, JSONL or Parquet file with a row a post; picture paths are relative
-to the file. A manifest row belongs to the split its split column names, else to train if it has a label and to test
-if it has none.
+`<guid>.<picture ending>`. *manifest*: one CSV, TSV, JSONL or Parquet file with a row a post; pictures are paths
+relative to the file, or URLs of protocols that the settings allow. A manifest row belongs to the split its split column
+names, else to train if it has a label and to test if it has none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from mmsent.config import DataSettings
 from mmsent.errors import DataError
-from mmsent.files import is_file, leads_out, read_file
+from mmsent.files import is_file, leads_out, protocol, read_file, require_local
 from mmsent.lists import MANIFEST_ENDINGS, ListForm, cell, list_rows, manifest_rows
 from mmsent.posts import SPLITS as SPLITS
 from mmsent.posts import Post as Post
@@ -164,6 +164,7 @@ def load_dataset(
 def locate(root: Path) -> Path:
     """The folder of a guid data set, or the manifest file of the other layout. Raises DataError where there is none."""
     if not root.exists():
+        require_local(root, "a data set, or the manifest that lists it,")
         raise DataError(
             f"no data set at {root}; pass --data with a folder that holds train.txt and data/, "
             "or with a CSV, TSV, JSONL or Parquet manifest"
@@ -314,6 +315,10 @@ def _manifest_post(folder: Path, row: dict[str, Any], settings: DataSettings) ->
         if named not in SPLITS:
             return "unknown split", f"split {named[:60]!r} is neither 'train' nor 'test'"
         split = "train" if named == "train" else "test"
-    image = cell(row, settings.image_column)
+    image, text = cell(row, settings.image_column), cell(row, settings.text_column)
+    if image and "://" in image and (remote := protocol(image)):
+        if remote not in settings.remote:
+            return "remote picture", f"picture {image[:60]!r} is at a URL; --remote {remote} lets it be fetched"
+        return Post(guid, split, label, image, text)
     picture = folder / image if image else None
-    return Post(guid, split, label, picture if picture and is_file(picture) else None, cell(row, settings.text_column))
+    return Post(guid, split, label, picture if picture and is_file(picture) else None, text)

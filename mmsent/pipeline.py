@@ -39,17 +39,22 @@ def encoded_blocks(
     pictures: the batch keeps its shape. Close the generator to stop early; errors of the stages come out here.
     """
 
+    spare: list[Pixels] = []  # used again: large buffers that come and go leave the heap full of holes
+
     def picture_block(block: range, loaded: dict[int, Loaded]) -> Pixels:
-        pixels = np.zeros((len(block), *shape), np.uint8)
-        for i, (_, picture, _) in loaded.items():
-            if picture is not None:
-                pixels[i - block.start] = picture
-        return pixels.reshape(-1, *shape[1:])
+        pixels = spare.pop() if spare and len(spare[-1]) >= len(block) else np.empty((len(block), *shape), np.uint8)
+        for i in block:
+            picture = loaded[i][1] if i in loaded else None
+            pixels[i - block.start] = 0 if picture is None else picture
+        return pixels
+
+    def run(pixels: Pixels, n: int) -> Embeddings:
+        return encode(pixels[:n].reshape(-1, *shape[1:]))
 
     decoders, encoder = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
     try:
         decoding: deque[tuple[range, dict[int, Future[Loaded]]]] = deque()
-        encoding: deque[tuple[Block, Future[Embeddings]]] = deque()
+        encoding: deque[tuple[Block, Pixels, Future[Embeddings]]] = deque()
         blocks = iter(todo)
         while True:
             for block in islice(blocks, DECODED + 1 - len(decoding)):
@@ -57,12 +62,15 @@ def encoded_blocks(
             if decoding:
                 block, futures = decoding.popleft()
                 loaded = {i: future.result() for i, future in futures.items()}
-                encoding.append(((block, loaded), encoder.submit(encode, picture_block(block, loaded))))
+                pixels = picture_block(block, loaded)
+                encoding.append(((block, loaded), pixels, encoder.submit(run, pixels, len(block))))
             if not encoding:
                 return
             if len(encoding) > ENCODED or not decoding:
-                (block, loaded), done = encoding.popleft()
-                yield block, loaded, done.result()
+                (block, loaded), pixels, done = encoding.popleft()
+                found = done.result()
+                spare.append(pixels)
+                yield block, loaded, found
     finally:
         for pool in (decoders, encoder):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -17,12 +17,13 @@ _NONE, _ITSELF, _FILE = range(3)  # what a post's text is
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One post. `image` is None where no picture was found; `text` is the text itself, its file, or None."""
+    """One post. `image` is a file, a URL, or None where no picture was found; `text` is the text itself, its file, or
+    None."""
 
     id: str
     split: Split
     label: str | None
-    image: Path | None
+    image: Path | str | None
     text: str | Path | None
 
 
@@ -44,7 +45,7 @@ class Posts(Sequence[Post]):
         self.ids.append(post.id)
         self._splits.append(SPLITS.index(post.split))
         self._labels.append(-1 if post.label is None else self._number(post.label))
-        self._images.append(None if post.image is None else self._short(post.image))
+        self._images.append(self._short(post.image) if isinstance(post.image, Path) else post.image)
         file = isinstance(post.text, Path)
         self._kinds.append(_NONE if post.text is None else _FILE if file else _ITSELF)
         self._texts.append(self._short(post.text) if isinstance(post.text, Path) else post.text)
@@ -88,7 +89,7 @@ class Posts(Sequence[Post]):
             self.ids[i],
             SPLITS[self._splits[i]],
             None if label < 0 else self._names[label],
-            None if image is None else self._folder / image,
+            image if image is None or "://" in image else self._folder / image,  # no path has two slashes
             self._folder / text if text is not None and self._kinds[i] == _FILE else text,
         )
 

@@ -32,7 +32,7 @@ class NewPost:
 
     id: str
     text: str | None
-    image: Path | bytes | None
+    image: Path | str | bytes | None  # a file, a URL, or the picture itself
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mmsent.metrics import scores
 from mmsent.provenance import Difference, differences
 from mmsent.runs import Run
 from mmsent.spreadsheet import plain
-from mmsent.vote import vote_split
+from mmsent.vote import parse_way, vote_split
 
 # What a run fitted elsewhere may differ by on its validation rows: other orders of summation move the last bits, and
 # training amplifies them. See docs/decisions.md for what was measured.
@@ -303,6 +303,21 @@ def votes_of(table: Path, runs: Sequence[Run]) -> bool:
     except (OSError, ValueError):
         return False
     return "agreeing" in header and set(header[header.index("agreeing") + 1 :]) == {run.name for run in runs}
+
+
+def way_of(table: Path) -> tuple[str | None, bool] | None:
+    """How a table of predictions was voted, as `tie` and `soft`; None where it does not say so, as older ones do not.
+
+    Raises DataError where it says what cannot be.
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            header, first = next(reader, []), next(reader, [])
+        own = header[: header.index("agreeing")]  # behind it, columns are called by runs
+        return parse_way(plain(first[own.index("vote")])) if first and "vote" in own else None
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise DataError(f"{table} does not say how it was voted ({error}); run `mmsent vote` anew") from error
 
 
 def read_predictions(table: Path) -> dict[str, str]:

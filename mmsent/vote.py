@@ -83,6 +83,24 @@ def tie_label(choice: str | None, labels: Sequence[str]) -> int | None:
     return list(labels).index(choice)
 
 
+_MAJORITY = "majority, else "  # with what a row gets that has none
+
+
+def voting_way(tie: str | None, labels: Sequence[str], *, soft: bool) -> str:
+    """How a vote is counted, in words that a table of predictions keeps: `soft`, or `majority, else neutral`."""
+    index = tie_label(tie, labels)
+    return "soft" if soft else _MAJORITY + ("soft" if index is None else labels[index])
+
+
+def parse_way(way: str) -> tuple[str | None, bool]:
+    """The tie and the soft behind `voting_way`'s words. Raises ValueError on others."""
+    if way == "soft":
+        return None, True
+    if not way.startswith(_MAJORITY):
+        raise ValueError(f"{way[:60]!r} is no way of voting")
+    return way.removeprefix(_MAJORITY), False
+
+
 def voting_runs(folder: Path, cache: Cache) -> list[Run]:
     """The newest concat, weighted and attention runs of a cache, in this order; those of them that there are.
 
@@ -112,7 +130,8 @@ def require_distinct(runs: Sequence[Run]) -> None:
 class Vote:
     """Labels for every listed row of a split. predicted: N labels; probabilities (N, C), the mean of the heads'
     calibrated ones; choices: per run, N labels (empty where the head could not label the row); agreeing (N,); fallback:
-    positions of rows that no head could label, which got `fallback_label`."""
+    positions of rows that no head could label, which got `fallback_label`; how: `voting_way` of the vote, where known.
+    """
 
     ids: list[str]
     labels: list[str]
@@ -124,6 +143,7 @@ class Vote:
     tied: NDArray[np.bool_]
     fallback: list[int]
     fallback_label: str
+    how: str = ""
 
     @property
     def calibrated(self) -> bool:
@@ -175,6 +195,7 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
         counted.tied,
         unserved,
         labels[common],
+        voting_way(tie, labels, soft=soft),
     )
 
 
@@ -190,6 +211,7 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
     """
     listed = list_text(list(zip(vote.ids, vote.predicted, strict=True)), form)
     extra: dict[str, Sequence[object]] = {
+        **({"vote": [vote.how] * len(vote.ids)} if vote.how else {}),
         "agreeing": vote.agreeing.tolist(),
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }

@@ -100,7 +100,7 @@ OURS = """
 import json, sys, tempfile, time
 from pathlib import Path
 import numpy as np
-from mmsent.cli.process import tune_process
+from mmsent.process import tune_process
 tune_process()  # as the command line does
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import load_dataset

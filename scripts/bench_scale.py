@@ -25,7 +25,7 @@ EXTRACT = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from mmsent.cli.process import tune_process
+from mmsent.process import tune_process
 tune_process()
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import load_dataset

@@ -17,6 +17,7 @@ ORDER = [
     "errors",
     "packed",
     "posts",
+    "process",
     "files",
     "config",
     "tables",
@@ -25,6 +26,7 @@ ORDER = [
     "text",
     "lists",
     "dataset",
+    "corrections",
     "split",
     "images",
     "duplicates",
@@ -40,6 +42,8 @@ ORDER = [
     "provenance",
     "batches",
     "pipeline",
+    "engine",
+    "units",
     "extract",
     "cache_tools",
     "grouping",
@@ -75,6 +79,8 @@ ORDER = [
     "drawing",
     "drawn",
     "quickstart",
+    "serve",
+    "distributed",
     "commands",
     "cli",
 ]
@@ -91,7 +97,13 @@ ONLY_IN = {
     "onnx": {"onnx_export"},
     "onnxscript": {"onnx_export"},
     "onnxruntime": {"onnx_runtime", "onnx_export"},
+    "fastapi": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "prometheus_client": {"serve"},
+    "python_multipart": {"serve"},
     "pickle": set(),
+    "ray": {"distributed"},
 }
 
 

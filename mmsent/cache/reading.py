@@ -23,7 +23,7 @@ from mmsent.cache.opening import (
     reading,
     repair_command,
 )
-from mmsent.damage import INDEX, Damage, check_rows, index_crcs, read_column, read_rows, row_crcs
+from mmsent.damage import CRC, INDEX, Damage, check_rows, index_crcs, read_column, read_rows, row_crcs
 from mmsent.errors import CacheError
 from mmsent.fingerprint import FeatureSettings
 
@@ -153,7 +153,9 @@ class Cache:
         """The columns of `index` as stored, some thousand rows at a time, each with the position of its first row."""
         with self._group(split) as group:
             end = group["id"].shape[0] if kept else int(group.attrs["listed"])
-            whole = {name: read_column(group[name])[0][:end] for name in INDEX} if self.damage else group
+            # HDF5 keeps the last chunk of a data set as long as that is open; without it, each is read again and again.
+            whole = {name: read_column(group[name])[0][:end] if self.damage else group[name] for name in INDEX}
+            _sums = group.get(CRC)
             for start in range(0, end, INDEX_ROWS):
                 rows = slice(start, min(start + INDEX_ROWS, end))
                 columns = {name: whole[name][rows] for name in INDEX}
@@ -182,9 +184,10 @@ class Cache:
         as stored. Close it before a fork."""
         with self._group(split) as group:
             checked = np.zeros(group["id"].shape[0], bool)
+            images, texts, _sums = group["image"], group["text"], group.get(CRC)  # open, so that chunks are read once
 
             def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
-                image, text = group["image"][start:stop], group["text"][start:stop]
+                image, text = images[start:stop], texts[start:stop]
                 if not checked[start:stop].all():  # the first time; HDF5 checks its own sums every time
                     check_rows(group, "image", slice(start, stop), row_crcs(image))
                     check_rows(group, "text", slice(start, stop), row_crcs(text))

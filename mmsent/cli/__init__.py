@@ -27,6 +27,7 @@ from mmsent.cli.export import export
 from mmsent.cli.options import (
     DEVICE,
     ENCODER,
+    ENGINE,
     ID,
     IMAGE,
     LABEL,
@@ -36,12 +37,15 @@ from mmsent.cli.options import (
     TEXT,
     VIEWS,
     VIEWS_SEED,
+    Actors,
+    Address,
     CacheAt,
     CleanSteps,
     Data,
     Device,
     Encoder,
     EncoderFilter,
+    EngineName,
     Group,
     IdColumn,
     ImageColumn,
@@ -54,6 +58,7 @@ from mmsent.cli.options import (
     NoGroup,
     Normalize,
     Precision,
+    Remote,
     RunNames,
     Runs,
     Soft,
@@ -70,9 +75,9 @@ from mmsent.cli.options import (
     from_recipe,
     split_settings,
 )
-from mmsent.cli.process import tune_process
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
+from mmsent.cli.serve import serve
 from mmsent.config import (
     RECIPES,
     EncoderSettings,
@@ -84,6 +89,7 @@ from mmsent.config import (
     settings,
 )
 from mmsent.errors import MmsentError, Terminated, UsageError
+from mmsent.process import tune_process
 
 TOML = "mmsent.toml"
 
@@ -123,6 +129,7 @@ def prepare(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -137,7 +144,7 @@ def prepare(
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     commands.prepare(data or Path("data"), chosen, out, overwrite, json)
 
 
@@ -148,6 +155,7 @@ def check(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -163,7 +171,7 @@ def check(
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     pair = settings(EncoderSettings, encoder=encoder)
     raise typer.Exit(commands.check(data or Path("data"), chosen, pair, tokens, strict, json))
 
@@ -185,6 +193,7 @@ def extract(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -199,17 +208,20 @@ def extract(
         int | None, typer.Option("--workers", help="Threads that decode pictures.", show_default="one a core, up to 8")
     ] = None,
     storage: Storage = STORAGE,
+    engine: EngineName = ENGINE,
+    address: Address = None,
+    actors: Actors = None,
     wait: Wait = False,
     json: Json = False,
 ) -> None:
     """Encode a data set into a feature cache.
 
     Reads posts from --data, writes one HDF5 file into --cache. Stop it anywhere and run it again: only rows that are
-    missing or changed are encoded.
+    missing or changed are encoded. --engine ray encodes on a Ray cluster, into the same cache.
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     pair = settings(
         EncoderSettings,
         encoder=encoder,
@@ -222,7 +234,15 @@ def extract(
     )
     augmented = settings(ViewSettings, count=views, seed=views_seed)
     options = settings(
-        ExtractSettings, batch_size=batch_size, workers=workers, max_bad=max_bad, storage=storage, wait=wait
+        ExtractSettings,
+        batch_size=batch_size,
+        workers=workers,
+        max_bad=max_bad,
+        storage=storage,
+        wait=wait,
+        engine=engine,
+        address=address,
+        actors=actors,
     )
     commands.extract(data or Path("data"), chosen, split, cache, pair, augmented, options, json)
 
@@ -448,25 +468,14 @@ app.command()(explain)
 app.command()(export)
 app.command()(report)
 app.command()(replay)
+app.command()(serve)
 app.command()(env)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        prepare,
-        check,
-        extract,
-        fit,
-        evaluate,
-        audit,
-        vote,
-        predict,
-        explain,
-        export,
-        report,
-        replay,
-        env,
-        quickstart,
+        *(prepare, check, extract, fit, evaluate, audit, vote, predict),
+        *(explain, export, report, replay, serve, env, quickstart),
     )
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {

@@ -20,6 +20,7 @@ from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
 from mmsent.commands.replay import replay
 from mmsent.commands.report import report
 from mmsent.commands.selection import audit, cache_duplicates, fit_folds
+from mmsent.commands.serve import serve
 
 __all__ = [
     "audit",
@@ -43,5 +44,6 @@ __all__ = [
     "quickstart",
     "replay",
     "report",
+    "serve",
     "vote",
 ]

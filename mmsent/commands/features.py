@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def extract(
     wanted = dataset.splits if split == "all" else [s for s in SPLITS if s == split]
     if not wanted:
         raise DataError(f"{data} holds no posts")
-    with resumable("what was encoded is kept"):
-        result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options)
+    with resumable("what was encoded is kept"), _engine(options) as engine:
+        result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options, engine=engine)
     if as_json:
         say_json(
             {
@@ -69,6 +70,17 @@ def extract(
         for split_name, row_id, reason in result.quarantined[:10]:
             say(f"  {split_name} {row_id}: {reason}")
     say(f"cache: {result.cache.path} ({result.seconds:.1f} s)")
+
+
+def _engine(options: ExtractSettings) -> AbstractContextManager[Any]:
+    """The engine that options ask for; None is extraction's own."""
+    if options.engine == "local":
+        if options.address or options.actors:
+            raise UsageError("--address and --actors go with --engine ray")
+        return nullcontext()
+    from mmsent.distributed import RayEngine
+
+    return RayEngine(options.address, options.actors, options.workers)
 
 
 def find(data: Path | None, cache: Path, encoder: str | None) -> Any:
