@@ -16,8 +16,9 @@ $(VENV)/.installed: pyproject.toml
 quickstart: install
 	$(BIN)/mmsent quickstart
 
+# The files of tests in as many processes as the machine has cores.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
