@@ -27,7 +27,7 @@ from mmsent.runs import Run, list_runs, open_run
 from mmsent.study import open_study
 from mmsent.sweep import database, search
 from mmsent.sweep.ground import make_ground, map_ground, share_ground, sides_on
-from mmsent.sweep.ledger import Ledger, MedianAtStep
+from mmsent.sweep.ledger import AmongTheBest, Ledger
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
 from mmsent.sweep.search import sweep
 from mmsent.sweep.space import DEFAULT, Space, make_space
@@ -266,13 +266,14 @@ def test_the_pruner_compares_within_a_fold_and_carries_ended_trials_on() -> None
 
     for i in range(10):
         add({3: 0.5 + i / 100, FOLD + 3: 0.2 + i / 100})
-    pruner = MedianAtStep()
+    pruner = AmongTheBest()
 
     def stops(values: dict[int, float], fusion: str = "concat") -> bool:
         return pruner.prune(study, add(values, TrialState.RUNNING, fusion))
 
     assert stops({3: 0.50})
     assert not stops({3: 0.50}, "text")  # the first of its kind
+    assert stops({3: 0.55})
     assert not stops({3: 0.56})
     assert not stops({1: 0.1})  # too early
     assert stops({9: 0.50})  # all others had ended at epoch 3

@@ -74,7 +74,8 @@ def sweep(
         ),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="Stop a trial that is below the median at some epoch.")
+        bool,
+        typer.Option("--prune/--no-prune", help="Stop a trial that falls behind the best of its fusion at some epoch."),
     ] = default(SweepSettings, "prune"),
     name: Annotated[str, typer.Option("--name", help="Name of the sweep and of its folder in --runs.")] = default(
         SweepSettings, "name"

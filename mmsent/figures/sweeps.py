@@ -82,7 +82,7 @@ def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], l
         widths.append(0.5 if score is None else 0.9)
     widths[-1], shades[-1] = 2.4, mpl.colors.to_rgba(VERMILLION)
     ax.add_collection(LineCollection(paths, colors=shades, linewidths=widths, zorder=2))
-    ax.set_xticks(range(last + 1), [*(label_text(name.replace("_", "\n")) for name in names), "weighted\nF1"])
+    ax.set_xticks(range(last + 1), [*(label_text(name).replace("_", "\n") for name in names), "weighted\nF1"])
     ax.tick_params(axis="x", length=0)
     ax.set_xlabel("setting")
     bar = fig.colorbar(ScalarMappable(norm, colours), ax=ax, pad=0.01, extend="min")

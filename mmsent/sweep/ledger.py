@@ -33,6 +33,7 @@ from mmsent.sweep.space import Space
 from mmsent.sweep.trial import FOLD, Outcome
 
 STARTUP = 10  # finished trials before the sampler learns
+KEPT = 0.4  # share of the finished trials that a trial must be among
 PEERS = 5  # finished trials of the same fusion before the pruner prunes
 WARM_UP = 1  # epochs before a trial may be stopped
 LOST = 3  # times that the process of one slot may die before the sweep gives up
@@ -60,10 +61,11 @@ class Entry:
         return None if self.outcome.stopped else self.outcome.value
 
 
-class MedianAtStep(optuna.pruners.BasePruner):
-    """Stops a trial whose value lies below the median of what finished trials of its fusion had at the same step of the
-    same fold; one that had already ended there counts with its last value. Optuna's own takes a trial's best value over
-    all steps, which in cross-validation is that of the easiest fold, and leaves out trials that had ended."""
+class AmongTheBest(optuna.pruners.BasePruner):
+    """Stops a trial that is not among the best KEPT of the finished trials of its fusion at the same step of the same
+    fold; one that had already ended there counts with its last value. Optuna's PercentilePruner takes a trial's best
+    value over all steps, which in cross-validation is that of the easiest fold, and leaves out trials that had
+    ended."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop."""
@@ -74,7 +76,7 @@ class MedianAtStep(optuna.pruners.BasePruner):
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         peers = [one for one in finished if one.params.get("fusion") == fusion]
         others = [v for v in (_value_at(one.intermediate_values, step) for one in peers) if v is not None]
-        return len(others) >= PEERS and trial.intermediate_values[step] < float(np.median(others))
+        return len(others) >= PEERS and trial.intermediate_values[step] < float(np.quantile(others, 1 - KEPT))
 
 
 def _value_at(values: Mapping[int, float], step: int) -> float | None:
@@ -118,7 +120,7 @@ class Ledger:
                 storage=self._storage,
                 study_name=name,
                 direction="maximize",
-                pruner=MedianAtStep() if prune else optuna.pruners.NopPruner(),
+                pruner=AmongTheBest() if prune else optuna.pruners.NopPruner(),
                 load_if_exists=True,
             )
             self._agree(about)
