@@ -39,7 +39,7 @@ def posts(n: int = 240, seed: int = 0, classes: int = 3) -> tuple[NDArray[np.flo
 
 
 @pytest.mark.slow
-@parametrize_with_checks([FusionClassifier(), FusionClassifier(1, fusion="weighted", common_width=8)])  # type: ignore[untyped-decorator]
+@parametrize_with_checks([FusionClassifier(), FusionClassifier(1, fusion="weighted", common_width=8, epochs=15)])  # type: ignore[untyped-decorator]
 def test_scikit_learns_checks(estimator: FusionClassifier, check: Any) -> None:
     check(estimator)
 
