@@ -84,11 +84,15 @@ def tie_label(choice: str | None, labels: Sequence[str]) -> int | None:
 
 
 def voting_runs(folder: Path, cache: Cache) -> list[Run]:
-    """The newest concat, weighted and attention runs of a cache, in this order; those of them that there are.
+    """The newest concat, weighted and attention runs of a cache, in this order; those of them that there are. Where the
+    newest of these is one of a committee, its whole committee instead.
 
     Raises RunError where there is none.
     """
     runs = list_runs(folder, fingerprint=cache.fingerprint, data_name=cache.data_name)
+    last = next((run for run in runs if run.fusion in VOTING_FUSIONS or run.committee), None)
+    if last is not None and last.committee:
+        return [run for run in reversed(runs) if run.committee == last.committee]
     newest: dict[Fusion, Run] = {}
     for run in runs:
         newest.setdefault(run.fusion, run)
@@ -97,6 +101,12 @@ def voting_runs(folder: Path, cache: Cache) -> list[Run]:
         wanted = " ".join(f"--fusion {fusion}" for fusion in VOTING_FUSIONS)
         raise RunError(f"no runs of {cache.path.name} in {folder}; fit them with `mmsent fit {wanted}`, or name runs")
     return chosen
+
+
+def averages(runs: Sequence[Run], soft: bool) -> bool:
+    """Whether these runs are averaged, not counted: where that is asked for, and in a committee, whose many heads agree
+    so often that few posts would be decided by more than their mean."""
+    return soft or (bool(runs) and all(run.committee is not None for run in runs))
 
 
 def require_distinct(runs: Sequence[Run]) -> None:

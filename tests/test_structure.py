@@ -50,6 +50,7 @@ ORDER = [
     "runs",
     "openings",
     "fit",
+    "committee",
     "inference",
     "vote",
     "evaluate",
@@ -76,6 +77,7 @@ ONLY_IN = {
     "typer": {"cli"},
     "imagehash": {"duplicates"},
     "cleanlab": {"audit"},
+    "vaderSentiment": {"encoders"},
     "pickle": set(),
 }
 

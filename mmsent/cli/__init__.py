@@ -73,6 +73,7 @@ from mmsent.cli.process import tune_process
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
 from mmsent.config import (
+    COMMITTEES,
     RECIPES,
     EncoderSettings,
     ExtractSettings,
@@ -252,6 +253,14 @@ def fit(
         int | None,
         typer.Option("--folds", help="Cross-validate with so many folds instead of training one head."),
     ] = None,
+    splits: Annotated[
+        int | None,
+        typer.Option(
+            "--splits",
+            help="Fit a committee: every head on so many validation splits, to be averaged by the vote.",
+            show_default="; ".join(f"{name}: {one.splits}" for name, one in COMMITTEES.items()),
+        ),
+    ] = None,
     group: Group = None,
     no_group: NoGroup = False,
     near_image: NearImage = None,
@@ -305,7 +314,8 @@ def fit(
 
     Reads the cache of the data set, writes one run folder a head into --runs (settings, weights, history, validation
     predictions) and prints how the heads compare on the validation rows. With --folds it trains a head a fold, writes
-    out-of-fold predictions and their scores instead, and leaves no head.
+    out-of-fold predictions and their scores instead, and leaves no head. With --recipe best or --splits it fits a
+    committee: concat, weighted and attention (or the fusions named) on several validation splits.
     """
     from mmsent import commands
 
@@ -334,9 +344,13 @@ def fit(
     if folds is not None:
         if tensorboard:
             raise UsageError("--tensorboard shows one head's training; it does not go with --folds")
+        if splits is not None:
+            raise UsageError("--folds cross-validates one head a fusion; it does not go with --splits")
         commands.fit_folds(fusion, recipe, overrides, held, folds, data, cache, encoder, runs, device, memory, json)
         return
-    commands.fit(fusion, recipe, overrides, held, data, cache, encoder, runs, device, memory, tensorboard, json)
+    if tensorboard and (splits is not None or recipe in COMMITTEES):
+        raise UsageError("--tensorboard shows one head's training; it does not go with a committee")
+    commands.fit(fusion, recipe, overrides, held, splits, data, cache, encoder, runs, device, memory, tensorboard, json)
 
 
 @app.command()
