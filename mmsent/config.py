@@ -231,7 +231,7 @@ PRESETS: dict[str, Preset] = {
         recipe="offline",
         near_image=0.90,
         near_text=0.90,
-        summary="the pair `offline`, its texts also scored by the lexicon VADER, 8-d; needs no network",
+        summary="the pair `offline`, its texts also scored by the lexicon VADER, 7-d; needs no network",
     ),
 }
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.cache import NO_LABEL, Cache
+from mmsent.cache import NO_LABEL, Cache, Features
 from mmsent.config import VOTING_FUSIONS, Fusion
 from mmsent.errors import RunError, UsageError
 from mmsent.files import write_together
+from mmsent.grouping import near_cosine
 from mmsent.inference import head_probabilities, missing_halves, require, served
 from mmsent.lists import ListForm, encoded, list_text
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, list_runs, predictions_csv
+from mmsent.twins import known_rows, lean, twin_shares, twin_table
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Vote:
     tied: NDArray[np.bool_]
     fallback: list[int]
     fallback_label: str
+    twins: NDArray[np.bool_] | None = None  # (N,) rows that leaned on near-duplicates among the training posts
 
     @property
     def calibrated(self) -> bool:
@@ -145,12 +148,21 @@ class Vote:
         return dict(sorted(Counter(self.agreeing.tolist()).items(), reverse=True))
 
 
-def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None = None, soft: bool = False) -> Vote:
+def vote_split(
+    runs: Sequence[Run],
+    cache: Cache,
+    split: str,
+    *,
+    tie: str | None = None,
+    soft: bool = False,
+    twins: bool = False,
+) -> Vote:
     """Label every row of a cached split with several runs.
 
-    tie: see `tie_label`; soft: average probabilities instead of counting. A row that no head can label, for its
-    picture or text is bad, gets the commonest training label, so that the list stays complete. Raises RunError where
-    a run does not fit the cache.
+    tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and lean on the labels of
+    training posts that are near-duplicates (see mmsent.twins), for any split but the training one. A row that no head
+    can label, for its picture or text is bad, gets the commonest training label, so that the list stays complete.
+    Raises RunError where a run does not fit the cache.
     """
     labels = list(cache.labels)
     tied_label = tie_label(tie, labels)
@@ -163,7 +175,10 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
     voting = np.stack([served(run, missing) for run in runs])
     counted = majority(probabilities, tied_label, voting)
     mean = average(probabilities, voting)
-    winners = mean.argmax(axis=1) if soft else counted.winners
+    with_twins = None
+    if twins:
+        mean, with_twins = _lean_on_twins(mean, cache, features, split)
+    winners = mean.argmax(axis=1) if soft or twins else counted.winners
     agreeing = (probabilities.argmax(axis=2) == winners) & voting
     known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
     counts = np.bincount(known[known != NO_LABEL], minlength=len(labels))
@@ -185,7 +200,24 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
         counted.tied,
         unserved,
         labels[common],
+        with_twins,
     )
+
+
+def _lean_on_twins(
+    mean: Probabilities, cache: Cache, features: Features, split: str
+) -> tuple[Probabilities, NDArray[np.bool_]]:
+    """Probabilities after what near-duplicates among the labelled training rows say, and which rows have such."""
+    if split == "train":
+        raise UsageError("--twins looks up labels of training posts, so it labels no training post; name another split")
+    if "train" not in cache.rows:
+        raise RunError(f"{cache.path} holds no training posts to find twins among; extract the train split")
+    train = cache.load("train")
+    rows = np.flatnonzero(train.index.good & (train.index.labels != NO_LABEL))
+    known = known_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
+    classes = len(cache.labels)
+    shares = twin_shares(known, features.image[:, 0], features.text, classes)
+    return lean(mean, shares, twin_table(known, classes)), shares.any(axis=1)
 
 
 def table_path(out: Path) -> Path:
@@ -200,6 +232,7 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
     """
     listed = list_text(list(zip(vote.ids, vote.predicted, strict=True)), form)
     extra: dict[str, Sequence[object]] = {
+        **({"twins": vote.twins.astype(int).tolist()} if vote.twins is not None else {}),
         "agreeing": vote.agreeing.tolist(),
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }

@@ -52,6 +52,7 @@ ORDER = [
     "fit",
     "committee",
     "inference",
+    "twins",
     "vote",
     "evaluate",
     "replay",

@@ -383,6 +383,9 @@ def vote(
     out: Annotated[Path, typer.Option("--out", help="File to write the labels to.")] = Path("predictions.txt"),
     tie: Tie = None,
     soft: Soft = False,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Average, and lean on the labels of near-duplicates in the training posts.")
+    ] = False,
     data: Data = None,
     encoder: EncoderFilter = None,
     cache: CacheAt = Path("cache"),
@@ -396,11 +399,11 @@ def vote(
 
     Reads the newest concat, weighted and attention runs of the cache (or the runs named); encodes the split first if
     the cache lacks it. Writes the labels to --out in the form of the test list, and a table with probabilities beside
-    it. Where all heads disagree, the label is neutral.
+    it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged instead.
     """
     from mmsent import commands
 
-    commands.vote(run or (), split, out, tie, soft, data, cache, encoder, runs, device, json)
+    commands.vote(run or (), split, out, tie, soft, twins, data, cache, encoder, runs, device, json)
 
 
 @app.command()

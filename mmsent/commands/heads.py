@@ -258,6 +258,7 @@ def vote(
     out: Path,
     tie: str | None,
     soft: bool,
+    twins: bool,
     data: Path | None,
     cache_at: Path,
     encoder: str | None,
@@ -279,9 +280,9 @@ def vote(
     chosen = chosen_runs(names, runs, cache) if names else voting_runs(runs, cache)
     for run in chosen:
         run.require(cache.settings.contract, str(cache.path), cache.encoder)
-    soft = averages(chosen, soft)
+    soft = twins or averages(chosen, soft)
     cache = complete(cache, data, split, device)
-    result = vote_split(chosen, cache, split, tie=tie, soft=soft)
+    result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins)
     path = source_of(cache, data)
     form = ListForm()
     if path.exists():
@@ -299,6 +300,7 @@ def vote(
                 "rows": len(result.ids),
                 "agreement": agreement,
                 "tied": int(result.tied.sum()),
+                "twins": int(result.twins.sum()) if result.twins is not None else None,
                 "calibrated": result.calibrated,
                 "fallback": [result.ids[i] for i in result.fallback],
                 "predicted": counts,
@@ -321,6 +323,8 @@ def vote(
     say("; ".join(f"{k} of {len(chosen)} heads agree on {c} posts ({c / n:.1%})" for k, c in agreement.items()))
     if not soft and result.tied.any():
         say(f"{int(result.tied.sum())} posts had no majority")
+    if result.twins is not None:
+        say(f"{int(result.twins.sum())} posts have near-duplicates among the training posts and leaned on their labels")
     if result.fallback:
         note(f"{len(result.fallback)} posts lack what the heads need and got {result.fallback_label!r}")
     for label in result.labels:

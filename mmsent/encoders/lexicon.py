@@ -18,24 +18,23 @@ from mmsent.errors import EncoderError, UsageError
 LEXICONS = ("vader",)
 UNCUT = 1_000_000  # words; a lexicon reads a text whole
 
-# What each number is divided by: about its standard deviation over the posts of mvsa-single, so that all count alike.
+# What each number is divided by: about its root mean square over the posts of mvsa-single, so that all count alike.
 SPREAD = {
-    "compound": 0.45,
-    "pos": 0.17,
-    "neg": 0.12,
-    "neu": 0.2,
-    "strongest": 1.3,
-    "weakest": 1.0,
-    "up": 2.0,
-    "down": 1.5,
+    "compound": 0.5,
+    "pos": 0.22,
+    "neg": 0.18,
+    "strongest": 1.6,
+    "weakest": 1.4,
+    "up": 3.2,
+    "down": 2.2,
 }
 WORD = re.compile(r"[\w']+")
 
 
 class LexiconEncoder:
-    """VADER's scores of a text, (B, 8): its compound score and its shares of positive, negative and neutral words, and
-    of the words' own valences the highest, the lowest, the sum of the positive and that of the negative ones. Each is
-    brought to a spread of about 1; a text without a word of the lexicon gets zeros but for the share of neutral words.
+    """VADER's scores of a text, (B, 7): its compound score and its shares of positive and of negative words, and of the
+    words' own valences the highest, the lowest, the sum of the positive and that of the negative ones. Each is brought
+    to a root mean square of about 1; a text without a word of the lexicon gets zeros.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -64,7 +63,7 @@ class LexiconEncoder:
         return [len(text.split()) for text in texts]
 
     def encode(self, texts: list[str]) -> Embeddings:
-        """B texts to (B, 8)."""
+        """B texts to (B, 7)."""
         return np.array([self._row(text) for text in texts], np.float32).reshape(len(texts), len(SPREAD))
 
     def _row(self, text: str) -> list[float]:
@@ -72,7 +71,6 @@ class LexiconEncoder:
         valences = np.array([self._analyzer.lexicon.get(word.lower(), 0.0) for word in WORD.findall(text)] or [0.0])
         values = {
             **found,
-            "neu": found["neu"] - 1.0,  # nearly all words are neutral
             "strongest": max(valences.max(), 0.0),
             "weakest": min(valences.min(), 0.0),
             "up": valences.clip(min=0).sum(),
