@@ -4,9 +4,9 @@
 
 Every cache holds the same posts; folds are cut once, by the first one, with near-duplicates together, so that all
 candidates are scored on the same rows. In each fold the heads of a candidate are fitted on the other rows as
-`mmsent fit` fits them, with validation splits of their own inside, and label the fold together. Prints a row a candidate
-as it is done: mean weighted and macro F1 over the folds of all seeds with their standard errors, and the difference in
-weighted F1 to the first row with its standard error.
+`mmsent fit` fits them, with validation splits of their own inside, and label the fold together. Prints a row a
+candidate as it is done: mean weighted and macro F1 over the folds of all seeds with their standard errors, and the
+difference in weighted F1 to the first row with its standard error.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from fake import PREPROCESS, SIZE, FakeImageEncoder, FakeTextEncoder
 from mmsent.config import PRESETS, EncoderSettings
 from mmsent.encoders import Encoders, Spec, encoder_label, open_encoders, parse_spec, parts_of, specs
 from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder, scaled
-from mmsent.encoders.lexicon import LexiconEncoder
+from mmsent.encoders.lexicon import SPREAD, LexiconEncoder
 from mmsent.encoders.presence import presence
 from mmsent.errors import EncoderError, UsageError
 
@@ -42,7 +42,7 @@ def test_vader_tells_moods_apart() -> None:
     found = encoder.encode(["I love it, wonderful!", "awful, I hate it", "the bus to town", "not good"])
     assert found.shape == (4, encoder.card.width)
     assert found.dtype == np.float32
-    compound, pos, neg, strongest, weakest, up, down = found.T
+    compound, pos, neg, strongest, weakest, up, down = (found * list(SPREAD.values())).T
     assert compound[0] > 0 > compound[1]
     assert compound[3] < 0
     assert strongest[3] > 0
