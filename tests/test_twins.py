@@ -36,8 +36,8 @@ def test_a_near_twin_is_one_and_a_missing_half_is_none() -> None:
 def test_the_table_counts_every_post_once_and_not_itself() -> None:
     # Rows 0, 1 and 2 share a picture, with labels 0, 0 and 1; row 3 is alone.
     table = twin_table(known([0, 0, 1, 1], image=[0, 0, 0, 1], text=[2, 3, 4, 5]), 2)
-    # Twins of row 0: one of each label, of row 1 too; of row 2: both 0.
-    np.testing.assert_allclose(table, [[2 / 4, 2 / 4], [3 / 4, 1 / 4]])
+    # Twins of row 0: half of each label, of row 1 too; of row 2: both 0. And one in every cell.
+    np.testing.assert_allclose(table, [[2 / 4, 2 / 4], [2 / 3, 1 / 3]])
 
 
 def test_leaning_is_bayes_rule() -> None:
