@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +66,10 @@ def lean(probabilities: Probabilities, shares: Floats, table: Floats) -> Probabi
     The twins of one post are much alike, so all of them together count as one observation.
     """
     likelihood = np.exp(shares @ np.log(table).T)  # (M, C): of the twins' labels, given each own label
-    found: Probabilities = probabilities * likelihood
-    found /= found.sum(axis=1, keepdims=True)
-    return np.where(shares.any(axis=1)[:, None], found, probabilities)
+    found = probabilities * likelihood
+    has_twins = shares.sum(axis=1, keepdims=True) > 0
+    out: Probabilities = np.where(has_twins, found / found.sum(axis=1, keepdims=True), probabilities)
+    return out
 
 
 def _shares(counts: Floats) -> Floats:
@@ -83,7 +85,7 @@ def _likeness(known: Known, image: NDArray[np.float32], text: NDArray[np.float32
         yield start, (like[0] | like[1]).astype(np.float64)
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(vectors: NDArray[np.float32]) -> NDArray[Any]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    out: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, 1)
-    return out
+    np.copyto(lengths, 1, where=lengths == 0)
+    return vectors / lengths

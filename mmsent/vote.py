@@ -217,7 +217,7 @@ def _lean_on_twins(
     known = known_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
     classes = len(cache.labels)
     shares = twin_shares(known, features.image[:, 0], features.text, classes)
-    return lean(mean, shares, twin_table(known, classes)), shares.any(axis=1)
+    return lean(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
 
 
 def table_path(out: Path) -> Path:

@@ -5,8 +5,8 @@
 A kernel machine stands in for the heads, for it needs no tuning of rates and takes seconds: ridge regression on the
 class indicators, rows weighted as the heads weight classes, with a Gaussian kernel for each source (features
 standardised, rows at length 1, width by the median distance), added up with a weight each. --onnx FOLDER adds a
-sentence model as model.onnx with its tokenizer.json, such as an int8 bge-small-en-v1.5. Prints mean weighted and macro F1 over
-the folds with their standard errors, and the difference in weighted F1 to the row of reference.
+sentence model as model.onnx with its tokenizer.json, such as an int8 bge-small-en-v1.5. Prints mean weighted and macro
+F1 over the folds with their standard errors, and the difference in weighted F1 to the row of reference.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def scaled(vectors: Embeddings, card: Card) -> Embeddings:
     return out
 
 
-def _about(cards: Sequence[Card]) -> dict[str, object]:
+def _about(cards: Sequence[Card]) -> dict[str, Any]:
     """What a joined card says: the parts' names, widths and versions together, and for the weights a digest over all
     that determines a part's numbers but precision and versions, which stand by themselves."""
     parts = [card.model_dump(mode="json", exclude={"precision", "libraries"}) for card in cards]
