@@ -230,7 +230,6 @@ PRESETS: dict[str, Preset] = {
         text="minilm-l6+lexicon:vader",
         recipe="offline",
         near_image=0.90,
-        near_text=0.90,
         summary="the pair `offline`, its texts also scored by the lexicon VADER, 7-d; needs no network",
     ),
 }

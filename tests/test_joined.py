@@ -9,7 +9,7 @@ from fake import PREPROCESS, SIZE, FakeImageEncoder, FakeTextEncoder
 from mmsent.config import PRESETS, EncoderSettings
 from mmsent.encoders import Encoders, Spec, encoder_label, open_encoders, parse_spec, parts_of, specs
 from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder, scaled
-from mmsent.encoders.lexicon import SPREAD, LexiconEncoder
+from mmsent.encoders.lexicon import USUAL, LexiconEncoder
 from mmsent.encoders.presence import presence
 from mmsent.errors import EncoderError, UsageError
 
@@ -42,7 +42,7 @@ def test_vader_tells_moods_apart() -> None:
     found = encoder.encode(["I love it, wonderful!", "awful, I hate it", "the bus to town", "not good"])
     assert found.shape == (4, encoder.card.width)
     assert found.dtype == np.float32
-    compound, pos, neg, strongest, weakest, up, down = (found * list(SPREAD.values())).T
+    compound, pos, neg, strongest, weakest, up, down = (np.arctanh(found.astype(np.float64)) * list(USUAL.values())).T
     assert compound[0] > 0 > compound[1]
     assert compound[3] < 0
     assert strongest[3] > 0
@@ -50,6 +50,7 @@ def test_vader_tells_moods_apart() -> None:
     assert up[0] > strongest[0]
     assert down[1] < weakest[1]
     assert not found[2].any()
+    assert np.abs(encoder.encode(["love " * 50, "hate " * 50])).max() <= 1
     assert pos[0] > 0
     assert neg[1] > 0
     assert encoder.encode([]).shape == (0, encoder.card.width)

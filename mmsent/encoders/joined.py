@@ -60,7 +60,7 @@ class JoinedTextEncoder:
 
 def scaled(vectors: Embeddings, card: Card) -> Embeddings:
     """Features (B, D) in the size in which they are joined, so that no part drowns another: embeddings at length 1,
-    a lexicon's, whose length says something, at about that in the mean."""
+    a lexicon's, whose length says something, at most so."""
     if card.library == "lexicon":
         return vectors / np.float32(np.sqrt(card.width))
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ LEXICONS = ("vader",)
 UNCUT = 1_000_000  # words; a lexicon reads a text whole
 
 # What each number is divided by: about its root mean square over the posts of mvsa-single, so that all count alike.
-SPREAD = {
+USUAL = {
     "compound": 0.5,
     "pos": 0.22,
     "neg": 0.18,
@@ -33,20 +35,21 @@ WORD = re.compile(r"[\w']+")
 
 class LexiconEncoder:
     """VADER's scores of a text, (B, 7): its compound score and its shares of positive and of negative words, and of the
-    words' own valences the highest, the lowest, the sum of the positive and that of the negative ones. Each is brought
-    to a root mean square of about 1; a text without a word of the lexicon gets zeros.
+    words' own valences the highest, the lowest, the sum of the positive and that of the negative ones. Each is divided
+    by its usual size and bounded by tanh, so that no strong word drowns what stands beside it; a text without a word of
+    the lexicon gets zeros.
     """
 
     def __init__(self, spec: Spec) -> None:
         """Raises UsageError on an unknown lexicon, EncoderError where its package is missing."""
         if spec.name not in LEXICONS:
             raise UsageError(f"unknown lexicon {spec.name!r}; choose from {', '.join(LEXICONS)}")
-        data = b"".join(bytes.fromhex(file_sha256(path)) for path in lexicon_files())
+        data = b"".join(bytes.fromhex(file_sha256(path)) for path in lexicon_files()) + json.dumps(USUAL).encode()
         self.card = TextCard(
             library="lexicon",
             name=spec.name,
             weights_sha256=hashlib.sha256(data).hexdigest(),
-            width=len(SPREAD),
+            width=len(USUAL),
             precision="fp32",
             libraries={"vaderSentiment": versions("vaderSentiment")["vaderSentiment"]},
             max_tokens=UNCUT,
@@ -64,7 +67,7 @@ class LexiconEncoder:
 
     def encode(self, texts: list[str]) -> Embeddings:
         """B texts to (B, 7)."""
-        return np.array([self._row(text) for text in texts], np.float32).reshape(len(texts), len(SPREAD))
+        return np.array([self._row(text) for text in texts], np.float32).reshape(len(texts), len(USUAL))
 
     def _row(self, text: str) -> list[float]:
         found = self._analyzer.polarity_scores(text)
@@ -76,7 +79,7 @@ class LexiconEncoder:
             "up": valences.clip(min=0).sum(),
             "down": valences.clip(max=0).sum(),
         }
-        return [float(values[name]) / spread for name, spread in SPREAD.items()]
+        return [math.tanh(values[name] / size) for name, size in USUAL.items()]
 
 
 def lexicon_files() -> list[Path]:
