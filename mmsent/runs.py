@@ -76,6 +76,12 @@ class Run:
         return SplitSettings.model_validate(self.info["split"])
 
     @property
+    def committee(self) -> tuple[str, int] | None:
+        """The committee that the head belongs to, its name and number of heads; None for a head on its own."""
+        found = self.info.get("committee")
+        return (str(found["name"]), int(found["size"])) if found else None
+
+    @property
     def contract(self) -> str:
         """The digest of the features the head takes."""
         return str(self.info["cache"]["contract"])

@@ -57,7 +57,9 @@ ORDER = [
     "runs",
     "openings",
     "fit",
+    "committee",
     "inference",
+    "twins",
     "vote",
     "evaluate",
     "replay",
@@ -106,6 +108,7 @@ ONLY_IN = {
     "python_multipart": {"serve"},
     "optuna": {"sweep"},
     "ray": {"distributed", "sweep"},
+    "vaderSentiment": {"encoders"},
     "pickle": set(),
 }
 
