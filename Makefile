@@ -16,8 +16,9 @@ $(VENV)/.installed: pyproject.toml
 quickstart: install
 	$(BIN)/mmsent quickstart
 
+# The files of tests in as many processes as the machine has cores.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -31,12 +32,16 @@ bench: install
 	$(BIN)/python scripts/bench_fit.py
 	$(BIN)/python scripts/bench_extract.py offline
 	$(BIN)/python scripts/bench_scale.py
+	$(BIN)/python scripts/bench_serve.py
+	$(BIN)/python scripts/bench_ray.py
 	$(BIN)/python scripts/bench_sweep.py
 
 bench-short: install
 	$(BIN)/python scripts/bench_fit.py --short
 	$(BIN)/python scripts/bench_extract.py --short
 	$(BIN)/python scripts/bench_scale.py --short
+	$(BIN)/python scripts/bench_serve.py --short
+	$(BIN)/python scripts/bench_ray.py --short
 	$(BIN)/python scripts/bench_sweep.py --short
 
 # Branch coverage of mmsent/ under the default and the slow tests, child processes included.

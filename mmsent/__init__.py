@@ -1,6 +1,62 @@
 """mmsent: sentiment of posts from frozen encoders and light fusion heads.
 
-`import mmsent` loads neither torch nor any encoder library; each submodule imports what it needs.
+The Python API, see docs/api.md and mmsent.api:
+
+    encode, open_cache     posts to a cache; a cache as NumPy arrays, a torch Dataset, a pandas table
+    train_heads, load      heads, fitted or opened, that predict
+    FusionClassifier       the heads as a scikit-learn estimator
+    MmsentError            what every error is
+
+`import mmsent` loads neither torch nor any encoder library: each name is imported at first use.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mmsent.errors import MmsentError
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports them
+    from mmsent.api import Arrays, FeatureCache, Model, encode, load, open_cache, train_heads
+    from mmsent.estimator import FusionClassifier
+    from mmsent.predict import Prediction
+
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Arrays": "mmsent.api",
+    "FeatureCache": "mmsent.api",
+    "FusionClassifier": "mmsent.estimator",
+    "Model": "mmsent.api",
+    "Prediction": "mmsent.predict",
+    "encode": "mmsent.api",
+    "load": "mmsent.api",
+    "open_cache": "mmsent.api",
+    "train_heads": "mmsent.api",
+}
+__all__ = [
+    "Arrays",
+    "FeatureCache",
+    "FusionClassifier",
+    "MmsentError",
+    "Model",
+    "Prediction",
+    "__version__",
+    "encode",
+    "load",
+    "open_cache",
+    "train_heads",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'mmsent' has no attribute {name!r}")
+    found = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

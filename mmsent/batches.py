@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from mmsent.cache import NO_HASH, NO_LABEL, Row
+from mmsent.cache import NO_HASH, NO_LABEL, RowTable
 from mmsent.config import ViewSettings
 from mmsent.dataset import Dataset, Post
 from mmsent.encoders import Embeddings, TextEncoder
 from mmsent.errors import DataError
 from mmsent.images import Pixels, Preprocess, open_rgb, read_picture
+from mmsent.packed import Strings
 from mmsent.views import make_views
 
 TEXT_WINDOW = 2048  # rows whose texts are sorted by length together
 TEXT_BATCH = 64
+READ_AHEAD = 64  # posts that a thread reads in one go for their hashes
 
 
 def text_windows(n: int) -> Iterator[range]:
@@ -63,25 +66,45 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> list[Row]:
+def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable:
     """Ids, label indices and content hashes of posts, in order. What cannot be read has the hash NO_HASH."""
     numbers = {label: i for i, label in enumerate(dataset.settings.labels)}
     _ = dataset.decoding  # decided before the threads ask for it
+    ids, labels = Strings(), np.full(len(posts), NO_LABEL, np.int32)
+    images, texts = (np.zeros((len(posts), 32), np.uint8) for _ in range(2))
 
-    def read(post: Post) -> Row:
-        try:
-            image = hashlib.sha256(read_picture(post.image)).digest()
-        except DataError:
-            image = NO_HASH
-        try:
-            text = text_hash(dataset.text_of(post))
-        except DataError:
-            text = NO_HASH
-        label = numbers[post.label] if post.label is not None else NO_LABEL
-        return Row(post.id, label, image, text)
+    def read(some: range) -> list[str]:
+        names = []
+        for i in some:
+            post = posts[i]
+            try:
+                image = hashlib.sha256(read_picture(post.image)).digest()
+            except DataError:
+                image = NO_HASH
+            try:
+                text = text_hash(dataset.text_of(post))
+            except DataError:
+                text = NO_HASH
+            images[i], texts[i] = np.frombuffer(image, np.uint8), np.frombuffer(text, np.uint8)
+            if post.label is not None:
+                labels[i] = numbers[post.label]
+            names.append(post.id)
+        return names
 
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(read, posts, chunksize=64))
+        reading: deque[Future[list[str]]] = deque()
+        for some in blocks(len(posts), READ_AHEAD):
+            reading.append(pool.submit(read, some))
+            if len(reading) > 2 * workers:
+                _extend(ids, reading.popleft().result())
+        for left in reading:
+            _extend(ids, left.result())
+    return RowTable(ids, labels, images, texts)
+
+
+def _extend(ids: Strings, names: Iterable[str]) -> None:
+    for name in names:
+        ids.append(name)
 
 
 def blocks(n: int, size: int) -> Iterator[range]:

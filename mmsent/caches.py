@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmsent.cache import Cache
 from mmsent.errors import CacheError
+from mmsent.files import require_local
 from mmsent.fingerprint import FeatureSettings
 
 
@@ -54,6 +55,7 @@ def find_cache(where: Path, *, data_name: str | None = None, encoder: str | None
     """
     if where.is_file():
         return Cache.open(where)
+    require_local(where, "a cache")
     caches = list_caches(where) if where.is_dir() else []
     fitting = [
         c

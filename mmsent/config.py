@@ -68,6 +68,7 @@ class DataSettings(Settings):
     text_column: str = "text"
     label_column: str = "label"
     split_column: str = "split"
+    remote: tuple[str, ...] = ()  # protocols of URLs, such as s3, that pictures of a manifest may be fetched from
 
     @field_validator("labels")
     @classmethod
@@ -128,6 +129,9 @@ class ExtractSettings(Settings):
     max_bad: float = Field(default=0.01, ge=0, le=1)  # share of rows that may be quarantined
     storage: Literal["float32", "float16"] = "float32"
     wait: bool = False  # where another extraction holds the cache: wait for it, instead of refusing
+    engine: Literal["local", "ray"] = "local"  # what encodes: this process, or actors on a Ray cluster
+    address: str | None = None  # of the Ray cluster; None: RAY_ADDRESS, or this machine alone
+    actors: int | None = Field(default=None, ge=1)  # encoder pairs on the cluster; None: as many as have room
 
 
 class SplitSettings(Settings):
@@ -182,7 +186,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     "offline": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
     # For some hundred posts, where an epoch has few steps; the quickstart's.
     "small": {"rms": True, "lr": 1e-3, "epochs": 40, "patience": 10},
+    # The best that the offline encoders give, for a preset with several of them: chosen by cross-validation with
+    # scripts/compare_accuracy.py, see docs/decisions.md. Its heads make a committee, see COMMITTEES.
+    "best": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
 }
+
+
+class Committee(Settings):
+    """What a recipe fits where nothing else is asked for: these fusions, each on so many validation splits."""
+
+    fusions: tuple[Fusion, ...]
+    splits: int = Field(ge=1)
+
+
+COMMITTEES: dict[str, Committee] = {"best": Committee(fusions=VOTING_FUSIONS, splits=5)}
 
 
 class Preset(Settings):
@@ -211,6 +228,13 @@ PRESETS: dict[str, Preset] = {
         near_image=0.90,
         near_text=0.90,
         summary="EfficientNet-Lite2 1280-d and all-MiniLM-L6-v2 384-d from installed wheels; needs no network",
+    ),
+    "offline-plus": Preset(
+        image="efficientnet-lite2",
+        text="minilm-l6+lexicon:vader",
+        recipe="offline",
+        near_image=0.90,
+        summary="the pair `offline`, its texts also scored by the lexicon VADER, 7-d; needs no network",
     ),
 }
 

@@ -1,15 +1,15 @@
 """Data sets: posts (id, picture, text, label) from a folder of guid files or from a manifest. No torch here.
 
 Two layouts. *guid*: `train.txt` and `test_without_label.txt` hold `guid,tag` lines, `data/` holds `<guid>.txt` and
-`<guid>.<picture ending>`. *manifest*: one CSV, TSV, JSONL or Parquet file with a row a post; picture paths are relative
-to the file. A manifest row belongs to the split its split column names, else to train if it has a label and to test
-if it has none.
+`<guid>.<picture ending>`. *manifest*: one CSV, TSV, JSONL or Parquet file with a row a post; pictures are paths
+relative to the file, or URLs of protocols that the settings allow. A manifest row belongs to the split its split column
+names, else to train if it has a label and to test if it has none.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,12 @@ from typing import Any, Literal
 
 from mmsent.config import DataSettings
 from mmsent.errors import DataError
-from mmsent.files import is_file, leads_out, read_file
-from mmsent.lists import MANIFEST_ENDINGS, ListForm, cell, read_list, read_manifest
+from mmsent.files import is_file, leads_out, protocol, read_file, require_local
+from mmsent.lists import MANIFEST_ENDINGS, ListForm, cell, list_rows, manifest_rows
+from mmsent.posts import SPLITS as SPLITS
+from mmsent.posts import Post as Post
+from mmsent.posts import Posts
+from mmsent.posts import Split as Split
 from mmsent.text import (
     MAX_BYTES,
     Decoding,
@@ -29,23 +33,10 @@ from mmsent.text import (
     require_text,
 )
 
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = ("train", "test")
 LISTS: dict[Split, str] = {"train": "train.txt", "test": "test_without_label.txt"}
 PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 NO_LABEL = ("", "null", "none", "nan")
 MAX_ID_BYTES = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """One post. `image` is None where no picture was found; `text` is the text itself, its file, or None."""
-
-    id: str
-    split: Split
-    label: str | None
-    image: Path | None
-    text: str | Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,7 @@ class Dataset:
     root: Path
     layout: Literal["guid", "manifest"]
     settings: DataSettings
-    posts: tuple[Post, ...]
+    posts: Posts
     problems: tuple[Problem, ...] = ()
     forms: dict[Split, ListForm] = field(default_factory=dict)
     manifest_decoding: Decoding | None = None
@@ -75,9 +66,9 @@ class Dataset:
         """The folder's or the manifest's own name; caches are found by it."""
         return name_of(self.root)
 
-    def of(self, split: Split) -> list[Post]:
+    def of(self, split: Split) -> Sequence[Post]:
         """The posts of one split, in list order. Raises DataError where there are none."""
-        found = [post for post in self.posts if post.split == split]
+        found = self.posts.of(split)
         if not found:
             raise DataError(self._missing(split))
         return found
@@ -94,8 +85,7 @@ class Dataset:
     @property
     def splits(self) -> list[Split]:
         """The splits that hold at least one post."""
-        present = {post.split for post in self.posts}
-        return [split for split in SPLITS if split in present]
+        return self.posts.splits
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -162,7 +152,7 @@ def load_dataset(
     root = locate(Path(path))
     loaded = _load_guid(root, settings) if root.is_dir() else _load_manifest(root, settings)
     problems = list(loaded.problems) + _row_problems(loaded)
-    posts = loaded.posts if with_test_labels else tuple(map(_without_test_label, loaded.posts))
+    posts = loaded.posts if with_test_labels else loaded.posts.without_test_labels()
     errors = [p for p in problems if p.severity == "error"]
     if strict and errors:
         shown = "; ".join(f"{p.where}: {p.message}" for p in errors[:3])
@@ -174,6 +164,7 @@ def load_dataset(
 def locate(root: Path) -> Path:
     """The folder of a guid data set, or the manifest file of the other layout. Raises DataError where there is none."""
     if not root.exists():
+        require_local(root, "a data set, or the manifest that lists it,")
         raise DataError(
             f"no data set at {root}; pass --data with a folder that holds train.txt and data/, "
             "or with a CSV, TSV, JSONL or Parquet manifest"
@@ -196,24 +187,21 @@ def name_of(path: Path) -> str:
     return root.name if root.is_dir() else root.stem
 
 
-def _without_test_label(post: Post) -> Post:
-    return post if post.split == "train" else Post(post.id, post.split, None, post.image, post.text)
-
-
 def _row_problems(data: Dataset) -> list[Problem]:
     """Problems that concern rows together: duplicate ids, labels outside the set, unlabelled training rows."""
     problems: list[Problem] = []
     labels = set(data.settings.labels)
     known = ", ".join(data.settings.labels)
+    again = data.posts.ids.repeated()
     seen: dict[str, Post] = {}
-    for post in data.posts:
+    for i, post in enumerate(data.posts):
         where = f"{data.root.name} {post.split} {post.id[:60]}"
         if post.split == "train" and post.label is None:
             problems.append(Problem("error", "no label", where, "a training row has no label"))
         if post.label is not None and post.label not in labels:
             message = f"label {post.label[:60]!r} is not one of {known}; set --labels if it should be"
             problems.append(Problem("error", "unknown label", where, message))
-        other = seen.setdefault(post.id, post)
+        other = seen.setdefault(post.id, post) if i in again else post
         if other is not post:
             if other.split == post.split:
                 problems.append(Problem("error", "duplicate id", where, "this id stands twice in its list"))
@@ -227,14 +215,15 @@ def _row_problems(data: Dataset) -> list[Problem]:
 
 
 def _load_guid(root: Path, settings: DataSettings) -> Dataset:
-    pictures, texts, problems = _scan(root / "data")
-    posts: list[Post] = []
+    data = root / "data"
+    pictures, texts, problems = _scan(data)
+    posts = Posts(data)
     forms: dict[Split, ListForm] = {}
     for split in SPLITS:
         path = root / LISTS[split]
         if not path.is_file():
             continue
-        rows, forms[split] = read_list(path, settings)
+        rows, forms[split] = list_rows(path, settings)
         for line, fields in rows:
             where = f"{path.name}:{line}"
             if len(fields) != 2:
@@ -246,12 +235,13 @@ def _load_guid(root: Path, settings: DataSettings) -> Dataset:
                 problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
                 continue
             label = None if tag.lower() in NO_LABEL and tag not in settings.labels else tag
-            posts.append(Post(guid, split, label, pictures.get(guid), texts.get(guid)))
-    listed = {post.id for post in posts}
-    problems += _outside(posts, root, (root / "data").resolve())
+            image, text = pictures.get(guid), texts.get(guid)
+            posts.append(Post(guid, split, label, data / image if image else None, data / text if text else None))
+    listed = set(posts.ids)
+    problems += _outside(posts, root, data.resolve())
     if extra := len((pictures.keys() | texts.keys()) - listed):
         problems.append(Problem("note", "unlisted", "data/", f"{extra} ids have files but stand in no list"))
-    return Dataset(root, "guid", settings, tuple(posts), tuple(problems), forms)
+    return Dataset(root, "guid", settings, posts, tuple(problems), forms)
 
 
 def _outside(posts: Iterable[Post], *folders: Path) -> list[Problem]:
@@ -265,25 +255,26 @@ def _outside(posts: Iterable[Post], *folders: Path) -> list[Problem]:
     return [Problem("warning", "link to outside", found[0], message)]
 
 
-def _scan(folder: Path) -> tuple[dict[str, Path], dict[str, Path], list[Problem]]:
+def _scan(folder: Path) -> tuple[dict[str, str], dict[str, str], list[Problem]]:
+    """The names of pictures and of texts by id."""
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; the guid layout keeps <guid>.txt and <guid>.jpg there")
-    pictures: dict[str, Path] = {}
-    texts: dict[str, Path] = {}
+    pictures: dict[str, str] = {}
+    texts: dict[str, str] = {}
     problems: list[Problem] = []
     rank = {ending: i for i, ending in enumerate(PICTURE_ENDINGS)}
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        stem, _, ending = entry.name.rpartition(".")
+    for name in sorted(os.listdir(folder)):
+        stem, _, ending = name.rpartition(".")
         ending = ending.lower()
         if ending == "txt":
-            texts[stem] = Path(entry.path)
+            texts[stem] = name
         elif ending in rank:
             other = pictures.get(stem)
             if other is not None:
                 message = f"{stem} has more than one picture; the first of {', '.join(PICTURE_ENDINGS)} is used"
-                problems.append(Problem("warning", "two pictures", entry.name, message))
-            if other is None or rank[ending] < rank[other.suffix.lower().lstrip(".")]:
-                pictures[stem] = Path(entry.path)
+                problems.append(Problem("warning", "two pictures", name, message))
+            if other is None or rank[ending] < rank[other.rpartition(".")[2].lower()]:
+                pictures[stem] = name
     return pictures, texts, problems
 
 
@@ -291,8 +282,8 @@ def _scan(folder: Path) -> tuple[dict[str, Path], dict[str, Path], list[Problem]
 
 
 def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
-    rows, decoding = read_manifest(path, settings)
-    posts: list[Post] = []
+    rows, decoding = manifest_rows(path, settings)
+    posts = Posts(path.parent)
     problems: list[Problem] = []
     for i, row in enumerate(rows):
         where = f"{path.name} row {i + 1}"
@@ -307,7 +298,7 @@ def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
             problems.append(Problem("error", post[0], where, post[1]))
     problems += _outside(posts, path.parent)
     form = ListForm((settings.id_column, settings.label_column))
-    return Dataset(path, "manifest", settings, tuple(posts), tuple(problems), dict.fromkeys(SPLITS, form), decoding)
+    return Dataset(path, "manifest", settings, posts, tuple(problems), dict.fromkeys(SPLITS, form), decoding)
 
 
 def _manifest_post(folder: Path, row: dict[str, Any], settings: DataSettings) -> Post | tuple[str, str]:
@@ -324,6 +315,10 @@ def _manifest_post(folder: Path, row: dict[str, Any], settings: DataSettings) ->
         if named not in SPLITS:
             return "unknown split", f"split {named[:60]!r} is neither 'train' nor 'test'"
         split = "train" if named == "train" else "test"
-    image = cell(row, settings.image_column)
+    image, text = cell(row, settings.image_column), cell(row, settings.text_column)
+    if image and "://" in image and (remote := protocol(image)):
+        if remote not in settings.remote:
+            return "remote picture", f"picture {image[:60]!r} is at a URL; --remote {remote} lets it be fetched"
+        return Post(guid, split, label, image, text)
     picture = folder / image if image else None
-    return Post(guid, split, label, picture if picture and is_file(picture) else None, cell(row, settings.text_column))
+    return Post(guid, split, label, picture if picture and is_file(picture) else None, text)

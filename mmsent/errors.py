@@ -13,6 +13,10 @@ class UsageError(MmsentError):
     exit_status = 2
 
 
+class InputError(UsageError, ValueError):
+    """Arrays or parameters that an estimator cannot take; a ValueError too, for that is what scikit-learn expects."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, raised where the program is, so that it ends as cleanly as after Ctrl-C."""
 

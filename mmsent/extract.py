@@ -12,10 +12,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,17 @@ from filelock import FileLock, Timeout
 
 from mmsent import provenance
 from mmsent import views as view_module
-from mmsent.batches import block_rows, blocks, load_views, read_rows, scaled, text_batches, text_hash, text_windows
-from mmsent.cache import NO_HASH, Cache, Row, Sources, pour
+from mmsent.cache import HALVES, Cache, RowTable, Sources, pour
 from mmsent.caches import cache_path, list_caches
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.dataset import Dataset, Split
-from mmsent.encoders import Embeddings, Encoders, encoder_label, open_encoders
+from mmsent.encoders import Encoders, encoder_label, open_encoders
 from mmsent.encoders.common import pick_device
+from mmsent.engine import Engine, LocalEngine, Work
 from mmsent.errors import CacheError, DataError
+from mmsent.files import require_local
 from mmsent.fingerprint import FeatureSettings, differences
 from mmsent.journal import Entry, Half, Journal
-from mmsent.pipeline import Loaded, encoded_blocks
-from mmsent.progress import bar
 
 MADE_BY = 20  # extractions that a cache remembers: the first and the newest
 
@@ -78,19 +79,22 @@ def extract(
     views: ViewSettings,
     options: ExtractSettings,
     encoders: Encoders | None = None,
+    engine: Engine | None = None,
     only: Cache | None = None,
     salvaged: Cache | None = None,
     show: bool = True,
 ) -> ExtractResult:
     """Encode what is missing of `splits` and bring the cache in `folder` up to date.
 
-    encoders: ready ones, where the caller has them. only: complete this cache, make no other. salvaged: the same for a
-    damaged cache that `Cache.salvage` opened; what is damaged is encoded again. Raises CacheError where another
-    extraction holds the cache (with `options.wait` it waits), it belongs to another data set, or the folder cannot be
-    written; DataError where more rows than `options.max_bad` are bad (what was encoded is kept).
+    encoders: ready ones, where the caller has them. engine: what encodes, by default this process. only: complete this
+    cache, make no other. salvaged: the same for a damaged cache that `Cache.salvage` opened; what is damaged is encoded
+    again. Raises CacheError where another extraction holds the cache (with `options.wait` it waits), it belongs to
+    another data set, or the folder cannot be written; DataError where more rows than `options.max_bad` are bad (what
+    was encoded is kept).
     """
     started = time.monotonic()
-    encoders = encoders or open_encoders(encoder)
+    engine = engine or LocalEngine(encoders or open_encoders(encoder))
+    encoders = engine.open(encoder)
     settings = feature_settings(dataset, encoders, encoder, views, options.storage)
     label = encoder_label(encoder)
     only = only or salvaged
@@ -119,11 +123,17 @@ def extract(
         if options.batch_size and journal.meta["batch_size"] != options.batch_size:
             notes.append(f"--batch-size {options.batch_size} is not used: begun with {journal.meta['batch_size']}")
         try:
-            job = _Job(dataset, encoders, settings, journal, old, options, show)
-            lists = {split: job.run(split) for split in splits}
+            job = _Job(dataset, journal, old, splits, options, engine)
+            lists, batch_size = job.lists, journal.meta["batch_size"]
+            found = engine.entries(dataset, job.works, settings, batch_size, job.workers, show)
+            with closing(found):
+                for split, part in groupby(found, key=itemgetter(0)):
+                    for _, half, entries in part:
+                        job.put(split, half, entries)
+                    journal.commit()
             changed = salvaged is not None or any(job.encoded.values())
             changed = changed or old is None or _lists_differ(old, lists, dataset.settings.labels)
-            about = _provenance(dataset, encoder, journal.meta["batch_size"], options.max_bad)
+            about = _provenance(dataset, encoder, batch_size, options.max_bad)
             # Where things lie may have changed since; what later commands read back must be where it is now.
             changed = changed or old is None or _whereabouts(old.provenance) != _whereabouts(about)
             cache = old
@@ -132,7 +142,8 @@ def extract(
                     "labels": list(dataset.settings.labels),
                     "data_name": dataset.name,
                     "encoder": label,
-                    "provenance": about | _origin(old, lists, job.encoded, dataset.settings.labels, encoder.device),
+                    "provenance": about
+                    | _origin(old, lists, job.encoded, dataset.settings.labels, lambda: _environment(engine, encoder)),
                 }
                 cache = pour(path, journal, settings, lists, attributes, salvaged)
         except BaseException:
@@ -147,9 +158,11 @@ def extract(
     quarantined: list[tuple[str, str, str]] = []
     cut = 0
     for split in splits:
-        index = cache.index(split)
-        quarantined += [(split, index.ids[i], index.reason(i)) for i in np.flatnonzero(~index.good).tolist()]
-        cut += int((index.tokens > settings.text.max_tokens).sum())
+        for _, columns in cache.blocks(split):
+            for i in np.flatnonzero(columns["outcome"]).tolist():
+                reasons = (columns[f"{half}_reason"][i].decode() for half in ("image", "text"))
+                quarantined.append((split, columns["id"][i].decode(), "; ".join(filter(None, reasons))))
+            cut += int((columns["tokens"] > settings.text.max_tokens).sum())
     return ExtractResult(
         cache,
         job.encoded,
@@ -164,6 +177,7 @@ def extract(
 def hold(path: Path, wait: bool = False) -> FileLock:
     """Take the lock of a cache, making its folder. Raises CacheError where another process holds it and `wait` is off,
     or where the folder cannot be written. A process that dies gives its lock back."""
+    require_local(path, "a cache")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(path.name + ".lock"))
@@ -203,16 +217,19 @@ def _explain_new(folder: Path, data_name: str, label: str, settings: FeatureSett
     return [f"a new cache, for settings differ from {nearest.path.name}: {changes}"]
 
 
-def _lists_differ(old: Cache, lists: dict[Split, list[Row]], labels: tuple[str, ...]) -> bool:
+def _lists_differ(old: Cache, lists: dict[Split, RowTable], labels: tuple[str, ...]) -> bool:
     if old.labels != labels:
         return True
     for split, rows in lists.items():
-        if split not in old.rows:
+        if old.rows.get(split) != len(rows):
             return True
-        index = old.index(split)
-        have = list(zip(index.ids, index.labels.tolist(), index.image_hashes, index.text_hashes, strict=True))
-        if have != [(r.id, r.label, r.image_hash, r.text_hash) for r in rows]:
-            return True
+        for start, columns in old.blocks(split):
+            part = slice(start, start + len(columns["id"]))
+            ids = [rows.ids[i].encode("utf-8", "replace") for i in range(len(rows))[part]]
+            halves = (columns["image_sha256"], rows.image_hashes), (columns["text_sha256"], rows.text_hashes)
+            same = columns["id"].tolist() == ids and np.array_equal(columns["label"], rows.labels[part])
+            if not same or not all(np.array_equal(stored, now[part]) for stored, now in halves):
+                return True
     return False
 
 
@@ -237,7 +254,11 @@ def _provenance(dataset: Dataset, encoder: EncoderSettings, batch_size: int, max
 
 
 def _origin(
-    old: Cache | None, lists: dict[Split, list[Row]], encoded: dict[str, int], labels: tuple[str, ...], device: str
+    old: Cache | None,
+    lists: dict[Split, RowTable],
+    encoded: dict[str, int],
+    labels: tuple[str, ...],
+    environment: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
     """Digests of all rows that the cache will list, and who encoded them: one record an extraction, newest last."""
     content: dict[str, Any] = {split: provenance.content_of(rows, labels) for split, rows in lists.items()}
@@ -253,129 +274,58 @@ def _origin(
         made_by = old.provenance.get("made_by", [first])
     if any(encoded.values()) or old is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        where = pick_device(device) if "torch" in sys.modules else None
-        made_by = [*made_by, {"written": now, "encoded": encoded, **provenance.environment(where)}]
+        made_by = [*made_by, {"written": now, "encoded": encoded, **environment()}]
     return {"content": content, "made_by": [*made_by[:1], *made_by[1:][1 - MADE_BY :]]}
 
 
+def _environment(engine: Engine, encoder: EncoderSettings) -> dict[str, Any]:
+    return engine.environment(pick_device(encoder.device) if "torch" in sys.modules else None)
+
+
 class _Job:
-    """One extraction: what it reads, encodes and journals, split by split."""
+    """One extraction: what it reads and journals, split by split."""
 
     def __init__(
         self,
         dataset: Dataset,
-        encoders: Encoders,
-        settings: FeatureSettings,
         journal: Journal,
         old: Cache | None,
+        splits: Sequence[Split],
         options: ExtractSettings,
-        show: bool,
+        engine: Engine,
     ) -> None:
-        self.dataset, self.encoders, self.settings = dataset, encoders, settings
-        self.journal, self.old, self.options, self.show = journal, old, options, show
+        self.journal, self.options = journal, options
         self.workers = options.workers or min(8, os.cpu_count() or 1)
-        self.encoded: dict[str, int] = {}
+        self.lists: dict[Split, RowTable] = {}
+        self.works: list[Work] = []
+        self._bad: dict[Split, dict[str, str]] = {}  # split -> id -> why
+        for split in splits:
+            posts = dataset.of(split)
+            rows = self.lists[split] = engine.rows(dataset, posts, self.workers)
+            sources = Sources(split, rows, old, journal)
+            reasons = (sources.reasons[half] for half in HALVES)
+            self._bad[split] = {rows.ids[i]: why for some in reasons for i, why in sorted(some.items())}
+            self._check_bad(split)
+            self.works.append(Work(split, posts, rows, sources.missing("text"), sources.missing("image")))
 
-    def run(self, split: Split) -> list[Row]:
-        """Encode what is missing of a split. Returns its rows in list order."""
-        posts = self.dataset.of(split)
-        rows = read_rows(self.dataset, posts, self.workers)
-        sources = Sources(split, self.old, self.journal)
-        need_text = [i for i, r in enumerate(rows) if sources.state("text", r.id, r.text_hash) is None]
-        need_image = [i for i, r in enumerate(rows) if sources.state("image", r.id, r.image_hash) is None]
-        self._split, self._posts = split, posts
-        states = [sources.state("image", r.id, r.image_hash) for r in rows]
-        states += [sources.state("text", r.id, r.text_hash) for r in rows]
-        self._bad = {rows[i % len(rows)].id: s.reason for i, s in enumerate(states) if s and s.reason}
-        self._allowed = self.options.max_bad * len(rows) + 1e-6  # 0.29 * 100 is a little less than 29
-        self._check_bad()
-        if need_text:
-            self._encode_texts(set(need_text))
-        if need_image:
-            self._encode_images(set(need_image))
-        self.journal.commit()
-        self.encoded[split] = len({*need_text, *need_image})
-        return rows
+    @property
+    def encoded(self) -> dict[str, int]:
+        """Rows of which at least one half is encoded, by split."""
+        return {work.split: int((work.texts | work.images).sum()) for work in self.works}
 
-    def _put(self, half: Half, entries: list[Entry]) -> None:
-        self.journal.put(self._split, half, entries)
-        self._bad |= {e.id: e.reason for e in entries if e.reason}
-        self._check_bad()
+    def put(self, split: Split, half: Half, entries: list[Entry]) -> None:
+        """Journal the entries of a batch. Raises DataError where too many rows are bad."""
+        self.journal.put(split, half, entries)
+        self._bad[split] |= {e.id: e.reason for e in entries if e.reason}
+        self._check_bad(split)
 
-    def _check_bad(self) -> None:
-        if len(self._bad) <= self._allowed:
+    def _check_bad(self, split: Split) -> None:
+        bad, n = self._bad[split], len(self.lists[split])
+        if len(bad) <= self.options.max_bad * n + 1e-6:  # 0.29 * 100 is a little less than 29
             return
-        shown = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(self._bad.items())[:3])
-        share = math.ceil(100 * len(self._bad) / len(self._posts)) / 100  # rounded up, or it would be refused again
+        shown = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(bad.items())[:3])
+        share = math.ceil(100 * len(bad) / n) / 100  # rounded up, or it would be refused again
         raise DataError(
-            f"{len(self._bad)} of {len(self._posts)} {self._split} rows are bad ({shown}), more than --max-bad "
-            f"{self.options.max_bad:g}; what was encoded is kept. `mmsent check` lists them; "
-            f"--max-bad {share:g} goes on"
+            f"{len(bad)} of {n} {split} rows are bad ({shown}), more than --max-bad {self.options.max_bad:g}; what was "
+            f"encoded is kept. `mmsent check` lists them; --max-bad {share:g} goes on"
         )
-
-    def _encode_texts(self, needed: set[int]) -> None:
-        encoder = self.encoders.text
-        with bar(len(self._posts), f"{self._split} texts", "text", show=self.show) as progress:
-            for window in text_windows(len(self._posts)):
-                if needed.isdisjoint(window):
-                    progress.update(len(window))
-                    continue
-                texts: dict[int, str] = {}
-                entries: list[Entry] = []
-                for i in window:
-                    try:
-                        texts[i] = self.dataset.text_of(self._posts[i])
-                    except DataError as error:
-                        if i in needed:
-                            entries.append(Entry(self._posts[i].id, NO_HASH, None, str(error)))
-                if entries:
-                    self._put("text", entries)
-                lengths, batches = text_batches(texts, encoder)
-                for batch in batches:
-                    if needed.isdisjoint(batch):
-                        progress.update(len(batch))
-                        continue
-                    vectors = scaled(encoder.encode([texts[i] for i in batch]), self.settings.normalize)
-                    self._put(
-                        "text",
-                        [
-                            self._entry(i, text_hash(texts[i]), vectors[j], lengths[i])
-                            for j, i in enumerate(batch)
-                            if i in needed
-                        ],
-                    )
-                    progress.update(len(batch))
-
-    def _encode_images(self, needed: set[int]) -> None:
-        encoder, how = self.encoders.image, self.settings.image.preprocess
-        views = self.settings.views.count + 1
-        size = block_rows(self.journal.meta["batch_size"], views)
-        todo = [b for b in blocks(len(self._posts), size) if not needed.isdisjoint(b)]
-        done = len(self._posts) - len(needed)
-
-        def load(i: int) -> Loaded:
-            return load_views(self._posts[i], how, self.settings.views)
-
-        shape = (views, how.size, how.size, 3)
-        with (
-            closing(encoded_blocks(todo, needed, load, encoder.encode, shape, self.workers)) as stream,
-            bar(len(self._posts), f"{self._split} pictures", "post", initial=done, show=self.show) as progress,
-        ):
-            for block, loaded, vectors in stream:
-                vectors = scaled(vectors, self.settings.normalize).reshape(len(block), views, -1)
-                self._put(
-                    "image",
-                    [
-                        self._entry(i, digest, vectors[i - block.start])
-                        if picture is not None
-                        else Entry(self._posts[i].id, digest, None, reason)
-                        for i, (digest, picture, reason) in loaded.items()
-                    ],
-                )
-                progress.update(len(loaded))
-
-    def _entry(self, i: int, digest: bytes, vector: Embeddings, tokens: int = 0) -> Entry:
-        stored = vector.astype(self.settings.storage)
-        if not np.isfinite(stored).all():
-            return Entry(self._posts[i].id, digest, None, "the encoder gave values that are not finite", tokens)
-        return Entry(self._posts[i].id, digest, stored, "", tokens)

@@ -1,15 +1,19 @@
-"""Files: reading those of strangers, regular ones alone and none without end; and writing so that a reader never meets
-half of one, beside the target first, then in place by renaming."""
+"""Files: reading those of strangers, regular ones alone and none without end, and what lies at URLs; writing so that a
+reader never meets half of one, beside the target first, then in place by renaming."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from mmsent.errors import DataError
+from mmsent.errors import DataError, UsageError
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a path has lost the second slash
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes:
@@ -18,24 +22,68 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
     Raises OSError, its `strerror` the reason: also for a pipe, a socket, a device or a folder, none of which is waited
     for, and for a file beyond the limit.
     """
+    with open_file(path) as file:
+        if limit is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        if size <= limit:
+            raw = file.read(size + 1)  # Python takes as much memory as it is asked to read, so not the limit
+            raw += file.read(limit + 1 - len(raw)) if len(raw) > size else b""  # it has grown since
+            if len(raw) <= limit:
+                return raw
+        raise OSError(errno.EFBIG, f"it has {size} bytes; the limit is {limit}", str(path))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file opened to read; links are followed. Raises OSError as `read_file` does."""
     try:
         # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a NUL or half a surrogate pair in the path
         raise OSError(errno.EINVAL, "no such path can exist", str(path)) from error
-    with open(number, "rb") as file:
-        found = os.fstat(number)
-        if stat.S_ISDIR(found.st_mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file but a pipe, socket or device", str(path))
-        if limit is None:
-            return file.read()
-        if found.st_size <= limit:
-            raw = file.read(limit + 1)  # it may have grown since
-            if len(raw) <= limit:
-                return raw
-        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes; the limit is {limit}", str(path))
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode):
+        return open(number, "rb")
+    os.close(number)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no regular file but a pipe, socket or device", str(path))
+
+
+def protocol(text: str) -> str | None:
+    """The protocol of a URL in small letters; None for what is none, such as a path (C:/ is one)."""
+    found = _URL.match(text)
+    return found[1].lower() if found else None
+
+
+def require_local(path: Path, what: str) -> None:
+    """Raise UsageError for a URL where only a path will do. what: what is to lie there."""
+    if (found := protocol(str(path))) is not None:
+        raise UsageError(f"{path}: {what} must lie on a disk of this machine, not behind {found}:; copy it here first")
+
+
+def fetch(url: str, limit: int) -> bytes:
+    """The bytes at a URL, by fsspec. limit: the most bytes that are read.
+
+    Raises OSError, its `strerror` the reason, and UsageError where the library for its protocol is not installed.
+    """
+    from fsspec.core import url_to_fs
+
+    if "::" in url:  # fsspec would open one place through another
+        raise OSError(errno.EINVAL, "'::' is not allowed in a URL", url)
+    try:
+        store, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:  # a library that is not installed, a protocol that there is not
+        raise UsageError(f"{url} cannot be fetched: {str(error).splitlines()[0]}") from error
+    try:
+        with store.open(path, "rb") as file:
+            raw: bytes = file.read(limit + 1)
+    except Exception as error:  # each file system has errors of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(errno.EIO, reason, url) from error
+    if len(raw) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes, the limit", url)
+    return raw
 
 
 def is_file(path: Path) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmsent.config import Settings
 from mmsent.errors import DataError
-from mmsent.files import read_file
+from mmsent.files import fetch, read_file
 
 MAX_PIXELS = 100_000_000  # larger pictures are refused unread: a decompression bomb, or a scan nobody posts
 MAX_BYTES = 256 << 20  # of a picture file
@@ -53,12 +53,15 @@ class Preprocess(Settings):
     fill: int = 0
 
 
-def read_picture(path: Path | None) -> bytes:
-    """A picture file's bytes. Raises DataError with the reason where there is no such file or it cannot be read."""
+def read_picture(path: Path | str | bytes | None) -> bytes:
+    """The bytes of a picture file or of what lies at a URL, a str; bytes as they are. Raises DataError with the reason
+    where there is no such picture or it cannot be read."""
     if path is None:
         raise DataError("no picture")
+    if isinstance(path, bytes):
+        return path
     try:
-        return read_file(path, MAX_BYTES)
+        return fetch(path, MAX_BYTES) if isinstance(path, str) else read_file(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"picture cannot be read: {error.strerror or error}") from error
 

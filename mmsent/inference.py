@@ -67,6 +67,19 @@ def head_probabilities(
     return apply_temperature(head_logits(run, image, text, missing, device), run.temperature)
 
 
+def head_shares(
+    run: Run, image: NDArray[np.float32], text: NDArray[np.float32], missing: Missing | None = None
+) -> NDArray[np.float32] | None:
+    """How much of a run's fused features is image and text, (N, 2): a weighted head's weights, an attention head's mean
+    attention to each half; None for other fusions. Arguments as for head_logits."""
+    import torch
+
+    gone = torch.from_numpy(missing) if missing is not None and missing.any() else None
+    with torch.no_grad():
+        shares = run.head().trace(torch.from_numpy(image), torch.from_numpy(text), gone).shares
+    return shares.numpy() if shares is not None else None
+
+
 def require(run: Run, cache: Cache) -> None:
     """Raise RunError unless a run's head takes this cache's features and names its labels."""
     run.require(cache.settings.contract, str(cache.path), cache.encoder)

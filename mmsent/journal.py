@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,14 +107,15 @@ class Journal:
     def _unreadable(self, error: sqlite3.Error) -> CacheError:
         return CacheError(f"journal {self.path} cannot be used: {error}; remove it to start this extraction anew")
 
-    def known(self, split: str, half: Half) -> dict[str, tuple[bytes, str, int]]:
-        """id -> (content hash, reason, tokens) of every journalled half that is sound."""
+    def known(self, split: str, half: Half) -> Iterator[tuple[str, bytes, str, int]]:
+        """(id, content hash, reason, tokens) of every journalled half that is sound. Put nothing meanwhile."""
         query = "SELECT id, hash, reason, tokens, about_crc FROM rows WHERE split=? AND half=?"
         try:
-            found = self._db.execute(query, (split, half)).fetchall()
+            for row in self._db.execute(query, (split, half)):
+                if row[4] in (None, _about_crc(*row[:4])):
+                    yield row[:4]
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
-        return {row[0]: row[1:4] for row in found if row[4] in (None, _about_crc(*row[:4]))}
 
     def vectors(self, split: str, half: Half, ids: Sequence[str], dtype: str) -> dict[str, NDArray[Any]]:
         """id -> flat vector of the journalled, not quarantined halves among `ids`.

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from mmsent import views as view_module
 from mmsent.batches import scaled
-from mmsent.config import EncoderSettings, ViewSettings, settings
+from mmsent.config import Clean, EncoderSettings, ViewSettings, settings
 from mmsent.encoders import Encoders, open_encoders
 from mmsent.errors import DataError, RunError
 from mmsent.fingerprint import FeatureSettings
-from mmsent.images import as_pixels, fit_square, open_rgb, read_picture
+from mmsent.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, open_rgb, read_picture
 from mmsent.inference import head_probabilities, served
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, predictions_csv
@@ -28,11 +28,21 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class NewPost:
-    """A post to label. Either half may be None where the heads allow it."""
+    """A post to label. Either half may be None where the heads allow it. image: a picture file, or its bytes."""
 
     id: str
     text: str | None
-    image: Path | None
+    image: Path | str | bytes | None  # a file, a URL, or the picture itself
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A post as the encoders take it: pixels (size, size, 3) and the cleaned text, None where a half is missing;
+    problem: why."""
+
+    pixels: Pixels | None
+    text: str | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,47 +69,60 @@ def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | 
     return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
 
 
-def encode_posts(
-    posts: Sequence[NewPost], encoders: Encoders, runs: Sequence[Run], normalize: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
-    """image (N, D_image), text (N, D_text), missing (N, 2) and the N reasons for what is missing.
+def encoders_of(chosen: EncoderSettings) -> Encoders:
+    """The encoders of runs, by the settings that `encoder_settings` gives. Raises RunError where their weights are
+    gone."""
+    if chosen.weights and not Path(chosen.weights).is_file():
+        raise RunError(f"the runs' encoder weights are no longer at {chosen.weights}; pass --weights FILE")
+    return open_encoders(chosen)
 
-    Raises RunError where the encoders are not those that the runs' heads were trained on.
-    """
-    clean = runs[0].data_settings.clean
+
+def require_encoders(encoders: Encoders, run: Run, normalize: bool) -> None:
+    """Raise RunError where the encoders are not those that the run's head was trained on."""
     features = FeatureSettings(
         image=encoders.image.card,
         text=encoders.text.card,
         normalize=normalize,
         views=settings(ViewSettings, count=0),
         views_version=view_module.VERSION,
-        clean=clean,
+        clean=run.data_settings.clean,
         text_encoding="utf-8",
         storage="float32",
     )
-    runs[0].require(features.contract, "this machine's encoder", encoders.image.card.name)
-    image = np.zeros((len(posts), encoders.image.card.width), np.float32)
-    text = np.zeros((len(posts), encoders.text.card.width), np.float32)
-    missing = np.zeros((len(posts), 2), bool)
-    problems = [""] * len(posts)
-    how = encoders.image.card.preprocess
-    for start in range(0, len(posts), BATCH):
-        pixels, texts, with_picture, with_text = [], [], [], []
-        for i in range(start, min(start + BATCH, len(posts))):
-            try:
-                pixels.append(as_pixels(fit_square(open_rgb(read_picture(posts[i].image)), how)))
-                with_picture.append(i)
-            except DataError as error:
-                missing[i, 0], problems[i] = True, str(error)
-            try:
-                texts.append(clean_text(_text_of(posts[i]), clean))
-                with_text.append(i)
-            except DataError as error:
-                missing[i, 1], problems[i] = True, "; ".join(filter(None, (problems[i], str(error))))
-        if pixels:
-            image[with_picture] = encoders.image.encode(np.stack(pixels))
-        if texts:
-            text[with_text] = encoders.text.encode(texts)
+    run.require(features.contract, "this machine's encoder", encoders.image.card.name)
+
+
+def prepare_post(post: NewPost, how: Preprocess, clean: Sequence[Clean], max_pixels: int = MAX_PIXELS) -> Prepared:
+    """Decode a post's picture and clean its text. A half that cannot be had is None, and `problem` says why."""
+    pixels, text, problems = None, None, []
+    try:
+        pixels = as_pixels(fit_square(open_rgb(read_picture(post.image), max_pixels), how))
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        if post.text is None:
+            raise DataError("no text")
+        text = clean_text(require_text(post.text.strip()), clean)
+    except DataError as error:
+        problems.append(str(error))
+    return Prepared(pixels, text, "; ".join(problems))
+
+
+def encode_prepared(
+    prepared: Sequence[Prepared], encoders: Encoders, normalize: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
+    """One batch through the encoders: image (N, D_image), text (N, D_text), missing (N, 2), and N reasons for what is
+    missing."""
+    image = np.zeros((len(prepared), encoders.image.card.width), np.float32)
+    text = np.zeros((len(prepared), encoders.text.card.width), np.float32)
+    missing = np.array([[p.pixels is None, p.text is None] for p in prepared]).reshape(-1, 2)
+    problems = [p.problem for p in prepared]
+    pixels = [p.pixels for p in prepared if p.pixels is not None]
+    texts = [p.text for p in prepared if p.text is not None]
+    if pixels:
+        image[~missing[:, 0]] = encoders.image.encode(np.stack(pixels))
+    if texts:
+        text[~missing[:, 1]] = encoders.text.encode(texts)
     image, text = scaled(image, normalize), scaled(text, normalize)
     for half, vectors in enumerate((image, text)):
         for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():  # extraction quarantines such rows
@@ -108,10 +131,62 @@ def encode_posts(
     return image, text, missing, problems
 
 
-def _text_of(post: NewPost) -> str:
-    if post.text is None:
-        raise DataError("no text")
-    return require_text(post.text.strip())
+def encode_posts(
+    posts: Sequence[NewPost], encoders: Encoders, runs: Sequence[Run], normalize: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
+    """image (N, D_image), text (N, D_text), missing (N, 2) and the N reasons for what is missing.
+
+    Raises RunError where the encoders are not those that the runs' heads were trained on.
+    """
+    require_encoders(encoders, runs[0], normalize)
+    how, clean = encoders.image.card.preprocess, runs[0].data_settings.clean
+    parts = []
+    for start in range(0, max(1, len(posts)), BATCH):
+        prepared = [prepare_post(post, how, clean) for post in posts[start : start + BATCH]]
+        parts.append(encode_prepared(prepared, encoders, normalize))
+    image, text, missing, problems = zip(*parts, strict=True)
+    return np.concatenate(image), np.concatenate(text), np.concatenate(missing), [p for part in problems for p in part]
+
+
+@dataclass(frozen=True)
+class Voted:
+    """What R runs say of N posts: the predictions; probabilities (R, N, C) of each head at its temperature; voting
+    (R, N): which heads could label which posts."""
+
+    predictions: list[Prediction]
+    probabilities: NDArray[np.float64]
+    voting: NDArray[np.bool_]
+
+
+def vote_features(
+    ids: Sequence[str],
+    runs: Sequence[Run],
+    image: NDArray[np.float32],
+    text: NDArray[np.float32],
+    missing: NDArray[np.bool_],
+    problems: Sequence[str],
+    *,
+    tie: str | None = None,
+    soft: bool = False,
+) -> Voted:
+    """The vote of runs on the features of N new posts, as `encode_posts` gives them."""
+    labels = runs[0].labels
+    probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
+    voting = np.stack([served(run, missing) for run in runs])
+    mean: Probabilities = average(probabilities, voting)
+    winners = mean.argmax(axis=1) if soft else majority(probabilities, tie_label(tie, labels), voting).winners
+    found = []
+    for i, name in enumerate(ids):
+        heads = {run.name: labels[int(probabilities[r, i].argmax())] for r, run in enumerate(runs) if voting[r, i]}
+        if not heads:
+            hint = "these heads need both halves; fit with --modality-dropout to label posts that lack one"
+            found.append(Prediction(name, None, {}, {}, 0, f"{problems[i]}; {hint}"))
+            continue
+        label = labels[int(winners[i])]
+        shares = {name: float(p) for name, p in zip(labels, mean[i], strict=True)}
+        agreeing = sum(choice == label for choice in heads.values())
+        found.append(Prediction(name, label, shares, heads, agreeing, problems[i]))
+    return Voted(found, probabilities, voting)
 
 
 def predict(
@@ -130,27 +205,9 @@ def predict(
     """
     chosen = encoder_settings(runs, weights=weights, device=device)
     if encoders is None:
-        if chosen.weights and not Path(chosen.weights).is_file():
-            raise RunError(f"the runs' encoder weights are no longer at {chosen.weights}; pass --weights FILE")
-        encoders = open_encoders(chosen)
-    image, text, missing, problems = encode_posts(posts, encoders, runs, chosen.normalize)
-    labels = runs[0].labels
-    probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
-    voting = np.stack([served(run, missing) for run in runs])
-    mean: Probabilities = average(probabilities, voting)
-    winners = mean.argmax(axis=1) if soft else majority(probabilities, tie_label(tie, labels), voting).winners
-    found = []
-    for i, post in enumerate(posts):
-        heads = {run.name: labels[int(probabilities[r, i].argmax())] for r, run in enumerate(runs) if voting[r, i]}
-        if not heads:
-            hint = "these heads need both halves; fit with --modality-dropout to label posts that lack one"
-            found.append(Prediction(post.id, None, {}, {}, 0, f"{problems[i]}; {hint}"))
-            continue
-        label = labels[int(winners[i])]
-        shares = {name: float(p) for name, p in zip(labels, mean[i], strict=True)}
-        agreeing = sum(choice == label for choice in heads.values())
-        found.append(Prediction(post.id, label, shares, heads, agreeing, problems[i]))
-    return found
+        encoders = encoders_of(chosen)
+    features = encode_posts(posts, encoders, runs, chosen.normalize)
+    return vote_features([post.id for post in posts], runs, *features, tie=tie, soft=soft).predictions
 
 
 def predictions_table(found: Sequence[Prediction], labels: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
             texts.add(f"{post.id}.txt")
         except (DataError, UnicodeEncodeError) as error:
             skipped.append(Skipped(post.id, "text", str(error)))
-        if post.image is None:
+        if not isinstance(post.image, Path):  # the guid layout knows no URLs
             skipped.append(Skipped(post.id, "picture", "no picture"))
         elif reason := _no_file(post.image):
             skipped.append(Skipped(post.id, "picture", reason))
@@ -158,6 +158,7 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
     target.unlink(missing_ok=True)
     rows, decoding = read_manifest(source, settings)
     copied: dict[Path, str] = {}
+    remote = {post.image for post in dataset.posts if isinstance(post.image, str)}
     skipped: list[Skipped] = []
     texts = 0
     for number, row in enumerate(rows, 1):
@@ -170,7 +171,9 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
             texts += 1
         image = cell(row, settings.image_column)
         picture = source.parent / image if image else None
-        if picture is None or not is_file(picture):
+        if image and image in remote:
+            pass  # a URL means the same anywhere
+        elif picture is None or not is_file(picture):
             skipped.append(Skipped(post_id, "picture", f"no file {picture}" if picture else "no picture"))
             if picture is not None:
                 row[settings.image_column] = None  # the old path could mean another file here

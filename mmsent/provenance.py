@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mmsent
-from mmsent.cache import Cache, Row
+from mmsent.cache import Cache, RowTable
 
 NOT_RECORDED = "not recorded"
 PACKAGE = Path(__file__).parent
+_ROWS = 1 << 12  # digested at a time
 # Whatever may move a number or explain an error; those that are not installed are left out.
 LIBRARIES = (
     "torch",
@@ -172,42 +173,45 @@ def content(
     """Digests of a split's listed rows, in the order of the list: ids, labels (by name) and contents (the pictures' and
     texts' hashes), apart, so that a difference can be named. used: (N,), only these rows; names: the labels that
     count, by default the cache's."""
-    rows = cache.columns(split)
-    keep = np.ones(len(rows), np.bool_) if used is None else used
-
-    def hashes() -> Iterator[NDArray[np.uint8]]:
-        at = 0
-        for image, text in cache.hashes(split):
-            kept = keep[at : at + len(image)]
-            yield np.concatenate([image[kept], text[kept]], axis=1)
-            at += len(image)
-
     known = [name if names is None or name in names else None for name in cache.labels]
-    return _digests(rows.ids[keep].tolist(), rows.labels[keep], known, hashes())
+
+    def parts() -> Iterator[_Part]:
+        for start, columns in cache.blocks(split):
+            n = len(columns["id"])
+            kept = np.ones(n, np.bool_) if used is None else used[start : start + n]
+            hashes = columns["image_sha256"][kept], columns["text_sha256"][kept]
+            yield columns["id"][kept].tolist(), columns["label"][kept], *hashes
+
+    return _digests(parts(), known)
 
 
-def content_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+def content_of(rows: RowTable, names: Sequence[str]) -> dict[str, Any]:
     """The same digests of rows that no cache holds yet."""
-    hashes = np.frombuffer(b"".join(row.image_hash + row.text_hash for row in rows), np.uint8).reshape(-1, 64)
-    labels = np.array([row.label for row in rows], np.int64)
-    return _digests([row.id.encode("utf-8", "replace") for row in rows], labels, names, [hashes])
+
+    def parts() -> Iterator[_Part]:
+        for start in range(0, len(rows), _ROWS):
+            part = slice(start, start + _ROWS)
+            ids = [rows.ids[i].encode("utf-8", "replace") for i in range(len(rows))[part]]
+            yield ids, rows.labels[part], rows.image_hashes[part], rows.text_hashes[part]
+
+    return _digests(parts(), names)
 
 
-def _digests(
-    ids: list[bytes], labels: NDArray[np.int64], names: Sequence[str | None], hashes: Iterable[NDArray[np.uint8]]
-) -> dict[str, Any]:
+_Part = tuple[list[bytes], NDArray[Any], NDArray[np.uint8], NDArray[np.uint8]]  # ids, labels, hashes of both halves
+
+
+def _digests(parts: Iterable[_Part], names: Sequence[str | None]) -> dict[str, Any]:
     # A label counts by its name; the last place is for NO_LABEL, which is -1.
     keys = [hashlib.sha256(name.encode("utf-8", "replace")).digest()[:8] if name else bytes(8) for name in names]
     table = np.frombuffer(b"".join([*keys, bytes(8)]), ">u8")
-    contents = hashlib.sha256()
-    for block in hashes:
-        contents.update(np.ascontiguousarray(block).data)
-    return {
-        "rows": len(ids),
-        "ids": hashlib.sha256(b"\0".join(ids)).hexdigest(),
-        "labels": hashlib.sha256(table[labels].tobytes()).hexdigest(),
-        "contents": contents.hexdigest(),
-    }
+    rows, ids, labels, contents = 0, hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    for some, numbers, images, texts in parts:
+        ids.update(b"".join(b"\0" * (rows + k > 0) + one for k, one in enumerate(some)))
+        labels.update(table[numbers].tobytes())
+        contents.update(np.concatenate([images, texts], axis=1).data)
+        rows += len(some)
+    digests = {"ids": ids, "labels": labels, "contents": contents}
+    return {"rows": rows, **{name: digest.hexdigest() for name, digest in digests.items()}}
 
 
 def array_digest(arrays: Iterable[NDArray[Any]]) -> str:

@@ -26,7 +26,7 @@ from mmsent.metrics import scores
 from mmsent.provenance import Difference, differences
 from mmsent.runs import Run
 from mmsent.spreadsheet import plain
-from mmsent.vote import vote_split
+from mmsent.vote import parse_way, vote_split
 
 # What a run fitted elsewhere may differ by on its validation rows: other orders of summation move the last bits, and
 # training amplifies them. See docs/decisions.md for what was measured.
@@ -278,11 +278,13 @@ def replay_vote(
     replays: Sequence[Replay], cache: Cache, table: Path | None, *, tie: str | None = None, soft: bool = False
 ) -> VoteReplay:
     """Compare the two votes on the test split, or on the training rows where the cache has no test split. table: a
-    predictions.csv that `mmsent vote` wrote with these runs, tie and soft. Raises DataError where it lists other posts.
+    predictions.csv that `mmsent vote` wrote with these runs, tie and soft; whether with twins, its columns say. Raises
+    DataError where it lists other posts.
     """
+    twins = table is not None and "twins" in _header(table)
     split = "test" if "test" in cache.rows else "train"
     old, new = (
-        vote_split(runs, cache, split, tie=tie, soft=soft)
+        vote_split(runs, cache, split, tie=tie, soft=soft, twins=twins)
         for runs in ([r.run for r in replays], [r.again for r in replays])
     )
     same = sum(a == b for a, b in zip(old.predicted, new.predicted, strict=True))
@@ -297,12 +299,32 @@ def replay_vote(
 
 def votes_of(table: Path, runs: Sequence[Run]) -> bool:
     """Whether a table of predictions is there and was voted by exactly these runs."""
+    header = _header(table)
+    return "agreeing" in header and set(header[header.index("agreeing") + 1 :]) == {run.name for run in runs}
+
+
+def _header(table: Path) -> list[str]:
+    """The columns of a table; none where it cannot be read."""
     try:
         with table.open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, ValueError):
-        return False
-    return "agreeing" in header and set(header[header.index("agreeing") + 1 :]) == {run.name for run in runs}
+            return next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def way_of(table: Path) -> tuple[str | None, bool] | None:
+    """How a table of predictions was voted, as `tie` and `soft`; None where it does not say so, as older ones do not.
+
+    Raises DataError where it says what cannot be.
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            header, first = next(reader, []), next(reader, [])
+        own = header[: header.index("agreeing")]  # behind it, columns are called by runs
+        return parse_way(plain(first[own.index("vote")])) if first and "vote" in own else None
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise DataError(f"{table} does not say how it was voted ({error}); run `mmsent vote` anew") from error
 
 
 def read_predictions(table: Path) -> dict[str, str]:

@@ -102,20 +102,20 @@ def validation_split(
     sizes = np.bincount(part)
     named = smallest_ids(ids, part)
     order = hashed_order(ids, named, settings.seed)
-    content = np.bincount(part * len(counts) + labels, minlength=len(sizes) * len(counts))
-    content = content.reshape(len(sizes), len(counts))[order]  # (G, C)
+    found = np.bincount(part * len(counts) + labels, minlength=len(sizes) * len(counts)).astype(np.int32)
+    content = found.reshape(len(sizes), len(counts))  # (G, C), int32: there may be millions of groups
 
     taken = np.zeros(len(order), dtype=np.bool_)
     left = quotas.tolist()
     for start in range(0, len(order), _BLOCK):
-        for group, inside in enumerate(content[start : start + _BLOCK].tolist(), start):
+        for group, inside in enumerate(content[order[start : start + _BLOCK]].tolist(), start):
             if all(has <= may for has, may in zip(inside, left, strict=True)):
                 taken[group] = True
                 left = [may - has for has, may in zip(inside, left, strict=True)]
         if not any(left):
             break
     if any(left):
-        _improve(taken, content, quotas)
+        _improve(taken, content[order].astype(np.int64), quotas)
     if not taken.any():
         raise DataError(
             f"duplicates tie the {n} rows into {len(order)} groups, and none fits a validation split of {size} rows; "
@@ -143,16 +143,22 @@ def smallest_ids(ids: Sequence[str] | NDArray[np.bytes_], part: Ints) -> Ints:
 def hashed_order(ids: Sequence[str] | NDArray[np.bytes_], rows: Ints, seed: int) -> Ints:
     """The order of groups, each named by one row: by sha256(seed, id)."""
     prefix = hashlib.sha256(f"{seed}\0".encode())
-    ranks = np.empty((len(rows), 4), ">u8")
+
+    def digest(row: int) -> bytes:
+        name, found = ids[row], prefix.copy()
+        found.update(name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name)
+        return found.digest()
+
+    ranks = np.empty(len(rows), np.uint64)  # the first 8 of 32 bytes, for there may be millions
     for start in range(0, len(rows), _BLOCK):
-        digests = []
-        for row in rows[start : start + _BLOCK].tolist():
-            name = ids[row]
-            digest = prefix.copy()
-            digest.update(name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name)
-            digests.append(digest.digest())
-        ranks[start : start + len(digests)] = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 4)
-    return np.lexsort(ranks.T[::-1]).astype(np.int64)
+        heads = [digest(row)[:8] for row in rows[start : start + _BLOCK].tolist()]
+        ranks[start : start + len(heads)] = np.frombuffer(b"".join(heads), ">u8")
+    order = np.argsort(ranks, kind="stable").astype(np.int64, copy=False)
+    same = np.flatnonzero(np.diff(ranks[order]) == 0)
+    for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1) if len(same) else ():
+        tied = order[run[0] : run[-1] + 2]
+        order[run[0] : run[-1] + 2] = sorted(tied.tolist(), key=lambda k: digest(int(rows[k])))
+    return order
 
 
 def _rows_wanted(val_size: float, n: int) -> int:

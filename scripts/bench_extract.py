@@ -74,6 +74,7 @@ def clip():
     texts = [p["text"] for p in posts]
     with torch.no_grad():
         done = torch.cat([model.encode_image(x) for x in DataLoader(Pictures(transform), batch_size=16)])
+        parts["pictures"] = time.perf_counter() - started
         also = torch.cat([model.encode_text(tokenizer(texts[i : i + 16])) for i in range(0, len(texts), 16)])
     assert len(done) == len(also) == len(posts)
 
@@ -88,11 +89,11 @@ def text():
         done = torch.cat([model.encode_text(tokenizer(texts[i : i + 64])) for i in range(0, len(texts), 64)])
     assert len(done) == len(posts)
 
-job = {"offline": offline, "clip": clip, "text": text}[kind]()
+job, parts = {"offline": offline, "clip": clip, "text": text}[kind](), {}
 next(job)  # the model is loaded; what follows is timed
 started = time.perf_counter()
 next(job, None)
-print(json.dumps({"seconds": time.perf_counter() - started}))
+print(json.dumps(parts | {"seconds": time.perf_counter() - started}))
 """
 
 OURS = """
@@ -133,18 +134,19 @@ else:
         extract(dataset, dataset.splits, Path(folder), encoder=chosen, views=ViewSettings(count=int(views)),
                 options=ExtractSettings(), encoders=ready, show=False)
         whole = time.perf_counter() - started
-        print(json.dumps({"seconds": whole - texts if kind == "clip-pictures" else whole}))
+        print(json.dumps({"seconds": whole, "pictures": whole - texts}))
     sys.exit()
 print(json.dumps({"seconds": time.perf_counter() - started}))
 """
 
 
-def seconds_of(code: str, *arguments: str) -> float:
-    """Run code in a fresh Python; the seconds it reports."""
+def seconds_of(code: str, *arguments: str) -> dict[str, float]:
+    """Run code in a fresh Python; the seconds it reports: of all, and of the pictures where it tells them apart."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def make_weights(path: Path) -> Path:
@@ -178,7 +180,7 @@ def drawn(folder: Path) -> Path:
     return draw_dataset(folder / "drawn", n_train=60, n_test=12, seed=0).root
 
 
-def clip_retrieval(program: str, listed: Path, weights: Path, folder: Path) -> float:
+def clip_retrieval(program: str, listed: Path, weights: Path, folder: Path) -> dict[str, float]:
     """Seconds of `clip-retrieval inference` on the same pictures and weights. It reports none itself, so a run on one
     picture alone is taken off: start, imports and loading of the model. Pictures only: with files as input, version
     2.45 finds no picture to a text."""
@@ -199,7 +201,7 @@ def clip_retrieval(program: str, listed: Path, weights: Path, folder: Path) -> f
                 raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
             return seconds
 
-    return (whole(pictures) - whole(pictures[:1])) * len(pictures) / (len(pictures) - 1)
+    return {"pictures": (whole(pictures) - whole(pictures[:1])) * len(pictures) / (len(pictures) - 1)}
 
 
 def main() -> None:
@@ -220,7 +222,7 @@ def main() -> None:
         listed = make_list(given.data or drawn(folder), given.posts, folder)
         n = len(json.loads(listed.read_text(encoding="utf-8")))
         weights = make_weights(folder / "weights.pt") if given.kind != "offline" else folder
-        runners: dict[str, Callable[[], float]] = {
+        runners: dict[str, Callable[[], dict[str, float]]] = {
             "mmsent": lambda: seconds_of(OURS, given.kind, str(listed), str(weights), "0"),
             "plain loop": lambda: seconds_of(PEERS, given.kind, str(listed), str(weights)),
         }
@@ -228,30 +230,29 @@ def main() -> None:
             runners[f"mmsent, K = {given.views}"] = lambda: seconds_of(
                 OURS, given.kind, str(listed), str(weights), str(given.views)
             )
-        if given.kind == "clip":
-            runners["mmsent, pictures alone"] = lambda: seconds_of(
-                OURS, "clip-pictures", str(listed), str(weights), "0"
-            )
         if given.clip_retrieval:
             runners["clip-retrieval"] = lambda: clip_retrieval(given.clip_retrieval, listed, weights, folder)
-        seconds: dict[str, list[float]] = {name: [] for name in runners}
+        seconds: dict[tuple[str, str], list[float]] = {}
         for _ in range(given.rounds):
             for name, run in runners.items():
-                seconds[name].append(run())
-                print(f"  {name}: {seconds[name][-1]:.1f} s", flush=True)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"\n{given.kind}: {n} posts, median of {given.rounds}")
-    rows = [["", "seconds", "posts/s", "mmsent / this"]]
-    rows += [[k, f"{v:.1f}", f"{n / v:.2f}", f"{middle['mmsent'] / v:.2f}"] for k, v in middle.items()]
-    print(table(rows))
+                for part, value in run().items():
+                    seconds.setdefault((part, name), []).append(value)
+                    print(f"  {name}, {part}: {value:.1f}", flush=True)
+    for part, title in (("seconds", "whole posts"), ("pictures", "pictures alone")):
+        middle = {name: statistics.median(values) for (p, name), values in seconds.items() if p == part}
+        if part == "pictures" and given.kind != "clip":
+            continue
+        print(f"\n{given.kind}, {title}: {n} posts, median of {given.rounds}")
+        rows = [["", "seconds", "posts/s", "mmsent / this"]]
+        rows += [[k, f"{v:.1f}", f"{n / v:.2f}", f"{middle['mmsent'] / v:.2f}"] for k, v in middle.items()]
+        print(table(rows))
     if given.kind == "clip":
+        reached = n * FLOP / middle["mmsent"]
         for dtype in ("bfloat16", "float32"):
             rate = product_rate(*MLP, dtype)
-            reached = n * FLOP / middle["mmsent, pictures alone"]
-            print(f"matrix products in {dtype}: {rate / 1e9:.0f} GFLOP/s; mmsent reaches {reached / rate:.2f} of it")
-        if "clip-retrieval" in middle:
-            share = middle["mmsent, pictures alone"] / middle["clip-retrieval"]
-            print(f"pictures alone: mmsent takes {share:.2f} of clip-retrieval's time")
+            print(
+                f"matrix products in {dtype}: {rate / 1e9:.0f} GFLOP/s; on pictures mmsent reaches {reached / rate:.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -173,3 +173,25 @@ def test_folds_and_other_options(work: Path, capsys: pytest.CaptureFixture[str])
     status, message = fails(capsys, "cache", "duplicates", "--near-text", "2")
     assert status == 2
     assert "above 0" in message
+
+
+def test_an_audit_beyond_the_memory(work: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    """Near-duplicates are compared in memory; what the message then names, the audit takes."""
+    assert run("extract", "--split", "train") == 0
+    status, message = fails(capsys, "audit", "--memory", "1kB")
+    assert status == 2
+    assert "raise --memory, or use --group exact" in message
+    assert run("audit", "--memory", "1kB", "--group", "exact", "--no-gallery", "--top", "0") == 0
+    assert "running one of concat" in capsys.readouterr().err
+    name = next((work / "runs").glob("*-k10")).name
+    assert json.loads((work / "runs" / name / "folds.json").read_text())["split"]["group"] == "exact"
+    assert run("audit", "--group", "exact", "--no-gallery", "--top", "0") == 0  # it is there now
+    assert "running" not in capsys.readouterr().err
+    for given, said in (
+        (("--group", "none"), "near or exact"),
+        (("--memory", "much"), "give a size such as"),
+        ((name, "--group", "exact"), "do not name one besides"),
+    ):
+        status, message = fails(capsys, "audit", *given)
+        assert status == 2, given
+        assert said in message, given

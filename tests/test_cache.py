@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from fake import fake_encoders
 
-from mmsent import cache as cache_module
 from mmsent import fingerprint as fingerprint_module
 from mmsent.batches import blocks
 from mmsent.cache import NO_HASH, NO_LABEL, Cache, Features, Row, pour
+from mmsent.cache import writing as cache_module
 from mmsent.caches import cache_path, find_cache, list_caches, slug
 from mmsent.config import Clean, ViewSettings
 from mmsent.dataset import Split

@@ -16,8 +16,8 @@ from fake import FakeImageEncoder, FakeTextEncoder, fake_encoders
 from made import make_guid
 from test_extract import counted, set_list, stored
 
-from mmsent import cache as cache_module
 from mmsent.cache import Cache, find_damage
+from mmsent.cache import writing as cache_module
 from mmsent.cache_tools import Repaired, repair, verify
 from mmsent.cli import main
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings

@@ -30,7 +30,8 @@ def encode(pixels: Pixels) -> Embeddings:
 def test_blocks_come_in_order_and_keep_their_shape(workers: int) -> None:
     needed = set(range(23)) - {2, 12, 13, 14, 15}
     todo = [b for b in blocks(23, 4) if not needed.isdisjoint(b)]
-    found = list(encoded_blocks(todo, needed, load, encode, SHAPE, workers))
+    flags = np.array([i in needed for i in range(23)])
+    found = list(encoded_blocks(todo, flags, load, encode, SHAPE, workers))
     assert [block for block, _, _ in found] == todo
     assert range(12, 16) not in todo
     for block, loaded, vectors in found:
@@ -41,7 +42,7 @@ def test_blocks_come_in_order_and_keep_their_shape(workers: int) -> None:
 
 
 def test_nothing_to_do() -> None:
-    assert list(encoded_blocks([], set(), load, encode, SHAPE, 1)) == []
+    assert list(encoded_blocks([], np.zeros(0, bool), load, encode, SHAPE, 1)) == []
 
 
 def test_queues_are_bounded_and_stages_overlap() -> None:
@@ -57,7 +58,7 @@ def test_queues_are_bounded_and_stages_overlap() -> None:
         encoding.set()
         return encode(pixels)
 
-    stream = encoded_blocks(list(blocks(400, 4)), set(range(400)), slow_load, told, SHAPE, 2)
+    stream = encoded_blocks(blocks(400, 4), np.ones(400, bool), slow_load, told, SHAPE, 2)
     for taken in range(1, 20):
         next(stream)
         time.sleep(0.01)
@@ -83,7 +84,7 @@ def test_an_error_of_a_stage_comes_out_after_what_was_finished(where: str) -> No
             raise OSError("disk gone")
         return encode(pixels)
 
-    stream = encoded_blocks(list(blocks(40, 4)), set(range(40)), bad_load, bad_encode, SHAPE, 2)
+    stream = encoded_blocks(blocks(40, 4), np.ones(40, bool), bad_load, bad_encode, SHAPE, 2)
     done: list[range] = []
     with pytest.raises(OSError, match="disk gone"):
         done.extend(block for block, _, _ in stream)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmsent.config import SplitSettings, settings
 from mmsent.dataset import load_dataset
 from mmsent.errors import DataError
-from mmsent.split import duplicate_groups, validation_split
+from mmsent.split import duplicate_groups, hashed_order, validation_split
 
 
 def classes(*counts: int) -> NDArray[np.int64]:
@@ -203,3 +203,24 @@ def test_mvsa_split(mvsa: Path) -> None:
         for hashes in (images, texts):
             inside = {h for h, c in zip(hashes, chosen, strict=True) if c}
             assert not inside & {h for h, c in zip(hashes, chosen, strict=True) if not c}
+
+
+def test_hashes_that_begin_alike_are_ordered_by_their_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Digest:
+        """Begins with the same eight bytes for all but "b"."""
+
+        def __init__(self, text: bytes = b"") -> None:
+            self.text = text
+
+        def copy(self) -> Digest:
+            return Digest()
+
+        def update(self, text: bytes) -> None:
+            self.text += text
+
+        def digest(self) -> bytes:
+            return (b"\0" * 8 if self.text == b"b" else b"\1" * 8) + self.text.ljust(24, b"\0")
+
+    monkeypatch.setattr("mmsent.split.hashlib.sha256", Digest)
+    order = hashed_order(["d", "b", "c", "a"], np.arange(4), seed=0)
+    assert order.tolist() == [1, 3, 2, 0]

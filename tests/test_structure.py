@@ -15,8 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "mmsent"
 ORDER = [
     "mmsent",
     "errors",
-    "files",
+    "packed",
+    "posts",
     "process",
+    "files",
     "config",
     "tables",
     "progress",
@@ -24,6 +26,7 @@ ORDER = [
     "text",
     "lists",
     "dataset",
+    "corrections",
     "split",
     "images",
     "duplicates",
@@ -39,6 +42,8 @@ ORDER = [
     "provenance",
     "batches",
     "pipeline",
+    "engine",
+    "units",
     "extract",
     "cache_tools",
     "grouping",
@@ -48,10 +53,13 @@ ORDER = [
     "classifier",
     "rows",
     "train",
+    "estimator",
     "runs",
     "openings",
     "fit",
+    "committee",
     "inference",
+    "twins",
     "vote",
     "evaluate",
     "replay",
@@ -60,6 +68,14 @@ ORDER = [
     "sweep",
     "audit",
     "predict",
+    "card",
+    "hub",
+    "onnx_runtime",
+    "voting_graph",
+    "onnx_export",
+    "given",
+    "feature_cache",
+    "api",
     "figures",
     "explain",
     "study",
@@ -67,6 +83,8 @@ ORDER = [
     "drawing",
     "drawn",
     "quickstart",
+    "serve",
+    "distributed",
     "commands",
     "cli",
 ]
@@ -79,8 +97,18 @@ ONLY_IN = {
     "typer": {"cli"},
     "imagehash": {"duplicates"},
     "cleanlab": {"audit"},
+    "pandas": {"feature_cache"},
+    "onnx": {"onnx_export"},
+    "onnxscript": {"onnx_export"},
+    "onnxruntime": {"onnx_runtime", "onnx_export"},
+    "fastapi": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "prometheus_client": {"serve"},
+    "python_multipart": {"serve"},
     "optuna": {"sweep"},
-    "ray": {"sweep"},
+    "ray": {"distributed", "sweep"},
+    "vaderSentiment": {"encoders"},
     "pickle": set(),
 }
 
@@ -119,6 +147,8 @@ def own(name: str) -> str | None:
 def test_imports_go_one_way(path: Path) -> None:
     here = module_name(path)
     assert here in ORDER, f"{here} is new: give it a place in ORDER"
+    if here == "mmsent":
+        return  # the package names what it hands out, and imports it at first use; the last test here holds that
     for name in imports(path):
         target = own(name)
         if target is not None and target != here:

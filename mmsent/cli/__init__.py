@@ -23,9 +23,11 @@ from mmsent.cli.audit import audit
 from mmsent.cli.defaults import toml_defaults
 from mmsent.cli.env import env
 from mmsent.cli.explain import explain
+from mmsent.cli.export import export
 from mmsent.cli.options import (
     DEVICE,
     ENCODER,
+    ENGINE,
     ID,
     IMAGE,
     LABEL,
@@ -35,12 +37,15 @@ from mmsent.cli.options import (
     TEXT,
     VIEWS,
     VIEWS_SEED,
+    Actors,
+    Address,
     CacheAt,
     CleanSteps,
     Data,
     Device,
     Encoder,
     EncoderFilter,
+    EngineName,
     Group,
     IdColumn,
     ImageColumn,
@@ -53,6 +58,7 @@ from mmsent.cli.options import (
     NoGroup,
     Normalize,
     Precision,
+    Remote,
     RunNames,
     Runs,
     Soft,
@@ -71,8 +77,10 @@ from mmsent.cli.options import (
 )
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
+from mmsent.cli.serve import serve
 from mmsent.cli.sweep import sweep
 from mmsent.config import (
+    COMMITTEES,
     RECIPES,
     EncoderSettings,
     ExtractSettings,
@@ -123,6 +131,7 @@ def prepare(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -137,7 +146,7 @@ def prepare(
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     commands.prepare(data or Path("data"), chosen, out, overwrite, json)
 
 
@@ -148,6 +157,7 @@ def check(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -163,7 +173,7 @@ def check(
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     pair = settings(EncoderSettings, encoder=encoder)
     raise typer.Exit(commands.check(data or Path("data"), chosen, pair, tokens, strict, json))
 
@@ -185,6 +195,7 @@ def extract(
     labels: Labels = None,
     text_encoding: TextEncoding = None,
     clean: CleanSteps = None,
+    remote: Remote = None,
     id_column: IdColumn = ID,
     image_column: ImageColumn = IMAGE,
     text_column: TextColumn = TEXT,
@@ -199,17 +210,20 @@ def extract(
         int | None, typer.Option("--workers", help="Threads that decode pictures.", show_default="one a core, up to 8")
     ] = None,
     storage: Storage = STORAGE,
+    engine: EngineName = ENGINE,
+    address: Address = None,
+    actors: Actors = None,
     wait: Wait = False,
     json: Json = False,
 ) -> None:
     """Encode a data set into a feature cache.
 
     Reads posts from --data, writes one HDF5 file into --cache. Stop it anywhere and run it again: only rows that are
-    missing or changed are encoded.
+    missing or changed are encoded. --engine ray encodes on a Ray cluster, into the same cache.
     """
     from mmsent import commands
 
-    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column)
+    chosen = data_settings(labels, text_encoding, clean, id_column, image_column, text_column, label_column, remote)
     pair = settings(
         EncoderSettings,
         encoder=encoder,
@@ -222,7 +236,15 @@ def extract(
     )
     augmented = settings(ViewSettings, count=views, seed=views_seed)
     options = settings(
-        ExtractSettings, batch_size=batch_size, workers=workers, max_bad=max_bad, storage=storage, wait=wait
+        ExtractSettings,
+        batch_size=batch_size,
+        workers=workers,
+        max_bad=max_bad,
+        storage=storage,
+        wait=wait,
+        engine=engine,
+        address=address,
+        actors=actors,
     )
     commands.extract(data or Path("data"), chosen, split, cache, pair, augmented, options, json)
 
@@ -252,6 +274,14 @@ def fit(
     folds: Annotated[
         int | None,
         typer.Option("--folds", help="Cross-validate with so many folds instead of training one head."),
+    ] = None,
+    splits: Annotated[
+        int | None,
+        typer.Option(
+            "--splits",
+            help="Fit a committee: every head on so many validation splits, to be averaged by the vote.",
+            show_default="; ".join(f"{name}: {one.splits}" for name, one in COMMITTEES.items()),
+        ),
     ] = None,
     group: Group = None,
     no_group: NoGroup = False,
@@ -306,7 +336,8 @@ def fit(
 
     Reads the cache of the data set, writes one run folder a head into --runs (settings, weights, history, validation
     predictions) and prints how the heads compare on the validation rows. With --folds it trains a head a fold, writes
-    out-of-fold predictions and their scores instead, and leaves no head.
+    out-of-fold predictions and their scores instead, and leaves no head. With --recipe best or --splits it fits a
+    committee: concat, weighted and attention (or the fusions named) on several validation splits.
     """
     from mmsent import commands
 
@@ -335,9 +366,13 @@ def fit(
     if folds is not None:
         if tensorboard:
             raise UsageError("--tensorboard shows one head's training; it does not go with --folds")
+        if splits is not None:
+            raise UsageError("--folds cross-validates one head a fusion; it does not go with --splits")
         commands.fit_folds(fusion, recipe, overrides, held, folds, data, cache, encoder, runs, device, memory, json)
         return
-    commands.fit(fusion, recipe, overrides, held, data, cache, encoder, runs, device, memory, tensorboard, json)
+    if tensorboard and (splits is not None or recipe in COMMITTEES):
+        raise UsageError("--tensorboard shows one head's training; it does not go with a committee")
+    commands.fit(fusion, recipe, overrides, held, splits, data, cache, encoder, runs, device, memory, tensorboard, json)
 
 
 @app.command()
@@ -370,6 +405,9 @@ def vote(
     out: Annotated[Path, typer.Option("--out", help="File to write the labels to.")] = Path("predictions.txt"),
     tie: Tie = None,
     soft: Soft = False,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Average, and lean on the labels of near-duplicates in the training posts.")
+    ] = False,
     data: Data = None,
     encoder: EncoderFilter = None,
     cache: CacheAt = Path("cache"),
@@ -383,11 +421,11 @@ def vote(
 
     Reads the newest concat, weighted and attention runs of the cache (or the runs named); encodes the split first if
     the cache lacks it. Writes the labels to --out in the form of the test list, and a table with probabilities beside
-    it. Where all heads disagree, the label is neutral.
+    it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged instead.
     """
     from mmsent import commands
 
-    commands.vote(run or (), split, out, tie, soft, data, cache, encoder, runs, device, json)
+    commands.vote(run or (), split, out, tie, soft, twins, data, cache, encoder, runs, device, json)
 
 
 @app.command()
@@ -445,28 +483,18 @@ def quickstart(
 
 app.command()(audit)
 app.command()(explain)
+app.command()(export)
 app.command()(report)
 app.command()(replay)
+app.command()(serve)
 app.command()(env)
 app.command()(sweep)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        prepare,
-        check,
-        extract,
-        fit,
-        sweep,
-        evaluate,
-        audit,
-        vote,
-        predict,
-        explain,
-        report,
-        replay,
-        env,
-        quickstart,
+        *(prepare, check, extract, fit, sweep, evaluate, audit, vote, predict),
+        *(explain, export, report, replay, serve, env, quickstart),
     )
 }
 CACHE_COMMANDS: dict[str, Callable[..., Any]] = {

@@ -22,6 +22,22 @@ def audit(
     encoder: EncoderFilter = None,
     cache: CacheAt = Path("cache"),
     runs: Runs = Path("runs"),
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            help="Duplicates that the cross-validation keeps together: exact or near.",
+            show_default="any there is, else near",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="Where one has to be run: embeddings that take more, such as 2GB, stay on disk.",
+            show_default="half of the machine's",
+        ),
+    ] = None,
     device: Device = DEVICE,
     json: Json = False,
 ) -> None:
@@ -33,4 +49,4 @@ def audit(
     """
     from mmsent import commands
 
-    commands.audit(folds or (), out, top, gallery, data, cache, encoder, runs, device, json)
+    commands.audit(folds or (), out, top, gallery, group, memory, data, cache, encoder, runs, device, json)

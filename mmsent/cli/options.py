@@ -76,6 +76,10 @@ TextEncoding = Annotated[
 CleanSteps = Annotated[
     list[Clean] | None, typer.Option("--clean", help="Clean texts before encoding; repeat for several steps.")
 ]
+Remote = Annotated[
+    list[str] | None,
+    typer.Option("--remote", help="Protocol of picture URLs in a manifest that may be fetched: s3, https; repeatable."),
+]
 IdColumn = Annotated[str, typer.Option("--id-column", help="Manifest column of the ids.")]
 ImageColumn = Annotated[str, typer.Option("--image-column", help="Manifest column of the picture paths.")]
 TextColumn = Annotated[str, typer.Option("--text-column", help="Manifest column of the texts.")]
@@ -86,6 +90,19 @@ Storage = Annotated[str, typer.Option("--storage", help="float32 or float16 in t
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Where another extraction holds the cache, wait for it instead of refusing.")
+]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="local: this process; ray: actors on a Ray cluster (the extra `ray`).")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="Ray cluster, HOST:PORT or auto.", show_default="RAY_ADDRESS, or a cluster of this machine"
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option("--actors", help="Encoder pairs on the Ray cluster.", show_default="one a GPU, or a CPU slot"),
 ]
 Tie = Annotated[
     str | None,
@@ -114,6 +131,7 @@ TEXT, LABEL = default(DataSettings, "text_column"), default(DataSettings, "label
 ENCODER, DEVICE = default(EncoderSettings, "encoder"), default(EncoderSettings, "device")
 PRECISION, STORAGE = default(EncoderSettings, "precision"), default(ExtractSettings, "storage")
 NORMALIZE = default(EncoderSettings, "normalize")
+ENGINE = default(ExtractSettings, "engine")
 VIEWS, VIEWS_SEED = default(ViewSettings, "count"), default(ViewSettings, "seed")
 
 
@@ -125,6 +143,7 @@ def data_settings(
     image_column: str = IMAGE,
     text_column: str = TEXT,
     label_column: str = LABEL,
+    remote: Sequence[str] | None = None,
 ) -> DataSettings:
     return settings(
         DataSettings,
@@ -135,6 +154,7 @@ def data_settings(
         image_column=image_column,
         text_column=text_column,
         label_column=label_column,
+        remote=tuple(name.lower() for name in remote) if remote else None,
     )
 
 

@@ -6,6 +6,7 @@ Every function takes plain values; None means "not given". Heavy imports happen 
 from mmsent.commands.data import check, prepare
 from mmsent.commands.env import env
 from mmsent.commands.explain import explain
+from mmsent.commands.export import export
 from mmsent.commands.features import (
     cache_explain,
     cache_export,
@@ -19,6 +20,7 @@ from mmsent.commands.heads import evaluate, fit, predict, quickstart, vote
 from mmsent.commands.replay import replay
 from mmsent.commands.report import report
 from mmsent.commands.selection import audit, cache_duplicates, fit_folds
+from mmsent.commands.serve import serve
 from mmsent.commands.sweep import sweep
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "env",
     "evaluate",
     "explain",
+    "export",
     "extract",
     "fit",
     "fit_folds",
@@ -42,6 +45,7 @@ __all__ = [
     "quickstart",
     "replay",
     "report",
+    "serve",
     "sweep",
     "vote",
 ]

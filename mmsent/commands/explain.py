@@ -14,6 +14,7 @@ from mmsent.commands.say import note, resumable, say, say_json
 from mmsent.config import Fusion
 from mmsent.errors import DataError, RunError, UsageError
 from mmsent.tables import columns
+from mmsent.text import require_text
 
 TOP = 5  # words a method that the summary shows
 
@@ -42,6 +43,8 @@ def explain(
         raise DataError(f"no picture at {image}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder")
+    if text is not None:
+        require_text(text)
     from mmsent.encoders import open_encoders
     from mmsent.explain import LAYERS
     from mmsent.explain import explain as run_explain

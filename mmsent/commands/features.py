@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +43,8 @@ def extract(
     wanted = dataset.splits if split == "all" else [s for s in SPLITS if s == split]
     if not wanted:
         raise DataError(f"{data} holds no posts")
-    with resumable("what was encoded is kept"):
-        result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options)
+    with resumable("what was encoded is kept"), _engine(options) as engine:
+        result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options, engine=engine)
     if as_json:
         say_json(
             {
@@ -69,6 +72,21 @@ def extract(
         for split_name, row_id, reason in result.quarantined[:10]:
             say(f"  {split_name} {row_id}: {reason}")
     say(f"cache: {result.cache.path} ({result.seconds:.1f} s)")
+
+
+@contextmanager
+def _engine(options: ExtractSettings) -> Iterator[Any]:
+    """The engine that options ask for; None is extraction's own."""
+    if options.engine == "local":
+        if options.address or options.actors:
+            raise UsageError("--address and --actors go with --engine ray")
+        yield None
+        return
+    from mmsent.distributed import RayEngine
+
+    # What Ray says of lost nodes would stand in front of our own output, or in the middle of its JSON.
+    with redirect_stdout(sys.stderr), RayEngine(options.address, options.actors, options.workers) as engine:
+        yield engine
 
 
 def find(data: Path | None, cache: Path, encoder: str | None) -> Any:

@@ -15,6 +15,7 @@ from mmsent.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mmsent.replay import Apart, Replay
+    from mmsent.runs import Run
 
 PREDICTIONS = Path("predictions.csv")
 SHOWN = 12  # differences
@@ -37,8 +38,8 @@ def replay(
         raise UsageError(f"--out {out} is a file; name a folder")
     if out is not None and out.resolve() == runs.resolve():
         raise UsageError(f"--out {out} is the folder of the runs themselves; name another")
-    from mmsent.replay import cache_of, replay, replay_vote, votes_of
-    from mmsent.vote import require_distinct, voting_runs
+    from mmsent.replay import cache_of, replay, replay_vote
+    from mmsent.vote import averages, require_distinct, voting_runs
 
     folder = Path("cache")
     if names:
@@ -49,13 +50,9 @@ def replay(
         cache = find(data, cache_at if cache_at is not None else folder, encoder)
         chosen = voting_runs(runs, cache)
         caches = [cache] * len(chosen)
+    soft = averages(chosen, soft)
     one_cache = len({cache.path.resolve() for cache in caches}) == 1
-    if predictions is not None and not votes_of(predictions, chosen):
-        raise UsageError(
-            f"--predictions {predictions} is no table of a vote of {', '.join(run.name for run in chosen)}; "
-            "give the predictions.csv that `mmsent vote` wrote with these runs"
-        )
-    found = predictions is None and votes_of(PREDICTIONS, chosen)
+    table, tie, soft = _table(predictions, chosen, tie, soft)
     done: list[Replay] = []
     vote = None
     with _folder(out) as where:
@@ -68,9 +65,9 @@ def replay(
                 _tell(done[-1])
         if one_cache and len(chosen) > 1:
             try:
-                vote = replay_vote(done, caches[0], PREDICTIONS if found else predictions, tie=tie, soft=soft)
+                vote = replay_vote(done, caches[0], table, tie=tie, soft=soft)
             except DataError as error:
-                if not found:
+                if predictions is not None:
                     raise
                 note(f"{PREDICTIONS} is left out of account: {error}")  # nobody asked for it
                 vote = replay_vote(done, caches[0], None, tie=tie, soft=soft)
@@ -91,6 +88,40 @@ def replay(
     )
     note("the cache itself is checked by `mmsent cache verify`, which encodes a sample of rows again")
     return 0 if ok else 1
+
+
+def _table(
+    named: Path | None, chosen: Sequence[Run], tie: str | None, soft: bool
+) -> tuple[Path | None, str | None, bool]:
+    """The table of predictions to compare with, and the tie and the soft of the vote: the table's own unless given, so
+    that like is compared with like. A table that nobody named and that does not fit is left out of account."""
+    from mmsent.replay import votes_of, way_of
+    from mmsent.vote import voting_way
+
+    if named is not None and not votes_of(named, chosen):
+        raise UsageError(
+            f"--predictions {named} is no table of a vote of {', '.join(run.name for run in chosen)}; "
+            "give the predictions.csv that `mmsent vote` wrote with these runs"
+        )
+    table = named if named is not None else PREDICTIONS
+    if not votes_of(table, chosen):
+        return None, tie, soft
+    try:
+        way = way_of(table)
+        if way is None:  # of an older mmsent: the options say how it was voted
+            return table, tie, soft
+        if tie is None and not soft:
+            return table, *way
+        labels = chosen[0].labels
+        then, now = voting_way(way[0], labels, soft=way[1]), voting_way(tie, labels, soft=soft)
+        if then != now:
+            raise DataError(f"{table} was voted by {then}, not by {now}; leave --tie and --soft out to compare it")
+    except (DataError, UsageError) as error:
+        if named is not None:
+            raise
+        note(f"{table} is left out of account: {error}")
+        return None, tie, soft
+    return table, tie, soft
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from mmsent.errors import DataError, UsageError
 from mmsent.tables import columns
 
 FOLDS = 10  # of a cross-validation that the audit runs by itself
+_AUDITED = (Group.near, Group.exact)  # what its folds keep together: on plain ones a wrong label's twin vouches for it
 
 
 def fit_folds(
@@ -140,6 +141,8 @@ def audit(
     out: Path,
     top: int,
     gallery: bool,
+    group: str | None,
+    memory: str | None,
     data: Path | None,
     cache_at: Path,
     encoder: str | None,
@@ -147,9 +150,14 @@ def audit(
     device: str,
     as_json: bool,
 ) -> None:
-    """List the labels that are likely wrong, as a table and a gallery."""
+    """List the labels that are likely wrong, as a table and a gallery. group, memory: of the cross-validation."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder")
+    if group not in (None, *_AUDITED):
+        raise UsageError(f"--group {group!r}: an audit needs folds that keep duplicates together, near or exact")
+    if names and (group is not None or memory is not None):
+        raise UsageError("--group and --memory are for choosing or making a cross-validation; do not name one besides")
+    memory_limit(memory)  # a bad size is told now
     from mmsent.audit import audit_folds, usable_folds, write_audit
     from mmsent.folds import SUMMARY, list_folds, open_folds
 
@@ -160,12 +168,13 @@ def audit(
         given = [Path(name) if (Path(name) / SUMMARY).is_file() else runs / name for name in names]
         chosen = [open_folds(path) for path in given]
     else:
-        chosen = usable_folds(list_folds(runs, cache), index)
+        there = [one for one in list_folds(runs, cache) if group in (None, one.split.group.value)]
+        chosen = usable_folds(there, index)
     if not chosen:
         note(f"no cross-validation of these labels in {runs}/: running one of {Fusion.concat}, {FOLDS} folds")
         cache, settings, recipe = _wanted([Fusion.concat], "auto", {}, data, cache_at, encoder)
-        split = SplitSettings(group=Group.near)
-        chosen, _ = _cross_validate(cache, settings, split, FOLDS, runs, recipe, device, None)
+        split = SplitSettings(group=Group(group or Group.near))
+        chosen, _ = _cross_validate(cache, settings, split, FOLDS, runs, recipe, device, memory)
     found = audit_folds(chosen, index)
     table, values = write_audit(found, out)
     written = {"table": str(table), "json": str(values)}

@@ -114,11 +114,13 @@ def explain(
     target: str | None = None,
     layers: Sequence[str] = LAYERS,
     stand_in: bool = False,
+    occlude: bool = True,
 ) -> Explanation:
     """Explain what a run's head says of a post. target: the label whose logit is explained; None: the predicted one.
     layers: where Grad-CAM looks: first, middle, late (the last layer that the embedding still depends on place by
     place), or a layer's name. stand_in: let the training rows' mean stand in for a missing half even where the head was
-    not fitted for such posts; `problem` then says so.
+    not fitted for such posts; `problem` then says so. occlude: cover the picture place by place too, which takes most
+    of the time; without it Grad-CAM stands unchecked.
 
     Raises RunError where the head cannot label the post or takes other features, UsageError on an unknown target or
     layer, EncoderError where an encoder has no differentiable path.
@@ -167,34 +169,26 @@ def explain(
         temperature=run.temperature if run.calibrated else None,
         difference=float((logits.softmax(dim=1) - encoded.softmax(dim=1)).abs().max()),
         modality=Modality(of_image, of_text, abs(of_image) / total if total else None),
-        picture=_explain_picture(chain, goal, pixels, layers) if pixels is not None and reads["image"] else None,
+        picture=None
+        if pixels is None or not reads["image"]
+        else _explain_picture(chain, goal, pixels, layers, occlude),
         text=_explain_text(chain, goal, words, chain.tokens) if words is not None and reads["text"] else None,
         problem=problem,
         missing=tuple(half for half, gone in zip(("picture", "text"), missing[0].tolist(), strict=True) if gone),
     )
 
 
-def _explain_picture(chain: _Chain, goal: int, pixels: Pixels, wanted: Sequence[str]) -> PictureExplanation:
-    from captum.attr import Occlusion
-
+def _explain_picture(
+    chain: _Chain, goal: int, pixels: Pixels, wanted: Sequence[str], occlude: bool
+) -> PictureExplanation:
     side = len(pixels)
     window = max(1, round(side / 7))
     stride = max(1, window // 2)
-    occlusion = Occlusion(lambda x: chain.logits(image=chain.of_picture(x))[:, goal])
-    with torch.no_grad():
-        losses = (
-            occlusion.attribute(  # (1, 3, side, side), the three channels alike; 0 is the mean colour
-                chain.x,
-                sliding_window_shapes=(3, window, window),
-                strides=(3, stride, stride),
-                baselines=0,
-                perturbations_per_eval=chain.image_encoder.batch_size,
-            )[0, :1]
-            .float()
-            .cpu()
-        )
+    losses = _occluded(chain, goal, window, stride) if occlude else None
 
-    def on_grid(h: int, w: int) -> Map:
+    def on_grid(h: int, w: int) -> Map | None:
+        if losses is None:
+            return None
         pooled: Map = torch.nn.functional.adaptive_avg_pool2d(losses, (h, w))[0].numpy()
         return pooled
 
@@ -207,9 +201,26 @@ def _explain_picture(chain: _Chain, goal: int, pixels: Pixels, wanted: Sequence[
         values = grad_cam(layer.map_of(outputs[layer.name]), layer.map_of(slope))
         maximum = float(values.max())
         shares = values / maximum if maximum > 0 else values
-        found.append(CamMap(layer.name, shares, maximum, spearman(shares, on_grid(*layer.grid))))
+        truth = on_grid(*layer.grid)
+        found.append(CamMap(layer.name, shares, maximum, spearman(shares, truth) if truth is not None else None))
     cells = -(-side // stride)
     return PictureExplanation(pixels, tuple(found), on_grid(cells, cells), window, stride)
+
+
+def _occluded(chain: _Chain, goal: int, window: int, stride: int) -> Tensor:
+    """(1, side, side): the mean loss of logit where a window of the mean colour covers a place."""
+    from captum.attr import Occlusion
+
+    occlusion = Occlusion(lambda x: chain.logits(image=chain.of_picture(x))[:, goal])
+    with torch.no_grad():
+        losses: Tensor = occlusion.attribute(  # (1, 3, side, side), the three channels alike; 0 is the mean colour
+            chain.x,
+            sliding_window_shapes=(3, window, window),
+            strides=(3, stride, stride),
+            baselines=0,
+            perturbations_per_eval=chain.image_encoder.batch_size,
+        )
+    return losses[0, :1].float().cpu()
 
 
 def grad_cam(activation: Tensor, gradient: Tensor) -> Map:

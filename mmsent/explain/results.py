@@ -16,7 +16,8 @@ Map = NDArray[np.float32]
 @dataclass(frozen=True)
 class CamMap:
     """Grad-CAM at one layer. values (h, w): shares of `maximum`, the largest value in units of the logit (0 where
-    nothing speaks for the target); correlation: Spearman's, with occlusion on the same grid; None where constant."""
+    nothing speaks for the target); correlation: Spearman's, with occlusion on the same grid; None where constant, or
+    without occlusion."""
 
     layer: str
     values: Map
@@ -37,11 +38,11 @@ class CamMap:
 @dataclass(frozen=True)
 class PictureExplanation:
     """pixels (size, size, 3): the picture as the encoder sees it. occlusion (n, n): mean loss of logit where a window
-    of the mean colour covers a place; window and stride in pixels."""
+    of the mean colour covers a place, None where that was not asked for; window and stride in pixels."""
 
     pixels: Pixels
     maps: tuple[CamMap, ...]
-    occlusion: Map
+    occlusion: Map | None
     window: int
     stride: int
 
@@ -123,6 +124,7 @@ class Explanation:
         if self.text is not None:
             out["text"] = {**asdict(self.text), "words": [asdict(word) for word in self.text.words]}
         if self.picture is not None:
+            occlusion = self.picture.occlusion
             out["picture"] = {
                 "size": len(self.picture.pixels),
                 "window": self.picture.window,
@@ -138,10 +140,12 @@ class Explanation:
                     }
                     for m in self.picture.maps
                 ],
-                "occlusion": {
-                    "grid": list(self.picture.occlusion.shape),
-                    "peak": list(peak_of(self.picture.occlusion)),
-                    "values": np.round(self.picture.occlusion.astype(np.float64), 4).tolist(),
+                "occlusion": None
+                if occlusion is None
+                else {
+                    "grid": list(occlusion.shape),
+                    "peak": list(peak_of(occlusion)),
+                    "values": np.round(occlusion.astype(np.float64), 4).tolist(),
                 },
             }
         return out

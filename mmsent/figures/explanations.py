@@ -52,14 +52,14 @@ class MapData(Protocol):
 
 
 class PictureData(Protocol):
-    """The picture (size, size, 3), its maps, and the loss of logit (n, n) where a window covers a place."""
+    """The picture (size, size, 3), its maps, and, if taken, the loss of logit (n, n) where a window covers a place."""
 
     @property
     def pixels(self) -> NDArray[np.uint8]: ...
     @property
     def maps(self) -> Sequence[MapData]: ...
     @property
-    def occlusion(self) -> NDArray[np.float32]: ...
+    def occlusion(self) -> NDArray[np.float32] | None: ...
     @property
     def window(self) -> int: ...
 
@@ -186,10 +186,11 @@ def _draw_maps(row: Sequence[Any], picture: PictureData, name: str) -> None:
     for one in picture.maps:
         h, w = one.values.shape
         panels.append((one.values, f"{_short(one.layer)}\nGrad-CAM, {h} × {w}"))
-    losses = np.maximum(picture.occlusion, 0)
-    strongest = float(losses.max())
-    shares = losses / strongest if strongest > 0 else losses
-    panels.append((shares, f"occlusion\nwindow {picture.window} px, {shares.shape[0]} × {shares.shape[1]}"))
+    if picture.occlusion is not None:
+        losses = np.maximum(picture.occlusion, 0)
+        strongest = float(losses.max())
+        shares = losses / strongest if strongest > 0 else losses
+        panels.append((shares, f"occlusion\nwindow {picture.window} px, {shares.shape[0]} × {shares.shape[1]}"))
     for axes, (values, title) in zip(row[1:], panels, strict=False):
         axes.imshow(_overlay(picture.pixels, values))
         axes.set_title(title, fontsize=8.5)

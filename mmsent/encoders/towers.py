@@ -1,0 +1,143 @@
+"""The encoders as plain modules with what surrounds them inside, for export: bytes or token ids in, embeddings out.
+
+Shapes: B batch, H height and width of the input, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmsent.encoders import ImageEncoder, TextEncoder
+from mmsent.encoders.clip import ClipImageEncoder, ClipTextEncoder
+from mmsent.encoders.sentences import SentenceEncoder
+from mmsent.encoders.timm import TimmImageEncoder
+from mmsent.errors import EncoderError
+from mmsent.images import Preprocess
+
+_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # open_clip's own pattern
+
+
+def _scaled(vectors: Tensor, normalize: bool) -> Tensor:
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12) if normalize else vectors
+
+
+class ImageTower(nn.Module):
+    """pixels (B, H, H, 3) bytes, resized and cropped, to embeddings (B, D) as a cache holds them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, how: Preprocess, normalize: bool, method: str) -> None:
+        super().__init__()
+        self.model, self._normalize, self._method = model, normalize, method
+        self.register_buffer("mean", torch.tensor(how.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(how.std).view(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        call: Any = getattr(self.model, self._method)
+        return _scaled(call((x - self.mean) / self.std), self._normalize)
+
+
+class SentenceTower(nn.Module):
+    """ids and mask (B, L) int64 to embeddings (B, D) as a cache holds them."""
+
+    def __init__(self, model: nn.Module, normalize: bool) -> None:
+        super().__init__()
+        self.model, self._normalize = model, normalize
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        found = self.model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
+        return _scaled(found, self._normalize)
+
+
+class ClipTextTower(nn.Module):
+    """ids (B, L) int64, L the model's full context, to embeddings (B, D) as a cache holds them."""
+
+    def __init__(self, model: nn.Module, normalize: bool) -> None:
+        super().__init__()
+        self.model, self._normalize = model, normalize
+
+    def forward(self, ids: Tensor) -> Tensor:
+        call: Any = self.model.encode_text
+        return _scaled(call(ids), self._normalize)
+
+
+def image_tower(encoder: ImageEncoder, normalize: bool) -> nn.Module:
+    """An image encoder as a module; normalize: scale embeddings to length 1. Raises EncoderError on another kind."""
+    if isinstance(encoder, TimmImageEncoder):
+        return ImageTower(encoder.fp32_model, encoder.card.preprocess, normalize, "forward").eval()
+    if isinstance(encoder, ClipImageEncoder):
+        return ImageTower(encoder._clip.fp32_model, encoder.card.preprocess, normalize, "encode_image").eval()
+    raise _no_form(encoder.card.name)
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """A text encoder to be exported: the tower; its tokenizer as tokenizers' JSON, which cuts, and pads to the longest
+    text or, where `length` is given, to that many tokens; how a text is cleaned before it is tokenized."""
+
+    tower: nn.Module
+    tokenizer: str
+    cleaning: Literal["none", "clip"]
+    length: int | None
+
+
+def text_form(encoder: TextEncoder, normalize: bool) -> TextForm:
+    """A text encoder as a module with its tokenizer; normalize: scale embeddings to length 1. Raises EncoderError where
+    the encoder is of another kind, or its tokenizer is none that can be written down."""
+    if isinstance(encoder, SentenceEncoder):
+        fast = getattr(encoder.model.tokenizer, "backend_tokenizer", None)
+        if fast is None:
+            raise EncoderError(
+                f"{encoder.card.name} has no fast tokenizer, so it cannot be exported; export the heads alone"
+            )
+        from tokenizers import Tokenizer
+
+        copy: Any = Tokenizer.from_str(fast.to_str())
+        copy.enable_truncation(encoder.card.max_tokens)
+        padding = copy.padding or {}
+        pad = encoder.model.tokenizer.pad_token_id or 0
+        copy.enable_padding(pad_id=pad, pad_token=padding.get("pad_token") or encoder.model.tokenizer.pad_token)
+        return TextForm(SentenceTower(encoder.fp32_model, normalize).eval(), copy.to_str(), "none", None)
+    if isinstance(encoder, ClipTextEncoder):
+        length = encoder.card.max_tokens
+        tower = ClipTextTower(encoder._clip.fp32_model, normalize).eval()
+        return TextForm(tower, _byte_pairs(encoder._clip.tokenizer, length, encoder.card.name), "clip", length)
+    raise _no_form(encoder.card.name)
+
+
+def _byte_pairs(tokenizer: Any, length: int, name: str) -> str:
+    """open_clip's own tokenizer as tokenizers' JSON."""
+    import open_clip
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+
+    plain = isinstance(tokenizer, open_clip.tokenizer.SimpleTokenizer)
+    if not plain or tokenizer.reduction_fn is not None or tokenizer.clean_fn("A\n b.") != "a b.":
+        raise EncoderError(f"{name} has a tokenizer of its own, so it cannot be exported; export the heads alone")
+    merges = list(tokenizer.bpe_ranks)
+    out: Any = Tokenizer(models.BPE(vocab=tokenizer.encoder, merges=merges, end_of_word_suffix="</w>"))
+    start, end = (tokenizer.decoder[i] for i in (tokenizer.sot_token_id, tokenizer.eot_token_id))
+    out.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    out.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        special_tokens=[(start, tokenizer.sot_token_id), (end, tokenizer.eot_token_id)],
+    )
+    out.add_special_tokens([start, end])
+    out.enable_truncation(length)
+    out.enable_padding(length=length, pad_id=0, pad_token="!")
+    found: str = out.to_str()
+    return found
+
+
+def _no_form(name: str) -> EncoderError:
+    return EncoderError(f"the encoder {name} cannot be exported; export the heads alone, without --with-encoder")

@@ -1,0 +1,16 @@
+"""The service behind `mmsent serve`: runs at work over HTTP, and two pages.
+
+    limits.py      what a client may ask for, and how much work may wait
+    requests.py    a request's bytes to posts
+    batching.py    posts of many requests through the encoders together
+    service.py     runs and encoders: decode, predict, explain
+    review.py      the predictions of a whole run beside its posts
+    monitoring.py  numbers for Prometheus
+    guard.py       key, host, origin and headers around every request
+    schemas.py     what requests and answers look like
+    app.py         the endpoints
+    server.py      the process: listening, draining on SIGTERM
+    static/        the pages: plain HTML, CSS and JavaScript
+
+FastAPI, uvicorn and the rest come with `pip install 'mmsent[serve]'`; nothing here is imported before that was checked.
+"""

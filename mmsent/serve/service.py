@@ -1,0 +1,206 @@
+"""Runs at work: loaded once, fed by many. No HTTP here.
+
+`prepare` may run in any thread; `answer` on the encoder's thread alone; `explain` on another's, with encoders of its
+own, for explaining hooks into the models.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+import mmsent
+from mmsent.config import EncoderSettings, Fusion
+from mmsent.encoders import Encoders
+from mmsent.errors import UsageError
+from mmsent.inference import head_shares
+from mmsent.predict import (
+    NewPost,
+    Prepared,
+    encode_prepared,
+    encoder_settings,
+    encoders_of,
+    prepare_post,
+    require_encoders,
+    vote_features,
+)
+from mmsent.runs import Run
+from mmsent.serve.limits import Limits
+from mmsent.vote import tie_label
+
+if TYPE_CHECKING:
+    from mmsent.heads import Head
+
+BATCH = 16
+EXAMPLE_SIDE = 288
+# Moods of picture and text of the examples: plain ones, a conflict of the halves, irony, and a flat post.
+EXAMPLES = (("up", "up"), ("down", "down"), ("down", "praise"), ("up", "down"), ("flat", "flat"))
+
+
+class ServedRun(Run):
+    """A run whose head is loaded once and kept."""
+
+    @functools.cached_property
+    def _loaded(self) -> Head:
+        return super().head("cpu")
+
+    def head(self, device: str = "cpu") -> Head:
+        """The head in eval mode, on the CPU."""
+        return self._loaded
+
+
+class Service:
+    """Runs with their encoders. Raises RunError where the runs do not go together or do not fit the encoders,
+    EncoderError where the encoders cannot be had, UsageError on an unknown tie label."""
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        limits: Limits,
+        *,
+        weights: str | None = None,
+        device: str | None = None,
+        tie: str | None = None,
+        soft: bool = False,
+        opener: Callable[[EncoderSettings], Encoders] = encoders_of,
+    ) -> None:
+        self.runs = [ServedRun(run.path, run.info) for run in runs]
+        self.limits = limits
+        self.chosen = encoder_settings(self.runs, weights=weights, device=device)
+        self.labels = self.runs[0].labels
+        tie_label(tie, self.labels)
+        self._tie, self._soft, self._opener = tie, soft, opener
+        self.encoders = opener(self.chosen)
+        require_encoders(self.encoders, self.runs[0], self.chosen.normalize)
+        self._how, self._clean = self.encoders.image.card.preprocess, self.runs[0].data_settings.clean
+        self.calibrated = all(run.calibrated for run in self.runs)
+        full = all(card.precision == "fp32" for card in (self.encoders.image.card, self.encoders.text.card))
+        self.batch_size = limits.batch_size or (BATCH if full else 1)
+
+    def warm_up(self) -> None:
+        """Load heads and encoders by labelling one post, and what the page asks for. Raises what a later request would
+        meet."""
+        size = self._how.size
+        self.answer([("warm-up", Prepared(np.zeros((size, size, 3), np.uint8), "warm-up"))])
+        self.info()
+        examples()
+
+    def prepare(self, post: NewPost) -> Prepared:
+        """Decode a post's picture and clean its text."""
+        return prepare_post(post, self._how, self._clean, self.limits.pixels)
+
+    def answer(self, batch: Sequence[tuple[str, Prepared]]) -> list[dict[str, Any]]:
+        """Label prepared posts, (id, post) each; see `schemas.Answer` for what comes back."""
+        features = encode_prepared([post for _, post in batch], self.encoders, self.chosen.normalize)
+        ids = [name for name, _ in batch]
+        voted = vote_features(ids, self.runs, *features, tie=self._tie, soft=self._soft)
+        image, text, missing, _ = features
+        shares = [head_shares(run, image, text, missing) for run in self.runs]
+        out = []
+        for i, found in enumerate(voted.predictions):
+            heads = []
+            for r, run in enumerate(self.runs):
+                votes = bool(voting) if (voting := voted.voting[r, i]) else False
+                row, share = voted.probabilities[r, i], shares[r]
+                heads.append(
+                    {
+                        "run": run.name,
+                        "fusion": run.fusion.value,
+                        "label": found.heads.get(run.name),
+                        "probabilities": dict(zip(self.labels, map(float, row), strict=True)) if votes else {},
+                        "weights": None
+                        if share is None or not votes
+                        else {"image": float(share[i, 0]), "text": float(share[i, 1])},
+                    }
+                )
+            out.append({**vars(found), "calibrated": self.calibrated, "by_head": heads})
+        return out
+
+    @functools.cached_property
+    def _explainable(self) -> Encoders:
+        return self._opener(self.chosen)
+
+    def run_named(self, name: str | None) -> ServedRun:
+        """A run by its name; the first without. Raises UsageError on an unknown name."""
+        found = next((run for run in self.runs if name in (None, run.name)), None)
+        if found is None:
+            names = ", ".join(run.name for run in self.runs)
+            raise UsageError(f"no run called {str(name)[:100]!r} is served; choose from {names}")
+        return found
+
+    def explain(self, post: NewPost, run: ServedRun, target: str | None, occlude: bool) -> dict[str, Any]:
+        """Explain what a run says of a post; see `schemas.ExplanationOut`. Errors as of mmsent.explain."""
+        from mmsent.explain import explain
+
+        found = explain(run, self._explainable, post, target=target, stand_in=True, occlude=occlude)
+        out = found.to_json()
+        if found.picture is not None:
+            out["picture"]["seen"] = data_url(Image.fromarray(found.picture.pixels), "PNG")
+        return out
+
+    def heads(self) -> list[dict[str, Any]]:
+        """What each head is, for the page."""
+        out = []
+        for run in self.runs:
+            single = run.fusion in {Fusion.image, Fusion.text}
+            out.append(
+                {
+                    "run": run.name,
+                    "fusion": run.fusion.value,
+                    "halves": [run.fusion.value] if single else ["image", "text"],
+                    "needs_both": not single and run.fit.modality_dropout == 0,
+                    "calibrated": run.calibrated,
+                }
+            )
+        return out
+
+    def info(self) -> dict[str, Any]:
+        """What is served, for `schemas.Info`, without what the application adds."""
+        from mmsent.figures.style import label_colours
+
+        return {
+            "version": mmsent.__version__,
+            "encoder": self.runs[0].info["cache"]["encoder"],
+            "data": self.runs[0].info["cache"]["data_name"],
+            "labels": self.labels,
+            "colours": label_colours(self.labels),
+            "heads": self.heads(),
+            "calibrated": self.calibrated,
+            "max_text": self.limits.text,
+            "max_body": self.limits.body,
+            "max_pixels": self.limits.pixels,
+            "max_posts": self.limits.posts,
+        }
+
+
+def data_url(image: Image.Image, form: str, **options: Any) -> str:
+    """A picture as a data URL."""
+    return f"data:image/{form.lower()};base64,{base64.b64encode(picture_bytes(image, form, **options)).decode()}"
+
+
+def picture_bytes(image: Image.Image, form: str, **options: Any) -> bytes:
+    """A picture's bytes in a format."""
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+@functools.cache
+def examples() -> list[tuple[bytes, str]]:
+    """Drawn posts to try: JPEG bytes and text."""
+    from mmsent.drawing import PictureMood, draw_picture
+    from mmsent.drawn import QUALITY, TextMood, write_text
+
+    found = []
+    for i, (picture, text) in enumerate(EXAMPLES):
+        drawn = draw_picture(PictureMood(picture), Random(f"mmsent example {i} picture"), EXAMPLE_SIDE)
+        words = write_text(TextMood(text), Random(f"mmsent example {i} text"))
+        found.append((picture_bytes(drawn, "JPEG", quality=QUALITY), words))
+    return found

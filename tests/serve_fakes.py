@@ -1,0 +1,32 @@
+"""`mmsent serve` with the encoders of tests/fake.py, which take some time a batch.
+
+python serve_fakes.py SECONDS_A_BATCH ARGUMENTS...
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from fake import FakeImageEncoder, FakeTextEncoder
+
+import mmsent.predict
+from mmsent.cli import main
+from mmsent.encoders import Embeddings, Encoders
+from mmsent.images import Pixels
+
+if __name__ == "__main__":
+    pause = float(sys.argv[1])
+
+    class Image(FakeImageEncoder):
+        def encode(self, pixels: Pixels) -> Embeddings:
+            time.sleep(pause)
+            return super().encode(pixels)
+
+    def opened(_: Any) -> Encoders:
+        return Encoders(Image(), FakeTextEncoder())
+
+    mmsent.predict.open_encoders = opened
+    sys.argv[1:] = ["serve", *sys.argv[2:]]
+    main()
