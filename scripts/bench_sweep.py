@@ -36,7 +36,8 @@ from mmsent.encoders import recipe_for
 from mmsent.fit import sides
 from mmsent.rows import Tensors
 from mmsent.sweep.database import file_url
-from mmsent.sweep.search import Progress, sweep
+from mmsent.sweep.ending import Progress
+from mmsent.sweep.search import sweep
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import make_space
 from mmsent.sweep.workers import cores

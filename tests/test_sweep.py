@@ -25,7 +25,7 @@ from mmsent.folds import cross_validate, plan_folds
 from mmsent.report import plates, swept, write_report
 from mmsent.runs import Run, list_runs, open_run
 from mmsent.study import open_study
-from mmsent.sweep import database, search
+from mmsent.sweep import database, ending, search
 from mmsent.sweep.ground import make_ground, map_ground, share_ground, sides_on
 from mmsent.sweep.ledger import AmongTheBest, Ledger
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
@@ -336,7 +336,7 @@ def test_the_same_again_does_nothing_and_more_trials_go_on(
 ) -> None:
     before = sorted(path.name for path in runs.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr(search, "fit", None)
+        patch.setattr(ending, "fit", None)
         patch.setattr(search, "_executor", None)
         assert sweep(cache, runs, space, SPLIT, options()).info == done.info
     with pytest.raises(UsageError, match="another number of folds"):

@@ -8,7 +8,8 @@ ledger.py     the study (Optuna): which trials there are, which are next, which 
 database.py   where the study lies; whether the process of a trial is still there
 workers.py    who computes them: this process, worker processes, or stacks of like trials on a GPU
 ray_tasks.py  or Ray
-search.py     all of it together: search, check on other splits, refit of the winners
+search.py     all of it together: the search
+ending.py     and its end: the check on other splits, the refit of the winners
 results.py    what a finished sweep says, as its folder keeps it
 
     <runs>/<name>/

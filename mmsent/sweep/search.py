@@ -11,47 +11,31 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from filelock import FileLock
 
 from mmsent import provenance
-from mmsent.cache import Cache, Features
-from mmsent.config import FitSettings, Fusion, SplitSettings, fit_settings
+from mmsent.cache import Cache
+from mmsent.config import SplitSettings, fit_settings
 from mmsent.errors import DataError, RunError
-from mmsent.fit import fit
 from mmsent.grouping import with_thresholds
-from mmsent.runs import cache_facts, open_run, ready_folder
+from mmsent.runs import cache_facts, ready_folder
 from mmsent.sweep.database import file_url, shown_url
+from mmsent.sweep.ending import Progress, Watch, conclude, earlier_end, record, save_winners, up_to_date
 from mmsent.sweep.ground import Ground, make_ground, share_ground
 from mmsent.sweep.ledger import Entry, Ledger
-from mmsent.sweep.results import Sweep, open_sweep, write_sweep
+from mmsent.sweep.results import Sweep, write_sweep
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job, Outcome
-from mmsent.sweep.workers import Executor, Here, Stacked, Workers, compute, cores
+from mmsent.sweep.workers import Executor, Here, Stacked, Workers, cores, one_thread
 from mmsent.train import precision_for
 
 TICK = 2.0  # seconds between looks at what other processes do
 SHARED = "shared-"  # leads the name of a folder of arrays that worker processes map
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a sweep is. best: the best trial so far, None before the first; what: the stage."""
-
-    what: str
-    done: int
-    total: int
-    best: Entry | None
-
-
-Watch = Callable[[Progress], None]
 
 
 def sweep(
@@ -107,11 +91,11 @@ def sweep(
             )
         # Of several processes on one sweep the first to come here does the rest, and the others read what it wrote.
         with FileLock(folder / "finish.lock"):
-            earlier = _earlier(folder)
-            if earlier is not None and _up_to_date(earlier, entries, runs, options.other_cuts):
+            earlier = earlier_end(folder)
+            if earlier is not None and up_to_date(earlier, entries, runs, options.other_cuts):
                 return earlier
-            found = _conclude(cache, features, ledger, entries, ground, make, space, options, device, tell)
-            saved = _save_winners(cache, features, runs, found["winners"], split, space.recipe, device, earlier)
+            found = conclude(entries, ground, make.get, space, tell)
+            saved = save_winners(cache, features, runs, found["winners"], split, space.recipe, device, earlier)
             for winner, name in zip(found["winners"], saved, strict=True):
                 winner["run"] = name
             info = {
@@ -129,7 +113,7 @@ def sweep(
                 "asked": grid,
                 "scored": ground.scored,
                 "checks": options.other_cuts,
-                "trials": [_record(entry) for entry in entries],
+                "trials": [record(entry) for entry in entries],
                 **found,
                 "importances": ledger.importances(),
                 "device": device,
@@ -186,7 +170,7 @@ def _executor(
     elif stacked:
         made = Stacked(ground, device)
     elif workers == 1:
-        with _one_thread():
+        with one_thread():
             yield Here(ground, device)
         return
     else:
@@ -218,17 +202,6 @@ def _shared(ground: Ground, folder: Path) -> Iterator[Path]:
         raise RunError(f"cannot write the embeddings for the workers in {made}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch with one thread, as worker processes have: the same order of sums everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- the search
@@ -286,124 +259,3 @@ def _search(
 def _best(entries: Sequence[Entry]) -> Entry | None:
     finished = [entry for entry in entries if entry.score is not None]
     return max(finished, key=lambda entry: (entry.outcome.value, -entry.slot), default=None)
-
-
-# --- what follows it
-
-
-def _conclude(
-    cache: Cache,
-    features: Features,
-    ledger: Ledger,
-    entries: Sequence[Entry],
-    ground: Ground,
-    make: _Lazy,
-    space: Space,
-    options: SweepSettings,
-    device: str,
-    watch: Watch,
-) -> dict[str, Any]:
-    """The best of each fusion, repeated on other cuts beside the recipe itself."""
-    best: dict[Fusion, Entry] = {}
-    for entry in entries:
-        if entry.score is not None:
-            known = best.get(entry.settings.fusion)
-            if known is None or entry.outcome.value > known.outcome.value:
-                best[entry.settings.fusion] = entry
-    winners = sorted(best.values(), key=lambda entry: (-entry.outcome.value, entry.slot))
-    first = winners[0].settings
-    # The recipe as it is but for what trials had in common and the fusion of the winner.
-    same = {"fusion": first.fusion, "seed": first.seed, "precision": first.precision}
-    plain = fit_settings(space.recipe, **same)
-    wanted = [entry.settings for entry in winners] + [plain]
-    jobs = [
-        Job(place * len(ground.checks) + turn, settings, parts)
-        for place, settings in enumerate(wanted)
-        for turn, parts in enumerate(ground.checks)
-    ]
-    done = 0
-
-    def counted() -> None:
-        nonlocal done
-        done += 1
-        watch(Progress("checking", done, len(jobs), winners[0]))
-
-    found = compute(make.get(), jobs, counted) if jobs else {}
-    turns = len(ground.checks)
-    values = [[v for turn in range(turns) for v in found[place * turns + turn].values] for place in range(len(wanted))]
-    checks = [_mean(one) for one in values]
-    gain = _mean([a - b for a, b in zip(values[0], values[-1], strict=True)])
-    return {
-        "winners": [
-            {**_record(entry), "fit": entry.settings.model_dump(mode="json"), "check": check}
-            for entry, check in zip(winners, checks, strict=False)
-        ],
-        "baseline": {"fit": plain.model_dump(mode="json"), "check": checks[-1]},
-        "gain": gain,
-    }
-
-
-def _mean(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean and standard error of at least two values; None of fewer."""
-    if len(values) < 2:
-        return None
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
-    return {"mean": float(np.mean(values)), "se": error, "values": [float(v) for v in values]}
-
-
-def _record(entry: Entry) -> dict[str, Any]:
-    outcome = entry.outcome
-    return {
-        "slot": entry.slot,
-        "number": entry.number,
-        "params": entry.params,
-        "stopped": outcome.stopped,
-        "score": entry.score,
-        **{k: v for k, v in outcome.to_json().items() if k in {"se", "accuracy", "f1_macro", "epochs", "seconds"}},
-    }
-
-
-def _save_winners(
-    cache: Cache,
-    features: Features,
-    runs: Path,
-    winners: Sequence[dict[str, Any]],
-    split: SplitSettings,
-    recipe: str,
-    device: str,
-    earlier: Sweep | None,
-) -> list[str]:
-    """Fit each winner on the sweep's split and save it as a run; one that an earlier end of the sweep saved stays. The
-    last written is the best, so that it is the newest. Returns the runs' names, in the order of the winners."""
-    kept = {json.dumps(one["fit"], sort_keys=True): one["run"] for one in (earlier.winners if earlier else ())}
-    names: dict[int, str] = {}
-    for place in reversed(range(len(winners))):
-        settings = FitSettings.model_validate(winners[place]["fit"])
-        known = kept.get(json.dumps(winners[place]["fit"], sort_keys=True))
-        if known is not None and (runs / known / "run.json").is_file():
-            names[place] = known
-            continue
-        # One thread, as the trials had: on a CPU the run is the trial, to the bit.
-        with _one_thread() if device == "cpu" else contextlib.nullcontext():
-            (run,) = fit(cache, runs, [settings], split, recipe=recipe, device=device, features=features)
-        names[place] = run.name
-    return [names[place] for place in range(len(winners))]
-
-
-def _earlier(folder: Path) -> Sweep | None:
-    with contextlib.suppress(RunError):
-        return open_sweep(folder)
-    return None
-
-
-def _up_to_date(earlier: Sweep, entries: Sequence[Entry], runs: Path, checks: int) -> bool:
-    """Whether an earlier end of a sweep says all that there is to say about these trials."""
-    same = [one["number"] for one in earlier.trials] == [entry.number for entry in entries]
-    if not same or earlier.info["checks"] != checks:
-        return False
-    try:
-        for one in earlier.winners:
-            open_run(runs / one["run"])
-    except RunError:
-        return False
-    return True
