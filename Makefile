@@ -16,8 +16,9 @@ $(VENV)/.installed: pyproject.toml
 quickstart: install
 	$(BIN)/mmsent quickstart
 
+# The files of tests in as many processes as the machine has cores.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -33,6 +34,7 @@ bench: install
 	$(BIN)/python scripts/bench_scale.py
 	$(BIN)/python scripts/bench_serve.py
 	$(BIN)/python scripts/bench_ray.py
+	$(BIN)/python scripts/bench_sweep.py
 
 bench-short: install
 	$(BIN)/python scripts/bench_fit.py --short
@@ -40,6 +42,7 @@ bench-short: install
 	$(BIN)/python scripts/bench_scale.py --short
 	$(BIN)/python scripts/bench_serve.py --short
 	$(BIN)/python scripts/bench_ray.py --short
+	$(BIN)/python scripts/bench_sweep.py --short
 
 # Branch coverage of mmsent/ under the default and the slow tests, child processes included.
 coverage: install

@@ -186,7 +186,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     "offline": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
     # For some hundred posts, where an epoch has few steps; the quickstart's.
     "small": {"rms": True, "lr": 1e-3, "epochs": 40, "patience": 10},
+    # The best that the offline encoders give, for a preset with several of them: chosen by cross-validation with
+    # scripts/compare_accuracy.py, see docs/decisions.md. Its heads make a committee, see COMMITTEES.
+    "best": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
 }
+
+
+class Committee(Settings):
+    """What a recipe fits where nothing else is asked for: these fusions, each on so many validation splits."""
+
+    fusions: tuple[Fusion, ...]
+    splits: int = Field(ge=1)
+
+
+COMMITTEES: dict[str, Committee] = {"best": Committee(fusions=VOTING_FUSIONS, splits=5)}
 
 
 class Preset(Settings):
@@ -215,6 +228,13 @@ PRESETS: dict[str, Preset] = {
         near_image=0.90,
         near_text=0.90,
         summary="EfficientNet-Lite2 1280-d and all-MiniLM-L6-v2 384-d from installed wheels; needs no network",
+    ),
+    "offline-plus": Preset(
+        image="efficientnet-lite2",
+        text="minilm-l6+lexicon:vader",
+        recipe="offline",
+        near_image=0.90,
+        summary="the pair `offline`, its texts also scored by the lexicon VADER, 7-d; needs no network",
     ),
 }
 

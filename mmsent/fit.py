@@ -126,14 +126,16 @@ def fit(
     device: str = "cpu",
     features: Features | None = None,
     memory: int | None = None,
+    committee: dict[str, Any] | None = None,
     on_epoch: Callable[[FitSettings, dict[str, Any]], None] | None = None,
     on_run: Callable[[Run, Trained, Sides], None] | None = None,
 ) -> list[Run]:
     """Train one head per settings on one split of a cache and write a run folder for each.
 
     features: the train split, where the caller has loaded it. memory: bytes that embeddings may take; a larger split
-    stays on disk and is read block by block (see mmsent.rows). on_run: called with each run when it is written. Raises
-    DataError where a class has no training row.
+    stays on disk and is read block by block (see mmsent.rows). committee: what the runs record of the committee that
+    they belong to (see mmsent.committee). on_run: called with each run when it is written. Raises DataError where a
+    class has no training row.
     """
     split = with_thresholds(split, cache.encoder)
     given = sides(cache, split, device=device, features=features, memory=memory)
@@ -143,6 +145,7 @@ def fit(
         "data": data_facts(cache, given),
         "weights": {"image": cache.settings.image.weights_sha256, "text": cache.settings.text.weights_sha256},
         "memory": memory if given.stored else None,
+        **({"committee": committee} if committee else {}),
     }
     done = []
     for settings in wanted:

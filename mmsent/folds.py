@@ -34,7 +34,7 @@ from mmsent.cache import Cache, Columns, Features, RowIndex
 from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import DataError, RunError, UsageError
-from mmsent.fit import ids_at, require_classes, rows_at, usable_rows
+from mmsent.fit import SplitRows, ids_at, require_classes, rows_at, usable_rows
 from mmsent.grouping import row_groups, with_thresholds
 from mmsent.metrics import (
     Labels,
@@ -141,6 +141,21 @@ class FoldPlan:
         found = ids_at(self.index, self.rows)
         return [name.decode() if isinstance(name, bytes) else name for name in found]
 
+    def sides(self, number: int) -> SplitRows:
+        """The rows outside fold `number` (from 0) in two sides, to train on and to stop on. Raises DataError where a
+        class has no row left to train on."""
+        held = self.fold == number
+        rest = self.rows[~held]
+        groups = self.groups[~held] if self.groups is not None else None
+        inner = validation_split(ids_at(self.index, rest), self.index.labels[rest], groups, self.split)
+        try:
+            require_classes(self.cache, self.index, rest[~inner])
+        except DataError as error:
+            raise DataError(
+                f"fold {number + 1} of {self.folds}: {error}; or use other --folds, or --group exact"
+            ) from error
+        return SplitRows(rest[~inner], rest[inner])
+
 
 def plan_folds(
     cache: Cache, split: SplitSettings, folds: int, *, features: Features | None = None, memory: int | None = None
@@ -226,21 +241,13 @@ def cross_validate(
     heads = []
     for number in range(plan.folds):
         held = plan.fold == number
-        rest = plan.rows[~held]
-        groups = plan.groups[~held] if plan.groups is not None else None
-        inner = validation_split(ids_at(index, rest), index.labels[rest], groups, plan.split)
-        try:
-            require_classes(cache, index, rest[~inner])
-        except DataError as error:
-            raise DataError(
-                f"fold {number + 1} of {plan.folds}: {error}; or use other --folds, or --group exact"
-            ) from error
+        parts = plan.sides(number)
         train, val, out = (
             rows_at(cache, index, plan.features, rows, device, plan.memory, clean=clean)
-            for rows, clean in ((rest[~inner], False), (rest[inner], True), (plan.rows[held], True))
+            for rows, clean in ((parts.train, False), (parts.val, True), (plan.rows[held], True))
         )
         trained = train_head(train, val, settings, classes)
-        heat = fit_temperature(trained.val_logits, index.labels[rest[inner]])
+        heat = fit_temperature(trained.val_logits, index.labels[parts.val])
         logits = evaluate_head(trained.head, out)[0].cpu().numpy()
         probabilities[held], plain[held] = apply_temperature(logits, heat), apply_temperature(logits, 1.0)
         reached = scores(labels[held], logits.argmax(axis=1).astype(np.int64), classes)

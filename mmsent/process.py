@@ -1,4 +1,4 @@
-"""Settings of this process that make encoding and fitting on a CPU several times faster. Called once, before torch."""
+"""Settings of a process that make encoding and fitting on a CPU several times faster. Called once, before torch."""
 
 from __future__ import annotations
 

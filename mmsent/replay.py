@@ -278,11 +278,13 @@ def replay_vote(
     replays: Sequence[Replay], cache: Cache, table: Path | None, *, tie: str | None = None, soft: bool = False
 ) -> VoteReplay:
     """Compare the two votes on the test split, or on the training rows where the cache has no test split. table: a
-    predictions.csv that `mmsent vote` wrote with these runs, tie and soft. Raises DataError where it lists other posts.
+    predictions.csv that `mmsent vote` wrote with these runs, tie and soft; whether with twins, its columns say. Raises
+    DataError where it lists other posts.
     """
+    twins = table is not None and "twins" in _header(table)
     split = "test" if "test" in cache.rows else "train"
     old, new = (
-        vote_split(runs, cache, split, tie=tie, soft=soft)
+        vote_split(runs, cache, split, tie=tie, soft=soft, twins=twins)
         for runs in ([r.run for r in replays], [r.again for r in replays])
     )
     same = sum(a == b for a, b in zip(old.predicted, new.predicted, strict=True))
@@ -297,12 +299,17 @@ def replay_vote(
 
 def votes_of(table: Path, runs: Sequence[Run]) -> bool:
     """Whether a table of predictions is there and was voted by exactly these runs."""
+    header = _header(table)
+    return "agreeing" in header and set(header[header.index("agreeing") + 1 :]) == {run.name for run in runs}
+
+
+def _header(table: Path) -> list[str]:
+    """The columns of a table; none where it cannot be read."""
     try:
         with table.open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, ValueError):
-        return False
-    return "agreeing" in header and set(header[header.index("agreeing") + 1 :]) == {run.name for run in runs}
+            return next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def way_of(table: Path) -> tuple[str | None, bool] | None:

@@ -84,14 +84,8 @@ class Tensors:
 
     def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
         """One permutation (or weighted draw) of all rows."""
-        n, views, _ = self.image.shape
-        device = self.labels.device
-        if settings.balance == "sampler":
-            inverse = 1.0 / torch.bincount(self.labels).clamp(min=1).to(torch.float64)
-            order = torch.multinomial(inverse[self.labels], n, replacement=True)
-        else:
-            order = torch.randperm(n, device=device)
-        view = torch.randint(views, (n,), device=device) if settings.views and views > 1 else None
+        views = self.image.shape[1]
+        order, view = draw_epoch(self.labels, views, settings)
         pictures = self.image.flatten(0, 1)  # (N * V, D_image); index_select is many times faster than two indices
         for rows in torch.split(order, _gathered(settings.batch_size)):
             place = rows * views if view is None else rows * views + view[rows]
@@ -103,6 +97,60 @@ class Tensors:
         for start in range(0, len(self), PART):
             part = slice(start, start + PART)
             yield part, self.image[part, 0], self.text[part]
+
+
+def draw_epoch(labels: Tensor, views: int, settings: FitSettings) -> tuple[Tensor, Tensor | None]:
+    """The order of an epoch's rows (N,), and the view that each row has in it (N,), by row; None: the clean one. By
+    torch's generator."""
+    n, device = len(labels), labels.device
+    if settings.balance == "sampler":
+        inverse = 1.0 / torch.bincount(labels).clamp(min=1).to(torch.float64)
+        order = torch.multinomial(inverse[labels], n, replacement=True)
+    else:
+        order = torch.randperm(n, device=device)
+    return order, torch.randint(views, (n,), device=device) if settings.views and views > 1 else None
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Some rows of arrays in memory that others use as well, so nothing is copied: those at `places` (N,) of image (M,
+    V, D_image), text (M, D_text) float32; labels (N,) int64, of these rows alone. Trains as `Tensors` does."""
+
+    image: Tensor
+    text: Tensor
+    places: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> str:
+        """Where the rows are."""
+        return str(self.labels.device)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """D_image, D_text."""
+        return self.image.shape[2], self.text.shape[1]
+
+    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+        """One permutation (or weighted draw) of all rows."""
+        views = self.image.shape[1]
+        order, view = draw_epoch(self.labels, views, settings)
+        pictures = self.image.flatten(0, 1)
+        for rows in torch.split(order, _gathered(settings.batch_size)):
+            places = self.places[rows]
+            shown = places * views if view is None else places * views + view[rows]
+            image, text = scale(pictures.index_select(0, shown), self.text.index_select(0, places))
+            yield from _batches(image, text, self.labels[rows], settings.batch_size)
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+        """Consecutive rows."""
+        for start in range(0, len(self), PART):
+            part = slice(start, start + PART)
+            places = self.places[part]
+            yield part, self.image[places, 0], self.text[places]
 
 
 def _gathered(batch_size: int) -> int:

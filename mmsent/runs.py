@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,12 @@ class Run:
     def split(self) -> SplitSettings:
         """The validation split the head was chosen on."""
         return SplitSettings.model_validate(self.info["split"])
+
+    @property
+    def committee(self) -> tuple[str, int] | None:
+        """The committee that the head belongs to, its name and number of heads; None for a head on its own."""
+        found = self.info.get("committee")
+        return (str(found["name"]), int(found["size"])) if found else None
 
     @property
     def contract(self) -> str:
@@ -289,18 +295,21 @@ def predictions_csv(
     label's probability. Cells that a spreadsheet would take for a formula are escaped (see mmsent.spreadsheet).
     """
     columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
-    rows: list[list[Any]] = [[*columns, *(f"p_{name}" for name in labels), *(extra or {})]]
     numbers: dict[str, int | None] = {name: i for i, name in enumerate(labels)} | {"": None}
     best: list[Any] = (
         [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
     )
-    for i, row_id in enumerate(ids):
-        known = [truth[i] or ""] if truth is not None else []
-        more = [values[i] for values in (extra or {}).values()]
-        if best[i] is None:
-            rows.append([row_id, *known, "", *[""] * (1 + len(labels)), *more])
-            continue
-        row = probabilities[i]
-        shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
-        rows.append([row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more])
-    return csv_text(rows)
+
+    def rows() -> Iterator[list[Any]]:
+        yield [*columns, *(f"p_{name}" for name in labels), *(extra or {})]
+        for i, row_id in enumerate(ids):
+            known = [truth[i] or ""] if truth is not None else []
+            more = [values[i] for values in (extra or {}).values()]
+            if best[i] is None:
+                yield [row_id, *known, "", *[""] * (1 + len(labels)), *more]
+                continue
+            row = probabilities[i]
+            shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
+            yield [row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more]
+
+    return csv_text(rows())

@@ -15,6 +15,7 @@ from typing import Any
 
 # = + - @ at the start (also in their full-width forms, after blanks), or a control character; and more than that alone.
 _FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠].|[\t\r\n])", re.DOTALL)
+_BLOCK = 4096
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 
 
@@ -42,10 +43,14 @@ def join_csv(rows: Iterable[Sequence[Any]], delimiter: str = ",", newline: str =
     """
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
-    lines = []
+    lines: list[str] = []
+    blocks = []  # of lines, joined: of millions, each would take its 50 bytes beside its text
     for row in rows:
         writer.writerow(row)
         lines.append(out.getvalue().removesuffix("\r\n") + newline)
         out.seek(0)
         out.truncate()
-    return "".join(lines)
+        if len(lines) == _BLOCK:
+            blocks.append("".join(lines))
+            lines.clear()
+    return "".join([*blocks, *lines])

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.cache import NO_LABEL, Cache
+from mmsent.cache import NO_LABEL, Cache, Features
 from mmsent.config import VOTING_FUSIONS, Fusion
 from mmsent.errors import RunError, UsageError
 from mmsent.files import write_together
+from mmsent.grouping import near_cosine
 from mmsent.inference import head_probabilities, missing_halves, require, served
 from mmsent.lists import ListForm, encoded, list_text
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, list_runs, predictions_csv
+from mmsent.twins import known_rows, lean, twin_shares, twin_table
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,15 @@ def parse_way(way: str) -> tuple[str | None, bool]:
 
 
 def voting_runs(folder: Path, cache: Cache) -> list[Run]:
-    """The newest concat, weighted and attention runs of a cache, in this order; those of them that there are.
+    """The newest concat, weighted and attention runs of a cache, in this order; those of them that there are. Where the
+    newest of these is one of a committee, its whole committee instead.
 
     Raises RunError where there is none.
     """
     runs = list_runs(folder, fingerprint=cache.fingerprint, data_name=cache.data_name)
+    last = next((run for run in runs if run.fusion in VOTING_FUSIONS or run.committee), None)
+    if last is not None and last.committee:
+        return [run for run in reversed(runs) if run.committee == last.committee]
     newest: dict[Fusion, Run] = {}
     for run in runs:
         newest.setdefault(run.fusion, run)
@@ -115,6 +121,12 @@ def voting_runs(folder: Path, cache: Cache) -> list[Run]:
         wanted = " ".join(f"--fusion {fusion}" for fusion in VOTING_FUSIONS)
         raise RunError(f"no runs of {cache.path.name} in {folder}; fit them with `mmsent fit {wanted}`, or name runs")
     return chosen
+
+
+def averages(runs: Sequence[Run], soft: bool) -> bool:
+    """Whether these runs are averaged, not counted: where that is asked for, and in a committee, whose many heads agree
+    so often that few posts would be decided by more than their mean."""
+    return soft or (bool(runs) and all(run.committee is not None for run in runs))
 
 
 def require_distinct(runs: Sequence[Run]) -> None:
@@ -144,6 +156,7 @@ class Vote:
     fallback: list[int]
     fallback_label: str
     how: str = ""
+    twins: NDArray[np.bool_] | None = None  # (N,) rows that leaned on near-duplicates among the training posts
 
     @property
     def calibrated(self) -> bool:
@@ -155,12 +168,21 @@ class Vote:
         return dict(sorted(Counter(self.agreeing.tolist()).items(), reverse=True))
 
 
-def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None = None, soft: bool = False) -> Vote:
+def vote_split(
+    runs: Sequence[Run],
+    cache: Cache,
+    split: str,
+    *,
+    tie: str | None = None,
+    soft: bool = False,
+    twins: bool = False,
+) -> Vote:
     """Label every row of a cached split with several runs.
 
-    tie: see `tie_label`; soft: average probabilities instead of counting. A row that no head can label, for its
-    picture or text is bad, gets the commonest training label, so that the list stays complete. Raises RunError where
-    a run does not fit the cache.
+    tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and lean on the labels of
+    training posts that are near-duplicates (see mmsent.twins), for any split but the training one. A row that no head
+    can label, for its picture or text is bad, gets the commonest training label, so that the list stays complete.
+    Raises RunError where a run does not fit the cache.
     """
     labels = list(cache.labels)
     tied_label = tie_label(tie, labels)
@@ -173,7 +195,10 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
     voting = np.stack([served(run, missing) for run in runs])
     counted = majority(probabilities, tied_label, voting)
     mean = average(probabilities, voting)
-    winners = mean.argmax(axis=1) if soft else counted.winners
+    with_twins = None
+    if twins:
+        mean, with_twins = _lean_on_twins(mean, cache, features, split)
+    winners = mean.argmax(axis=1) if soft or twins else counted.winners
     agreeing = (probabilities.argmax(axis=2) == winners) & voting
     known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
     counts = np.bincount(known[known != NO_LABEL], minlength=len(labels))
@@ -196,7 +221,24 @@ def vote_split(runs: Sequence[Run], cache: Cache, split: str, *, tie: str | None
         unserved,
         labels[common],
         voting_way(tie, labels, soft=soft),
+        with_twins,
     )
+
+
+def _lean_on_twins(
+    mean: Probabilities, cache: Cache, features: Features, split: str
+) -> tuple[Probabilities, NDArray[np.bool_]]:
+    """Probabilities after what near-duplicates among the labelled training rows say, and which rows have such."""
+    if split == "train":
+        raise UsageError("--twins looks up labels of training posts, so it labels no training post; name another split")
+    if "train" not in cache.rows:
+        raise RunError(f"{cache.path} holds no training posts to find twins among; extract the train split")
+    train = cache.load("train")
+    rows = np.flatnonzero(train.index.good & (train.index.labels != NO_LABEL))
+    known = known_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
+    classes = len(cache.labels)
+    shares = twin_shares(known, features.image[:, 0], features.text, classes)
+    return lean(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
 
 
 def table_path(out: Path) -> Path:
@@ -212,6 +254,7 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
     listed = list_text(list(zip(vote.ids, vote.predicted, strict=True)), form)
     extra: dict[str, Sequence[object]] = {
         **({"vote": [vote.how] * len(vote.ids)} if vote.how else {}),
+        **({"twins": vote.twins.astype(int).tolist()} if vote.twins is not None else {}),
         "agreeing": vote.agreeing.tolist(),
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }

@@ -106,46 +106,44 @@ class Load:
         apart = (abs(found["probabilities"][name] - p) for name, p in wanted.probabilities.items())
         return found["label"] == wanted.label and found["heads"] == wanted.heads and max(apart) <= TOLERANCE
 
-    async def client(self, address: str, until: float, out: Outcome, *, fresh: bool = False) -> None:
-        """Ask until a time; what has been asked by then is still waited for. fresh: a new connection each time."""
-        limits = httpx.Limits(max_keepalive_connections=0) if fresh else httpx.Limits()
-        async with httpx.AsyncClient(timeout=120, limits=limits, trust_env=False) as client:
-            while time.perf_counter() < until:
-                which, self._next = self._next % len(self.bodies), self._next + 1
-                body, kind = self.bodies[which]
-                started = time.perf_counter()
-                out.counts["sent"] += 1
-                try:
-                    headers = {"content-type": kind}
-                    answer = await client.post(f"{address}/predict", content=body, headers=headers)
-                except httpx.ConnectError:
-                    out.counts["refused"] += 1
-                    await asyncio.sleep(0.05)
-                    continue
-                except httpx.HTTPError:
-                    out.counts["cut off"] += 1
-                    await asyncio.sleep(0.05)
-                    continue
-                if answer.status_code == 503:
-                    out.counts["shed"] += 1
-                    await asyncio.sleep(float(answer.headers["retry-after"]))
-                elif answer.status_code == 200 and self.right(which, answer):
-                    out.counts["right"] += 1
-                    out.seconds.append(time.perf_counter() - started)
-                else:
-                    out.counts["wrong"] += 1
+    async def ask(self, client: httpx.AsyncClient, address: str, until: float, out: Outcome) -> None:
+        """Ask until a time; what has been asked by then is still waited for."""
+        while time.perf_counter() < until:
+            which, self._next = self._next % len(self.bodies), self._next + 1
+            body, kind = self.bodies[which]
+            started = time.perf_counter()
+            out.counts["sent"] += 1
+            try:
+                answer = await client.post(f"{address}/predict", content=body, headers={"content-type": kind})
+            except httpx.ConnectError:
+                out.counts["refused"] += 1
+                await asyncio.sleep(0.05)
+                continue
+            except httpx.HTTPError:
+                out.counts["cut off"] += 1
+                await asyncio.sleep(0.05)
+                continue
+            if answer.status_code == 503:
+                out.counts["shed"] += 1
+                await asyncio.sleep(float(answer.headers["retry-after"]))
+            elif answer.status_code == 200 and self.right(which, answer):
+                out.counts["right"] += 1
+                out.seconds.append(time.perf_counter() - started)
+            else:
+                out.counts["wrong"] += 1
 
     def run(self, address: str, clients: int, seconds: float, *, fresh: bool = False) -> Outcome:
-        """So many clients for so many seconds."""
+        """So many clients for so many seconds. fresh: a new connection for each request."""
         out = Outcome()
 
         async def all_of_them() -> None:
-            until = time.perf_counter() + seconds
-            await asyncio.gather(*(self.client(address, until, out, fresh=fresh) for _ in range(clients)))
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0 if fresh else clients)
+            async with httpx.AsyncClient(timeout=120, limits=limits, trust_env=False) as client:
+                started = time.perf_counter()
+                await asyncio.gather(*(self.ask(client, address, started + seconds, out) for _ in range(clients)))
+                out.took = time.perf_counter() - started
 
-        started = time.perf_counter()
         asyncio.run(all_of_them())
-        out.took = time.perf_counter() - started
         return out
 
 
@@ -217,14 +215,13 @@ def measure(data: Path, folder: Path, n: int, seconds: float, parts: Sequence[st
         outcomes.append(out)
         print(f"{name}: {dict(c)} in {out.took:.1f} s", file=sys.stderr, flush=True)
 
-    if "load" in parts or "shed" in parts:
+    if "load" in parts:
         server = Server(runs, data)
         load.run(server.address, 4, min(2.0, seconds))  # warm up
         single = load.run(server.address, 1, seconds)
         add("one at a time", 1, single)
-        if "load" in parts:
-            many = load.run(server.address, CLIENTS, seconds)
-            add(f"{CLIENTS} at once", CLIENTS, many)
+        many = load.run(server.address, CLIENTS, seconds)
+        add(f"{CLIENTS} at once", CLIENTS, many)
         server.stop()
     if "shed" in parts:
         server = Server(runs, data, 0, "--queue", str(CLIENTS))

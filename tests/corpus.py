@@ -555,7 +555,13 @@ changed("a label that is half a surrogate pair", "refused", "is not one of", {"l
 changed("an unknown split", "refused", "split 'dev' is neither 'train' nor 'test'", {"split": "dev"}, odd=None)
 changed("a picture path of 10 kB", "quarantined", "no picture", {"image": "x" * 10_240})
 changed("a picture path with a NUL", "quarantined", "no picture", {"image": "data/odd\0.jpg"})
-changed("a picture that is a URL", "quarantined", "no picture", {"image": "https://example.org/x.jpg"})
+changed(
+    "a picture that is a URL",
+    "refused",
+    "is at a URL; --remote https lets it",
+    {"image": "https://example.org/x.jpg"},
+    odd=None,
+)
 changed("a picture path with ..", "used", "read where it lies", {"image": "../in/data/odd.jpg"})
 
 

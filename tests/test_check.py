@@ -251,6 +251,7 @@ def test_a_forced_encoding_that_does_not_fit(tmp_path: Path) -> None:
     assert report.lengths is None
 
 
+@pytest.mark.slow
 @pytest.mark.mvsa
 def test_mvsa_report(mvsa: Path) -> None:
     started = time.monotonic()

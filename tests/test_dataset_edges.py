@@ -82,6 +82,7 @@ def test_a_cell_that_holds_no_plain_value_is_named_and_the_rest_is_read(tmp_path
     assert [post.id for post in dataset.posts] == ["2"]
     (problem,) = dataset.problems
     assert (problem.severity, problem.kind, problem.where) == ("error", "malformed row", "posts.jsonl row 1")
+    assert problem.message.startswith("column 'text' holds ")
     with pytest.raises(DataError, match=r"^posts\.jsonl row 1: .*; `mmsent check --data .*posts\.jsonl` lists"):
         load_dataset(path)
 
@@ -167,7 +168,8 @@ def test_files_of_a_post_by_ending(tmp_path: Path) -> None:
 def test_links_out_of_the_data_set_are_counted(tmp_path: Path) -> None:
     (tmp_path / "away.txt").write_text("elsewhere")
     root = make_guid(tmp_path / "posts", 3, 0, size=8)
-    for name, target in (("2.txt", tmp_path / "away.txt"), ("3.txt", root / "data" / "1.txt")):
+    (root / "beside.txt").write_text("within the data set, though not in data/")
+    for name, target in (("2.txt", tmp_path / "away.txt"), ("3.txt", root / "beside.txt")):
         (root / "data" / name).unlink()
         (root / "data" / name).symlink_to(target)
     said = "files are links that lead out of the data set; what they lead to is read"

@@ -94,6 +94,7 @@ def test_a_post_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert page.info["dpi"] == pytest.approx((200, 200), abs=0.1)
 
 
+@pytest.mark.slow
 def test_where_the_map_is_strongest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What one label's logit gains at a place, the others' lose: not every map is empty."""
     spoken = []

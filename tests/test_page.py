@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # the report takes a minute
+
 
 def click(browser: Any, name: str) -> None:
     button = browser.find_element("id", name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mmsent.cli import process
+from mmsent import process
 
 
 class Library:

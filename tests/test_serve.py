@@ -359,6 +359,7 @@ def test_an_error_in_one_post_is_that_posts_alone(
         found = [one.result() for one in sent]
     assert [one.status_code for one in found] == [200, 500, 200]
     assert found[1].json() == {"detail": "unexpected ValueError; this is a bug"}
+    assert HEADERS.items() <= dict(found[1].headers).items()
 
 
 # --- who may ask

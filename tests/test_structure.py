@@ -57,11 +57,15 @@ ORDER = [
     "runs",
     "openings",
     "fit",
+    "committee",
     "inference",
+    "twins",
     "vote",
     "evaluate",
     "replay",
     "folds",
+    "stacked",
+    "sweep",
     "audit",
     "predict",
     "card",
@@ -102,8 +106,10 @@ ONLY_IN = {
     "uvicorn": {"serve"},
     "prometheus_client": {"serve"},
     "python_multipart": {"serve"},
+    "optuna": {"sweep"},
+    "ray": {"distributed", "sweep"},
+    "vaderSentiment": {"encoders"},
     "pickle": set(),
-    "ray": {"distributed"},
 }
 
 

@@ -78,7 +78,9 @@ from mmsent.cli.options import (
 from mmsent.cli.replay import replay
 from mmsent.cli.report import report
 from mmsent.cli.serve import serve
+from mmsent.cli.sweep import sweep
 from mmsent.config import (
+    COMMITTEES,
     RECIPES,
     EncoderSettings,
     ExtractSettings,
@@ -273,6 +275,14 @@ def fit(
         int | None,
         typer.Option("--folds", help="Cross-validate with so many folds instead of training one head."),
     ] = None,
+    splits: Annotated[
+        int | None,
+        typer.Option(
+            "--splits",
+            help="Fit a committee: every head on so many validation splits, to be averaged by the vote.",
+            show_default="; ".join(f"{name}: {one.splits}" for name, one in COMMITTEES.items()),
+        ),
+    ] = None,
     group: Group = None,
     no_group: NoGroup = False,
     near_image: NearImage = None,
@@ -326,7 +336,8 @@ def fit(
 
     Reads the cache of the data set, writes one run folder a head into --runs (settings, weights, history, validation
     predictions) and prints how the heads compare on the validation rows. With --folds it trains a head a fold, writes
-    out-of-fold predictions and their scores instead, and leaves no head.
+    out-of-fold predictions and their scores instead, and leaves no head. With --recipe best or --splits it fits a
+    committee: concat, weighted and attention (or the fusions named) on several validation splits.
     """
     from mmsent import commands
 
@@ -355,9 +366,13 @@ def fit(
     if folds is not None:
         if tensorboard:
             raise UsageError("--tensorboard shows one head's training; it does not go with --folds")
+        if splits is not None:
+            raise UsageError("--folds cross-validates one head a fusion; it does not go with --splits")
         commands.fit_folds(fusion, recipe, overrides, held, folds, data, cache, encoder, runs, device, memory, json)
         return
-    commands.fit(fusion, recipe, overrides, held, data, cache, encoder, runs, device, memory, tensorboard, json)
+    if tensorboard and (splits is not None or recipe in COMMITTEES):
+        raise UsageError("--tensorboard shows one head's training; it does not go with a committee")
+    commands.fit(fusion, recipe, overrides, held, splits, data, cache, encoder, runs, device, memory, tensorboard, json)
 
 
 @app.command()
@@ -390,6 +405,9 @@ def vote(
     out: Annotated[Path, typer.Option("--out", help="File to write the labels to.")] = Path("predictions.txt"),
     tie: Tie = None,
     soft: Soft = False,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Average, and lean on the labels of near-duplicates in the training posts.")
+    ] = False,
     data: Data = None,
     encoder: EncoderFilter = None,
     cache: CacheAt = Path("cache"),
@@ -403,11 +421,11 @@ def vote(
 
     Reads the newest concat, weighted and attention runs of the cache (or the runs named); encodes the split first if
     the cache lacks it. Writes the labels to --out in the form of the test list, and a table with probabilities beside
-    it. Where all heads disagree, the label is neutral.
+    it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged instead.
     """
     from mmsent import commands
 
-    commands.vote(run or (), split, out, tie, soft, data, cache, encoder, runs, device, json)
+    commands.vote(run or (), split, out, tie, soft, twins, data, cache, encoder, runs, device, json)
 
 
 @app.command()
@@ -470,11 +488,12 @@ app.command()(report)
 app.command()(replay)
 app.command()(serve)
 app.command()(env)
+app.command()(sweep)
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        *(prepare, check, extract, fit, evaluate, audit, vote, predict),
+        *(prepare, check, extract, fit, sweep, evaluate, audit, vote, predict),
         *(explain, export, report, replay, serve, env, quickstart),
     )
 }

@@ -21,6 +21,7 @@ from mmsent.commands.replay import replay
 from mmsent.commands.report import report
 from mmsent.commands.selection import audit, cache_duplicates, fit_folds
 from mmsent.commands.serve import serve
+from mmsent.commands.sweep import sweep
 
 __all__ = [
     "audit",
@@ -45,5 +46,6 @@ __all__ = [
     "replay",
     "report",
     "serve",
+    "sweep",
     "vote",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +74,19 @@ def extract(
     say(f"cache: {result.cache.path} ({result.seconds:.1f} s)")
 
 
-def _engine(options: ExtractSettings) -> AbstractContextManager[Any]:
+@contextmanager
+def _engine(options: ExtractSettings) -> Iterator[Any]:
     """The engine that options ask for; None is extraction's own."""
     if options.engine == "local":
         if options.address or options.actors:
             raise UsageError("--address and --actors go with --engine ray")
-        return nullcontext()
+        yield None
+        return
     from mmsent.distributed import RayEngine
 
-    return RayEngine(options.address, options.actors, options.workers)
+    # What Ray says of lost nodes would stand in front of our own output, or in the middle of its JSON.
+    with redirect_stdout(sys.stderr), RayEngine(options.address, options.actors, options.workers) as engine:
+        yield engine
 
 
 def find(data: Path | None, cache: Path, encoder: str | None) -> Any:

@@ -13,7 +13,10 @@ from typing import Any
 from mmsent.commands.features import complete, find, require_current, source_of
 from mmsent.commands.say import note, resumable, say, say_json
 from mmsent.config import (
+    COMMITTEES,
     RECIPES,
+    VOTING_FUSIONS,
+    Committee,
     DataSettings,
     FitSettings,
     Fusion,
@@ -35,6 +38,17 @@ def fusions(names: Sequence[str] | None) -> list[Fusion]:
         else:
             raise UsageError(f"unknown fusion {name!r}; choose from {', '.join(Fusion)}, all")
     return list(dict.fromkeys(found))
+
+
+def committee_of(recipe: str, splits: int | None) -> Committee | None:
+    """The committee to fit: the recipe's own, or every head on `splits` validation splits where that is given; None for
+    heads on their own."""
+    own = COMMITTEES.get(recipe)
+    if splits is None:
+        return own
+    if splits < 1:
+        raise UsageError(f"--splits {splits}: give 1 or more")
+    return own.model_copy(update={"splits": splits}) if own else Committee(fusions=VOTING_FUSIONS, splits=splits)
 
 
 def memory_limit(text: str | None) -> int | None:
@@ -74,6 +88,7 @@ def fit(
     recipe: str,
     overrides: dict[str, Any],
     split: SplitSettings,
+    splits: int | None,
     data: Path | None,
     cache_at: Path,
     encoder: str | None,
@@ -83,7 +98,14 @@ def fit(
     tensorboard: Path | None,
     as_json: bool,
 ) -> None:
-    """Train one head a fusion and print the comparison."""
+    """Train one head a fusion, or a committee of several each, and print the comparison."""
+    if committee := committee_of(recipe, splits):
+        from mmsent.commands.committee import fit_committee
+
+        fit_committee(
+            names, recipe, committee, overrides, split, data, cache_at, encoder, runs, device, memory, as_json
+        )
+        return
     wanted = fusions(names)
     if recipe != "auto" and recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from auto, {', '.join(RECIPES)}")
@@ -240,6 +262,7 @@ def vote(
     out: Path,
     tie: str | None,
     soft: bool,
+    twins: bool,
     data: Path | None,
     cache_at: Path,
     encoder: str | None,
@@ -251,7 +274,7 @@ def vote(
     from mmsent.dataset import SPLITS, load_dataset
     from mmsent.lists import ListForm
     from mmsent.runs import calibration_note
-    from mmsent.vote import tie_label, vote_split, voting_runs, write_vote
+    from mmsent.vote import averages, tie_label, vote_split, voting_runs, write_vote
 
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: choose test or train")
@@ -261,8 +284,9 @@ def vote(
     chosen = chosen_runs(names, runs, cache) if names else voting_runs(runs, cache)
     for run in chosen:
         run.require(cache.settings.contract, str(cache.path), cache.encoder)
+    soft = twins or averages(chosen, soft)
     cache = complete(cache, data, split, device)
-    result = vote_split(chosen, cache, split, tie=tie, soft=soft)
+    result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins)
     path = source_of(cache, data)
     form = ListForm()
     if path.exists():
@@ -280,14 +304,22 @@ def vote(
                 "rows": len(result.ids),
                 "agreement": agreement,
                 "tied": int(result.tied.sum()),
+                "twins": int(result.twins.sum()) if result.twins is not None else None,
                 "calibrated": result.calibrated,
                 "fallback": [result.ids[i] for i in result.fallback],
                 "predicted": counts,
             }
         )
         return
-    say(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: " + ", ".join(f"{r.fusion} ({r.name})" for r in chosen))
-    if not names and len(chosen) < 3:
+    committee = chosen[0].committee if not names else None
+    if committee:
+        say(f"mean of the committee {committee[0]}: {len(chosen)} heads, {chosen[0].name} to {chosen[-1].name}")
+        if len(chosen) < committee[1]:
+            note(f"the committee was to have {committee[1]} heads; fit it again with the same options for all of them")
+    else:
+        heads = ", ".join(f"{r.fusion} ({r.name})" for r in chosen)
+        say(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: {heads}")
+    if not names and not committee and len(chosen) < 3:
         have = {r.fusion for r in chosen}
         absent = " ".join(f"--fusion {f}" for f in ("concat", "weighted", "attention") if f not in have)
         note(f"the vote is meant for concat, weighted and attention; add the rest with `mmsent fit {absent}`")
@@ -295,6 +327,8 @@ def vote(
     say("; ".join(f"{k} of {len(chosen)} heads agree on {c} posts ({c / n:.1%})" for k, c in agreement.items()))
     if not soft and result.tied.any():
         say(f"{int(result.tied.sum())} posts had no majority")
+    if result.twins is not None:
+        say(f"{int(result.twins.sum())} posts have near-duplicates among the training posts and leaned on their labels")
     if result.fallback:
         note(f"{len(result.fallback)} posts lack what the heads need and got {result.fallback_label!r}")
     for label in result.labels:
@@ -326,7 +360,7 @@ def predict(
     from mmsent.lists import write_text
     from mmsent.predict import NewPost, predict, predictions_table
     from mmsent.runs import calibration_note
-    from mmsent.vote import voting_runs
+    from mmsent.vote import averages, voting_runs
 
     if (manifest is None) == (text is None and image is None):
         raise UsageError("give a post with --text and --image, or several with --manifest FILE")
@@ -350,7 +384,7 @@ def predict(
     else:
         posts = [NewPost("post", text, image)]
     chosen = named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
-    found = predict(posts, chosen, weights=weights, device=device, tie=tie, soft=soft)
+    found = predict(posts, chosen, weights=weights, device=device, tie=tie, soft=averages(chosen, soft))
     if out is not None:
         write_text(out, predictions_table(found, chosen[0].labels))
     unlabelled = [p for p in found if p.label is None]

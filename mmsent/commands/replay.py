@@ -39,7 +39,7 @@ def replay(
     if out is not None and out.resolve() == runs.resolve():
         raise UsageError(f"--out {out} is the folder of the runs themselves; name another")
     from mmsent.replay import cache_of, replay, replay_vote
-    from mmsent.vote import require_distinct, voting_runs
+    from mmsent.vote import averages, require_distinct, voting_runs
 
     folder = Path("cache")
     if names:
@@ -50,6 +50,7 @@ def replay(
         cache = find(data, cache_at if cache_at is not None else folder, encoder)
         chosen = voting_runs(runs, cache)
         caches = [cache] * len(chosen)
+    soft = averages(chosen, soft)
     one_cache = len({cache.path.resolve() for cache in caches}) == 1
     table, tie, soft = _table(predictions, chosen, tie, soft)
     done: list[Replay] = []

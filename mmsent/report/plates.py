@@ -15,6 +15,7 @@ from mmsent.figures import posts, projections, results, training
 from mmsent.figures.architecture import architecture_figure
 from mmsent.figures.style import save
 from mmsent.metrics import LEVEL, reliability
+from mmsent.report import swept
 from mmsent.report.content import names, unlike
 from mmsent.report.explained import Explained
 from mmsent.runs import Run
@@ -316,6 +317,18 @@ PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
 )
 
 
+# Drawn where a sweep lies beside the runs.
+SWEEP_PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
+    ("sweep-trials", "Trials of the sweep", lambda source: swept.trials(source.study)),
+    ("sweep-importance", "Importance of settings in the sweep", lambda source: swept.importance(source.study)),
+)
+
+
+def plates_of(study: Study) -> tuple[tuple[str, str, Callable[[Source], Made]], ...]:
+    """The figures that a report on these runs has, made or not."""
+    return PLATES + (SWEEP_PLATES if swept.sweeps_beside(study) else ())
+
+
 def make_plates(
     study: Study,
     explained: Explained,
@@ -330,7 +343,7 @@ def make_plates(
     """
     source = Source(study, explained)
     out = []
-    for number, (name, title, make) in enumerate(PLATES, 1):
+    for number, (name, title, make) in enumerate(plates_of(study), 1):
         if on_step:
             on_step(title)
         stem = f"{number:02d}-{name}"

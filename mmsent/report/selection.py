@@ -13,6 +13,8 @@ from mmsent.study import Study
 
 ROWS = 50_000  # beyond it comparing all rows takes minutes; `mmsent cache duplicates` does it all the same
 
+_KEPT = {"near": "near-duplicates", "exact": "exact duplicates", "none": "nothing"}
+
 
 def selection(study: Study) -> dict[str, dict[str, Any]]:
     """The three parts, each a note and a table (None where there is nothing to list)."""
@@ -30,8 +32,8 @@ def duplicates(study: Study) -> dict[str, Any]:
         found = find_duplicates(cache)
     except DataError as error:  # the bound does not fit these features
         return {"note": f"Not compared: {error}.", "table": Table([["same", "how", "groups"]], "llr")}
-    ways = {group: sum(run.split.group == group for run in study.runs) for group in ("near", "exact", "none")}
-    kept = "; ".join(f"{group}: {count} of {len(study.runs)} runs" for group, count in ways.items() if count)
+    ways = {words: sum(run.split.group == group for run in study.runs) for group, words in _KEPT.items()}
+    kept = ", ".join(f"{words} in {count} of {len(study.runs)} runs" for words, count in ways.items() if count)
     note = (
         f"Pictures are near-duplicates from a cosine of {near_cosine(cache.encoder, 'near_image'):g} between their "
         f"embeddings, texts from {near_cosine(cache.encoder, 'near_text'):g}. What the runs' validation splits keep on "

@@ -16,7 +16,7 @@ import mmsent
 from mmsent.errors import MmsentError
 from mmsent.serve import schemas
 from mmsent.serve.describe import any_of, describe, documented, posts_body
-from mmsent.serve.guard import Guard, require_key
+from mmsent.serve.guard import HEADERS, Guard, require_key
 from mmsent.serve.monitoring import MEDIA, Metered, Metrics
 from mmsent.serve.pages import info_route, page_routes, review_routes
 from mmsent.serve.requests import JSON, Refused
@@ -178,4 +178,5 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": f"unexpected {type(error).__name__}; this is a bug"}, 500)
+        # Written outside of the guard, so it brings the headers itself.
+        return JSONResponse({"detail": f"unexpected {type(error).__name__}; this is a bug"}, 500, HEADERS)

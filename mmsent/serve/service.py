@@ -85,9 +85,12 @@ class Service:
         self.batch_size = limits.batch_size or (BATCH if full else 1)
 
     def warm_up(self) -> None:
-        """Load heads and encoders by labelling one post. Raises what a later request would meet."""
+        """Load heads and encoders by labelling one post, and what the page asks for. Raises what a later request would
+        meet."""
         size = self._how.size
         self.answer([("warm-up", Prepared(np.zeros((size, size, 3), np.uint8), "warm-up"))])
+        self.info()
+        examples()
 
     def prepare(self, post: NewPost) -> Prepared:
         """Decode a post's picture and clean its text."""

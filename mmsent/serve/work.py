@@ -23,7 +23,8 @@ FIRST_RATE = 20.0  # posts a second, until there is a measure
 
 
 class Admission:
-    """How much is under way: posts against the queue, bytes against the memory. Used on the event loop alone."""
+    """How much is under way: posts against the queue, bytes against the memory. Used on the event loop; `learn` may be
+    called anywhere."""
 
     def __init__(self, posts: int, memory: int) -> None:
         self._most, self._memory = posts, memory
@@ -82,14 +83,14 @@ class Work:
     def start(self) -> None:
         """Start the threads."""
         self.pool = ThreadPoolExecutor(self._decoders, "mmsent-decode")
-        self.side = ThreadPoolExecutor(1, "mmsent-side")  # explanations, and what is reviewed
+        self._explainer = ThreadPoolExecutor(1, "mmsent-explain")
         size, wait = self.service.batch_size, self._limits.batch_wait
         self._batcher = Batcher(self.service.answer, size=size, wait=wait, on_batch=self._on_batch)
 
     async def close(self) -> None:
         """Finish what was taken and stop the threads."""
         await asyncio.get_running_loop().run_in_executor(None, self._batcher.close)
-        for one in (self.pool, self.side):
+        for one in (self.pool, self._explainer):
             one.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -127,7 +128,7 @@ class Work:
                 prepared = await in_thread(self.pool, self.service.prepare, posts[0])
                 if posts[0].image is not None and prepared.pixels is None:
                     raise Refused(422, prepared.problem)
-                work = in_thread(self.side, self.service.explain, posts[0], chosen, target, occlude)
+                work = in_thread(self._explainer, self.service.explain, posts[0], chosen, target, occlude)
                 return await self._in_time(work, self._limits.explain_timeout)
         finally:
             self._explaining -= 1
@@ -137,7 +138,11 @@ class Work:
             prepared: Prepared = await in_thread(self.pool, self.service.prepare, post)
             return await asyncio.wrap_future(self._batcher.submit((post.id, prepared)))
 
-        return await asyncio.gather(*map(one, posts))
+        found = await asyncio.gather(*map(one, posts), return_exceptions=True)
+        for answer in found:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in found if not isinstance(answer, BaseException)]
 
     async def _posts(self, request: Request, more: Callable[[int], None]) -> tuple[list[NewPost], bool]:
         raw = await read_body(request, more, self._limits.body, self._limits.read_timeout)

@@ -1,0 +1,87 @@
+"""Several encoders of one half, side by side: `minilm-l6+lexicon:vader`. Their features stand one behind the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmsent.encoders import Card, Embeddings, ImageCard, ImageEncoder, TextCard, TextEncoder
+from mmsent.errors import UsageError
+from mmsent.images import Pixels
+
+
+class JoinedImageEncoder:
+    """Image encoders that take the same pixels: (B, size, size, 3) bytes to (B, sum of widths)."""
+
+    def __init__(self, parts: Sequence[ImageEncoder]) -> None:
+        """Raises UsageError where the parts want their pictures prepared differently."""
+        self._parts = list(parts)
+        cards = [part.card for part in self._parts]
+        for card in cards[1:]:
+            if card.preprocess != cards[0].preprocess:
+                raise UsageError(
+                    f"{cards[0].name} and {card.name} prepare pictures differently ({cards[0].preprocess.size} and "
+                    f"{card.preprocess.size} pixels, or another crop or scale), so they cannot be joined; take "
+                    "encoders of one preprocessing"
+                )
+        self.card = ImageCard(**_about(cards), preprocess=cards[0].preprocess)
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures a forward pass that suit the device: what the most demanding part asks for."""
+        return min(part.batch_size for part in self._parts)
+
+    def encode(self, pixels: Pixels) -> Embeddings:
+        """Pixels (B, size, size, 3) to (B, D_image)."""
+        return np.concatenate([scaled(part.encode(pixels), part.card) for part in self._parts], axis=1)
+
+
+class JoinedTextEncoder:
+    """Text encoders that read the same texts: B texts to (B, sum of widths)."""
+
+    def __init__(self, parts: Sequence[TextEncoder]) -> None:
+        self._parts = list(parts)
+        cards = [part.card for part in self._parts]
+        self._shortest = min(self._parts, key=lambda part: part.card.max_tokens)
+        self.card = TextCard(**_about(cards), max_tokens=self._shortest.card.max_tokens)
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Tokens as the part counts them that cuts first."""
+        return self._shortest.lengths(texts)
+
+    def encode(self, texts: list[str]) -> Embeddings:
+        """B texts to (B, D_text)."""
+        return np.concatenate([scaled(part.encode(texts), part.card) for part in self._parts], axis=1)
+
+
+def scaled(vectors: Embeddings, card: Card) -> Embeddings:
+    """Features (B, D) in the size in which they are joined, so that no part drowns another: embeddings at length 1,
+    a lexicon's, whose length says something, at most so."""
+    if card.library == "lexicon":
+        return vectors / np.float32(np.sqrt(card.width))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    out: Embeddings = vectors / np.maximum(lengths, np.float32(1e-12))
+    return out
+
+
+def _about(cards: Sequence[Card]) -> dict[str, Any]:
+    """What a joined card says: the parts' names, widths and versions together, and for the weights a digest over all
+    that determines a part's numbers but precision and versions, which stand by themselves."""
+    parts = [card.model_dump(mode="json", exclude={"precision", "libraries"}) for card in cards]
+    return {
+        "library": "joined",
+        "name": "+".join(label(card) for card in cards),
+        "weights_sha256": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        "width": sum(card.width for card in cards),
+        "precision": "+".join(dict.fromkeys(card.precision for card in cards)),
+        "libraries": {name: version for card in cards for name, version in card.libraries.items()},
+    }
+
+
+def label(card: Card) -> str:
+    """How a card's encoder is asked for, as far as it says."""
+    return ":".join(part for part in (card.library, card.name, card.tag) if part)

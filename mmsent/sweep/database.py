@@ -1,0 +1,95 @@
+"""Where a study lies, and whether a process that takes part in it is still there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+
+from mmsent.errors import UsageError
+
+BEAT = 10  # seconds between heartbeats
+GRACE = 60  # seconds without one after which a trial on another machine counts as lost
+
+
+def file_url(path: Path) -> str:
+    """The URL of a SQLite file."""
+    return f"sqlite:///{path.absolute()}"
+
+
+def shown_url(url: str) -> str:
+    """A database's URL without its password. Raises UsageError where it is none."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise UsageError(
+            f"--storage {url!r} is no database URL; it reads sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from error
+
+
+def open_storage(url: str) -> Any:
+    """The database of a study, its tables made where they are missing. Raises SQLAlchemy's errors."""
+    sqlite = url.startswith("sqlite")
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=options, heartbeat_interval=BEAT, grace_period=GRACE)
+    if sqlite:
+        from sqlalchemy import event
+
+        def unhurried(connection: Any, _: Any) -> None:
+            # A write-ahead log needs no sync at each commit: a killed process loses nothing, a power cut the last
+            # moment, and a trial writes many small things.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+        event.listen(storage.engine, "connect", unhurried)
+        storage.engine.dispose()  # those that are open already do not know
+    return storage
+
+
+def claims_lock(url: str) -> Any:
+    """What a process holds while it claims a trial. A database server locks the trial's row by itself; SQLite does not,
+    but all processes that use its file can lock another beside it."""
+    from sqlalchemy.engine import make_url
+
+    file = make_url(url).database
+    if not url.startswith("sqlite") or not file or file == ":memory:":
+        return contextlib.nullcontext()
+    return FileLock(f"{file}.lock")
+
+
+def owner() -> dict[str, Any]:
+    """This process, so that others can tell whether it is still there."""
+    return {"host": platform.node(), "process": os.getpid(), "started": _started(os.getpid())}
+
+
+def _started(process: int) -> str | None:
+    """When a process started, in ticks since the machine did, where the system says; None where it does not or there is
+    no such process."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def is_gone(known: Mapping[str, Any]) -> bool:
+    """Whether a process, as `owner` described it, is known to be gone. One on another machine never is."""
+    if known["host"] != platform.node():
+        return False
+    if known["started"] is not None:
+        return bool(_started(known["process"]) != known["started"])
+    try:
+        os.kill(known["process"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

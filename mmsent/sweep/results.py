@@ -1,0 +1,195 @@
+"""A finished sweep, as its folder keeps it: what it tried, what was best, what of that held on other splits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmsent.cache import Cache
+from mmsent.errors import RunError
+from mmsent.files import write_together
+from mmsent.spreadsheet import csv_text
+
+FORMAT_VERSION = 1
+SUMMARY, TABLE = "sweep.json", "trials.csv"
+TOP = 10  # trials in a table
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder and what its sweep.json says. trials: a record a trial that counts, by slot; winners: the best
+    of each fusion, the best first, each with its check and the saved run's name."""
+
+    path: Path
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.path.name
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """The trials that count."""
+        return list(self.info["trials"])
+
+    @property
+    def finished(self) -> list[dict[str, Any]]:
+        """The trials that were not stopped early, best first."""
+        done = [one for one in self.trials if one["score"] is not None]
+        return sorted(done, key=lambda one: (-one["score"], one["slot"]))
+
+    @property
+    def winners(self) -> list[dict[str, Any]]:
+        """The best of each fusion, the best first."""
+        return list(self.info["winners"])
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best trial's record among the winners."""
+        return self.winners[0]
+
+    @property
+    def within(self) -> int:
+        """How many finished trials, itself included, lie within one standard error of the best."""
+        bound = self.best["score"] - self.best["se"]
+        return sum(one["score"] >= bound for one in self.finished)
+
+    @property
+    def measure(self) -> str:
+        """What a score is, in words."""
+        if self.info["folds"]:
+            return f"mean weighted F1 over {self.info['folds']} folds"
+        return f"weighted F1 on {self.info['scored']} validation rows"
+
+    @property
+    def cuts(self) -> str:
+        """What the best were repeated on, in words."""
+        number = self.info["checks"]
+        what = f"cut into {self.info['folds']} other folds" if self.info["folds"] else "other split"
+        return f"{number} {what}{'' if number == 1 or self.info['folds'] else 's'}"
+
+    def table(self, count: int = TOP) -> list[list[str]]:
+        """The best trials, header first."""
+        names = list(self.info["varied"])
+        rows = [["rank", "trial", *names, "score", "s.e.", "epochs"]]
+        for rank, one in enumerate(self.finished[:count], 1):
+            values = [shown(one["params"][name]) for name in names]
+            rows.append(
+                [str(rank), str(one["number"]), *values, f"{one['score']:.4f}", f"{one['se']:.4f}", str(one["epochs"])]
+            )
+        return rows
+
+    def winners_table(self) -> list[list[str]]:
+        """The best of each fusion with what held on other cuts, header first."""
+        rows = [["best", "trial", "score", "s.e.", "on other cuts", "s.e.", "falls by", "run"]]
+        for one in self.winners:
+            check = one["check"]
+            cells = ["", "", ""]
+            if check is not None:
+                cells = [f"{check['mean']:.4f}", f"{check['se']:.4f}", f"{one['score'] - check['mean']:+.4f}"]
+            name = one["fit"]["fusion"]
+            rows.append([name, str(one["number"]), f"{one['score']:.4f}", f"{one['se']:.4f}", *cells, one["run"]])
+        if (plain := self.info["baseline"]) is not None and plain["check"] is not None:
+            check = plain["check"]
+            label = f"recipe {self.info['recipe']}, {plain['fit']['fusion']}"
+            rows.append([label, "", "", "", f"{check['mean']:.4f}", f"{check['se']:.4f}", "", ""])
+        return rows
+
+    def says(self) -> list[str]:
+        """How far the result carries, in sentences."""
+        best, total = self.best, len(self.finished)
+        lines = [
+            f"Best: {best['fit']['fusion']}, trial {best['number']}, {self.measure} {best['score']:.4f} with a "
+            f"standard error of {best['se']:.4f}."
+        ]
+        if self.within > 1:
+            lines.append(
+                f"{self.within} of {total} finished trials lie within one standard error of it: this sweep cannot tell "
+                "them apart."
+            )
+        if (check := best["check"]) is not None:
+            fell = best["score"] - check["mean"]
+            lines.append(
+                f"Trained again on {self.cuts}, the same settings reach {check['mean']:.4f} ± {check['se']:.4f}: "
+                f"{abs(fell):.4f} {'less' if fell >= 0 else 'more'}. A best of many is partly luck; expect that "
+                "number, not the first."
+            )
+        if (gain := self.info["gain"]) is not None:
+            clear = "more" if gain["mean"] > 2 * gain["se"] else "less" if gain["mean"] < -2 * gain["se"] else None
+            verdict = f"clearly {clear}" if clear else "within the noise"
+            lines.append(
+                f"Against recipe {self.info['recipe']} with the same fusion on the same cuts: {gain['mean']:+.4f} ± "
+                f"{gain['se']:.4f}, {verdict}."
+            )
+        return lines
+
+
+def shown(value: Any) -> str:
+    """A setting's value for a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def write_sweep(path: Path, info: dict[str, Any]) -> Sweep:
+    """Write sweep.json and trials.csv. Raises DataError where they cannot be written."""
+    names = list(info["varied"])
+    columns = ("slot", "number", "stopped", "score", "se", "accuracy", "f1_macro", "epochs", "seconds")
+    rows: list[Sequence[Any]] = [[*columns, *names]]
+    rows += [[one[c] for c in columns] + [one["params"][name] for name in names] for one in info["trials"]]
+    cells = [["" if cell is None else cell for cell in row] for row in rows]
+    text = json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1, ensure_ascii=False)
+    write_together(
+        {
+            path / TABLE: csv_text(cells).encode("utf-8"),
+            path / SUMMARY: text.encode("utf-8", "backslashreplace"),
+        }
+    )
+    return open_sweep(path)
+
+
+def open_sweep(path: Path) -> Sweep:
+    """Read a sweep's folder. Raises RunError where it is none."""
+    file = path / SUMMARY
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        if info["format_version"] > FORMAT_VERSION:
+            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+        needed = {
+            "trials",
+            "winners",
+            "varied",
+            "cache",
+            "folds",
+            "checks",
+            "baseline",
+            "gain",
+            "finished",
+            "importances",
+        }
+        if absent := sorted(needed - info.keys()):
+            raise RunError(f"{file} lacks {', '.join(absent)}; run `mmsent sweep` again")
+        return Sweep(path, info)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is no finished sweep: it has no {SUMMARY}; `mmsent sweep` makes one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+
+
+def list_sweeps(folder: Path, cache: Cache) -> list[Sweep]:
+    """The readable finished sweeps of a cache in a folder, newest first."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith(".") or not (path / SUMMARY).is_file():
+            continue
+        try:
+            one = open_sweep(path)
+        except RunError:
+            continue  # named outright, it says what is wrong with it
+        if one.info["cache"]["fingerprint"] == cache.fingerprint and one.info["cache"]["data_name"] == cache.data_name:
+            found.append(one)
+    return sorted(found, key=lambda one: (one.info["finished"], one.name), reverse=True)

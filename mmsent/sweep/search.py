@@ -1,0 +1,409 @@
+"""A sweep from beginning to end: trials until there are enough, the best repeated on other splits, and the winners
+refitted and saved as runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from mmsent import provenance
+from mmsent.cache import Cache, Features
+from mmsent.config import FitSettings, Fusion, SplitSettings, fit_settings
+from mmsent.errors import DataError, RunError
+from mmsent.fit import fit
+from mmsent.grouping import with_thresholds
+from mmsent.runs import cache_facts, open_run, ready_folder
+from mmsent.sweep.database import file_url, shown_url
+from mmsent.sweep.ground import Ground, make_ground, share_ground
+from mmsent.sweep.ledger import Entry, Ledger
+from mmsent.sweep.results import Sweep, open_sweep, write_sweep
+from mmsent.sweep.settings import SweepSettings
+from mmsent.sweep.space import Space
+from mmsent.sweep.trial import Job, Outcome
+from mmsent.sweep.workers import Executor, Here, Stacked, Workers, compute, cores
+from mmsent.train import precision_for
+
+TICK = 2.0  # seconds between looks at what other processes do
+SHARED = "shared-"  # leads the name of a folder of arrays that worker processes map
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is. best: the best trial so far, None before the first; what: the stage."""
+
+    what: str
+    done: int
+    total: int
+    best: Entry | None
+
+
+Watch = Callable[[Progress], None]
+
+
+def sweep(
+    cache: Cache,
+    runs: Path,
+    space: Space,
+    split: SplitSettings,
+    options: SweepSettings,
+    *,
+    device: str = "cpu",
+    address: str | None = None,
+    watch: Watch | None = None,
+) -> Sweep:
+    """Run a sweep, or go on with it, and return what its folder then says. It reads the training rows alone.
+
+    address: of the Ray cluster, for that engine; None: one on this machine. Raises UsageError where the sweep of this
+    name was begun with something else, DataError where the rows are too few, RunError where the database or the
+    folder cannot be used.
+    """
+    began = time.monotonic()
+    split = with_thresholds(split, cache.encoder)
+    ready_folder(runs)
+    folder = runs / options.name
+    features = cache.load("train")
+    ground = make_ground(cache, features, split, options.folds, options.other_cuts)
+    url = options.storage or file_url(folder / "study.db")
+    shown_url(url)
+    folder.mkdir(parents=True, exist_ok=True)
+    grid = min(options.trials, space.size()) if options.sampler == "grid" else options.trials
+    stacked = options.engine == "stacked" or (options.engine == "local" and device != "cpu")
+    ledger = Ledger(
+        url,
+        options.name,
+        _about(cache, space, split, options),
+        space,
+        trials=grid,
+        sampler=options.sampler,
+        seed=options.seed,
+        prune=options.prune,
+        precision="fp32" if stacked else precision_for(device),
+    )
+    tell = watch or (lambda progress: None)
+    with contextlib.ExitStack() as stack:
+        make = _Lazy(lambda: stack.enter_context(_executor(ground, folder, options, device, stacked, address)))
+        if not ledger.complete:
+            _search(ledger, make.get(), ground.search, grid, options.timeout, tell)
+        searched = time.monotonic() - began
+        entries = ledger.entries()
+        if not any(entry.score is not None for entry in entries):
+            raise DataError(
+                f"no trial is finished, {len(entries)} were stopped early; run the same command again to go on, with a "
+                "longer --timeout or none"
+            )
+        # Of several processes on one sweep the first to come here does the rest, and the others read what it wrote.
+        with FileLock(folder / "finish.lock"):
+            earlier = _earlier(folder)
+            if earlier is not None and _up_to_date(earlier, entries, runs, options.other_cuts):
+                return earlier
+            found = _conclude(cache, features, ledger, entries, ground, make, space, options, device, tell)
+            saved = _save_winners(cache, features, runs, found["winners"], split, space.recipe, device, earlier)
+            for winner, name in zip(found["winners"], saved, strict=True):
+                winner["run"] = name
+            info = {
+                "name": options.name,
+                "storage": shown_url(url),
+                "cache": cache_facts(cache),
+                "recipe": space.recipe,
+                "space": space.to_json(),
+                "varied": list(space.varied),
+                "ranges": {k: v["log"] for k, v in space.to_json().items() if isinstance(v, dict) and v.get("log")},
+                "sampler": options.sampler,
+                "seed": options.seed,
+                "folds": options.folds,
+                "split": split.model_dump(mode="json"),
+                "asked": grid,
+                "scored": ground.scored,
+                "checks": options.other_cuts,
+                "trials": [_record(entry) for entry in entries],
+                **found,
+                "importances": ledger.importances(),
+                "device": device,
+                "engine": options.engine,
+                "search_seconds": round(searched, 3),
+                "seconds": round(time.monotonic() - began, 3),
+                "finished": datetime.now(UTC).isoformat(),
+                **provenance.environment(device),
+            }
+            return write_sweep(folder, info)
+
+
+def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSettings) -> dict[str, Any]:
+    """What must be the same for scores to be comparable, by a name for people."""
+    rows = provenance.content(cache, "train")
+    base = fit_settings(space.recipe).model_dump(mode="json")
+    about = {
+        "cache": f"{cache.data_name} {cache.encoder} {cache.fingerprint}",
+        "list of posts": {name: rows[name] for name in ("ids", "labels", "contents")},
+        "number of folds": options.folds,
+        "split": split.model_dump(mode="json"),
+        "space": space.to_json(),
+        "recipe": {"name": space.recipe, **base},
+        "sampler": options.sampler,
+        "seed": options.seed,
+    }
+    read: dict[str, Any] = json.loads(json.dumps(about))
+    return read
+
+
+class _Lazy:
+    """Something that is made when it is first asked for."""
+
+    def __init__(self, make: Callable[[], Executor]) -> None:
+        self._make = make
+        self._made: Executor | None = None
+
+    def get(self) -> Executor:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
+@contextlib.contextmanager
+def _executor(
+    ground: Ground, folder: Path, options: SweepSettings, device: str, stacked: bool, address: str | None
+) -> Iterator[Executor]:
+    workers = options.workers or cores()
+    made: Executor
+    if options.engine == "ray":
+        from mmsent.sweep.ray_tasks import RayTasks
+
+        made = RayTasks(ground, address, options.workers)
+    elif stacked:
+        made = Stacked(ground, device)
+    elif workers == 1:
+        with _one_thread():
+            yield Here(ground, device)
+        return
+    else:
+        with _shared(ground, folder) as shared:
+            pool = Workers(shared, workers)
+            try:
+                yield pool
+            finally:
+                pool.close()
+        return
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def _shared(ground: Ground, folder: Path) -> Iterator[Path]:
+    """A folder with the ground for worker processes to map; those of processes that are gone are cleared first."""
+    here = f"{SHARED}{platform.node()}-"
+    for left in folder.iterdir():
+        owner = left.name.removeprefix(here).partition("-")[0]
+        if left.name.startswith(here) and os.path.isdir("/proc") and not os.path.exists(f"/proc/{owner}"):
+            shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=folder))
+    try:
+        yield share_ground(ground, made)
+    except OSError as error:
+        raise RunError(f"cannot write the embeddings for the workers in {made}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch with one thread, as worker processes have: the same order of sums everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- the search
+
+
+class _Searching:
+    """The search's book: hands everything to the ledger and tells who watches."""
+
+    def __init__(self, ledger: Ledger, total: int, watch: Watch) -> None:
+        self._ledger, self._total, self._watch = ledger, total, watch
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        return self._ledger.report(number, step, value)
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        self._ledger.finish(number, outcome)
+        self.tell()
+
+    def lost(self, number: int, why: str) -> None:
+        self._ledger.give_up(number, why)
+
+    def tell(self) -> None:
+        entries = self._ledger.entries()
+        self._watch(Progress("searching", min(len(entries), self._total), self._total, _best(entries)))
+
+
+def _search(
+    ledger: Ledger, executor: Executor, parts: tuple[int, ...], total: int, timeout: float | None, watch: Watch
+) -> None:
+    """Compute trials until every slot has one, or until the time is up."""
+    book = _Searching(ledger, total, watch)
+    ends = time.monotonic() + timeout if timeout is not None else None
+    next_look = time.monotonic() + TICK
+    book.tell()
+    with ledger.beating():
+        while True:
+            late = ends is not None and time.monotonic() >= ends
+            while executor.room and not late:
+                claim = ledger.claim()
+                if claim is None:
+                    break
+                executor.submit(Job(*claim, parts))
+            if ledger.running:
+                executor.step(book, 1.0)
+            elif late or ledger.complete:
+                return
+            else:
+                time.sleep(0.5)  # what is left runs in other processes
+            if time.monotonic() >= next_look:
+                ledger.reap()
+                book.tell()
+                next_look = time.monotonic() + TICK
+
+
+def _best(entries: Sequence[Entry]) -> Entry | None:
+    finished = [entry for entry in entries if entry.score is not None]
+    return max(finished, key=lambda entry: (entry.outcome.value, -entry.slot), default=None)
+
+
+# --- what follows it
+
+
+def _conclude(
+    cache: Cache,
+    features: Features,
+    ledger: Ledger,
+    entries: Sequence[Entry],
+    ground: Ground,
+    make: _Lazy,
+    space: Space,
+    options: SweepSettings,
+    device: str,
+    watch: Watch,
+) -> dict[str, Any]:
+    """The best of each fusion, repeated on other cuts beside the recipe itself."""
+    best: dict[Fusion, Entry] = {}
+    for entry in entries:
+        if entry.score is not None:
+            known = best.get(entry.settings.fusion)
+            if known is None or entry.outcome.value > known.outcome.value:
+                best[entry.settings.fusion] = entry
+    winners = sorted(best.values(), key=lambda entry: (-entry.outcome.value, entry.slot))
+    first = winners[0].settings
+    # The recipe as it is but for what trials had in common and the fusion of the winner.
+    same = {"fusion": first.fusion, "seed": first.seed, "precision": first.precision}
+    plain = fit_settings(space.recipe, **same)
+    wanted = [entry.settings for entry in winners] + [plain]
+    jobs = [
+        Job(place * len(ground.checks) + turn, settings, parts)
+        for place, settings in enumerate(wanted)
+        for turn, parts in enumerate(ground.checks)
+    ]
+    done = 0
+
+    def counted() -> None:
+        nonlocal done
+        done += 1
+        watch(Progress("checking", done, len(jobs), winners[0]))
+
+    found = compute(make.get(), jobs, counted) if jobs else {}
+    turns = len(ground.checks)
+    values = [[v for turn in range(turns) for v in found[place * turns + turn].values] for place in range(len(wanted))]
+    checks = [_mean(one) for one in values]
+    gain = _mean([a - b for a, b in zip(values[0], values[-1], strict=True)])
+    return {
+        "winners": [
+            {**_record(entry), "fit": entry.settings.model_dump(mode="json"), "check": check}
+            for entry, check in zip(winners, checks, strict=False)
+        ],
+        "baseline": {"fit": plain.model_dump(mode="json"), "check": checks[-1]},
+        "gain": gain,
+    }
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any] | None:
+    """Mean and standard error of at least two values; None of fewer."""
+    if len(values) < 2:
+        return None
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return {"mean": float(np.mean(values)), "se": error, "values": [float(v) for v in values]}
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    outcome = entry.outcome
+    return {
+        "slot": entry.slot,
+        "number": entry.number,
+        "params": entry.params,
+        "stopped": outcome.stopped,
+        "score": entry.score,
+        **{k: v for k, v in outcome.to_json().items() if k in {"se", "accuracy", "f1_macro", "epochs", "seconds"}},
+    }
+
+
+def _save_winners(
+    cache: Cache,
+    features: Features,
+    runs: Path,
+    winners: Sequence[dict[str, Any]],
+    split: SplitSettings,
+    recipe: str,
+    device: str,
+    earlier: Sweep | None,
+) -> list[str]:
+    """Fit each winner on the sweep's split and save it as a run; one that an earlier end of the sweep saved stays. The
+    last written is the best, so that it is the newest. Returns the runs' names, in the order of the winners."""
+    kept = {json.dumps(one["fit"], sort_keys=True): one["run"] for one in (earlier.winners if earlier else ())}
+    names: dict[int, str] = {}
+    for place in reversed(range(len(winners))):
+        settings = FitSettings.model_validate(winners[place]["fit"])
+        known = kept.get(json.dumps(winners[place]["fit"], sort_keys=True))
+        if known is not None and (runs / known / "run.json").is_file():
+            names[place] = known
+            continue
+        # One thread, as the trials had: on a CPU the run is the trial, to the bit.
+        with _one_thread() if device == "cpu" else contextlib.nullcontext():
+            (run,) = fit(cache, runs, [settings], split, recipe=recipe, device=device, features=features)
+        names[place] = run.name
+    return [names[place] for place in range(len(winners))]
+
+
+def _earlier(folder: Path) -> Sweep | None:
+    with contextlib.suppress(RunError):
+        return open_sweep(folder)
+    return None
+
+
+def _up_to_date(earlier: Sweep, entries: Sequence[Entry], runs: Path, checks: int) -> bool:
+    """Whether an earlier end of a sweep says all that there is to say about these trials."""
+    same = [one["number"] for one in earlier.trials] == [entry.number for entry in entries]
+    if not same or earlier.info["checks"] != checks:
+        return False
+    try:
+        for one in earlier.winners:
+            open_run(runs / one["run"])
+    except RunError:
+        return False
+    return True

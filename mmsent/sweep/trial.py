@@ -1,0 +1,120 @@
+"""One trial: the settings of a head and some parts of the ground, to a score with its standard error."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mmsent.config import FitSettings
+from mmsent.metrics import bootstrap_intervals, scores
+from mmsent.sweep.ground import Sides
+from mmsent.train import evaluate_head, train_head
+
+FOLD = 10_000  # steps between the first epochs of two folds, so that a step says which epoch of which fold it is
+ONE_SIGMA = 0.6827  # the level at which a normal interval reaches one standard error to each side
+
+Report = Callable[[int, float], bool]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be computed: under which key, with which settings, on which parts of the ground."""
+
+    key: int
+    settings: FitSettings
+    parts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial. values: weighted F1 of each part, where it was not stopped early; se: the standard error
+    of their mean (of one part alone: by bootstrap over its rows); epochs: trained in all."""
+
+    values: tuple[float, ...]
+    stopped: bool
+    se: float
+    accuracy: float
+    f1_macro: float
+    epochs: int
+    best_epochs: tuple[int, ...]
+    seconds: float
+
+    @property
+    def value(self) -> float:
+        """The mean weighted F1."""
+        return sum(self.values) / len(self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; None for what a stopped trial does not have."""
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Outcome:
+        """The outcome that `to_json` gave."""
+        read: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in read.items()}
+        return Outcome(**known)
+
+
+class Stopped(Exception):
+    """A trial that the report said should not go on."""
+
+
+def run_trial(job: Job, sides: Callable[[int], Sides], classes: int, report: Report) -> Outcome:
+    """Train one head a part, one after the other.
+
+    report: told after each epoch the step (epoch, plus FOLD for each part before) and the mean over the parts so far of
+    the best weighted F1 on the rows that decide when to stop; a true answer stops the trial.
+    """
+    started = time.monotonic()
+    reached: list[float] = []  # on the rows that decide when to stop
+    epochs = 0
+    best_epochs: list[int] = []
+    found: list[tuple[Any, Any]] = []
+    try:
+        for at, number in enumerate(job.parts):
+            part, best = sides(number), -1.0
+
+            def on_epoch(record: dict[str, Any], at: int = at) -> None:
+                nonlocal epochs, best
+                epochs += 1
+                best = max(best, record["val_f1_weighted"])
+                if report(at * FOLD + record["epoch"], (sum(reached) + best) / (at + 1)):
+                    raise Stopped
+
+            trained = train_head(part.train, part.val, job.settings, classes, on_epoch)
+            reached.append(best)
+            best_epochs.append(trained.best_epoch)
+            if part.out is None:
+                truth, logits = part.val.labels, trained.val_logits
+            else:
+                truth, logits = part.out.labels, evaluate_head(trained.head, part.out)[0].cpu().numpy()
+            found.append((truth.cpu().numpy(), logits.argmax(axis=1).astype(np.int64)))
+    except Stopped:
+        return stopped(epochs, time.monotonic() - started)
+    return outcome(found, classes, epochs, best_epochs, time.monotonic() - started)
+
+
+def stopped(epochs: int, seconds: float) -> Outcome:
+    """The outcome of a trial that was stopped early."""
+    return Outcome((), True, math.nan, math.nan, math.nan, epochs, (), seconds)
+
+
+def outcome(
+    found: Sequence[tuple[Any, Any]], classes: int, epochs: int, best_epochs: Sequence[int], seconds: float
+) -> Outcome:
+    """The outcome of a trial by the truth and the predictions, (n,) each, of its parts."""
+    each = [scores(truth, predicted, classes) for truth, predicted in found]
+    values = tuple(one["f1_weighted"] for one in each)
+    if len(values) > 1:
+        error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    else:
+        low, high = bootstrap_intervals(*found[0], classes, level=ONE_SIGMA)["f1_weighted"]
+        error = (high - low) / 2
+    accuracy, macro = (float(np.mean([one[name] for one in each])) for name in ("accuracy", "f1_macro"))
+    return Outcome(values, False, error, accuracy, macro, epochs, tuple(best_epochs), seconds)

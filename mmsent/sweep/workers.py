@@ -1,0 +1,255 @@
+"""Who computes trials: this process, one after the other; worker processes, one thread each, on one read-only copy of
+the embeddings; or stacks of like trials, together on one device.
+
+All do the same for their `Book`: hand on what a trial reports and what became of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmsent.errors import MmsentError, RunError
+from mmsent.process import tune_process
+from mmsent.sweep.ground import Ground, map_ground, sides_on
+from mmsent.sweep.trial import Job, Outcome, run_trial
+
+STACK = 64  # trials taken at a time where they train together
+
+
+class Book(Protocol):
+    """Where trials report to."""
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """A value by the way; whether the trial should stop."""
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """A trial's outcome."""
+
+    def lost(self, number: int, why: str) -> None:
+        """The process of a trial died."""
+
+
+class Executor(Protocol):
+    """Computes jobs. room: how many more it takes now."""
+
+    @property
+    def room(self) -> int: ...
+
+    def submit(self, job: Job) -> None:
+        """Take a job."""
+
+    def step(self, book: Book, timeout: float) -> None:
+        """Go on; tell the book what happened. Returns after `timeout` seconds where nothing did. Raises what a trial
+        raised."""
+
+    def close(self) -> None:
+        """Stop at once; what was not finished is dropped."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+class Here:
+    """In this process, one job after the other, with the number of threads that torch has."""
+
+    def __init__(self, ground: Ground, device: str) -> None:
+        self._sides, self._classes = sides_on(ground, device), ground.classes
+        self._jobs: list[Job] = []
+
+    @property
+    def room(self) -> int:
+        """One job at a time."""
+        return 1 - len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """Take a job."""
+        self._jobs.append(job)
+
+    def step(self, book: Book, timeout: float) -> None:
+        """Compute what was taken."""
+        while self._jobs:
+            job = self._jobs[0]
+            found = run_trial(job, self._sides, self._classes, functools.partial(book.report, job.key))
+            self._jobs.pop(0)
+            book.finish(job.key, found)
+
+    def close(self) -> None:
+        """Drop what waits."""
+        self._jobs.clear()
+
+
+class Stacked:
+    """In this process, on one device, trials of equal shape together (see mmsent.stacked); others alone."""
+
+    def __init__(self, ground: Ground, device: str, size: int = STACK) -> None:
+        self._sides, self._classes, self._size = sides_on(ground, device), ground.classes, size
+        self._jobs: list[Job] = []
+
+    @property
+    def room(self) -> int:
+        """Up to a stack."""
+        return self._size - len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """Take a job."""
+        self._jobs.append(job)
+
+    def step(self, book: Book, timeout: float) -> None:
+        """Compute what was taken."""
+        from mmsent.sweep.stacks import run_stack, stacks_of
+
+        jobs, self._jobs = self._jobs, []
+        for stack in stacks_of(jobs):
+            for job, found in run_stack(stack, self._sides, self._classes, book.report):
+                book.finish(job.key, found)
+
+    def close(self) -> None:
+        """Drop what waits."""
+        self._jobs.clear()
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Any
+    job: Job | None = None
+
+
+class Workers:
+    """So many processes with one thread each. They read the ground from a folder that they map."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._folder = folder
+        self._context = multiprocessing.get_context("spawn")  # torch does not survive a fork
+        self._workers = [self._start() for _ in range(count)]
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, str(self._folder)), daemon=True)
+        process.start()
+        theirs.close()  # so that the end of either side is seen on the other
+        return _Worker(process, ours)
+
+    @property
+    def processes(self) -> list[int]:
+        """The workers' process ids."""
+        return [worker.process.pid for worker in self._workers]
+
+    @property
+    def room(self) -> int:
+        """Idle workers."""
+        return sum(worker.job is None for worker in self._workers)
+
+    def submit(self, job: Job) -> None:
+        """Hand a job to an idle worker."""
+        worker = next(worker for worker in self._workers if worker.job is None)
+        worker.job = job
+        with contextlib.suppress(OSError):  # it is dead, as the next step will see
+            worker.pipe.send(job)
+
+    def step(self, book: Book, timeout: float) -> None:
+        """Wait for a message and answer it."""
+        ready = connection.wait([worker.pipe for worker in self._workers], timeout)
+        for worker in [worker for worker in self._workers if worker.pipe in ready]:
+            try:
+                what, value = worker.pipe.recv()
+            except (EOFError, OSError):
+                self._replace(worker, book)
+                continue
+            job = worker.job
+            assert job is not None
+            if what == "at":
+                stop = book.report(job.key, *value)
+                with contextlib.suppress(OSError):
+                    worker.pipe.send(stop)
+                continue
+            worker.job = None
+            if what == "error":
+                raise value
+            book.finish(job.key, value)
+
+    def _replace(self, worker: _Worker, book: Book) -> None:
+        worker.process.join(5)
+        why = f"its process ended with status {worker.process.exitcode}"
+        worker.pipe.close()
+        self._workers[self._workers.index(worker)] = self._start()
+        if worker.job is not None:
+            book.lost(worker.job.key, why)
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(5)
+            worker.pipe.close()
+
+
+def _work(pipe: Any, folder: str) -> None:
+    """A worker process: take jobs until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    tune_process()
+    import torch
+
+    torch.set_num_threads(1)
+    ground = map_ground(Path(folder))
+    sides = sides_on(ground, "cpu")
+    try:
+        while True:
+            job: Job = pipe.recv()
+
+            def report(step: int, value: float) -> bool:
+                pipe.send(("at", (step, value)))
+                return bool(pipe.recv())
+
+            try:
+                pipe.send(("done", run_trial(job, sides, ground.classes, report)))
+            except MmsentError as error:
+                pipe.send(("error", error))
+    except (EOFError, OSError):  # it was killed; what it had asked for is of no use to anybody
+        return
+
+
+def compute(executor: Executor, jobs: Sequence[Job], on_job: Callable[[], None] | None = None) -> dict[int, Outcome]:
+    """The outcomes of jobs that are not part of a study, by key. Raises RunError where their processes keep dying."""
+    book = _Collected(jobs, on_job)
+    while len(book.found) < len(jobs):
+        while book.waiting and executor.room:
+            executor.submit(book.waiting.pop(0))
+        executor.step(book, 1.0)
+    return book.found
+
+
+class _Collected:
+    def __init__(self, jobs: Sequence[Job], on_job: Callable[[], None] | None) -> None:
+        self.waiting, self.found, self._jobs, self._on_job = list(jobs), dict[int, Outcome](), list(jobs), on_job
+        self._deaths = 0
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        return False
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        self.found[number] = outcome
+        if self._on_job:
+            self._on_job()
+
+    def lost(self, number: int, why: str) -> None:
+        self._deaths += 1
+        if self._deaths > len(self._jobs):
+            raise RunError(f"the workers keep dying: {why}; with fewer --workers they need less memory")
+        self.waiting += [job for job in self._jobs if job.key == number]

@@ -1,0 +1,162 @@
+"""What recipes and encoders give, by grouped cross-validation on the training rows alone.
+
+    python scripts/compare_accuracy.py --cache cache/mvsa-single.offline.XXXXXXXX.h5 cache/mvsa-single.offline-plus.*.h5
+
+Every cache holds the same posts; folds are cut once, by the first one, with near-duplicates together, so that all
+candidates are scored on the same rows. In each fold the heads of a candidate are fitted on the other rows as
+`mmsent fit` fits them, with validation splits of their own inside, and label the fold together. Prints a row a
+candidate as it is done: mean weighted and macro F1 over the folds of all seeds with their standard errors, and the
+difference in weighted F1 to the first row with its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmsent.cache import Cache, Features
+from mmsent.calibration import apply_temperature, fit_temperature
+from mmsent.config import COMMITTEES, VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings
+from mmsent.fit import ids_at, rows_at
+from mmsent.folds import FoldPlan, plan_folds
+from mmsent.grouping import near_cosine
+from mmsent.metrics import scores
+from mmsent.split import validation_split
+from mmsent.tables import columns
+from mmsent.train import evaluate_head, train_head
+from mmsent.twins import known_rows, lean, twin_shares, twin_table
+from mmsent.vote import average, default_tie, majority
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Heads to fit: a recipe with changes, these fusions, on so many validation splits."""
+
+    recipe: str
+    splits: int = 1
+    fusions: tuple[Fusion, ...] = VOTING_FUSIONS
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+CANDIDATES = {
+    "paper": Candidate("paper"),
+    "offline": Candidate("offline"),
+    "best": Candidate("best", COMMITTEES["best"].splits, COMMITTEES["best"].fusions),
+    "best, concat alone": Candidate("best", COMMITTEES["best"].splits, (Fusion.concat,)),
+    "best, no class weights": Candidate("best", changes={"class_weight_power": 0.0}),
+    "best, class weights 0.6": Candidate("best", changes={"class_weight_power": 0.6}),
+    "best, modality dropout 0.2": Candidate("best", changes={"modality_dropout": 0.2}),
+    "best, standardised": Candidate("best", changes={"standardize": True, "lr": 1e-4}),
+    "best, label smoothing 0.2": Candidate("best", changes={"label_smoothing": 0.2}),
+    "best, clean view": Candidate("best", changes={"views": False}),
+}
+
+
+def probabilities(plan: FoldPlan, features: Features, cache: Cache, one: Candidate, seed: int) -> np.ndarray:
+    """Out-of-fold probabilities (R, N, C) of the candidate's R heads; split by split, in each its fusions."""
+    found = np.zeros((one.splits * len(one.fusions), len(plan.rows), len(cache.labels)))
+    labels = plan.index.labels
+    for number in range(plan.folds):
+        held = plan.fold == number
+        rest = plan.rows[~held]
+        groups = plan.groups[~held] if plan.groups is not None else None
+        for k in range(one.splits):
+            split = plan.split.model_copy(update={"seed": plan.split.seed + k})
+            inner = validation_split(ids_at(plan.index, rest), labels[rest], groups, split)
+            train, val, out = (
+                rows_at(cache, features.index, features, rows, "cpu", None, clean=clean)
+                for rows, clean in ((rest[~inner], False), (rest[inner], True), (plan.rows[held], True))
+            )
+            for f, fusion in enumerate(one.fusions):
+                settings = fit_settings(one.recipe, fusion=fusion, seed=seed + k, **one.changes)
+                trained = train_head(train, val, settings, len(cache.labels))
+                heat = fit_temperature(trained.val_logits, labels[rest[inner]])
+                logits = evaluate_head(trained.head, out)[0].numpy()
+                found[k * len(one.fusions) + f, held] = apply_temperature(logits, heat)
+    return found
+
+
+def ways(found: np.ndarray, one: Candidate, tie: int | None, plan: FoldPlan) -> dict[str, np.ndarray]:
+    """The labels (N,) that the candidate's heads give together, by how they are put together; where folds part
+    duplicates, also with the labels of those in the other folds."""
+    first = found[: len(one.fusions)]
+    out = {"counted": majority(first, tie).winners, "averaged": average(first).argmax(axis=1)}
+    if len(found) > len(first):
+        out |= {
+            "committee, counted": majority(found, tie).winners,
+            "committee, averaged": average(found).argmax(axis=1),
+        }
+    if plan.groups is None:
+        out["averaged, twins"] = with_twins(average(found), plan).argmax(axis=1)
+    return out
+
+
+def with_twins(mean: np.ndarray, plan: FoldPlan) -> np.ndarray:
+    """Probabilities (N, C) of each fold after what near-duplicates in the other folds say."""
+    features, classes = plan.features, mean.shape[1]
+    assert features is not None
+    bounds = [near_cosine(plan.cache.encoder, name) for name in ("near_image", "near_text")]
+    out = mean.copy()
+    for k in range(plan.folds):
+        held = plan.fold == k
+        known = known_rows(features, plan.rows[~held], *bounds)
+        rows = plan.rows[held]
+        shares = twin_shares(known, features.image[rows, 0], features.text[rows], classes)
+        out[held] = lean(mean[held], shares, twin_table(known, classes))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, nargs="+", required=True)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=1, help="each seed cuts other folds and starts other heads")
+    parser.add_argument("--group", type=Group, default=Group.near, help="none: plain folds, which part duplicates")
+    parser.add_argument("--only", nargs="*", help="names of candidates, for all caches")
+    parser.add_argument("--save", type=Path, help="write the out-of-fold probabilities into this folder (npz)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    caches = [Cache.open(path) for path in arguments.cache]
+    loaded = [cache.load("train") for cache in caches]
+    if any(features.index.ids != loaded[0].index.ids for features in loaded):
+        parser.error("the caches hold different posts, or in another order")
+    table = [["encoders", "candidate", "vote", "weighted F1", "macro F1", "to the first"]]
+    baseline: np.ndarray | None = None
+    for cache, features in zip(caches, loaded, strict=True):
+        for name in arguments.only or CANDIDATES:
+            one = CANDIDATES[name]
+            reached: dict[str, list[list[float]]] = {}
+            for seed in range(arguments.seeds):
+                split = SplitSettings(group=arguments.group, seed=seed)
+                plan = plan_folds(caches[0], split, arguments.folds, features=loaded[0])
+                found = probabilities(plan, features, cache, one, seed)
+                if arguments.save:
+                    arguments.save.mkdir(parents=True, exist_ok=True)
+                    np.savez(arguments.save / f"{cache.encoder}-{name}-{seed}.npz".replace(" ", "-"), p=found)
+                for way, said in ways(found, one, default_tie(cache.labels), plan).items():
+                    for k in range(plan.folds):
+                        rows = plan.fold == k
+                        s = scores(plan.labels[rows], said[rows], len(cache.labels))
+                        reached.setdefault(way, []).append([s["f1_weighted"], s["f1_macro"]])
+            for way, values in reached.items():
+                per_fold = np.array(values)
+                baseline = per_fold if baseline is None else baseline
+                gain = per_fold[:, 0] - baseline[:, 0]
+                cells = [_mean(per_fold[:, 0]), _mean(per_fold[:, 1]), _mean(gain, signed=True) if gain.any() else "–"]
+                table.append([cache.encoder, name, way, *cells])
+                print("  ".join(table[-1]), flush=True)
+    print("\n" + columns(table))
+
+
+def _mean(values: np.ndarray, *, signed: bool = False) -> str:
+    return f"{values.mean():{'+' if signed else ''}.4f} ± {values.std(ddof=1) / np.sqrt(len(values)):.4f}"
+
+
+if __name__ == "__main__":
+    main()
