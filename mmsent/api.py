@@ -81,8 +81,8 @@ class Model:
 
         texts, images: as many of each, or one of each; None for a half that is missing. An image is a path, the bytes
         of a picture file, a Pillow image or an array (H, W, 3) of bytes. ids: names, by default 0, 1, ... tie, soft: as
-        `mmsent vote` has them; a committee is averaged. A post that no head can label has label None, and `problem` says
-        why. The encoders are loaded by the first call. Raises InputError where texts and images do not go together.
+        `mmsent vote` has them; a committee is averaged. A post that no head can label has label None, and `problem`
+        says why. The first call loads the encoders. Raises InputError where texts and images do not go together.
         """
         posts = posts_of(texts, images, ids)
         features = encode_posts(posts, self._encoders, self.runs, self._settings.normalize)
