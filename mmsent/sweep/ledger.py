@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from filelock import BaseFileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mmsent.config import FitSettings
@@ -173,13 +174,13 @@ class Ledger:
                 if slot is None or self._holder(slot) != trial.number:  # another process was there first
                     self._study.tell(trial, state=TrialState.FAIL)
                     continue
+                self._mine[trial.number] = trial  # before it has an owner: see `reap`
                 trial.set_user_attr(_OWNER, owner())
                 self._storage.record_heartbeat(trial._trial_id)
                 settings = self._space.settings(trial.params)
                 if settings.precision == "auto":  # the record says what it was trained in
                     settings = settings.model_copy(update={"precision": self._precision})
                 trial.set_user_attr(_FIT, settings.model_dump(mode="json"))
-                self._mine[trial.number] = trial
                 return trial.number, settings
         return None
 
@@ -267,23 +268,27 @@ class Ledger:
             )
 
     def release(self) -> None:
-        """Put off everything that runs here."""
+        """Put off everything that runs here, a trial that was being taken when this process was stopped included."""
         for number in list(self._mine):
             self.give_up(number)
+        self.reap()
 
     def reap(self) -> None:
         """Fail the running trials whose process is gone: their slots are free again."""
-        with self._usable():
+        with self._usable(), self._lock:
             taking_part = [v for k, v in self._study.user_attrs.items() if k.startswith(_PROCESS)]
-            alone = all(is_gone(one) for one in taking_part if one != owner())
+            # A trial has no owner for a moment after it was taken. Where the lock holds, nobody is in that moment.
+            nobody = isinstance(self._lock, BaseFileLock) or all(is_gone(one) for one in taking_part if one != owner())
             for one in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if one.number in self._mine:
+                    continue
                 known = one.user_attrs.get(_OWNER)
-                if known is None:  # killed while its settings were written down, or just begun
-                    old = one.datetime_start is None or datetime.now() - one.datetime_start > timedelta(seconds=GRACE)
-                    gone = alone or old
+                if known is None:
+                    began = one.datetime_start
+                    gone = nobody or began is None or datetime.now() - began > timedelta(seconds=GRACE)
                 else:
                     gone = is_gone(known)
-                if gone and one.number not in self._mine:
+                if gone:
                     self._study.tell(one.number, state=TrialState.FAIL, skip_if_finished=True)
             for trial in list(self._mine.values()):  # alive, even if this process was paused for long
                 self._storage.record_heartbeat(trial._trial_id)
