@@ -81,8 +81,8 @@ class Model:
 
         texts, images: as many of each, or one of each; None for a half that is missing. An image is a path, the bytes
         of a picture file, a Pillow image or an array (H, W, 3) of bytes. ids: names, by default 0, 1, ... tie, soft: as
-        `mmsent vote` has them. A post that no head can label has label None, and `problem` says why. The encoders are
-        loaded by the first call. Raises InputError where texts and images do not go together.
+        `mmsent vote` has them; a committee is averaged. A post that no head can label has label None, and `problem`
+        says why. The first call loads the encoders. Raises InputError where texts and images do not go together.
         """
         posts = posts_of(texts, images, ids)
         features = encode_posts(posts, self._encoders, self.runs, self._settings.normalize)
@@ -91,9 +91,9 @@ class Model:
     def vote(self, cache: FeatureCache, split: Split = "test", *, tie: str | None = None, soft: bool = False) -> Vote:
         """Label every row of a cached split; see mmsent.vote.Vote. Raises RunError where the heads take other features
         than the cache has."""
-        from mmsent.vote import vote_split
+        from mmsent.vote import averages, vote_split
 
-        return vote_split(self.runs, cache.cache, split, tie=tie, soft=soft)
+        return vote_split(self.runs, cache.cache, split, tie=tie, soft=averages(self.runs, soft))
 
     def evaluate(self, cache: FeatureCache) -> list[Evaluation]:
         """Scores with intervals on each head's own validation rows, and of the vote; see mmsent.evaluate."""
@@ -104,18 +104,19 @@ class Model:
     def export(self, out: str | Path, format: Literal["onnx", "hf"] = "onnx", *, with_encoder: bool = False) -> Path:
         """Write the heads for other programs, as `mmsent export` does. Returns the folder."""
         from mmsent.card import model_card
+        from mmsent.vote import averages
 
-        path = Path(out)
+        path, soft = Path(out), averages(self.runs, False)
         if format == "hf":
             from mmsent.hub import write_hub
 
-            return write_hub(self.runs, path, model_card(self.runs, path.name, format))
+            return write_hub(self.runs, path, model_card(self.runs, path.name, format, soft=soft))
         if format != "onnx":
             raise UsageError(f"format {format!r}: choose onnx or hf")
         from mmsent.onnx_export import export_onnx
 
-        card = model_card(self.runs, path.name, format)
-        return export_onnx(self.runs, path, card=card, with_encoder=with_encoder, weights=self.weights).path
+        card = model_card(self.runs, path.name, format, soft=soft)
+        return export_onnx(self.runs, path, card=card, soft=soft, with_encoder=with_encoder, weights=self.weights).path
 
     @cached_property
     def _settings(self) -> EncoderSettings:

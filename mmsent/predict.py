@@ -21,7 +21,7 @@ from mmsent.inference import head_probabilities, served
 from mmsent.metrics import Probabilities
 from mmsent.runs import Run, predictions_csv
 from mmsent.text import clean_text, require_text
-from mmsent.vote import average, majority, require_distinct, tie_label
+from mmsent.vote import average, averages, majority, require_distinct, tie_label
 
 BATCH = 64
 
@@ -169,8 +169,8 @@ def vote_features(
     tie: str | None = None,
     soft: bool = False,
 ) -> Voted:
-    """The vote of runs on the features of N new posts, as `encode_posts` gives them."""
-    labels = runs[0].labels
+    """The vote of runs on the features of N new posts, as `encode_posts` gives them; a committee is averaged."""
+    labels, soft = runs[0].labels, averages(runs, soft)
     probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
     voting = np.stack([served(run, missing) for run in runs])
     mean: Probabilities = average(probabilities, voting)

@@ -87,5 +87,5 @@ def _likeness(known: Known, image: NDArray[np.float32], text: NDArray[np.float32
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[Any]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    np.copyto(lengths, 1, where=lengths == 0)
-    return np.asarray(vectors / lengths)
+    out: NDArray[Any] = vectors / np.maximum(lengths, np.float32(1e-12))
+    return out

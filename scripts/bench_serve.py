@@ -11,13 +11,14 @@ Parts, against one server after another, each a process of its own, with the off
 4. a server that is ended with SIGTERM in the middle of the load and started again; then the same with SIGKILL.
 
 Every answer is compared with what mmsent.predict says of that post (labels equal, probabilities within 1e-5), and every
-request is accounted for. Clients share the machine's cores with the server.
+request is accounted for. The clients share the machine's cores with the server.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import signal
@@ -31,7 +32,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import numpy as np
 from bench_common import machine, table
 
@@ -60,7 +60,6 @@ class Server:
         if found is None:
             raise SystemExit("the server did not start; run mmsent serve to see why")
         self.port = int(found[1])
-        self.address = f"http://127.0.0.1:{self.port}"
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait; the exit status."""
@@ -86,65 +85,106 @@ class Outcome:
         return f"{1000 * float(np.quantile(self.seconds, q)):.0f}" if self.seconds else ""
 
 
+class Connection:
+    """A client's connection, as light as can be: it shares the cores with the server. keep: use it again."""
+
+    def __init__(self, port: int, keep: bool) -> None:
+        self._port, self._keep = port, keep
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send a request; status, headers and body of the answer. Raises OSError and EOFError as sockets do."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        try:
+            writer.write(request)
+            await writer.drain()
+            first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in rest if line)
+            body = await reader.readexactly(int(headers["content-length"]))
+        except BaseException:
+            self.close()
+            raise
+        if not self._keep or headers.get("connection") == "close":
+            self.close()
+        return int(first.split()[1]), headers, body
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._streams is not None:
+            self._streams[1].close()
+        self._streams = None
+
+
 class Load:
-    """Clients that ask about posts in turn. bodies: a request for each post; wanted: what predict says of it."""
+    """Clients that ask about posts in turn, as forms. wanted: what predict says of each."""
 
     def __init__(self, posts: Sequence[NewPost], wanted: Sequence[Prediction]) -> None:
         self.wanted = wanted
-        self.bodies = []
-        for post in posts:
-            assert isinstance(post.image, Path)
-            assert post.text is not None
-            files = {"image": (post.image.name, post.image.read_bytes()), "text": (None, post.text.encode())}
-            request = httpx.Request("POST", "http://localhost/predict", files=files)
-            self.bodies.append((request.read(), request.headers["content-type"]))
+        self.requests = [form(post) for post in posts]
         self._next = 0
 
-    def right(self, which: int, answer: httpx.Response) -> bool:
+    def right(self, which: int, body: bytes) -> bool:
         """Whether an answer is what predict says."""
-        found, wanted = answer.json(), self.wanted[which]
+        found, wanted = json.loads(body), self.wanted[which]
         apart = (abs(found["probabilities"][name] - p) for name, p in wanted.probabilities.items())
         return found["label"] == wanted.label and found["heads"] == wanted.heads and max(apart) <= TOLERANCE
 
-    async def ask(self, client: httpx.AsyncClient, address: str, until: float, out: Outcome) -> None:
+    async def client(self, connection: Connection, until: float, out: Outcome) -> None:
         """Ask until a time; what has been asked by then is still waited for."""
         while time.perf_counter() < until:
-            which, self._next = self._next % len(self.bodies), self._next + 1
-            body, kind = self.bodies[which]
+            which, self._next = self._next % len(self.requests), self._next + 1
             started = time.perf_counter()
             out.counts["sent"] += 1
             try:
-                answer = await client.post(f"{address}/predict", content=body, headers={"content-type": kind})
-            except httpx.ConnectError:
+                status, headers, body = await asyncio.wait_for(connection.ask(self.requests[which]), 120)
+            except ConnectionRefusedError:
                 out.counts["refused"] += 1
                 await asyncio.sleep(0.05)
-                continue
-            except httpx.HTTPError:
+            except (OSError, EOFError):
                 out.counts["cut off"] += 1
                 await asyncio.sleep(0.05)
-                continue
-            if answer.status_code == 503:
-                out.counts["shed"] += 1
-                await asyncio.sleep(float(answer.headers["retry-after"]))
-            elif answer.status_code == 200 and self.right(which, answer):
-                out.counts["right"] += 1
-                out.seconds.append(time.perf_counter() - started)
             else:
-                out.counts["wrong"] += 1
+                if status == 503:
+                    out.counts["shed"] += 1
+                    await asyncio.sleep(float(headers["retry-after"]))
+                elif status == 200 and self.right(which, body):
+                    out.counts["right"] += 1
+                    out.seconds.append(time.perf_counter() - started)
+                else:
+                    out.counts["wrong"] += 1
+        connection.close()
 
-    def run(self, address: str, clients: int, seconds: float, *, fresh: bool = False) -> Outcome:
+    def run(self, port: int, clients: int, seconds: float, *, fresh: bool = False) -> Outcome:
         """So many clients for so many seconds. fresh: a new connection for each request."""
         out = Outcome()
 
         async def all_of_them() -> None:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0 if fresh else clients)
-            async with httpx.AsyncClient(timeout=120, limits=limits, trust_env=False) as client:
-                started = time.perf_counter()
-                await asyncio.gather(*(self.ask(client, address, started + seconds, out) for _ in range(clients)))
-                out.took = time.perf_counter() - started
+            until = time.perf_counter() + seconds
+            await asyncio.gather(*(self.client(Connection(port, not fresh), until, out) for _ in range(clients)))
 
+        started = time.perf_counter()
         asyncio.run(all_of_them())
+        out.took = time.perf_counter() - started
         return out
+
+
+def form(post: NewPost) -> bytes:
+    """A post as a whole request."""
+    assert isinstance(post.image, Path)
+    assert post.text is not None
+    parts = [
+        b'--b0undary\r\nContent-Disposition: form-data; name="text"\r\n\r\n' + post.text.encode(),
+        b'--b0undary\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + post.image.read_bytes(),
+        b"--b0undary--\r\n",
+    ]
+    body = b"\r\n".join(parts)
+    head = (
+        "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b0undary\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def restarted(load: Load, runs: Sequence[Run], data: Path, number: int, seconds: float) -> tuple[Outcome, int, float]:
@@ -153,7 +193,7 @@ def restarted(load: Load, runs: Sequence[Run], data: Path, number: int, seconds:
     server = Server(runs, data)
     done: list[Outcome] = []
     asking = threading.Thread(
-        target=lambda: done.append(load.run(server.address, CLIENTS // 4, 2 * seconds + 15, fresh=True))
+        target=lambda: done.append(load.run(server.port, CLIENTS // 4, 2 * seconds + 15, fresh=True))
     )
     asking.start()
     time.sleep(seconds)
@@ -217,16 +257,16 @@ def measure(data: Path, folder: Path, n: int, seconds: float, parts: Sequence[st
 
     if "load" in parts:
         server = Server(runs, data)
-        load.run(server.address, 4, min(2.0, seconds))  # warm up
-        single = load.run(server.address, 1, seconds)
+        load.run(server.port, 4, min(2.0, seconds))  # warm up
+        single = load.run(server.port, 1, seconds)
         add("one at a time", 1, single)
-        many = load.run(server.address, CLIENTS, seconds)
+        many = load.run(server.port, CLIENTS, seconds)
         add(f"{CLIENTS} at once", CLIENTS, many)
         server.stop()
     if "shed" in parts:
         server = Server(runs, data, 0, "--queue", str(CLIENTS))
-        add(f"{5 * CLIENTS} at once, a queue of {CLIENTS}", 5 * CLIENTS, load.run(server.address, 5 * CLIENTS, seconds))
-        add("one again", 1, load.run(server.address, 1, min(10.0, seconds)))
+        add(f"{5 * CLIENTS} at once, a queue of {CLIENTS}", 5 * CLIENTS, load.run(server.port, 5 * CLIENTS, seconds))
+        add("one again", 1, load.run(server.port, 1, min(10.0, seconds)))
         server.stop()
     print(f"\n{len(posts)} posts, {len(runs)} heads; {os.cpu_count()} cores for server and clients together")
     if len(rows) > 1:

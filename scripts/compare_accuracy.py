@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=1, help="each seed cuts other folds and starts other heads")
     parser.add_argument("--group", type=Group, default=Group.near, help="none: plain folds, which part duplicates")
-    parser.add_argument("--only", nargs="*", help="names of candidates, for all caches")
+    parser.add_argument("--only", nargs="*", help="candidates: a name, for all caches, or ENCODERS/name")
     parser.add_argument("--save", type=Path, help="write the out-of-fold probabilities into this folder (npz)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -129,7 +129,10 @@ def main() -> None:
     table = [["encoders", "candidate", "vote", "weighted F1", "macro F1", "to the first"]]
     baseline: np.ndarray | None = None
     for cache, features in zip(caches, loaded, strict=True):
-        for name in arguments.only or CANDIDATES:
+        for wanted in arguments.only or CANDIDATES:
+            encoders, _, name = wanted.rpartition("/")
+            if encoders not in ("", cache.encoder):
+                continue
             one = CANDIDATES[name]
             reached: dict[str, list[list[float]]] = {}
             for seed in range(arguments.seeds):

@@ -182,7 +182,9 @@ def test_every_form_of_a_picture_is_the_same_picture(cache: FeatureCache, model:
     opened = Image.open(path)
     forms: list[Any] = [str(path), path, path.read_bytes(), opened, np.asarray(opened), opened.copy()]
     found = model.predict(["a happy day"] * len(forms), forms)
-    assert len({tuple(post.probabilities.values()) for post in found}) == 1
+    first, *others = [list(post.probabilities.values()) for post in found]
+    for other in others:  # the place in a batch may move the last bits
+        assert other == pytest.approx(first, abs=1e-6)
     assert [post.id for post in found] == ["0", "1", "2", "3", "4", "5"]
     one = model.predict("a happy day", opened)
     assert one[0].probabilities == pytest.approx(found[0].probabilities, abs=1e-6)

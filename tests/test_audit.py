@@ -175,15 +175,20 @@ def test_folds_and_other_options(work: Path, capsys: pytest.CaptureFixture[str])
     assert "above 0" in message
 
 
-def test_an_audit_beyond_the_memory(work: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_an_audit_beyond_the_memory(
+    work: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Near-duplicates are compared in memory; what the message then names, the audit takes."""
+    monkeypatch.setattr("mmsent.commands.selection.FOLDS", 2)
     assert run("extract", "--split", "train") == 0
     status, message = fails(capsys, "audit", "--memory", "1kB")
     assert status == 2
     assert "raise --memory, or use --group exact" in message
     assert run("audit", "--memory", "1kB", "--group", "exact", "--no-gallery", "--top", "0") == 0
     assert "running one of concat" in capsys.readouterr().err
-    name = next((work / "runs").glob("*-k10")).name
+    name = next((work / "runs").glob("*-k2")).name
     assert json.loads((work / "runs" / name / "folds.json").read_text())["split"]["group"] == "exact"
     assert run("audit", "--group", "exact", "--no-gallery", "--top", "0") == 0  # it is there now
     assert "running" not in capsys.readouterr().err

@@ -296,7 +296,8 @@ def test_texts_of_attributes(tmp_path: Path) -> None:
             assert attribute(file, "a") == text
         file.attrs["a"] = "of variable length"
         assert attribute(file, "a") == "of variable length"
-    assert h5py.check_string_dtype(fixed_text("üx").dtype).length == 3
+    kind = h5py.check_string_dtype(fixed_text("üx").dtype)
+    assert (kind.encoding, kind.length) == ("utf-8", 3)
     assert h5py.check_string_dtype(fixed_text("").dtype).length == 1
 
 
@@ -307,3 +308,14 @@ def test_splits_that_are_there_are_named(tmp_path: Path) -> None:
     cache = pour(cache.path, journal, cache.settings, {"test": rows}, attributes())
     with pytest.raises(CacheError, match=r"holds no dev rows \(it has test, train\); run"):
         cache.index("dev")
+
+
+def test_no_rows_are_of_the_stored_type(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path, settings=made_settings(storage="float16"))
+    image, text = cache.embeddings("train", [])
+    assert (image.dtype, image.shape, text.dtype, text.shape) == (np.float16, (0, 2, 48), np.float16, (0, 32))
+
+
+def test_a_reason_may_hold_half_a_surrogate_pair() -> None:
+    """A file's name need not be UTF-8, and a reason may name it."""
+    assert writing_module._reasons({0: "no caf\udce9"}, 2).tolist() == [b"no caf?", b""]

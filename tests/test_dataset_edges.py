@@ -225,3 +225,18 @@ def test_missing_texts_do_not_decide_the_encoding(tmp_path: Path) -> None:
     assert dataset.decoding.why.startswith("decodes all 1 texts")
     with pytest.raises(DataError, match=r"^text cannot be read: "):
         dataset.text_of(dataset.posts[2])
+
+
+def test_an_id_with_dots_and_two_pictures(tmp_path: Path) -> None:
+    root = make_guid(tmp_path / "posts", 1, 0, size=8)
+    for ending in ("png", "jpg"):
+        (root / "data" / "a.b.c.gif").with_suffix(f".{ending}").write_bytes(b"x")
+    (root / "train.txt").write_text("a.b.c,neutral\n")
+    assert load_dataset(root).posts[0].image == root / "data" / "a.b.c.jpg"
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")
+def test_links_beside_a_manifest_lead_nowhere_foreign(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "one,b.png,first,positive,")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    assert load_dataset(path).problems == ()

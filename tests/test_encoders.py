@@ -78,8 +78,9 @@ def test_unknown_spec_names_the_known_forms(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_spec(text)
     message = str(caught.value)
-    assert message.startswith(f"unknown encoder {text!r}; use a preset (clip-l14-336, offline), open_clip:ARCH[:TAG]")
+    assert message.startswith(f"unknown encoder {text!r}; use a preset ({', '.join(PRESETS)}), open_clip:ARCH[:TAG]")
     assert "efficientnet-lite2 or minilm-l6" in message
+    assert "lexicon:vader" in message
 
 
 def test_spec_reads_as_it_is_written() -> None:

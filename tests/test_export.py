@@ -43,7 +43,7 @@ from mmsent.hub import open_runs, write_hub
 from mmsent.inference import head_probabilities
 from mmsent.onnx_export import export_onnx
 from mmsent.onnx_runtime import OnnxModel
-from mmsent.predict import NewPost, encode_posts
+from mmsent.predict import NewPost, encode_posts, vote_features
 from mmsent.runs import Run
 from mmsent.vote import average, majority
 from mmsent.voting_graph import VotingHeads
@@ -343,6 +343,17 @@ def test_the_card_has_the_scores_that_evaluate_prints(runs: dict[str, Run], cach
     for said in ("## Limits", "## Intended use", "48 posts of `posts`", cache.settings.contract, "Weakest on"):
         assert said in card
     assert card.startswith("---\nlibrary_name: mmsent\n")
+
+
+def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
+    chosen = [replace(run, info=run.info | {"committee": {"name": "c", "size": 3}}) for run in of(runs, *Fusion)]
+    assert "the mean of 6 heads" in model_card(chosen, "m", "onnx", soft=True)
+    image, text, missing = features(cache, 300)
+    each = np.stack([head_probabilities(run, image, text) for run in chosen])
+    mean, counted = each.mean(axis=0).argmax(axis=1), majority(each, 1).winners
+    assert (mean != counted).any()
+    posts = vote_features([str(i) for i in range(300)], chosen, image, text, missing & False, [""] * 300).predictions
+    assert [post.label for post in posts] == [LABELS[k] for k in mean]
 
 
 def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:

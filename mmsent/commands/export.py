@@ -42,10 +42,11 @@ def export(
     from mmsent.hub import write_hub
     from mmsent.predict import encoder_settings
     from mmsent.runs import calibration_note
-    from mmsent.vote import voting_runs
+    from mmsent.vote import averages, voting_runs
 
     chosen = named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
     encoder_settings(chosen, weights=None, device=None)  # refuses runs that do not fit together
+    soft = averages(chosen, soft)
     card = model_card(chosen, out.name, form, soft=soft)
     result: dict[str, Any] = {"out": str(out), "format": form, "runs": [str(run.path) for run in chosen]}
     if form == "hf":
