@@ -381,6 +381,8 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("mmsent 0.")
+    module = subprocess.run([sys.executable, "-m", "mmsent", "--version"], capture_output=True, text=True, check=True)
+    assert module.stdout.startswith("mmsent 0.")
 
 
 def test_an_unfinished_split_survives_the_extraction_of_the_other(

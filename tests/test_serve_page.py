@@ -88,6 +88,14 @@ def show(browser: Any, address: str, width: int = 1400, language: str = "en") ->
         click(browser, "language")
 
 
+def choose(browser: Any, name: str, value: str) -> None:
+    """Set one of the review page's filters and wait until the rows are those it asks for."""
+    from selenium.webdriver.support.ui import Select
+
+    Select(browser.find_element("id", name)).select_by_value(value)
+    wait(browser, "document.getElementById('rows').getAttribute('aria-busy') === 'false'")
+
+
 def click(browser: Any, name: str) -> None:
     button = browser.find_element("id", name)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
@@ -218,18 +226,18 @@ def test_a_refusal_is_said(browser: Any, address: str) -> None:
 def test_a_label_is_corrected_and_the_list_downloaded(
     browser: Any, address: str, small: Path, tmp_path: Path, runs: list[Any]
 ) -> None:
-    from selenium.webdriver.support.ui import Select
-
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     show(browser, address + "/review")
     wait(browser, "document.querySelectorAll('#rows .row').length > 0")
     confidences = (
         "[...document.querySelectorAll('#rows .facts')].map((f) => parseFloat(/([\\d.]+)%/.exec(f.textContent)[1]))"
     )
-    Select(browser.find_element("id", "order")).select_by_value("unsure")
-    wait(browser, f"(() => {{ const c = {confidences}; return c.every((v, i) => !i || c[i - 1] <= v); }})()")
-    Select(browser.find_element("id", "only")).select_by_value("wrong")
-    wait(browser, "/^\\d+ of/.exec(document.getElementById('count').textContent) !== null")
+    choose(browser, "order", "unsure")
+    shown = browser.execute_script(f"return {confidences}")
+    assert len(shown) > 1
+    assert shown == sorted(shown)
+    choose(browser, "only", "wrong")
+    assert re.match(r"\d+ of", browser.find_element("id", "count").text)
     card = wait(browser, "document.querySelector('#rows .row')")
     name = card.get_attribute("data-id")
     buttons = card.find_elements("css selector", ".choose button")

@@ -87,6 +87,7 @@ ORDER = [
     "distributed",
     "commands",
     "cli",
+    "__main__",
 ]
 ONLY_IN = {
     "h5py": {"cache"},

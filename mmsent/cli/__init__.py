@@ -550,7 +550,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         print(f"mmsent: unexpected {what}; this is a bug, --debug shows where", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

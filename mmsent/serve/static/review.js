@@ -60,6 +60,7 @@ function query(offset) {
 
 async function fetchRows(offset = 0) {
   const mine = (asked += 1);
+  $("rows").setAttribute("aria-busy", "true");
   try {
     const found = await askJson(`/review/rows?${query(offset)}`);
     if (mine !== asked) return;
@@ -74,6 +75,7 @@ async function fetchRows(offset = 0) {
     $("problem").textContent = error.status === 404 ? t("review_none") : error.message;
     $("problem").hidden = false;
   }
+  $("rows").setAttribute("aria-busy", "false");
 }
 
 function show(from = 0) {
