@@ -5,8 +5,10 @@
 A kernel machine stands in for the heads, for it needs no tuning of rates and takes seconds: ridge regression on the
 class indicators, rows weighted as the heads weight classes, with a Gaussian kernel for each source (features
 standardised, rows at length 1, width by the median distance), added up with a weight each. --onnx FOLDER adds a
-sentence model as model.onnx with its tokenizer.json, such as an int8 bge-small-en-v1.5. Prints mean weighted and macro
-F1 over the folds with their standard errors, and the difference in weighted F1 to the row of reference.
+sentence model as model.onnx with its tokenizer.json, such as an int8 bge-small-en-v1.5. --layers adds the states of
+MiniLM's inner layers, averaged over the words. --ocr reads the text in the pictures (rapidocr-onnxruntime, 0.1 s of a
+core a picture) and adds its embedding and its VADER scores, or appends it to the post's text. Prints mean weighted and
+macro F1 over the folds with their standard errors, and the difference in weighted F1 to the row of reference.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from mmsent.config import DataSettings, Group, SplitSettings
 from mmsent.dataset import load_dataset
 from mmsent.encoders import Spec
 from mmsent.encoders.lexicon import LexiconEncoder
+from mmsent.encoders.sentences import MINILM, SentenceEncoder
 from mmsent.folds import FoldPlan, plan_folds
+from mmsent.images import open_rgb, read_picture
 from mmsent.metrics import scores
 
 LENGTH = 64  # tokens of an ONNX model's texts
@@ -84,6 +88,43 @@ def onnx_embeddings(folder: Path, texts: list[str]) -> np.ndarray:
     return out
 
 
+def on_rows(rows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """(N, N): a kernel of the chosen rows, and 0 for all others."""
+    out = np.zeros((len(rows), len(rows)), np.float32)
+    out[np.ix_(rows, rows)] = kernel
+    return out
+
+
+def layer_means(encoder: SentenceEncoder, texts: list[str]) -> list[np.ndarray]:
+    """The states of each layer, the word embeddings first: (N, D) each, averaged over a text's words."""
+    import torch
+
+    model, out = encoder.model, []
+    transformer, order = model[0].auto_model, np.argsort([len(t) for t in texts], kind="stable")
+    for part in np.array_split(order, -(-len(order) // 64)):
+        batch = model.tokenizer(
+            [texts[i] for i in part], padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            states = transformer(**batch, output_hidden_states=True).hidden_states
+        mask = batch["attention_mask"].unsqueeze(-1)
+        out.append(torch.stack([(state * mask).sum(1) / mask.sum(1) for state in states]).numpy())
+    return list(np.concatenate(out, axis=1)[:, np.argsort(order)])
+
+
+def read_pictures(pictures: list[Path | str | None]) -> list[str]:
+    """The text that each picture shows, as far as its recognition is surer than 0.6; pictures at 720 px at most."""
+    from rapidocr_onnxruntime import RapidOCR
+
+    engine, out = RapidOCR(use_angle_cls=False, det_limit_side_len=480, det_limit_type="max"), []
+    for picture in pictures:
+        upright = open_rgb(read_picture(picture))
+        upright.thumbnail((720, 720))
+        said, _ = engine(np.ascontiguousarray(np.asarray(upright)[:, :, ::-1]), use_cls=False)
+        out.append(" ".join(words for _, words, sure in said or [] if float(sure) > 0.6))
+    return out
+
+
 def per_fold(plan: FoldPlan, kernel: np.ndarray, classes: int) -> np.ndarray:
     """(K, 2): weighted and macro F1 of each fold."""
     labels = plan.labels
@@ -106,6 +147,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--onnx", type=Path)
+    parser.add_argument("--layers", action="store_true")
+    parser.add_argument("--ocr", action="store_true")
     parser.add_argument("--folds", type=int, default=10)
     arguments = parser.parse_args()
     cache = Cache.open(arguments.cache)
@@ -145,6 +188,36 @@ def main() -> None:
         kernels |= {
             f"pair + VADER, {arguments.onnx.name} for the text": ("pair + VADER", lambda: third + more),
             f"pair + VADER + {arguments.onnx.name}": ("pair + VADER", lambda: third + 0.6 * sentences + 0.6 * more),
+        }
+    minilm = SentenceEncoder(Spec("st", MINILM), device="cpu", precision="fp32")
+    if arguments.layers:
+        for layer, states in enumerate(layer_means(minilm, texts)):
+            kernels[f"pair + VADER + MiniLM's layer {layer}"] = (
+                "pair + VADER",
+                lambda states=states: plus + 0.5 * gaussian(states),
+            )
+    if arguments.ocr:
+        posts = {post.id: post for post in data.of("train")}
+        shown = read_pictures([posts[i].image for i in plan.ids])
+        some = np.array([len(words) > 8 for words in shown])
+        print(f"{some.sum()} of {len(some)} pictures show more than 8 letters")
+        lexicon = LexiconEncoder(Spec("lexicon", "vader"))
+        kept = [words for words, on in zip(shown, some, strict=True) if on]
+        meant, felt = minilm.encode(kept), lexicon.encode(kept)
+        joined = [f"{t} . {words}" if words else t for t, words in zip(texts, shown, strict=True)]
+        kernels |= {
+            "pair + VADER + MiniLM of the picture's text": (
+                "pair + VADER",
+                lambda: plus + 0.5 * on_rows(some, gaussian(meant)),
+            ),
+            "pair + VADER + VADER of the picture's text": (
+                "pair + VADER",
+                lambda: plus + 0.3 * on_rows(some, gaussian(felt, unit=False)),
+            ),
+            "pair + VADER, the picture's text behind the post's": (
+                "pair + VADER",
+                lambda: pictures + gaussian(minilm.encode(joined)) + 0.5 * gaussian(lexicon.encode(joined), unit=False),
+            ),
         }
     done: dict[str, np.ndarray] = {"pair": per_fold(plan, pair, len(cache.labels))}
     for name, (reference, kernel) in kernels.items():
