@@ -226,6 +226,11 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
         ({"content": b"a=b"}, 415, "content type '(none)'"),
         ({"content": b"a", "headers": {"content-type": "multipart/form-data"}}, 400, "names no boundary"),
         ({"content": b"a", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, "no"),
+        (
+            {"content": b"a", "headers": {"content-type": f"multipart/form-data; boundary={'b' * 300}"}},
+            400,
+            "not a multipart form",
+        ),
         ({"files": {"other": b"a"}}, 422, "a part called 'other'; expected text or image"),
         ({"files": [("image", b"a"), ("image", b"b")], "data": {"text": "a"}}, 422, "2 pictures and 1 texts"),
         ({"files": {"text": b"\xff"}}, 422, "text: not UTF-8"),

@@ -186,19 +186,17 @@ def _form_parts(body: bytes, content_type: str, limits: Limits) -> dict[str, lis
         nonlocal ended
         ended = True
 
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": begin,
-            "on_header_field": lambda data, start, stop: field.extend(data[start:stop]),
-            "on_header_value": lambda data, start, stop: value.extend(data[start:stop]),
-            "on_header_end": header_done,
-            "on_part_data": lambda data, start, stop: content.extend(data[start:stop]),
-            "on_part_end": part_done,
-            "on_end": end,
-        },
-    )
+    callbacks: Any = {
+        "on_part_begin": begin,
+        "on_header_field": lambda data, start, stop: field.extend(data[start:stop]),
+        "on_header_value": lambda data, start, stop: value.extend(data[start:stop]),
+        "on_header_end": header_done,
+        "on_part_data": lambda data, start, stop: content.extend(data[start:stop]),
+        "on_part_end": part_done,
+        "on_end": end,
+    }
     try:
+        parser = MultipartParser(boundary, callbacks)  # refuses a long boundary
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
