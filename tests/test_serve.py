@@ -342,6 +342,28 @@ def test_a_body_that_does_not_come_is_given_up(runs: list[Run]) -> None:
     assert (found.status_code, found.json()["detail"]) == (408, "the request did not come in whole within 0.1 s")
 
 
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(runs: list[Run]) -> None:
+    app = create_app(service_of(runs))
+    messages = iter([{"type": "http.request", "body": b'{"te', "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+
+    asyncio.run(main())
+    assert sent[0]["status"] == 400
+    assert b"ended before" in sent[1]["body"]
+
+
 def test_an_error_in_one_post_is_that_posts_alone(
     runs: list[Run], world: tuple[Dataset, dict[str, Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from mmsent.predict import NewPost, Prepared
 from mmsent.serve.batching import Batcher
@@ -162,7 +162,7 @@ async def in_thread(executor: ThreadPoolExecutor, function: Callable[..., T], *g
 
 async def read_body(request: Request, more: Callable[[int], None], limit: int, seconds: float) -> bytes:
     """A request's body. more: takes note of bytes as they come. Raises Refused: 413 beyond the limit, 408 where it
-    takes too long."""
+    takes too long, 400 where the client leaves before its end."""
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and len(length) < 20 and int(length) > limit:
         raise Refused(413, f"the body has {length} bytes; the limit is {limit}")
@@ -176,4 +176,6 @@ async def read_body(request: Request, more: Callable[[int], None], limit: int, s
                 found += chunk
     except TimeoutError as error:
         raise Refused(408, f"the request did not come in whole within {seconds:g} s") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the connection ended before the request had come in whole") from error
     return bytes(found)
