@@ -283,6 +283,18 @@ def test_limits_on_bodies_and_pixels(runs: list[Run], world: tuple[Dataset, dict
         assert refused.json()["detail"].startswith("picture has 40x40 pixels; the limit is 1000")
 
 
+def test_nobody_is_told_to_come_again_for_what_could_never_be_taken(
+    runs: list[Run], world: tuple[Dataset, dict[str, Run]]
+) -> None:
+    posts = [as_json(post) for post in posts_of(world[0])[:3]]
+    with client_of(runs, limits={"queue": 2, "memory": 1024}) as client:
+        many = client.post("/predict", json={"posts": posts})
+        assert (many.status_code, many.json()["detail"]) == (422, "3 posts in one request; the limit is 2")
+        assert client.get("/info").json()["max_posts"] == 2
+        large = client.post("/predict", json=posts[0] | {"text": "a" * 5000})
+        assert large.status_code == 200
+
+
 def test_beyond_the_queue_clients_are_told_to_come_again(
     runs: list[Run], world: tuple[Dataset, dict[str, Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

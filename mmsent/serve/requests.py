@@ -142,8 +142,8 @@ def _from_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[New
 
 
 def _require_few(n: int, limits: Limits) -> None:
-    if n > limits.posts:
-        raise Refused(422, f"{n} posts in one request; the limit is {limits.posts}")
+    if n > limits.most_posts:
+        raise Refused(422, f"{n} posts in one request; the limit is {limits.most_posts}")
 
 
 def _form_parts(body: bytes, content_type: str, limits: Limits) -> dict[str, list[bytes]]:
@@ -163,8 +163,8 @@ def _form_parts(body: bytes, content_type: str, limits: Limits) -> dict[str, lis
     def begin() -> None:
         nonlocal n
         n += 1
-        if n > 2 * limits.posts:
-            raise Refused(422, f"the form has more than {2 * limits.posts} parts")
+        if n > 2 * limits.most_posts:
+            raise Refused(422, f"the form has more than {2 * limits.most_posts} parts")
         headers.clear()
         content.clear()
 

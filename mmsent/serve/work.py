@@ -75,7 +75,7 @@ class Work:
 
     def __init__(self, service: Service, metrics: Metrics, workers: int | None = None) -> None:
         self.service, self.metrics, self._limits = service, metrics, service.limits
-        self.admission = Admission(self._limits.queue, self._limits.memory)
+        self.admission = Admission(self._limits.queue, self._limits.most_memory)
         self._decoders = workers or min(8, os.cpu_count() or 1)
         self._explaining = 0
         metrics.watch(lambda: self.admission.pending)
