@@ -29,7 +29,7 @@ from mmsent.explain import Explanation, Modality
 from mmsent.extract import extract
 from mmsent.fit import fit
 from mmsent.predict import NewPost, predict
-from mmsent.runs import Run
+from mmsent.runs import Run, predictions_csv
 from mmsent.vote import average, majority
 
 pytest.importorskip("fastapi")
@@ -644,6 +644,20 @@ def test_validation_rows_are_the_vote_of_the_runs(runs: list[Run]) -> None:
     mean = average(p)
     assert [[row.probabilities[x] for x in labels] for row in rows] == pytest.approx(mean, abs=1e-9)
     assert {row.label for row in rows} <= {*labels}
+
+
+def test_validation_rows_are_voted_on_as_the_service_votes(runs: list[Run], tmp_path: Path) -> None:
+    labels = ["a", "b", "c"]
+    p = np.array([[[0.5, 0.1, 0.4]], [[0.5, 0.1, 0.4]], [[0.1, 0.46, 0.44]], [[0.1, 0.46, 0.44]]])  # c leads no head
+    tied = []
+    for i, rows in enumerate(p):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "validation.csv").write_text(predictions_csv(["x"], labels, rows, ["b"]))
+        tied.append(Run(tmp_path / str(i), runs[0].info | {"labels": labels}))
+    committee = [replace(run, info=run.info | {"committee": {"name": "c", "size": 4}}) for run in tied]
+    for given, how, said in ((tied, {}, "a"), (tied, {"tie": "b"}, "b"), (tied, {"soft": True}, "c"), (committee, {}, "c")):
+        row = validation_rows(given, **how)[0][0]  # type: ignore[arg-type]
+        assert (row.predicted, row.confidence) == (said, pytest.approx(p.mean(axis=0)[0, labels.index(said)]))
 
 
 ROWS = [
