@@ -715,12 +715,20 @@ def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
         ("id,predicted\n1,positive\n", "no column 'confidence'"),
         ("id,predicted,confidence,p_a\n1,b,0.5,1\n", "has the label 'b'"),
         ("id,predicted,confidence,p_a\n1,a,x,1\n", "cannot be read as a table"),
+        ("id,predicted,confidence,p_a\n1,a,nan,1\n", "post '1' has a probability that is no number"),
+        ("id,predicted,confidence,p_a\n1,a,1,inf\n", "post '1' has a probability that is no number"),
     ):
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(DataError, match=reason):
             read_table(tmp_path / "t.csv", ["a"])
     with pytest.raises(DataError, match="cannot be read"):
         read_table(tmp_path / "none.csv", ["a"])
+
+
+def test_columns_of_a_vote_are_no_heads(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,predicted,confidence,p_0,p_1,vote,twins,agreeing,head\n1,0,1,1,0,soft,1,1,0\n")
+    (row,) = read_table(tmp_path / "t.csv", ["0", "1"])
+    assert (row.heads, row.agreeing) == ({"head": "0"}, 1)
 
 
 # --- corrected lists

@@ -6,6 +6,7 @@ import csv
 import functools
 import hashlib
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from mmsent.vote import average, averages, majority, tie_label
 
 THUMBNAIL = 360
 TEXT = 600  # characters of a text that are shown
-OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold"}
+OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,17 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
                 continue
             if row["predicted"] not in labels:
                 raise DataError(f"{path}: post {row['id'][:60]!r} has the label {row['predicted'][:60]!r}")
+            shares = {label: float(row[f"p_{label}"]) for label in labels}
+            confidence = float(row["confidence"])
+            if not all(map(math.isfinite, (confidence, *shares.values()))):
+                raise ValueError(f"post {row['id'][:60]!r} has a probability that is no number")
             rows.append(
                 Row(
                     row["id"],
                     row.get("label") or None,
                     row["predicted"],
-                    float(row["confidence"]),
-                    {label: float(row[f"p_{label}"]) for label in labels},
+                    confidence,
+                    shares,
                     {name: row[name] for name in heads if row[name] in labels},
                 )
             )
