@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import re
 import threading
@@ -21,7 +22,16 @@ from fake import fake_encoders
 from made import make_guid, make_manifest
 
 from mmsent.cli import main
-from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
+from mmsent.config import (
+    DataSettings,
+    EncoderSettings,
+    ExtractSettings,
+    FitSettings,
+    Fusion,
+    SplitSettings,
+    ViewSettings,
+    settings,
+)
 from mmsent.corrections import corrected_list
 from mmsent.dataset import Dataset, load_dataset
 from mmsent.errors import DataError, RunError, UsageError
@@ -655,7 +665,12 @@ def test_validation_rows_are_voted_on_as_the_service_votes(runs: list[Run], tmp_
         (tmp_path / str(i) / "validation.csv").write_text(predictions_csv(["x"], labels, rows, ["b"]))
         tied.append(Run(tmp_path / str(i), runs[0].info | {"labels": labels}))
     committee = [replace(run, info=run.info | {"committee": {"name": "c", "size": 4}}) for run in tied]
-    for given, how, said in ((tied, {}, "a"), (tied, {"tie": "b"}, "b"), (tied, {"soft": True}, "c"), (committee, {}, "c")):
+    for given, how, said in (
+        (tied, {}, "a"),
+        (tied, {"tie": "b"}, "b"),
+        (tied, {"soft": True}, "c"),
+        (committee, {}, "c"),
+    ):
         row = validation_rows(given, **how)[0][0]  # type: ignore[arg-type]
         assert (row.predicted, row.confidence) == (said, pytest.approx(p.mean(axis=0)[0, labels.index(said)]))
 
@@ -779,6 +794,40 @@ def test_a_corrected_manifest_has_the_new_labels_and_all_else_as_it_was(tmp_path
     found = {post.id: (post.label, after.text_of(post), post.image) for post in after.posts}
     assert found == {name: (changed.get(name, row[0]), *row[1:]) for name, row in before.items()}
     assert {post.id for post in after.posts if post.split == "train"} >= {"post 10"}
+
+
+def test_a_corrected_manifest_keeps_types_and_columns(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    def corrected(name: str, given: dict[str, Any], corrections: dict[str, str]) -> Any:
+        table = pyarrow.table({"id": ["a", "b", "c"], "text": ["x", "y", "z"], **given})
+        parquet.write_table(table.replace_schema_metadata({"made": "by hand"}), path := tmp_path / name)
+        data = load_dataset(path, DataSettings(labels=("0", "1", "odd")))
+        found = parquet.read_table(io.BytesIO(corrected_list(data, corrections)[2]))
+        assert found.schema.metadata == {b"made": b"by hand"}
+        return found
+
+    number = pyarrow.array([1, 2, 3], pyarrow.int8())
+    found = corrected("number.parquet", {"label": [0, 1, None], "n": number}, {"a": "1", "c": "1"})
+    assert (found["label"].to_pylist(), found["n"].type) == ([1, 1, 1], pyarrow.int8())
+    assert corrected("text.parquet", {"label": [0, 1, None]}, {"c": "odd"})["label"].to_pylist() == ["0", "1", "odd"]
+    assert corrected("none.parquet", {}, {"b": "1"})["label"].to_pylist() == [None, "1", None]  # not the first row
+    path = tmp_path / "n.jsonl"
+    path.write_text('{"id": "a", "text": "\\ud800", "label": 0}\n{"id": "b", "text": "y", "label": 1}\n')
+    raw = corrected_list(load_dataset(path, DataSettings(labels=("0", "1"))), {"b": "0"})[2]
+    assert [json.loads(line)["label"] for line in raw.splitlines()] == [0, 0]
+    assert json.loads(raw.splitlines()[0])["text"] == "\ud800"
+
+
+def test_a_corrected_manifest_stays_in_its_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "posts.csv"
+    rows = "".join(f"{i},今天天气很好，我们去公园散步吧。{i},positive\r\n" for i in range(20))
+    path.write_bytes(f"id,text,label\r\n{rows}".encode("gb18030"))
+    data = load_dataset(path)
+    assert data.decoding.encoding == "gb18030"
+    wanted = f"id,text,label\r\n{rows}".replace("散步吧。3,positive", "散步吧。3,neutral").encode("gb18030")
+    assert corrected_list(data, {"3": "neutral"})[2] == wanted  # in another one, all posts would be encoded again
 
 
 def test_test_posts_and_unknown_labels_are_refused(tmp_path: Path) -> None:
