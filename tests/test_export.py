@@ -283,6 +283,7 @@ def test_encoders_of_another_kind_are_named(
 
 def test_the_hub_folder_comes_back_bit_for_bit(runs: dict[str, Run], cache: Cache, tmp_path: Path) -> None:
     chosen = of(runs, "weighted", "concat", "dropout")
+    (chosen[0].path / "oof.csv").write_text("ids of somebody's posts")
     path = write_hub(chosen, tmp_path / "model", "the card")
     back = open_runs(path)
     image, text, missing = features(cache, 60)
@@ -302,6 +303,7 @@ def test_the_hub_folder_comes_back_bit_for_bit(runs: dict[str, Run], cache: Cach
         said = (other.path / "run.json").read_text()
         assert str(cache.path.parent) not in said  # nobody's paths
         assert not {"command", "machine"} & other.info.keys()
+        assert {file.name for file in other.path.iterdir()} == {head, "run.json"}
     assert [run.name for run in open_runs(path / "heads" / chosen[0].name)] == [chosen[0].name]
     assert (path / "README.md").read_text() == "the card"
     other_encoder = make_cache(tmp_path, fake_encoders(seed=1))
