@@ -17,7 +17,7 @@ from mmsent.caches import slug
 from mmsent.metrics import LEVEL, RESAMPLES, bootstrap_intervals, scores
 from mmsent.runs import Run, calibration_note
 from mmsent.spreadsheet import plain
-from mmsent.vote import default_tie, majority
+from mmsent.vote import majority, tie_label
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Scored:
     intervals: dict[str, Any]
 
 
-def scored(runs: Sequence[Run], soft: bool = False) -> list[Scored]:
+def scored(runs: Sequence[Run], soft: bool = False, tie: str | None = None) -> list[Scored]:
     """The runs on their own validation rows, by their stored confusion matrices; and, where all have the same rows and
-    kept their predictions, the vote."""
+    kept their predictions, the vote. tie: see `mmsent.vote.tie_label`."""
     found = []
     for run in runs:
         matrix = np.array(run.info["metrics"]["confusion"], np.int64)
@@ -40,7 +40,7 @@ def scored(runs: Sequence[Run], soft: bool = False) -> list[Scored]:
         truth, predicted = (part.repeat(matrix.ravel()) for part in np.divmod(np.arange(classes**2), classes))
         intervals = bootstrap_intervals(truth, predicted, classes)
         found.append(Scored(run.name, str(run.info["fit"]["fusion"]), run.info["metrics"], intervals))
-    voted = _vote(runs, soft) if len(runs) > 1 else None
+    voted = _vote(runs, soft, tie) if len(runs) > 1 else None
     if voted is not None:
         truth, predicted = voted
         classes = len(runs[0].labels)
@@ -50,7 +50,9 @@ def scored(runs: Sequence[Run], soft: bool = False) -> list[Scored]:
     return found
 
 
-def _vote(runs: Sequence[Run], soft: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def _vote(
+    runs: Sequence[Run], soft: bool, tie: str | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Truth and the vote's choice on the shared validation rows, (n,) label indices each; None without such."""
     labels = runs[0].labels
     tables = []
@@ -65,12 +67,13 @@ def _vote(runs: Sequence[Run], soft: bool) -> tuple[NDArray[np.int64], NDArray[n
     truth = np.array([labels.index(row[1]) for row in tables[0]], np.int64)
     given = np.array([[row[4 : 4 + len(labels)] for row in table] for table in tables], np.float64)  # (R, n, C)
     winners = given.mean(axis=0).argmax(axis=1).astype(np.int64)
-    return truth, winners if soft else majority(given, default_tie(labels)).winners
+    return truth, winners if soft else majority(given, tie_label(tie, labels)).winners
 
 
-def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False) -> str:
-    """README.md of an export called `name`. form: onnx or hf, which says how it is used; soft: heads are averaged."""
-    table = scored(runs, soft)
+def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False, tie: str | None = None) -> str:
+    """README.md of an export called `name`. form: onnx or hf, which says how it is used; soft: heads are averaged; tie:
+    what a vote without a majority gives. Raises UsageError on an unknown tie label."""
+    table = scored(runs, soft, tie)
     first = runs[0].info
     weakest = _weakest(table[-1], runs[0].labels)
     data = first["cache"]["data_name"]

@@ -347,6 +347,29 @@ def test_the_card_has_the_scores_that_evaluate_prints(runs: dict[str, Run], cach
     assert card.startswith("---\nlibrary_name: mmsent\n")
 
 
+def test_the_card_has_the_scores_of_the_vote_that_is_exported(
+    runs: dict[str, Run], cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, train, cards = of(runs, "concat", "image", "text", "dropout"), cache.load("train"), []
+    rows = [train.index.ids.index(name) for name in chosen[0].validation_ids()]
+    each = np.stack([head_probabilities(run, train.image[rows, 0], train.text[rows]) for run in chosen])
+
+    def stop(*_: Any, card: str, **__: Any) -> None:
+        cards.append(card)
+        raise RunError("enough")
+
+    monkeypatch.setattr(onnx_export, "export_onnx", stop)
+    where = ["--runs", str(cache.path.parent / "runs"), "--out", str(tmp_path / "out")]
+    found = set()
+    for tie in (*LABELS, "soft"):
+        counted = majority(each, LABELS.index(tie) if tie in LABELS else None).winners
+        wanted = float((counted == train.index.labels[rows]).mean())
+        assert run_command("export", *(run.name for run in chosen), *where, "--tie", tie) == 1
+        assert f"      value: {wanted:.4f}" in cards[-1]
+        found.add(wanted)
+    assert len(found) > 1
+
+
 def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
     chosen = [replace(run, info=run.info | {"committee": {"name": "c", "size": 3}}) for run in of(runs, *Fusion)]
     assert "the mean of 6 heads" in model_card(chosen, "m", "onnx", soft=True)
