@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmsent import __version__
 from mmsent.caches import slug
+from mmsent.inference import served
 from mmsent.metrics import LEVEL, RESAMPLES, bootstrap_intervals, scores
 from mmsent.runs import Run, calibration_note
 from mmsent.spreadsheet import plain
@@ -50,9 +51,7 @@ def scored(runs: Sequence[Run], soft: bool = False, tie: str | None = None) -> l
     return found
 
 
-def _vote(
-    runs: Sequence[Run], soft: bool, tie: str | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def _vote(runs: Sequence[Run], soft: bool, tie: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Truth and the vote's choice on the shared validation rows, (n,) label indices each; None without such."""
     labels = runs[0].labels
     tables = []
@@ -85,7 +84,7 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False,
         f"{_listed(runs[0].labels)}: {_heads(runs, soft)} over the frozen encoders of "
         f"`{_plain(first['cache']['encoder'])}`. Made by mmsent {__version__}.",
         "## Use",
-        _use(form, runs),
+        _use(form),
         "## Data",
         f"{rows['train']} posts of `{_plain(data)}` to train on and {rows['val']} to validate on, kept apart so that "
         f"{_grouping(first['split'])}. Validation rows by label: "
@@ -133,7 +132,7 @@ def _heads(runs: Sequence[Run], soft: bool) -> str:
     return f"the {names[0]} head" if len(names) == 1 else f"{how} of {len(names)} heads ({listed})"
 
 
-def _use(form: str, runs: Sequence[Run]) -> str:
+def _use(form: str) -> str:
     if form == "hf":
         return '```sh\nmmsent predict FOLDER --text "a happy day" --image post.jpg\n```\n\n' + _python(
             "import mmsent", 'mmsent.load("FOLDER").predict(["a happy day"], ["post.jpg"])'
@@ -188,22 +187,28 @@ def _weakest(row: Scored, labels: Sequence[str]) -> tuple[str, float, tuple[floa
 
 def _limits(runs: Sequence[Run], weakest: tuple[str, float, tuple[float, float]]) -> str:
     label, value, (low, high) = weakest
-    partial = all(run.fit.modality_dropout > 0 or run.info["fit"]["fusion"] in ("image", "text") for run in runs)
-    halves = (
-        "Posts without a picture or without a text can be labelled."
-        if partial
-        else (
-            "A post needs both a picture and a text; without one of them some head does not vote, or there is no label."
-        )
-    )
     lines = [
         f"Weakest on {_plain(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
-        halves,
+        _halves(runs),
         f"Confidences: {calibration_note(runs)}. They hold for posts like the training data's.",
         "A text longer than the encoder takes is cut.",
         "The encoders carry the biases of what they were trained on; nothing here measures or removes them.",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _halves(runs: Sequence[Run]) -> str:
+    """Which halves of a post may be missing."""
+    gone = np.array([[True, False], [False, True]])  # a post without a picture, and one without a text
+    voting = np.stack([served(run, gone) for run in runs])  # (R, 2)
+    without_picture, without_text = (int(n) for n in voting.sum(axis=0))  # heads that label such a post
+    fewer = ", by fewer heads" if {without_picture, without_text} - {0, len(runs)} else ""
+    if without_picture and without_text:
+        return f"Posts without a picture or without a text can be labelled{fewer}."
+    if not without_picture and not without_text:
+        return "A post needs both a picture and a text."
+    needed, other = ("text", "picture") if without_picture else ("picture", "text")
+    return f"A post needs a {needed}; one without a {other} can be labelled{fewer}."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -381,6 +381,20 @@ def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
     assert [post.label for post in posts] == [LABELS[k] for k in mean]
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("concat weighted", "A post needs both a picture and a text."),
+        ("image", "A post needs a picture; one without a text can be labelled."),
+        ("text concat", "A post needs a text; one without a picture can be labelled, by fewer heads."),
+        ("dropout", "Posts without a picture or without a text can be labelled."),
+        ("image text", "Posts without a picture or without a text can be labelled, by fewer heads."),
+    ],
+)
+def test_the_card_says_which_half_may_be_missing(names: str, said: str, runs: dict[str, Run]) -> None:
+    assert f"- {said}\n" in model_card(of(runs, *names.split()), "m", "onnx")
+
+
 def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     info = json.loads(json.dumps(runs["concat"].info))
     info["labels"] = ["<script>", "a|b", "*c*"]
