@@ -225,7 +225,9 @@ class OnnxModel:
             raise RunError(
                 f"the heads take (N, {widths['image']}) and (N, {widths['text']}); got {image.shape} and {text.shape}"
             )
-        gone = np.zeros((len(image), 2), np.bool_) if missing is None else missing
+        gone = np.zeros((len(image), 2), np.bool_) if missing is None else np.asarray(missing, np.bool_)
+        if gone.shape != (len(image), 2):
+            raise RunError(f"missing is ({len(image)}, 2), which halves are not there; got {gone.shape}")
         parts = []
         for rows in blocks(max(1, len(image)), ROWS):
             part = slice(rows.start, rows.stop)

@@ -188,6 +188,9 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
     for pair in ((image[:, 1:], text), (image, text[:2]), (image[0], text[0])):
         with pytest.raises(RunError, match="the heads take"):
             model.classify(*pair, contract=model.contract)
+    for missing in (np.zeros((1, 2), np.bool_), np.zeros(3, np.bool_), np.zeros((3, 3), np.bool_)):
+        with pytest.raises(RunError, match=r"missing is \(3, 2\)"):
+            model.classify(image, text, missing, contract=model.contract)
     with pytest.raises(UsageError, match="--with-encoder"):
         model.predict([NewPost("1", "a", None)])
     with pytest.raises(RunError, match="no exported model"):
