@@ -107,7 +107,7 @@ class Run:
         return float(self.info["temperature"]) if self.calibrated else 1.0
 
     def head(self, device: str = "cpu") -> Head:
-        """Load the head in eval mode. Raises RunError where its file is missing or damaged."""
+        """Load the head in eval mode. Raises RunError where its file is missing or damaged, or knows other labels."""
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
@@ -118,7 +118,10 @@ class Run:
             if hashlib.sha256(path.read_bytes()).hexdigest() != self.info["head_sha256"]:
                 raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; fit it again")
             with safe_open(path, "pt") as file:
-                config = HeadConfig.model_validate(json.loads(file.metadata()["mmsent"])["config"])
+                about = json.loads(file.metadata()["mmsent"])
+            config = HeadConfig.model_validate(about["config"])
+            if config.classes != len(self.labels) or about.get("labels", self.labels) != self.labels:
+                raise RunError(f"{path} was trained on other labels than run.json names; fit it again")
             head = Head(config)
             head.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

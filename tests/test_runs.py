@@ -224,6 +224,15 @@ def test_a_damaged_head_is_refused(damage: Callable[[Path], None], tmp_path: Pat
             open_run(run.path).head()
 
 
+@pytest.mark.parametrize("labels", [["bad", "good"], ["good", "中", "负面"], ["a", "b", "c", "d"]])
+def test_a_head_of_other_labels_is_refused(labels: list[str], tmp_path: Path) -> None:
+    run = save(tmp_path)
+    info = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps(info | {"labels": labels}))
+    with pytest.raises(RunError, match="was trained on other labels than"):
+        open_run(run.path).head()
+
+
 def test_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is no run folder: it has no run\.json"):
         open_run(tmp_path / "absent")
