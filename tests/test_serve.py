@@ -9,9 +9,11 @@ import json
 import re
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ from mmsent.serve.app import create_app
 from mmsent.serve.batching import Batcher
 from mmsent.serve.guard import HEADERS, is_loopback
 from mmsent.serve.limits import Limits
-from mmsent.serve.requests import Refused, parse
+from mmsent.serve.requests import Refused, parse, parse_corrections
 from mmsent.serve.review import Review, Row, Wanted, read_table, validation_rows
 from mmsent.serve.service import Service, examples
 from mmsent.serve.work import Admission
@@ -251,6 +253,31 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
         assert (found.status_code, list(found.json())) == (status, ["detail"]), (given, found.text)
         assert reason in found.json()["detail"], found.text
     assert client.get("/healthz").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"posts": [[%s[]]]}' % (b"[]," * 700_000), "the body holds more than the posts of one request can"),
+        (b"{%s}" % b",".join(b'"%x": 1' % i for i in range(200_000)), "0: Extra inputs are not permitted"),
+        (b'{"posts": [{%s}]}' % b",".join(b'"%x": 1' % i for i in range(200_000)), "posts.0.0: Extra inputs are not"),
+        (
+            b'{"corrections": {%s}}' % b",".join(b'"%x": 1' % i for i in range(200_000)),
+            "corrections.0: Input should be",
+        ),
+    ],
+    ids=["values", "names", "names of a post", "corrections"],
+)
+def test_a_short_body_takes_no_great_memory(body: bytes, reason: str) -> None:
+    kind = "application/json"
+    read = partial(parse_corrections, body, kind) if b"corr" in body else partial(parse, body, kind, Limits())
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused, match=reason):
+            read()
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(body)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_form_cut_short_is_no_form(client: TestClient) -> None:
@@ -665,14 +692,16 @@ def test_validation_rows_are_voted_on_as_the_service_votes(runs: list[Run], tmp_
         (tmp_path / str(i) / "validation.csv").write_text(predictions_csv(["x"], labels, rows, ["b"]))
         tied.append(Run(tmp_path / str(i), runs[0].info | {"labels": labels}))
     committee = [replace(run, info=run.info | {"committee": {"name": "c", "size": 4}}) for run in tied]
-    for given, how, said in (
+    cases: list[tuple[list[Run], dict[str, Any], str]] = [
         (tied, {}, "a"),
         (tied, {"tie": "b"}, "b"),
         (tied, {"soft": True}, "c"),
         (committee, {}, "c"),
-    ):
-        row = validation_rows(given, **how)[0][0]  # type: ignore[arg-type]
-        assert (row.predicted, row.confidence) == (said, pytest.approx(p.mean(axis=0)[0, labels.index(said)]))
+    ]
+    for given, how, said in cases:
+        row = validation_rows(given, **how)[0][0]
+        assert row.predicted == said
+        assert row.confidence == pytest.approx(p.mean(axis=0)[0, labels.index(said)])
 
 
 ROWS = [
