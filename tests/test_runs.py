@@ -242,6 +242,25 @@ def test_no_run_folder(tmp_path: Path) -> None:
         open_run(run.path)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"fit": 3}, "cannot be read"),
+        ({"fit": {"fusion": "odd"}}, "cannot be read: 'odd'"),
+        ({"cache": {}}, "lacks cache.contract, cache.data_name"),
+        ({"cache": []}, "cannot be read"),
+        ({"labels": 3}, "names no labels"),
+        ({"labels": [1, 2, 3]}, "names no labels"),
+    ],
+)
+def test_a_run_json_of_another_form(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    run = save(tmp_path)
+    (run.path / "run.json").write_text(json.dumps(run.info | change))
+    with pytest.raises(RunError, match=reason):
+        open_run(run.path)
+    assert list_runs(tmp_path) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'"text"', b"\xff", b'{"format_version": null}'])
 def test_a_damaged_run_json(content: bytes, tmp_path: Path) -> None:
     run = save(tmp_path)
