@@ -111,13 +111,13 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False,
 
 
 def _front(runs: Sequence[Run], name: str, table: Sequence[Scored]) -> str:
-    """The YAML header that model hubs read; every string is JSON, which YAML takes."""
+    """The YAML header that model hubs read."""
     best = table[-1].scores
     data = str(runs[0].info["cache"]["data_name"])
     lines = ["---", "library_name: mmsent", "tags:", "- sentiment-analysis", "- multimodal", "- social-media"]
-    lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
+    lines += ["model-index:", f"- name: {_quoted(name)}", "  results:"]
     lines += ["  - task:", "      type: text-classification", "      name: sentiment of a picture and a text"]
-    lines += ["    dataset:", f"      type: {json.dumps(slug(data))}", f"      name: {json.dumps(data)}"]
+    lines += ["    dataset:", f"      type: {_quoted(slug(data))}", f"      name: {_quoted(data)}"]
     lines += ["      split: validation", "    metrics:"]
     for kind, value in (("accuracy", best["accuracy"]), ("f1", best["f1_weighted"])):
         shown = " (weighted)" if kind == "f1" else ""
@@ -214,6 +214,11 @@ def _halves(runs: Sequence[Run]) -> str:
 def _listed(names: Sequence[str]) -> str:
     shown = [_plain(name) for name in names]
     return f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+def _quoted(text: str) -> str:
+    """A YAML string: JSON, but for JSON's escapes of emoji, which are two halves of a character to YAML."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _plain(text: object) -> str:

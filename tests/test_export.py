@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from fake import fake_encoders
 from made import make_guid
 from test_open_clip import CONFIG, TEXTS, Tiny, make_tiny
@@ -404,12 +405,15 @@ def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     info["cache"]["data_name"] = "x`\n# y <img src=z>"
     run = Run(runs["concat"].path, info)
     card = model_card([run], 'a: "name"', "onnx")
-    body = card.split("---\n", 2)[2]
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front)["model-index"][0]["results"][0]["dataset"]["name"] == info["cache"]["data_name"]
     assert "<script>" not in body
     assert "<img" not in body
     assert "\n# y" not in body
     assert "F1 a\\|b" in body
     assert '- name: "a: \\"name\\""' in card
+    front = model_card([run], "mood 😀 情感", "onnx").split("---\n", 2)[1]
+    assert yaml.safe_load(front)["model-index"][0]["name"] == "mood 😀 情感"
 
 
 # --- the command
