@@ -280,6 +280,12 @@ def test_a_short_body_takes_no_great_memory(body: bytes, reason: str) -> None:
         tracemalloc.stop()
 
 
+def test_a_damaged_form_writes_nothing_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Refused, match="not a multipart form"):
+        parse(b"--x", "multipart/form-data; boundary=b", Limits())
+    assert not caplog.records
+
+
 def test_a_form_cut_short_is_no_form(client: TestClient) -> None:
     body = b'--b\r\ncontent-disposition: form-data; name="text"\r\n\r\nhappy'
     found = client.post("/predict", content=body, headers={"content-type": "multipart/form-data; boundary=b"})

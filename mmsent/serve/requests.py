@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import re
 from typing import Any
 
@@ -14,6 +15,9 @@ from mmsent.errors import MmsentError
 from mmsent.predict import NewPost
 from mmsent.serve.limits import Limits
 from mmsent.serve.schemas import CorrectionsIn, PostIn, PostsIn
+
+# Its warnings say what a client sent, and would let any client fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 JSON, FORM = "application/json", "multipart/form-data"
 _DATA_URL = re.compile(r"data:[\w.+/;=-]*;base64,", re.ASCII)
