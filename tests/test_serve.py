@@ -381,6 +381,30 @@ def test_a_post_that_takes_too_long_is_given_up_and_not_worked_on(
     assert seen == ["0", "2"]  # the first was under way already; the second was waiting
 
 
+def test_what_a_stopping_service_gives_up_on_gets_an_answer(
+    runs: list[Run], world: tuple[Dataset, dict[str, Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, begun, go = service_of(runs), threading.Event(), threading.Event()
+    answer = service.answer
+    monkeypatch.setattr(service, "answer", lambda batch: (begun.set(), go.wait(30), answer(batch))[2])
+    app = create_app(service)
+
+    async def main() -> httpx.Response:
+        transport, post = httpx.ASGITransport(app), as_json(posts_of(world[0])[0])
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+            asked = asyncio.create_task(client.post("/predict", json=post))
+            await asyncio.get_running_loop().run_in_executor(None, begun.wait, 20)
+            asked.cancel()  # as uvicorn does once the time to drain is over
+            try:
+                return await asked
+            finally:
+                go.set()
+
+    found = asyncio.run(main())
+    assert (found.status_code, found.json()["detail"]) == (503, "the service is stopping; ask again later")
+    assert int(found.headers["retry-after"]) >= 1
+
+
 def test_a_body_that_does_not_come_is_given_up(runs: list[Run]) -> None:
     app = create_app(service_of(runs, read_timeout=0.1))
 

@@ -153,6 +153,8 @@ class Work:
             return await asyncio.wait_for(work, seconds)
         except TimeoutError as error:
             raise Refused(503, f"there was no answer within {seconds:g} s", self.admission.retry_after) from error
+        except asyncio.CancelledError as error:  # a stopping server's last word
+            raise Refused(503, "the service is stopping; ask again later", self.admission.retry_after) from error
 
 
 async def in_thread(executor: ThreadPoolExecutor, function: Callable[..., T], *given: Any) -> T:
