@@ -40,7 +40,7 @@ def serve(
         raise UsageError(f"mmsent serve needs {', '.join(absent)}: pip install 'mmsent[serve]'")
     from mmsent.config import settings
     from mmsent.serve.app import create_app
-    from mmsent.serve.guard import is_loopback
+    from mmsent.serve.guard import host_of, is_loopback
     from mmsent.serve.limits import Limits
     from mmsent.serve.server import bind
     from mmsent.serve.server import serve as listen
@@ -53,6 +53,9 @@ def serve(
         raise UsageError(
             f"--host {host} lets others in: give --api-key (or MMSENT_API_KEY), or --no-auth to let anybody ask"
         )
+    for name in allow_host:
+        if not name or host_of(f"[{name}]" if name.count(":") > 1 else name) != name.lower():
+            raise UsageError(f"--allow-host {name}: give the bare name, such as mood.example, without scheme and port")
     bounds = settings(Limits, **limits)
     bound = bind(host, port)
     try:
