@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -202,6 +203,25 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
     (copy / "heads.onnx").write_bytes(raw)
     with pytest.raises(RunError, match="not the file that was exported"):
         OnnxModel.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"../elsewhere": "", "heads.onnx": ""}, "outside of its folder"),
+        ({"/dev/zero": "", "heads.onnx": ""}, "outside of its folder"),
+        ({"heads.onnx": ""}, "no exported model"),
+        ({"pipe": "", "heads.onnx": ""}, "no regular file"),
+        ({}, "no checksum of heads.onnx"),
+        ([], "no checksum of heads.onnx"),
+        (3, "no exported model"),
+    ],
+)
+def test_an_exported_folder_is_not_trusted(files: Any, message: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "mmsent.json").write_text(json.dumps({"format_version": 1, "files": files}))
+    with pytest.raises(RunError, match=message):
+        OnnxModel.open(tmp_path)
 
 
 @pytest.mark.slow
