@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from mmsent import __version__
 from mmsent.caches import slug
+from mmsent.inference import served
 from mmsent.metrics import LEVEL, RESAMPLES, bootstrap_intervals, scores
 from mmsent.runs import Run, calibration_note
 from mmsent.spreadsheet import plain
-from mmsent.vote import default_tie, majority
+from mmsent.vote import majority, tie_label
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Scored:
     intervals: dict[str, Any]
 
 
-def scored(runs: Sequence[Run], soft: bool = False) -> list[Scored]:
+def scored(runs: Sequence[Run], soft: bool = False, tie: str | None = None) -> list[Scored]:
     """The runs on their own validation rows, by their stored confusion matrices; and, where all have the same rows and
-    kept their predictions, the vote."""
+    kept their predictions, the vote. tie: see `mmsent.vote.tie_label`."""
     found = []
     for run in runs:
         matrix = np.array(run.info["metrics"]["confusion"], np.int64)
@@ -40,7 +41,7 @@ def scored(runs: Sequence[Run], soft: bool = False) -> list[Scored]:
         truth, predicted = (part.repeat(matrix.ravel()) for part in np.divmod(np.arange(classes**2), classes))
         intervals = bootstrap_intervals(truth, predicted, classes)
         found.append(Scored(run.name, str(run.info["fit"]["fusion"]), run.info["metrics"], intervals))
-    voted = _vote(runs, soft) if len(runs) > 1 else None
+    voted = _vote(runs, soft, tie) if len(runs) > 1 else None
     if voted is not None:
         truth, predicted = voted
         classes = len(runs[0].labels)
@@ -50,7 +51,7 @@ def scored(runs: Sequence[Run], soft: bool = False) -> list[Scored]:
     return found
 
 
-def _vote(runs: Sequence[Run], soft: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def _vote(runs: Sequence[Run], soft: bool, tie: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Truth and the vote's choice on the shared validation rows, (n,) label indices each; None without such."""
     labels = runs[0].labels
     tables = []
@@ -65,12 +66,13 @@ def _vote(runs: Sequence[Run], soft: bool) -> tuple[NDArray[np.int64], NDArray[n
     truth = np.array([labels.index(row[1]) for row in tables[0]], np.int64)
     given = np.array([[row[4 : 4 + len(labels)] for row in table] for table in tables], np.float64)  # (R, n, C)
     winners = given.mean(axis=0).argmax(axis=1).astype(np.int64)
-    return truth, winners if soft else majority(given, default_tie(labels)).winners
+    return truth, winners if soft else majority(given, tie_label(tie, labels)).winners
 
 
-def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False) -> str:
-    """README.md of an export called `name`. form: onnx or hf, which says how it is used; soft: heads are averaged."""
-    table = scored(runs, soft)
+def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False, tie: str | None = None) -> str:
+    """README.md of an export called `name`. form: onnx or hf, which says how it is used; soft: heads are averaged; tie:
+    what a vote without a majority gives. Raises UsageError on an unknown tie label."""
+    table = scored(runs, soft, tie)
     first = runs[0].info
     weakest = _weakest(table[-1], runs[0].labels)
     data = first["cache"]["data_name"]
@@ -82,7 +84,7 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False)
         f"{_listed(runs[0].labels)}: {_heads(runs, soft)} over the frozen encoders of "
         f"`{_plain(first['cache']['encoder'])}`. Made by mmsent {__version__}.",
         "## Use",
-        _use(form, runs),
+        _use(form),
         "## Data",
         f"{rows['train']} posts of `{_plain(data)}` to train on and {rows['val']} to validate on, kept apart so that "
         f"{_grouping(first['split'])}. Validation rows by label: "
@@ -109,13 +111,13 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False)
 
 
 def _front(runs: Sequence[Run], name: str, table: Sequence[Scored]) -> str:
-    """The YAML header that model hubs read; every string is JSON, which YAML takes."""
+    """The YAML header that model hubs read."""
     best = table[-1].scores
     data = str(runs[0].info["cache"]["data_name"])
     lines = ["---", "library_name: mmsent", "tags:", "- sentiment-analysis", "- multimodal", "- social-media"]
-    lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
+    lines += ["model-index:", f"- name: {_quoted(name)}", "  results:"]
     lines += ["  - task:", "      type: text-classification", "      name: sentiment of a picture and a text"]
-    lines += ["    dataset:", f"      type: {json.dumps(slug(data))}", f"      name: {json.dumps(data)}"]
+    lines += ["    dataset:", f"      type: {_quoted(slug(data))}", f"      name: {_quoted(data)}"]
     lines += ["      split: validation", "    metrics:"]
     for kind, value in (("accuracy", best["accuracy"]), ("f1", best["f1_weighted"])):
         shown = " (weighted)" if kind == "f1" else ""
@@ -130,7 +132,7 @@ def _heads(runs: Sequence[Run], soft: bool) -> str:
     return f"the {names[0]} head" if len(names) == 1 else f"{how} of {len(names)} heads ({listed})"
 
 
-def _use(form: str, runs: Sequence[Run]) -> str:
+def _use(form: str) -> str:
     if form == "hf":
         return '```sh\nmmsent predict FOLDER --text "a happy day" --image post.jpg\n```\n\n' + _python(
             "import mmsent", 'mmsent.load("FOLDER").predict(["a happy day"], ["post.jpg"])'
@@ -185,17 +187,9 @@ def _weakest(row: Scored, labels: Sequence[str]) -> tuple[str, float, tuple[floa
 
 def _limits(runs: Sequence[Run], weakest: tuple[str, float, tuple[float, float]]) -> str:
     label, value, (low, high) = weakest
-    partial = all(run.fit.modality_dropout > 0 or run.info["fit"]["fusion"] in ("image", "text") for run in runs)
-    halves = (
-        "Posts without a picture or without a text can be labelled."
-        if partial
-        else (
-            "A post needs both a picture and a text; without one of them some head does not vote, or there is no label."
-        )
-    )
     lines = [
         f"Weakest on {_plain(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
-        halves,
+        _halves(runs),
         f"Confidences: {calibration_note(runs)}. They hold for posts like the training data's.",
         "A text longer than the encoder takes is cut.",
         "The encoders carry the biases of what they were trained on; nothing here measures or removes them.",
@@ -203,9 +197,28 @@ def _limits(runs: Sequence[Run], weakest: tuple[str, float, tuple[float, float]]
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _halves(runs: Sequence[Run]) -> str:
+    """Which halves of a post may be missing."""
+    gone = np.array([[True, False], [False, True]])  # a post without a picture, and one without a text
+    voting = np.stack([served(run, gone) for run in runs])  # (R, 2)
+    without_picture, without_text = (int(n) for n in voting.sum(axis=0))  # heads that label such a post
+    fewer = ", by fewer heads" if {without_picture, without_text} - {0, len(runs)} else ""
+    if without_picture and without_text:
+        return f"Posts without a picture or without a text can be labelled{fewer}."
+    if not without_picture and not without_text:
+        return "A post needs both a picture and a text."
+    needed, other = ("text", "picture") if without_picture else ("picture", "text")
+    return f"A post needs a {needed}; one without a {other} can be labelled{fewer}."
+
+
 def _listed(names: Sequence[str]) -> str:
     shown = [_plain(name) for name in names]
     return f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+def _quoted(text: str) -> str:
+    """A YAML string: JSON, but for JSON's escapes of emoji, which are two halves of a character to YAML."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _plain(text: object) -> str:

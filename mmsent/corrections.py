@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmsent.dataset import LISTS, Dataset
 from mmsent.errors import DataError
+from mmsent.files import read_file
 from mmsent.lists import cell, read_list, read_manifest
 from mmsent.spreadsheet import join_csv
 from mmsent.text import known_encoding
@@ -55,40 +56,76 @@ def _guid_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, b
     rows, form = read_list(dataset.root / name, dataset.settings)
     lines = [[f[0], labels.get(f[0].strip(), f[1])] if len(f) == 2 else f for _, f in rows]
     text = join_csv([*([form.header] if form.header else []), *lines], newline=form.newline)
-    return name, MEDIA["txt"], _encoded(text, dataset)
+    # UTF-8, unless a codec was given for the whole data set: its lists are then read with it too.
+    return name, MEDIA["txt"], _encoded(text, known_encoding(dataset.settings.text_encoding or "utf-8"))
 
 
 def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
-    settings, ending = dataset.settings, dataset.root.suffix.lower().lstrip(".")
-    rows, _ = read_manifest(dataset.root, settings)
+    name, settings = dataset.root.name, dataset.settings
+    ending = dataset.root.suffix.lower().lstrip(".")
+    if ending == "parquet":
+        return name, MEDIA[ending], _parquet(dataset, labels)
+    rows, decoding = read_manifest(dataset.root, settings)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if settings.label_column not in columns:
         columns.append(settings.label_column)
+    before = _values(row.get(settings.label_column) for row in rows)
     for row in rows:
         if (label := labels.get(cell(row, settings.id_column) or "")) is not None:
-            row[settings.label_column] = label
-    if ending == "parquet":
-        return dataset.root.name, MEDIA[ending], _parquet(rows)
+            row[settings.label_column] = before.get(label, label)
+    codec = decoding.encoding  # another would be another text encoding of all posts, and they would be encoded again
     if ending == "jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        cells = [[row.get(name, "") for name in columns] for row in rows]
-        text = join_csv([columns, *cells], delimiter="\t" if ending == "tsv" else ",")
-    return dataset.root.name, MEDIA[ending], _encoded(text, dataset)
+        return name, MEDIA[ending], _encoded("".join(_json_line(row, codec) for row in rows), codec)
+    cells = [[row.get(name, "") for name in columns] for row in rows]
+    crlf = decoding.decode_whole(read_file(dataset.root)).partition("\n")[0].endswith("\r")
+    text = join_csv([columns, *cells], delimiter="\t" if ending == "tsv" else ",", newline="\r\n" if crlf else "\n")
+    return name, MEDIA[ending], _encoded(text, codec)
 
 
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
+def _values(column: Iterable[Any]) -> dict[str, Any]:
+    """The values of a column by their text: a label may be stored as a number."""
+    return {str(value): value for value in column if value is not None}
+
+
+def _json_line(row: dict[str, Any], codec: str) -> str:
+    """As it reads, or with escapes where the codec lacks a character, such as half a surrogate pair."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode(codec)
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
+def _parquet(dataset: Dataset, labels: Mapping[str, str]) -> bytes:
+    """The file's table with another label column; types, other columns and metadata stay."""
     import pyarrow
     from pyarrow import parquet
 
+    settings = dataset.settings
+    table = parquet.read_table(pyarrow.BufferReader(read_file(dataset.root)))
+    place = table.schema.get_field_index(settings.label_column)
+    there = place >= 0
+    values = table.column(place).to_pylist() if there else [None] * table.num_rows
+    kind = table.schema.field(place).type if there else pyarrow.string()
+    before = _values(values)
+    for i, found in enumerate(table.column(settings.id_column).to_pylist()):
+        name = cell({"id": found}, "id") or ""
+        if name in labels:
+            values[i] = before.get(labels[name], labels[name])
+    try:
+        column = pyarrow.array(values, kind)
+    except (pyarrow.ArrowException, OverflowError):  # a label that the column's type cannot hold
+        texts = (cell({"label": value}, "label") for value in values)
+        column = pyarrow.array(list(texts), pyarrow.string())
+    field = pyarrow.field(settings.label_column, column.type)
+    table = table.set_column(place, field, column) if there else table.append_column(field, column)
     out = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(rows), out)
+    parquet.write_table(table, out)
     return out.getvalue()
 
 
-def _encoded(text: str, dataset: Dataset) -> bytes:
-    """UTF-8, unless a codec was given for the whole data set: its lists are then read with it too."""
-    codec = known_encoding(dataset.settings.text_encoding or "utf-8")
+def _encoded(text: str, codec: str) -> bytes:
     try:
         return text.encode(codec)
     except UnicodeEncodeError as error:

@@ -26,7 +26,7 @@ def posts_of(
     bytes of a picture file, a Pillow image or an array (H, W, 3) of bytes. ids: by default 0, 1, ... Raises InputError
     where they do not go together or there is none."""
     given = [texts] if texts is None or isinstance(texts, str) else list(texts)
-    single = images is None or isinstance(images, (str, Path, bytes)) or hasattr(images, "shape") or _is_pillow(images)
+    single = images is None or isinstance(images, (str, Path, bytes)) or _is_array(images) or _is_pillow(images)
     pictures: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
     if images is None:
         pictures = [None] * len(given)
@@ -39,7 +39,14 @@ def posts_of(
         raise InputError(f"ids must be as many as the posts; got {len(names)} for {len(given)}")
     if not given:
         raise InputError("no posts were given")
+    if strange := [text for text in given if not (text is None or isinstance(text, str))]:
+        raise InputError(f"a text is a str, or None where it is missing; got {type(strange[0]).__name__}")
     return [NewPost(*post) for post in zip(names, given, map(_picture, pictures), strict=True)]
+
+
+def _is_array(images: object) -> bool:
+    """One picture as an array. What has one axis, a table's column of paths say, or four is a sequence."""
+    return hasattr(images, "shape") and len(images.shape) not in (1, 4)
 
 
 def _is_pillow(image: object) -> bool:
@@ -59,7 +66,10 @@ def _picture(image: Any) -> Path | bytes | None:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
             raise InputError(f"an image array holds bytes, (H, W, 3); got {image.dtype} of shape {image.shape}")
-        image = Image.fromarray(image)
+        try:
+            image = Image.fromarray(image)
+        except TypeError as error:
+            raise InputError(f"an image array holds bytes, (H, W, 3); got shape {image.shape}") from error
     if not isinstance(image, Image.Image):
         raise InputError(f"an image is a path, bytes, a Pillow image or an array; got {type(image).__name__}")
     if image.mode in ("CMYK", "YCbCr", "HSV", "LAB", "RGBX"):

@@ -22,7 +22,7 @@ from mmsent.runs import Run, open_run, put_folder
 
 CONFIG, CARD, HEADS = "config.json", "README.md", "heads"
 FORMAT_VERSION = 1
-_OF_ROWS = {"run.json", "history.json", "validation.csv"}  # not needed to predict; the last has ids of the data
+_HEAD = "head.safetensors"  # all that predicting needs beside run.json; other files may hold ids of the data
 _PRIVATE = {"command", "machine", "memory", "device", "head_sha256", "format_version"}
 
 
@@ -58,9 +58,7 @@ def write_hub(runs: Sequence[Run], out: Path, card: str) -> Path:
             run.head()  # refuses a damaged file
             folder = building / HEADS / run.name
             folder.mkdir(parents=True)
-            for file in run.path.iterdir():
-                if file.name not in _OF_ROWS and file.is_file():
-                    shutil.copyfile(file, folder / file.name)
+            shutil.copyfile(run.path / _HEAD, folder / _HEAD)
             info = {"format_version": run.info["format_version"], **published(run)}
             text = json.dumps({**info, "head_sha256": run.info["head_sha256"]}, indent=1, ensure_ascii=False)
             (folder / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")

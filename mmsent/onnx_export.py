@@ -109,9 +109,7 @@ def export_onnx(
             "normalize": chosen.normalize,
             "heads": [_head_facts(run) for run in runs],
         }
-        named = {
-            name: about[name] for name in ("labels", "tie", "soft", "inputs", "encoder", "fingerprint", "contract")
-        }
+        named = {name: about[name] for name in _NAMED}
         temperatures = {"temperatures": [run.temperature for run in runs], "heads": [run.name for run in runs]}
         _write_heads(runs, heads, widths, building / HEADS, named | temperatures, tie, soft)
         if encoders is not None:

@@ -35,6 +35,7 @@ from mmsent.batches import blocks
 from mmsent.encoders import Embeddings, Encoders, ImageCard, TextCard
 from mmsent.encoders.clip import bounded
 from mmsent.errors import RunError, UsageError
+from mmsent.files import open_file
 from mmsent.images import Pixels
 from mmsent.predict import NewPost, Prediction, encode_posts
 from mmsent.runs import Run
@@ -158,9 +159,13 @@ class OnnxModel:
             about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
             if about["format_version"] > FORMAT_VERSION:
                 raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+            if HEADS not in about["files"]:
+                raise RunError(f"{path / ABOUT} has no checksum of {HEADS}; export it again")
             for name, digest in about["files"].items():
-                with (path / name).open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                if Path(name).name != name:
+                    raise RunError(f"{path / ABOUT} names a file {name!r} outside of its folder")
+                with open_file(path / name) as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:  # type: ignore[arg-type]
                         raise RunError(f"{path / name} is not the file that was exported; export it again")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is no exported model ({error}); `mmsent export --format onnx` makes one") from error
@@ -225,7 +230,9 @@ class OnnxModel:
             raise RunError(
                 f"the heads take (N, {widths['image']}) and (N, {widths['text']}); got {image.shape} and {text.shape}"
             )
-        gone = np.zeros((len(image), 2), np.bool_) if missing is None else missing
+        gone = np.zeros((len(image), 2), np.bool_) if missing is None else np.asarray(missing, np.bool_)
+        if gone.shape != (len(image), 2):
+            raise RunError(f"missing is ({len(image)}, 2), which halves are not there; got {gone.shape}")
         parts = []
         for rows in blocks(max(1, len(image)), ROWS):
             part = slice(rows.start, rows.stop)

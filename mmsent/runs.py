@@ -41,6 +41,7 @@ FORMAT_VERSION = 1
 _BUILDING = ".building."  # leads the name of a folder in the making; never a run
 _STALE_SECONDS = 3600.0
 _NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
+_OF_CACHE = {"fingerprint", "contract", "data_name", "encoder", "encoder_settings", "data_settings"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Run:
         return float(self.info["temperature"]) if self.calibrated else 1.0
 
     def head(self, device: str = "cpu") -> Head:
-        """Load the head in eval mode. Raises RunError where its file is missing or damaged."""
+        """Load the head in eval mode. Raises RunError where its file is missing or damaged, or knows other labels."""
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
@@ -118,7 +119,10 @@ class Run:
             if hashlib.sha256(path.read_bytes()).hexdigest() != self.info["head_sha256"]:
                 raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; fit it again")
             with safe_open(path, "pt") as file:
-                config = HeadConfig.model_validate(json.loads(file.metadata()["mmsent"])["config"])
+                about = json.loads(file.metadata()["mmsent"])
+            config = HeadConfig.model_validate(about["config"])
+            if config.classes != len(self.labels) or about.get("labels", self.labels) != self.labels:
+                raise RunError(f"{path} was trained on other labels than run.json names; fit it again")
             head = Head(config)
             head.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -153,12 +157,17 @@ def open_run(path: Path) -> Run:
             raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
         if absent := sorted(_NEEDED - info.keys()):
             raise RunError(f"{file} lacks {', '.join(absent)}; fit it again")
+        Fusion(info["fit"]["fusion"])
+        if absent := sorted(_OF_CACHE - info["cache"].keys()):
+            raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; fit it again")
+        if not (isinstance(info["labels"], list) and all(isinstance(label, str) for label in info["labels"])):
+            raise RunError(f"{file} names no labels; fit it again")
         heat = info.get("temperature", 1.0)
         if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
             raise RunError(f"{file} has the temperature {heat!r}, not a number above 0; fit it again")
     except FileNotFoundError as error:
         raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     return Run(path, info)
 

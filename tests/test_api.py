@@ -213,11 +213,26 @@ def test_a_missing_half_is_said(model: Model) -> None:
         ((["a"], [3.5]), "float"),
         ((["a"], [np.zeros((4, 4), np.float32)]), "float32"),
         ((["a"], [Image.new("F", (4, 4))]), "mode F"),
+        ((["a"], [np.zeros((4, 4, 1), np.uint8)]), "shape \\(4, 4, 1\\)"),
+        (([float("nan")], [None]), "a text is a str, or None where it is missing; got float"),
     ],
 )
 def test_what_goes_in_is_checked(arguments: Any, message: str, model: Model) -> None:
     with pytest.raises(InputError, match=message):
         model.predict(*arguments)
+
+
+def test_columns_of_a_table_and_a_block_of_pictures_are_sequences(cache: FeatureCache, model: Model) -> None:
+    pandas = pytest.importorskip("pandas")
+    folder = cache.path.parent.parent / "posts" / "data"
+    paths = [str(folder / f"{i}.jpg") for i in (1, 2)]
+    texts = ["a happy day", "so sad"]
+    wanted = [post.probabilities for post in model.predict(texts, paths)]
+    for column in (pandas.Series, np.array):
+        found = model.predict(column(texts), column(paths))
+        assert [post.probabilities for post in found] == wanted
+    block = np.zeros((2, 8, 8, 3), np.uint8)
+    assert model.predict(texts, block) == model.predict(texts, list(block))
 
 
 def test_encoding_new_posts_for_an_estimator(cache: FeatureCache, patched: Any) -> None:

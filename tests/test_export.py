@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from fake import fake_encoders
 from made import make_guid
 from test_open_clip import CONFIG, TEXTS, Tiny, make_tiny
@@ -188,6 +190,9 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
     for pair in ((image[:, 1:], text), (image, text[:2]), (image[0], text[0])):
         with pytest.raises(RunError, match="the heads take"):
             model.classify(*pair, contract=model.contract)
+    for missing in (np.zeros((1, 2), np.bool_), np.zeros(3, np.bool_), np.zeros((3, 3), np.bool_)):
+        with pytest.raises(RunError, match=r"missing is \(3, 2\)"):
+            model.classify(image, text, missing, contract=model.contract)
     with pytest.raises(UsageError, match="--with-encoder"):
         model.predict([NewPost("1", "a", None)])
     with pytest.raises(RunError, match="no exported model"):
@@ -198,6 +203,25 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
     (copy / "heads.onnx").write_bytes(raw)
     with pytest.raises(RunError, match="not the file that was exported"):
         OnnxModel.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"../elsewhere": "", "heads.onnx": ""}, "outside of its folder"),
+        ({"/dev/zero": "", "heads.onnx": ""}, "outside of its folder"),
+        ({"heads.onnx": ""}, "no exported model"),
+        ({"pipe": "", "heads.onnx": ""}, "no regular file"),
+        ({}, "no checksum of heads.onnx"),
+        ([], "no checksum of heads.onnx"),
+        (3, "no exported model"),
+    ],
+)
+def test_an_exported_folder_is_not_trusted(files: Any, message: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "mmsent.json").write_text(json.dumps({"format_version": 1, "files": files}))
+    with pytest.raises(RunError, match=message):
+        OnnxModel.open(tmp_path)
 
 
 @pytest.mark.slow
@@ -283,6 +307,7 @@ def test_encoders_of_another_kind_are_named(
 
 def test_the_hub_folder_comes_back_bit_for_bit(runs: dict[str, Run], cache: Cache, tmp_path: Path) -> None:
     chosen = of(runs, "weighted", "concat", "dropout")
+    (chosen[0].path / "oof.csv").write_text("ids of somebody's posts")
     path = write_hub(chosen, tmp_path / "model", "the card")
     back = open_runs(path)
     image, text, missing = features(cache, 60)
@@ -302,6 +327,7 @@ def test_the_hub_folder_comes_back_bit_for_bit(runs: dict[str, Run], cache: Cach
         said = (other.path / "run.json").read_text()
         assert str(cache.path.parent) not in said  # nobody's paths
         assert not {"command", "machine"} & other.info.keys()
+        assert {file.name for file in other.path.iterdir()} == {head, "run.json"}
     assert [run.name for run in open_runs(path / "heads" / chosen[0].name)] == [chosen[0].name]
     assert (path / "README.md").read_text() == "the card"
     other_encoder = make_cache(tmp_path, fake_encoders(seed=1))
@@ -345,6 +371,29 @@ def test_the_card_has_the_scores_that_evaluate_prints(runs: dict[str, Run], cach
     assert card.startswith("---\nlibrary_name: mmsent\n")
 
 
+def test_the_card_has_the_scores_of_the_vote_that_is_exported(
+    runs: dict[str, Run], cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, train, cards = of(runs, "concat", "image", "text", "dropout"), cache.load("train"), []
+    rows = [train.index.ids.index(name) for name in chosen[0].validation_ids()]
+    each = np.stack([head_probabilities(run, train.image[rows, 0], train.text[rows]) for run in chosen])
+
+    def stop(*_: Any, card: str, **__: Any) -> None:
+        cards.append(card)
+        raise RunError("enough")
+
+    monkeypatch.setattr(onnx_export, "export_onnx", stop)
+    where = ["--runs", str(cache.path.parent / "runs"), "--out", str(tmp_path / "out")]
+    found = set()
+    for tie in (*LABELS, "soft"):
+        counted = majority(each, LABELS.index(tie) if tie in LABELS else None).winners
+        wanted = float((counted == train.index.labels[rows]).mean())
+        assert run_command("export", *(run.name for run in chosen), *where, "--tie", tie) == 1
+        assert f"      value: {wanted:.4f}" in cards[-1]
+        found.add(wanted)
+    assert len(found) > 1
+
+
 def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
     chosen = [replace(run, info=run.info | {"committee": {"name": "c", "size": 3}}) for run in of(runs, *Fusion)]
     assert "the mean of 6 heads" in model_card(chosen, "m", "onnx", soft=True)
@@ -356,18 +405,35 @@ def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
     assert [post.label for post in posts] == [LABELS[k] for k in mean]
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("concat weighted", "A post needs both a picture and a text."),
+        ("image", "A post needs a picture; one without a text can be labelled."),
+        ("text concat", "A post needs a text; one without a picture can be labelled, by fewer heads."),
+        ("dropout", "Posts without a picture or without a text can be labelled."),
+        ("image text", "Posts without a picture or without a text can be labelled, by fewer heads."),
+    ],
+)
+def test_the_card_says_which_half_may_be_missing(names: str, said: str, runs: dict[str, Run]) -> None:
+    assert f"- {said}\n" in model_card(of(runs, *names.split()), "m", "onnx")
+
+
 def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     info = json.loads(json.dumps(runs["concat"].info))
     info["labels"] = ["<script>", "a|b", "*c*"]
     info["cache"]["data_name"] = "x`\n# y <img src=z>"
     run = Run(runs["concat"].path, info)
     card = model_card([run], 'a: "name"', "onnx")
-    body = card.split("---\n", 2)[2]
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front)["model-index"][0]["results"][0]["dataset"]["name"] == info["cache"]["data_name"]
     assert "<script>" not in body
     assert "<img" not in body
     assert "\n# y" not in body
     assert "F1 a\\|b" in body
     assert '- name: "a: \\"name\\""' in card
+    front = model_card([run], "mood 😀 情感", "onnx").split("---\n", 2)[1]
+    assert yaml.safe_load(front)["model-index"][0]["name"] == "mood 😀 情感"
 
 
 # --- the command

@@ -224,6 +224,15 @@ def test_a_damaged_head_is_refused(damage: Callable[[Path], None], tmp_path: Pat
             open_run(run.path).head()
 
 
+@pytest.mark.parametrize("labels", [["bad", "good"], ["good", "中", "负面"], ["a", "b", "c", "d"]])
+def test_a_head_of_other_labels_is_refused(labels: list[str], tmp_path: Path) -> None:
+    run = save(tmp_path)
+    info = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps(info | {"labels": labels}))
+    with pytest.raises(RunError, match="was trained on other labels than"):
+        open_run(run.path).head()
+
+
 def test_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is no run folder: it has no run\.json"):
         open_run(tmp_path / "absent")
@@ -231,6 +240,25 @@ def test_no_run_folder(tmp_path: Path) -> None:
     (run.path / "run.json").unlink()
     with pytest.raises(RunError, match="is no run folder"):
         open_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"fit": 3}, "cannot be read"),
+        ({"fit": {"fusion": "odd"}}, "cannot be read: 'odd'"),
+        ({"cache": {}}, "lacks cache.contract, cache.data_name"),
+        ({"cache": []}, "cannot be read"),
+        ({"labels": 3}, "names no labels"),
+        ({"labels": [1, 2, 3]}, "names no labels"),
+    ],
+)
+def test_a_run_json_of_another_form(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    run = save(tmp_path)
+    (run.path / "run.json").write_text(json.dumps(run.info | change))
+    with pytest.raises(RunError, match=reason):
+        open_run(run.path)
+    assert list_runs(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'"text"', b"\xff", b'{"format_version": null}'])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import re
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,16 @@ from fake import fake_encoders
 from made import make_guid, make_manifest
 
 from mmsent.cli import main
-from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
+from mmsent.config import (
+    DataSettings,
+    EncoderSettings,
+    ExtractSettings,
+    FitSettings,
+    Fusion,
+    SplitSettings,
+    ViewSettings,
+    settings,
+)
 from mmsent.corrections import corrected_list
 from mmsent.dataset import Dataset, load_dataset
 from mmsent.errors import DataError, RunError, UsageError
@@ -29,7 +41,7 @@ from mmsent.explain import Explanation, Modality
 from mmsent.extract import extract
 from mmsent.fit import fit
 from mmsent.predict import NewPost, predict
-from mmsent.runs import Run
+from mmsent.runs import Run, predictions_csv
 from mmsent.vote import average, majority
 
 pytest.importorskip("fastapi")
@@ -40,7 +52,7 @@ from mmsent.serve.app import create_app
 from mmsent.serve.batching import Batcher
 from mmsent.serve.guard import HEADERS, is_loopback
 from mmsent.serve.limits import Limits
-from mmsent.serve.requests import Refused, parse
+from mmsent.serve.requests import Refused, parse, parse_corrections
 from mmsent.serve.review import Review, Row, Wanted, read_table, validation_rows
 from mmsent.serve.service import Service, examples
 from mmsent.serve.work import Admission
@@ -226,6 +238,11 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
         ({"content": b"a=b"}, 415, "content type '(none)'"),
         ({"content": b"a", "headers": {"content-type": "multipart/form-data"}}, 400, "names no boundary"),
         ({"content": b"a", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, "no"),
+        (
+            {"content": b"a", "headers": {"content-type": f"multipart/form-data; boundary={'b' * 300}"}},
+            400,
+            "not a multipart form",
+        ),
         ({"files": {"other": b"a"}}, 422, "a part called 'other'; expected text or image"),
         ({"files": [("image", b"a"), ("image", b"b")], "data": {"text": "a"}}, 422, "2 pictures and 1 texts"),
         ({"files": {"text": b"\xff"}}, 422, "text: not UTF-8"),
@@ -236,6 +253,37 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
         assert (found.status_code, list(found.json())) == (status, ["detail"]), (given, found.text)
         assert reason in found.json()["detail"], found.text
     assert client.get("/healthz").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"posts": [[%s[]]]}' % (b"[]," * 700_000), "the body holds more than the posts of one request can"),
+        (b"{%s}" % b",".join(b'"%x": 1' % i for i in range(200_000)), "0: Extra inputs are not permitted"),
+        (b'{"posts": [{%s}]}' % b",".join(b'"%x": 1' % i for i in range(200_000)), "posts.0.0: Extra inputs are not"),
+        (
+            b'{"corrections": {%s}}' % b",".join(b'"%x": 1' % i for i in range(200_000)),
+            "corrections.0: Input should be",
+        ),
+    ],
+    ids=["values", "names", "names of a post", "corrections"],
+)
+def test_a_short_body_takes_no_great_memory(body: bytes, reason: str) -> None:
+    kind = "application/json"
+    read = partial(parse_corrections, body, kind) if b"corr" in body else partial(parse, body, kind, Limits())
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused, match=reason):
+            read()
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_damaged_form_writes_nothing_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Refused, match="not a multipart form"):
+        parse(b"--x", "multipart/form-data; boundary=b", Limits())
+    assert not caplog.records
 
 
 def test_a_form_cut_short_is_no_form(client: TestClient) -> None:
@@ -276,6 +324,18 @@ def test_limits_on_bodies_and_pixels(runs: list[Run], world: tuple[Dataset, dict
         refused = client.post("/predict", json=as_json(post))
         assert refused.status_code == 422
         assert refused.json()["detail"].startswith("picture has 40x40 pixels; the limit is 1000")
+
+
+def test_nobody_is_told_to_come_again_for_what_could_never_be_taken(
+    runs: list[Run], world: tuple[Dataset, dict[str, Run]]
+) -> None:
+    posts = [as_json(post) for post in posts_of(world[0])[:3]]
+    with client_of(runs, limits={"queue": 2, "memory": 1024}) as client:
+        many = client.post("/predict", json={"posts": posts})
+        assert (many.status_code, many.json()["detail"]) == (422, "3 posts in one request; the limit is 2")
+        assert client.get("/info").json()["max_posts"] == 2
+        large = client.post("/predict", json=posts[0] | {"text": "a" * 5000})
+        assert large.status_code == 200
 
 
 def test_beyond_the_queue_clients_are_told_to_come_again(
@@ -321,6 +381,30 @@ def test_a_post_that_takes_too_long_is_given_up_and_not_worked_on(
     assert seen == ["0", "2"]  # the first was under way already; the second was waiting
 
 
+def test_what_a_stopping_service_gives_up_on_gets_an_answer(
+    runs: list[Run], world: tuple[Dataset, dict[str, Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, begun, go = service_of(runs), threading.Event(), threading.Event()
+    answer = service.answer
+    monkeypatch.setattr(service, "answer", lambda batch: (begun.set(), go.wait(30), answer(batch))[2])
+    app = create_app(service)
+
+    async def main() -> httpx.Response:
+        transport, post = httpx.ASGITransport(app), as_json(posts_of(world[0])[0])
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+            asked = asyncio.create_task(client.post("/predict", json=post))
+            await asyncio.get_running_loop().run_in_executor(None, begun.wait, 20)
+            asked.cancel()  # as uvicorn does once the time to drain is over
+            try:
+                return await asked
+            finally:
+                go.set()
+
+    found = asyncio.run(main())
+    assert (found.status_code, found.json()["detail"]) == (503, "the service is stopping; ask again later")
+    assert int(found.headers["retry-after"]) >= 1
+
+
 def test_a_body_that_does_not_come_is_given_up(runs: list[Run]) -> None:
     app = create_app(service_of(runs, read_timeout=0.1))
 
@@ -335,6 +419,28 @@ def test_a_body_that_does_not_come_is_given_up(runs: list[Run]) -> None:
 
     found = asyncio.run(main())
     assert (found.status_code, found.json()["detail"]) == (408, "the request did not come in whole within 0.1 s")
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(runs: list[Run]) -> None:
+    app = create_app(service_of(runs))
+    messages = iter([{"type": "http.request", "body": b'{"te', "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+
+    asyncio.run(main())
+    assert sent[0]["status"] == 400
+    assert b"ended before" in sent[1]["body"]
 
 
 def test_an_error_in_one_post_is_that_posts_alone(
@@ -607,6 +713,27 @@ def test_validation_rows_are_the_vote_of_the_runs(runs: list[Run]) -> None:
     assert {row.label for row in rows} <= {*labels}
 
 
+def test_validation_rows_are_voted_on_as_the_service_votes(runs: list[Run], tmp_path: Path) -> None:
+    labels = ["a", "b", "c"]
+    p = np.array([[[0.5, 0.1, 0.4]], [[0.5, 0.1, 0.4]], [[0.1, 0.46, 0.44]], [[0.1, 0.46, 0.44]]])  # c leads no head
+    tied = []
+    for i, rows in enumerate(p):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "validation.csv").write_text(predictions_csv(["x"], labels, rows, ["b"]))
+        tied.append(Run(tmp_path / str(i), runs[0].info | {"labels": labels}))
+    committee = [replace(run, info=run.info | {"committee": {"name": "c", "size": 4}}) for run in tied]
+    cases: list[tuple[list[Run], dict[str, Any], str]] = [
+        (tied, {}, "a"),
+        (tied, {"tie": "b"}, "b"),
+        (tied, {"soft": True}, "c"),
+        (committee, {}, "c"),
+    ]
+    for given, how, said in cases:
+        row = validation_rows(given, **how)[0][0]
+        assert row.predicted == said
+        assert row.confidence == pytest.approx(p.mean(axis=0)[0, labels.index(said)])
+
+
 ROWS = [
     Row("1", "negative", "negative", 0.9, {"negative": 0.9, "positive": 0.1}, {"a": "negative", "b": "negative"}),
     Row("2", "positive", "negative", 0.6, {"negative": 0.6, "positive": 0.4}, {"a": "negative", "b": "positive"}),
@@ -662,12 +789,20 @@ def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
         ("id,predicted\n1,positive\n", "no column 'confidence'"),
         ("id,predicted,confidence,p_a\n1,b,0.5,1\n", "has the label 'b'"),
         ("id,predicted,confidence,p_a\n1,a,x,1\n", "cannot be read as a table"),
+        ("id,predicted,confidence,p_a\n1,a,nan,1\n", "post '1' has a probability that is no number"),
+        ("id,predicted,confidence,p_a\n1,a,1,inf\n", "post '1' has a probability that is no number"),
     ):
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(DataError, match=reason):
             read_table(tmp_path / "t.csv", ["a"])
     with pytest.raises(DataError, match="cannot be read"):
         read_table(tmp_path / "none.csv", ["a"])
+
+
+def test_columns_of_a_vote_are_no_heads(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,predicted,confidence,p_0,p_1,vote,twins,agreeing,head\n1,0,1,1,0,soft,1,1,0\n")
+    (row,) = read_table(tmp_path / "t.csv", ["0", "1"])
+    assert (row.heads, row.agreeing) == ({"head": "0"}, 1)
 
 
 # --- corrected lists
@@ -718,6 +853,40 @@ def test_a_corrected_manifest_has_the_new_labels_and_all_else_as_it_was(tmp_path
     found = {post.id: (post.label, after.text_of(post), post.image) for post in after.posts}
     assert found == {name: (changed.get(name, row[0]), *row[1:]) for name, row in before.items()}
     assert {post.id for post in after.posts if post.split == "train"} >= {"post 10"}
+
+
+def test_a_corrected_manifest_keeps_types_and_columns(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    def corrected(name: str, given: dict[str, Any], corrections: dict[str, str]) -> Any:
+        table = pyarrow.table({"id": ["a", "b", "c"], "text": ["x", "y", "z"], **given})
+        parquet.write_table(table.replace_schema_metadata({"made": "by hand"}), path := tmp_path / name)
+        data = load_dataset(path, DataSettings(labels=("0", "1", "odd")))
+        found = parquet.read_table(io.BytesIO(corrected_list(data, corrections)[2]))
+        assert found.schema.metadata == {b"made": b"by hand"}
+        return found
+
+    number = pyarrow.array([1, 2, 3], pyarrow.int8())
+    found = corrected("number.parquet", {"label": [0, 1, None], "n": number}, {"a": "1", "c": "1"})
+    assert (found["label"].to_pylist(), found["n"].type) == ([1, 1, 1], pyarrow.int8())
+    assert corrected("text.parquet", {"label": [0, 1, None]}, {"c": "odd"})["label"].to_pylist() == ["0", "1", "odd"]
+    assert corrected("none.parquet", {}, {"b": "1"})["label"].to_pylist() == [None, "1", None]  # not the first row
+    path = tmp_path / "n.jsonl"
+    path.write_text('{"id": "a", "text": "\\ud800", "label": 0}\n{"id": "b", "text": "y", "label": 1}\n')
+    raw = corrected_list(load_dataset(path, DataSettings(labels=("0", "1"))), {"b": "0"})[2]
+    assert [json.loads(line)["label"] for line in raw.splitlines()] == [0, 0]
+    assert json.loads(raw.splitlines()[0])["text"] == "\ud800"
+
+
+def test_a_corrected_manifest_stays_in_its_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "posts.csv"
+    rows = "".join(f"{i},今天天气很好，我们去公园散步吧。{i},positive\r\n" for i in range(20))
+    path.write_bytes(f"id,text,label\r\n{rows}".encode("gb18030"))
+    data = load_dataset(path)
+    assert data.decoding.encoding == "gb18030"
+    wanted = f"id,text,label\r\n{rows}".replace("散步吧。3,positive", "散步吧。3,neutral").encode("gb18030")
+    assert corrected_list(data, {"3": "neutral"})[2] == wanted  # in another one, all posts would be encoded again
 
 
 def test_test_posts_and_unknown_labels_are_refused(tmp_path: Path) -> None:
@@ -773,6 +942,10 @@ def test_bad_options_are_said_before_anything_is_loaded(
         status, said = status_of(capsys, str(runs[0].path), "--port", port)
         assert (status, f"cannot listen on 127.0.0.1 port {port}" in said) == (2, True)
     assert status_of(capsys, str(runs[0].path), "--api-key", "")[0] == 2
+    for name in ("https://mood.example", "mood.example:8443", "mood.example/", ""):
+        assert "give the bare name" in status_of(capsys, str(runs[0].path), "--allow-host", name, "--queue", "0")[1]
+    for name in ("Mood.Example", "10.1.2.3", "2001:db8::1"):
+        assert "queue: got 0" in status_of(capsys, str(runs[0].path), "--allow-host", name, "--queue", "0")[1]
     assert "queue: got 0" in status_of(capsys, str(runs[0].path), "--queue", "0")[1]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert status_of(capsys, str(runs[0].path)) == (

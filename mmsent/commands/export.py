@@ -47,7 +47,7 @@ def export(
     chosen = named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
     encoder_settings(chosen, weights=None, device=None)  # refuses runs that do not fit together
     soft = averages(chosen, soft)
-    card = model_card(chosen, out.name, form, soft=soft)
+    card = model_card(chosen, out.name, form, soft=soft, tie=tie)
     result: dict[str, Any] = {"out": str(out), "format": form, "runs": [str(run.path) for run in chosen]}
     if form == "hf":
         path = write_hub(chosen, out, card)

@@ -40,7 +40,7 @@ def serve(
         raise UsageError(f"mmsent serve needs {', '.join(absent)}: pip install 'mmsent[serve]'")
     from mmsent.config import settings
     from mmsent.serve.app import create_app
-    from mmsent.serve.guard import is_loopback
+    from mmsent.serve.guard import host_of, is_loopback
     from mmsent.serve.limits import Limits
     from mmsent.serve.server import bind
     from mmsent.serve.server import serve as listen
@@ -53,6 +53,9 @@ def serve(
         raise UsageError(
             f"--host {host} lets others in: give --api-key (or MMSENT_API_KEY), or --no-auth to let anybody ask"
         )
+    for name in allow_host:
+        if not name or host_of(f"[{name}]" if name.count(":") > 1 else name) != name.lower():
+            raise UsageError(f"--allow-host {name}: give the bare name, such as mood.example, without scheme and port")
     bounds = settings(Limits, **limits)
     bound = bind(host, port)
     try:
@@ -62,7 +65,7 @@ def serve(
         service.warm_up()
         shown = None
         if not no_review and (local or key is not None or review is not None):
-            shown = _review(service.runs, review, data)
+            shown = _review(service.runs, review, data, tie, soft)
         # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
         hosts = [*allow_host, *(["localhost"] if local else [])] if local or allow_host else []
         app = create_app(service, key=key, hosts=hosts, review=shown, workers=workers)
@@ -84,8 +87,8 @@ def _runs(names: Sequence[str], data: Path | None, cache_at: Path, encoder: str 
     return named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
 
 
-def _review(runs: Sequence[Any], table: Path | None, data: Path | None) -> Any:
-    """How to open what is reviewed: the table given, else the runs' validation rows."""
+def _review(runs: Sequence[Any], table: Path | None, data: Path | None, tie: str | None, soft: bool) -> Any:
+    """How to open what is reviewed: the table given, else the runs' validation rows, voted on as the service votes."""
     from mmsent.serve.review import Review, read_table, validation_rows
 
     labels = runs[0].labels
@@ -93,7 +96,7 @@ def _review(runs: Sequence[Any], table: Path | None, data: Path | None) -> Any:
     if table is not None:
         rows, source = read_table(table, labels), {"table": table.name}
     else:
-        rows, shared = validation_rows(runs)
+        rows, shared = validation_rows(runs, tie=tie, soft=soft)
         source = {"runs": [run.name for run in shared]}
     dataset = _dataset(runs[0], data)
 

@@ -30,3 +30,13 @@ class Limits(Settings):
     explain_timeout: float = Field(120.0, gt=0)
     read_timeout: float = Field(20.0, gt=0)
     drain: float = Field(30.0, ge=0)
+
+    @property
+    def most_posts(self) -> int:
+        """Posts of one request: with more than the queue holds it could never be taken."""
+        return min(self.posts, self.queue)
+
+    @property
+    def most_memory(self) -> int:
+        """Bytes of all requests that are being read: one of the largest always finds room."""
+        return max(self.memory, self.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import re
 from typing import Any
 
@@ -14,6 +15,9 @@ from mmsent.errors import MmsentError
 from mmsent.predict import NewPost
 from mmsent.serve.limits import Limits
 from mmsent.serve.schemas import CorrectionsIn, PostIn, PostsIn
+
+# Its warnings say what a client sent, and would let any client fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 JSON, FORM = "application/json", "multipart/form-data"
 _DATA_URL = re.compile(r"data:[\w.+/;=-]*;base64,", re.ASCII)
@@ -58,7 +62,13 @@ def parse_corrections(body: bytes, content_type: str) -> dict[str, str]:
     kind = content_type.partition(";")[0].strip().lower()
     if kind != JSON:
         raise Refused(415, f"content type {kind[:100] or '(none)'!r} is not read; send {JSON}")
-    found: CorrectionsIn = _validated(CorrectionsIn, _object(body))
+    given = _object(body)
+    labels = given.get("corrections")
+    if isinstance(labels, dict):
+        for name, label in labels.items():
+            if not isinstance(label, str):
+                raise Refused(422, _shown(f"corrections.{name[:60]}: Input should be a valid string"))
+    found: CorrectionsIn = _validated(CorrectionsIn, given)
     return found.corrections
 
 
@@ -75,10 +85,16 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _from_json(body: bytes, limits: Limits) -> tuple[list[NewPost], bool]:
+    # A short body can hold millions of empty lists. Of what these begin a post has few, beside those within its text.
+    most = limits.most_posts * (limits.text + 300)
+    if sum(map(body.count, (b",", b"[", b"{"))) > most:
+        raise Refused(422, "the body holds more than the posts of one request can")
     given = _object(body)
     many = "posts" in given
     if many and isinstance(given["posts"], list):
         _require_few(len(given["posts"]), limits)
+        for i, post in enumerate(given["posts"]):
+            _require_known(PostIn, post, f"posts.{i}.")
     found = _validated(PostsIn if many else PostIn, given)
     rows = found.posts if isinstance(found, PostsIn) else [found]
     return [
@@ -87,7 +103,15 @@ def _from_json(body: bytes, limits: Limits) -> tuple[list[NewPost], bool]:
     ], many
 
 
+def _require_known(model: type[BaseModel], given: Any, where: str = "") -> None:
+    """Refuse names that a model lacks. Pydantic would collect an error for each, a kilobyte for a few bytes."""
+    for name in given if isinstance(given, dict) else ():
+        if name not in model.model_fields:
+            raise Refused(422, _shown(f"{where}{name[:60]}: Extra inputs are not permitted"))
+
+
 def _validated(model: type[BaseModel], given: Any) -> Any:
+    _require_known(model, given)
     try:
         return model.model_validate(given, strict=True)
     except ValidationError as error:
@@ -142,8 +166,8 @@ def _from_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[New
 
 
 def _require_few(n: int, limits: Limits) -> None:
-    if n > limits.posts:
-        raise Refused(422, f"{n} posts in one request; the limit is {limits.posts}")
+    if n > limits.most_posts:
+        raise Refused(422, f"{n} posts in one request; the limit is {limits.most_posts}")
 
 
 def _form_parts(body: bytes, content_type: str, limits: Limits) -> dict[str, list[bytes]]:
@@ -163,8 +187,8 @@ def _form_parts(body: bytes, content_type: str, limits: Limits) -> dict[str, lis
     def begin() -> None:
         nonlocal n
         n += 1
-        if n > 2 * limits.posts:
-            raise Refused(422, f"the form has more than {2 * limits.posts} parts")
+        if n > 2 * limits.most_posts:
+            raise Refused(422, f"the form has more than {2 * limits.most_posts} parts")
         headers.clear()
         content.clear()
 
@@ -186,19 +210,17 @@ def _form_parts(body: bytes, content_type: str, limits: Limits) -> dict[str, lis
         nonlocal ended
         ended = True
 
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": begin,
-            "on_header_field": lambda data, start, stop: field.extend(data[start:stop]),
-            "on_header_value": lambda data, start, stop: value.extend(data[start:stop]),
-            "on_header_end": header_done,
-            "on_part_data": lambda data, start, stop: content.extend(data[start:stop]),
-            "on_part_end": part_done,
-            "on_end": end,
-        },
-    )
+    callbacks: Any = {
+        "on_part_begin": begin,
+        "on_header_field": lambda data, start, stop: field.extend(data[start:stop]),
+        "on_header_value": lambda data, start, stop: value.extend(data[start:stop]),
+        "on_header_end": header_done,
+        "on_part_data": lambda data, start, stop: content.extend(data[start:stop]),
+        "on_part_end": part_done,
+        "on_end": end,
+    }
     try:
+        parser = MultipartParser(boundary, callbacks)  # refuses a long boundary
         parser.write(body)
         parser.finalize()
     except FormParserError as error:

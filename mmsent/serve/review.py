@@ -6,12 +6,13 @@ import csv
 import functools
 import hashlib
 import io
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mmsent.corrections import correctable, corrected_list
@@ -23,11 +24,11 @@ from mmsent.runs import Run
 from mmsent.serve.schemas import Only, Order
 from mmsent.serve.service import picture_bytes
 from mmsent.spreadsheet import plain
-from mmsent.vote import default_tie
+from mmsent.vote import average, averages, majority, tie_label
 
 THUMBNAIL = 360
 TEXT = 600  # characters of a text that are shown
-OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold"}
+OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,17 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
                 continue
             if row["predicted"] not in labels:
                 raise DataError(f"{path}: post {row['id'][:60]!r} has the label {row['predicted'][:60]!r}")
+            shares = {label: float(row[f"p_{label}"]) for label in labels}
+            confidence = float(row["confidence"])
+            if not all(map(math.isfinite, (confidence, *shares.values()))):
+                raise ValueError(f"post {row['id'][:60]!r} has a probability that is no number")
             rows.append(
                 Row(
                     row["id"],
                     row.get("label") or None,
                     row["predicted"],
-                    float(row["confidence"]),
-                    {label: float(row[f"p_{label}"]) for label in labels},
+                    confidence,
+                    shares,
                     {name: row[name] for name in heads if row[name] in labels},
                 )
             )
@@ -93,26 +98,25 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
         raise DataError(f"{path} cannot be read as a table of predictions: {error}") from error
 
 
-def validation_rows(runs: Sequence[Run]) -> tuple[list[Row], list[Run]]:
-    """The vote of the runs on their validation rows, and the runs that share the rows of the first. Raises DataError
-    where a table cannot be read."""
+def validation_rows(runs: Sequence[Run], *, tie: str | None = None, soft: bool = False) -> tuple[list[Row], list[Run]]:
+    """The vote of the runs on their validation rows, and the runs that share the rows of the first. tie, soft: as the
+    service votes. Raises DataError where a table cannot be read."""
     labels = runs[0].labels
     tables = {run.name: {row.id: row for row in read_table(run.path / "validation.csv", labels)} for run in runs}
     ids = tables[runs[0].name].keys()
     shared = [run for run in runs if tables[run.name].keys() == ids]
-    tie = default_tie(labels)
+    if not ids:
+        return [], shared
+    each = [[[tables[run.name][name].probabilities[x] for x in labels] for name in ids] for run in shared]
+    probabilities = np.array(each, np.float64)  # (R, N, C)
+    mean = average(probabilities)
+    winners = mean.argmax(axis=1) if averages(runs, soft) else majority(probabilities, tie_label(tie, labels)).winners
     rows = []
-    for name in ids:
-        heads = {run.name: tables[run.name][name] for run in shared}
-        mean = {x: sum(row.probabilities[x] for row in heads.values()) / len(heads) for x in labels}
-        votes = Counter(row.predicted for row in heads.values()).most_common()
-        likeliest = max(mean, key=lambda label: mean[label])
-        if len(votes) == 1 or votes[0][1] > votes[1][1]:
-            said = votes[0][0]
-        else:
-            said = labels[tie] if tie is not None else likeliest
-        known = heads[shared[0].name].label
-        rows.append(Row(name, known, said, mean[said], mean, {k: row.predicted for k, row in heads.items()}))
+    for i, name in enumerate(ids):
+        shares = dict(zip(labels, mean[i].tolist(), strict=True))
+        said = labels[int(winners[i])]
+        heads = {run.name: tables[run.name][name].predicted for run in shared}
+        rows.append(Row(name, tables[shared[0].name][name].label, said, shares[said], shares, heads))
     return rows, shared
 
 

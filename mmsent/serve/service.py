@@ -176,7 +176,7 @@ class Service:
             "max_text": self.limits.text,
             "max_body": self.limits.body,
             "max_pixels": self.limits.pixels,
-            "max_posts": self.limits.posts,
+            "max_posts": self.limits.most_posts,
         }
 
 

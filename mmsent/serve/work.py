@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from mmsent.predict import NewPost, Prepared
 from mmsent.serve.batching import Batcher
@@ -75,7 +75,7 @@ class Work:
 
     def __init__(self, service: Service, metrics: Metrics, workers: int | None = None) -> None:
         self.service, self.metrics, self._limits = service, metrics, service.limits
-        self.admission = Admission(self._limits.queue, self._limits.memory)
+        self.admission = Admission(self._limits.queue, self._limits.most_memory)
         self._decoders = workers or min(8, os.cpu_count() or 1)
         self._explaining = 0
         metrics.watch(lambda: self.admission.pending)
@@ -153,6 +153,8 @@ class Work:
             return await asyncio.wait_for(work, seconds)
         except TimeoutError as error:
             raise Refused(503, f"there was no answer within {seconds:g} s", self.admission.retry_after) from error
+        except asyncio.CancelledError as error:  # a stopping server's last word
+            raise Refused(503, "the service is stopping; ask again later", self.admission.retry_after) from error
 
 
 async def in_thread(executor: ThreadPoolExecutor, function: Callable[..., T], *given: Any) -> T:
@@ -162,7 +164,7 @@ async def in_thread(executor: ThreadPoolExecutor, function: Callable[..., T], *g
 
 async def read_body(request: Request, more: Callable[[int], None], limit: int, seconds: float) -> bytes:
     """A request's body. more: takes note of bytes as they come. Raises Refused: 413 beyond the limit, 408 where it
-    takes too long."""
+    takes too long, 400 where the client leaves before its end."""
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and len(length) < 20 and int(length) > limit:
         raise Refused(413, f"the body has {length} bytes; the limit is {limit}")
@@ -176,4 +178,6 @@ async def read_body(request: Request, more: Callable[[int], None], limit: int, s
                 found += chunk
     except TimeoutError as error:
         raise Refused(408, f"the request did not come in whole within {seconds:g} s") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the connection ended before the request had come in whole") from error
     return bytes(found)
