@@ -18,10 +18,14 @@ import pytest
 from sweeping import SPACE, SPLIT, make_cache, options, small_space
 
 from mmsent.cache import Cache
+from mmsent.config import FitSettings
 from mmsent.runs import list_runs
 from mmsent.sweep import database
+from mmsent.sweep.ground import make_ground
 from mmsent.sweep.results import open_sweep
 from mmsent.sweep.search import sweep
+from mmsent.sweep.trial import Job, Outcome
+from mmsent.sweep.workers import compute
 
 pytestmark = pytest.mark.slow
 TRIALS = 16
@@ -175,3 +179,35 @@ def test_trials_on_ray_survive_the_loss_of_a_node(cache: Cache, tmp_path: Path) 
         cluster.shutdown()
     assert [one["params"] for one in here.trials] == [one["params"] for one in there.trials]
     assert [one["score"] for one in here.trials] == [one["score"] for one in there.trials]
+
+
+def test_a_check_on_ray_does_not_stop_for_a_trial_that_did(cache: Cache) -> None:
+    """A trial's number comes again as the key of a check."""
+    pytest.importorskip("ray")
+    from mmsent.sweep.ray_tasks import RayTasks
+
+    class Stopping:
+        found: Outcome | None = None
+
+        def report(self, number: int, step: int, value: float) -> bool:
+            return True
+
+        def finish(self, number: int, outcome: Outcome) -> None:
+            self.found = outcome
+
+        def lost(self, number: int, why: str) -> None:
+            raise AssertionError(why)
+
+    ground = make_ground(cache, cache.load("train"), SPLIT, None, 1)
+    long = FitSettings(epochs=2000, patience=2000, hidden=8, precision="fp32")
+    tasks, book = RayTasks(ground, None, 1), Stopping()
+    try:
+        tasks.submit(Job(5, long, ground.search))
+        while book.found is None:
+            tasks.step(book, 1.0)
+        assert book.found.stopped
+        checked = compute(tasks, [Job(5, long.model_copy(update={"epochs": 3}), ground.checks[0])])
+    finally:
+        tasks.close()
+    assert not checked[5].stopped
+    assert checked[5].epochs == 3
