@@ -140,6 +140,7 @@ def test_grids_and_random_trials_are_decided_beforehand(space: Space) -> None:
 
 
 def make_ledger(folder: Path, space: Space, **more: Any) -> Ledger:
+    folder.mkdir(exist_ok=True)
     given: dict[str, Any] = {"trials": 6, "sampler": "random", "seed": 0, "prune": True, "precision": "fp32"}
     about = {"space": space.to_json(), **more.pop("about", {})}
     return Ledger(database.file_url(folder / "study.db"), "s", about, space, **{**given, **more})
@@ -201,6 +202,15 @@ def test_a_slot_that_two_processes_queued_is_tried_once(tmp_path: Path, space: S
     assert len(set(numbers)) == len(numbers) == 6
     assert states(tmp_path)[2] == ["COMPLETE", "FAIL"]
     assert states(tmp_path)[-1] == ["FAIL"]
+
+
+def test_processes_that_begin_at_once_draw_different_trials(tmp_path: Path, space: Space) -> None:
+    both = [make_ledger(tmp_path / "both", space, sampler="tpe") for _ in range(2)]
+    alone = make_ledger(tmp_path / "alone", space, sampler="tpe")
+    claims = [ledger.claim() for _ in range(3) for ledger in both]
+    rates = [claim[1].lr for claim in claims if claim]
+    assert len(set(rates)) == 6
+    assert rates == [claim[1].lr for claim in (alone.claim() for _ in range(6)) if claim]
 
 
 def test_a_trial_of_another_machine_is_lost_when_its_heart_stops(

@@ -85,6 +85,38 @@ def _value_at(values: Mapping[int, float], step: int) -> float | None:
     return values[max(known)] if known else None
 
 
+class Seeded(optuna.samplers.BaseSampler):
+    """TPE with a seed a slot, so that processes that begin at the same moment do not draw the same trials."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._tpe = self._of(-1)
+
+    def _of(self, slot: int) -> optuna.samplers.TPESampler:
+        drawn = int(np.random.SeedSequence([self._seed, slot + 1]).generate_state(1)[0])
+        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=drawn)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Begin the numbers of a trial's slot."""
+        slot = trial.user_attrs.get(_SLOT)
+        self._tpe = self._of(slot if isinstance(slot, int) else -1)
+        self._tpe.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """As TPE does."""
+        return self._tpe.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """As TPE does."""
+        return self._tpe.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """As TPE does."""
+        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+
+
 class Ledger:
     """The study of one sweep, as one process sees it. about: what makes its scores comparable; a study that was begun
     with something else is refused."""
@@ -159,9 +191,7 @@ class Ledger:
     def _make_sampler(self) -> Any:
         if self._sampler != "tpe":  # every trial's settings are decided when it is queued
             return optuna.samplers.RandomSampler(seed=self._seed)
-        begun = len(self._study.get_trials(deepcopy=False))
-        seed = int(np.random.SeedSequence([self._seed, begun]).generate_state(1)[0])
-        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=seed)
+        return Seeded(self._seed)
 
     # --- the queue
 
