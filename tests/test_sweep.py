@@ -257,6 +257,25 @@ def test_another_study_is_refused_and_so_is_no_database(tmp_path: Path, space: S
         make_ledger(tmp_path / "bad", space)
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tables_that_another_process_makes_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a database server, where no lock file keeps processes apart."""
+    from sqlalchemy.exc import IntegrityError
+
+    real, turns = optuna.storages.RDBStorage, []
+
+    def beaten(*given: Any, **more: Any) -> Any:
+        turns.append(given)
+        if len(turns) < 3:
+            raise IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key"))
+        return real(*given, **more)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", beaten)
+    monkeypatch.setattr(database, "PAUSES", (0, 0, 0))
+    database.open_storage(database.file_url(tmp_path / "study.db"))
+    assert len(turns) == 3
+
+
 def test_the_pruner_compares_within_a_fold_and_carries_ended_trials_on() -> None:
     study = optuna.create_study(direction="maximize")
     distribution = {"fusion": optuna.distributions.CategoricalDistribution(["concat", "text"])}

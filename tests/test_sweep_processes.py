@@ -113,6 +113,35 @@ def test_two_at_once_share_the_trials(cache: Cache, tmp_path: Path) -> None:
     assert all(winner["run"] in text for winner in winners for text in said)
 
 
+CLAIM = """
+import sys, time
+from pathlib import Path
+from mmsent.sweep.database import file_url
+from mmsent.sweep.ledger import Ledger
+from mmsent.sweep.space import make_space
+space, folder = make_space("paper"), Path(sys.argv[1])
+given = dict(trials=8, sampler="tpe", seed=0, prune=False, precision="fp32")
+print("ready", flush=True)
+sys.stdin.read()
+print(Ledger(file_url(folder / "study.db"), "s", {}, space, **given).claim()[0])
+"""
+
+
+def test_a_database_that_several_begin_at_once(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    several = [subprocess.Popen(words, text=True, **pipes) for _ in range(4)]
+    for process in several:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in several:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    said = [process.communicate(timeout=60) for process in several]
+    assert sorted(out for out, _ in said) == ["0\n", "1\n", "2\n", "3\n"], said
+
+
 def test_interrupted_it_says_how_to_go_on(cache: Cache, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     process = begin(cache, runs, 2)

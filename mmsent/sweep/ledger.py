@@ -147,16 +147,17 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with self._usable():
-            self._storage = open_storage(url)
             self._lock = claims_lock(url)
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=name,
-                direction="maximize",
-                pruner=AmongTheBest() if prune else optuna.pruners.NopPruner(),
-                load_if_exists=True,
-            )
-            self._agree(about)
+            with self._lock:
+                self._storage = open_storage(url)
+                self._study = optuna.create_study(
+                    storage=self._storage,
+                    study_name=name,
+                    direction="maximize",
+                    pruner=AmongTheBest() if prune else optuna.pruners.NopPruner(),
+                    load_if_exists=True,
+                )
+                self._agree(about)
             self._study.sampler = self._make_sampler()
             self._study.set_user_attr(_PROCESS + str(uuid.uuid4()), owner())
             self.reap()
@@ -169,7 +170,7 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Optuna's own on features it calls experimental
                 yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise RunError(
                 f"the study in {self._shown} cannot be used: {reason}; finished trials are kept there; once that is "
