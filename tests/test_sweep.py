@@ -16,6 +16,7 @@ import pytest
 from optuna.trial import TrialState
 from sweeping import SPACE, SPLIT, make_cache, options, small_space
 
+from mmsent import provenance
 from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import FitSettings, Fusion, SplitSettings
@@ -250,7 +251,11 @@ def test_another_study_is_refused_and_so_is_no_database(tmp_path: Path, space: S
         make_ledger(tmp_path, space, about={"seed": 1})
     with pytest.raises(UsageError, match="no database URL"):
         database.shown_url("nonsense")
-    assert "secret" not in database.shown_url("postgresql://me:secret@host/name")
+    assert "secret" not in database.shown_url("postgresql://me:secret@host/name?password=secret&x=1")
+    for wrong in ("postgresql//me:secret@host/name", "postgresql://me:secret@host:port/name"):
+        with pytest.raises(UsageError, match="no database URL") as refused:
+            database.shown_url(wrong)
+        assert "secret" not in str(refused.value)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "study.db").write_bytes(b"not a database at all, whatever its name" * 50)
     with pytest.raises(RunError, match="cannot be used"):
@@ -518,6 +523,24 @@ def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture
     (folder / "sweep.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match="cannot be read"):
         open_sweep(folder)
+
+
+def test_a_password_is_neither_told_nor_written(
+    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://me:secret@host/name"
+    words = ["mmsent", "sweep", f"--storage={url}", "--cache", str(cache.path), "--runs", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    command = provenance.environment()["command"]
+    assert command == [*words[:2], "--storage=postgresql://me:***@host/name", *words[3:]]
+
+    def interrupted(*given: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "sweep", interrupted)
+    assert run(*words[1:]) == 130
+    told = capsys.readouterr().err
+    assert "kept in postgresql://me:***@host/name" in told
 
 
 def test_the_space_is_shown_as_a_file_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,10 +53,11 @@ def sweep(
     if options.sampler == "grid" and space.size() < options.trials:
         note(f"the grid has {space.size()} points, so there will be so many trials, not {options.trials}")
     from mmsent.encoders.common import pick_device
+    from mmsent.sweep.database import shown_url
     from mmsent.sweep.search import sweep as run
 
     where = pick_device(device)
-    at = f"what is finished is kept in {options.storage or runs / options.name}"
+    at = f"what is finished is kept in {shown_url(options.storage) if options.storage else runs / options.name}"
     with resumable(at), _watching(options.name) as watch:
         done = run(cache, runs, space, split, options, device=where, address=address, watch=watch)
     figures = _draw(done)

@@ -14,6 +14,7 @@ import optuna
 from filelock import FileLock
 
 from mmsent.errors import UsageError
+from mmsent.provenance import without_passwords
 
 BEAT = 10  # seconds between heartbeats
 PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts to make the tables
@@ -31,10 +32,10 @@ def shown_url(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError as error:
+        return without_passwords(make_url(url).render_as_string(hide_password=True))
+    except (ArgumentError, ValueError) as error:  # not told what was given: there may be a password in it
         raise UsageError(
-            f"--storage {url!r} is no database URL; it reads sqlite:///FILE or postgresql://USER@HOST/NAME"
+            "--storage is no database URL; it reads sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
 
 
