@@ -98,6 +98,7 @@ def test_a_file_and_the_command_line_change_the_space(tmp_path: Path) -> None:
         ("dropout = {low = 0.0, high = 0.5, log = true}", "low above 0"),
         ("dropout = [0.5, 2.0]", "dropout"),
         ("hidden = [8, 8]", "different"),
+        ("dropout = [0, 0.0]", "different"),
         ("hidden = []", "give one value"),
         ("views = {low = 0, high = 1}", "on or off"),
         ("fusion = ['conct']", "fusion"),

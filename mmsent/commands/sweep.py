@@ -80,7 +80,8 @@ def _tell(done: Any, options: SweepSettings, figures: Sequence[Path]) -> None:
     if done.info["importances"]:
         shares = [f"{name} {share:.0%}" for name, share in list(done.info["importances"].items())[:5]]
         say(f"What mattered most for the score (PED-ANOVA): {', '.join(shares)}.")
-    say(f"\nwrote {done.path / 'trials.csv'}, {done.path / 'sweep.json'}, {', '.join(map(str, figures))}")
+    written = (done.path / "trials.csv", done.path / "sweep.json", *figures)
+    say(f"\nwrote {', '.join(map(str, written))}")
     saved = " ".join(one["run"] for one in done.winners)
     say(f"the winners are saved as runs; they vote by: mmsent vote {saved}")
     if total < options.trials and options.sampler != "grid":
