@@ -33,6 +33,7 @@ DEFAULT: dict[str, Any] = {
     "weight_decay": {"low": 1e-3, "high": 1.0, "log": True},
     "dropout": {"low": 0.1, "high": 0.8},
     "hidden": [64, 128, 256, 512],
+    "depth": [1, 2],
     "label_smoothing": {"low": 0.0, "high": 0.3},
     "class_weight_power": {"low": 0.0, "high": 1.0},
     "batch_size": [64, 128, 256],
