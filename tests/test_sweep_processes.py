@@ -49,6 +49,7 @@ def begin(cache: Cache, runs: Path, workers: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -153,6 +154,19 @@ def test_interrupted_it_says_how_to_go_on(cache: Cache, tmp_path: Path) -> None:
     assert "run the same command again to go on" in said
     assert not any(t.state.name == "RUNNING" for t in trials(runs))  # put off, not left behind
     assert not list((runs / "sweep").glob("shared-*"))
+
+
+def test_ctrl_c_while_workers_start_says_one_line(cache: Cache, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    process = begin(cache, runs, 2)
+    while not list((runs / "sweep").glob("shared-*/ground.json")):
+        time.sleep(0.05)
+    time.sleep(0.3)  # they import
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "run the same command again to go on" in said
+    assert "Traceback" not in said
 
 
 def test_a_worker_that_is_killed_costs_its_trial_alone(cache: Cache, tmp_path: Path) -> None:
