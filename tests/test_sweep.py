@@ -263,6 +263,21 @@ def test_another_study_is_refused_and_so_is_no_database(tmp_path: Path, space: S
         make_ledger(tmp_path / "bad", space)
 
 
+def test_importances_are_by_the_method_that_is_named(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's default was another before its version 5."""
+    ledger, used = make_ledger(tmp_path, space, trials=12), []
+    while claim := ledger.claim():
+        ledger.finish(claim[0], outcome(0.5 + claim[0] / 100))
+    real = optuna.importance.get_param_importances
+    monkeypatch.setattr(
+        optuna.importance, "get_param_importances", lambda *given, **more: used.append(more) or real(*given, **more)
+    )
+    assert sum(ledger.importances().values()) == pytest.approx(1)
+    assert isinstance(used[0]["evaluator"], optuna.importance.PedAnovaImportanceEvaluator)
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_tables_that_another_process_makes_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a database server, where no lock file keeps processes apart."""

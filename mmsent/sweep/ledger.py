@@ -379,11 +379,12 @@ class Ledger:
     def importances(self) -> dict[str, float]:
         """How much each varied setting matters for the score, by PED-ANOVA, summing to 1; empty where too few trials
         are finished to say."""
-        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len({one.value for one in finished}) < STARTUP:
-            return {}
         with self._usable():
-            found = optuna.importance.get_param_importances(self._study)
+            finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if len({one.value for one in finished}) < STARTUP:
+                return {}
+            way = optuna.importance.PedAnovaImportanceEvaluator()  # the default of Optuna 5 alone
+            found = optuna.importance.get_param_importances(self._study, evaluator=way)
         return {name: float(share) for name, share in found.items()}
 
 
