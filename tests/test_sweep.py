@@ -541,6 +541,16 @@ def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture
         open_sweep(folder)
 
 
+def test_a_grid_that_is_not_done_says_so(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
+    where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--space", str(tmp_path / "space.toml")]
+    small = ["--workers", "1", "--checks", "0", "--val-size", "0.25", "--sampler", "grid"]
+    assert run("sweep", *where, *small, "--trials", "2") == 0
+    assert "run the same command again" not in capsys.readouterr().err
+    assert run("sweep", *where, *small, "--trials", "1000", "--timeout", "1e-9") == 0
+    assert f"2 of {2 * 3 * 2 * 3 * 2} trials are done; run the same command again" in capsys.readouterr().err
+
+
 def test_a_password_is_neither_told_nor_written(
     cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,8 @@ def sweep(
     cache = find(data, cache_at, encoder)
     space = space_of(recipe_for(cache.encoder) if recipe == "auto" else recipe)
     require_current(cache, data, "train")
-    if options.sampler == "grid" and space.size() < options.trials:
+    asked = min(options.trials, space.size()) if options.sampler == "grid" else options.trials
+    if asked < options.trials:
         note(f"the grid has {space.size()} points, so there will be so many trials, not {options.trials}")
     from mmsent.encoders.common import pick_device
     from mmsent.sweep.database import shown_url
@@ -64,10 +65,10 @@ def sweep(
     if as_json:
         say_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
         return
-    _tell(done, options, figures)
+    _tell(done, asked, figures)
 
 
-def _tell(done: Any, options: SweepSettings, figures: Sequence[Path]) -> None:
+def _tell(done: Any, asked: int, figures: Sequence[Path]) -> None:
     total, finished = len(done.trials), len(done.finished)
     say(f"{done.path}: {total} trials, {finished} finished, {total - finished} stopped early; {done.measure}\n")
     table = done.table()
@@ -84,8 +85,8 @@ def _tell(done: Any, options: SweepSettings, figures: Sequence[Path]) -> None:
     say(f"\nwrote {', '.join(map(str, written))}")
     saved = " ".join(one["run"] for one in done.winners)
     say(f"the winners are saved as runs; they vote by: mmsent vote {saved}")
-    if total < options.trials and options.sampler != "grid":
-        note(f"{total} of {options.trials} trials are done; run the same command again to go on")
+    if total < asked:
+        note(f"{total} of {asked} trials are done; run the same command again to go on")
 
 
 def _draw(done: Any) -> list[Path]:
