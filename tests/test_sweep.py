@@ -381,6 +381,17 @@ def test_the_check_says_how_far_the_best_falls(done: Sweep, cache: Cache) -> Non
     assert "2 other splits" in said
 
 
+def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
+    def verdict(values: list[float]) -> str:
+        gain = ending._mean(values)
+        return Sweep(done.path, {**done.info, "gain": gain}).says()[-1]
+
+    assert "within the noise" in verdict([0.010, 0.014])  # six standard errors, but of two values
+    assert "clearly more" in verdict([0.010, 0.014, 0.012, 0.009, 0.013])
+    assert "clearly less" in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
+    assert "within the noise" in verdict([0.010, -0.014, 0.012, 0.009, 0.013])
+
+
 def test_the_same_again_does_nothing_and_more_trials_go_on(
     done: Sweep, cache: Cache, runs: Path, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
