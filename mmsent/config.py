@@ -164,6 +164,7 @@ class FitSettings(Settings):
     patience: int = Field(default=2, ge=1)  # epochs without a better validation weighted F1 before stopping
     batch_size: int = Field(default=64, ge=1)
     hidden: int = Field(default=256, ge=1)
+    depth: int = Field(default=1, ge=1, le=16)  # hidden layers; attention_alt's classifier has none
     dropout: float = Field(default=0.5, ge=0, lt=1)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     balance: Literal["weights", "sampler", "none"] = "weights"

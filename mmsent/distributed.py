@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,9 +202,10 @@ class RayEngine:
     ) -> Generator[Found, None, None]:
         """As Engine says. Raises DataError where a worker does not see the files that are here, EncoderError where its
         encoders are others, CacheError where Ray gives up."""
-        units = list(units_of(works, block_rows(batch_size, settings.views.count + 1)))
-        if not units:
+        needed = sum(int(mask.sum()) for work in works for mask in (work.texts, work.images))
+        if not needed:
             return
+        units = units_of(works, block_rows(batch_size, settings.views.count + 1))
         job = job_of(dataset) | {
             "encoder": self._encoder.model_dump_json(),
             "settings": settings.model_dump_json(),
@@ -214,7 +215,7 @@ class RayEngine:
         }
         of = {work.split: work for work in works}
         given = (json.dumps(job), self._opener)
-        with bar(sum(len(u.needed) for u in units), "texts and pictures", "half", show=show) as progress:
+        with bar(needed, "texts and pictures", "half", show=show) as progress:
             for about, data in self._results(units, Worker, given, self._actors, self._resources):
                 raise_problem(about)
                 if about["machine"] not in self._machines:
@@ -228,7 +229,7 @@ class RayEngine:
 
     def _results(
         self,
-        units: Sequence[Unit],
+        units: Iterable[Unit],
         make: Callable[..., Callable[[Unit], Told]],
         given: tuple[Any, ...],
         actors: int,
@@ -240,7 +241,9 @@ class RayEngine:
 
         data = self._ray.data
         with _quiet_data():
-            tasks = data.from_arrow([pyarrow.table({"unit": [unit.dumps()]}) for unit in units])
+            # One by one: all units at once would be kilobytes a post here, and they belong into the object store.
+            given_out = [self._ray.put(pyarrow.table({"unit": [unit.dumps()]})) for unit in units]
+            tasks = data.from_arrow_refs(given_out)
             # Ray Data restarts actors and tries their tasks again without end. Where a lost node leaves no room for its
             # actors, they come back when another has run out of units and is released.
             done = tasks.map_batches(
@@ -249,7 +252,7 @@ class RayEngine:
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=data.ActorPoolStrategy(
-                    size=min(actors, len(units)),
+                    size=min(actors, len(given_out)),
                     max_tasks_in_flight_per_actor=CALLS + QUEUED,
                     max_concurrent_calls_per_actor=CALLS,
                     enable_true_multi_threading=True,
@@ -264,8 +267,8 @@ class RayEngine:
                     came += 1
         except _failures() as error:
             raise CacheError(
-                f"Ray gave up: {_last_line(error)}; {len(units) - came} of {len(units)} units of work did not come "
-                "back. What did is kept; run the same command again"
+                f"Ray gave up: {_last_line(error)}; {len(given_out) - came} of {len(given_out)} units of work did not "
+                "come back. What did is kept; run the same command again"
             ) from error
 
     def environment(self, device: str | None) -> dict[str, Any]:

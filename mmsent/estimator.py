@@ -70,6 +70,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         patience: int = 10,
         batch_size: int = _OWN.batch_size,
         hidden: int = _OWN.hidden,
+        depth: int = _OWN.depth,
         dropout: float = _OWN.dropout,
         label_smoothing: float = _OWN.label_smoothing,
         balance: str = _OWN.balance,
@@ -94,6 +95,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.batch_size = batch_size
         self.hidden = hidden
+        self.depth = depth
         self.dropout = dropout
         self.label_smoothing = label_smoothing
         self.balance = balance

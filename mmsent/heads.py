@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from mmsent.config import FitSettings, Fusion, Settings
@@ -25,12 +26,19 @@ class HeadConfig(Settings):
     text_width: int
     classes: int
     hidden: int = 256
+    depth: int = 1
     dropout: float = 0.5
     heads: int = 8
     common_width: int | None = None
     rms: bool = False
     standardize: bool = False
     modality_dropout: float = 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_depth(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A head of one hidden layer is written as before there could be several: the same bytes, for any mmsent."""
+        found: dict[str, Any] = dump(self)
+        return found if found.get("depth") != 1 else {k: v for k, v in found.items() if k != "depth"}
 
     @property
     def projects(self) -> bool:
@@ -57,8 +65,9 @@ def head_config(settings: FitSettings, image_width: int, text_width: int, classe
 @dataclass(frozen=True)
 class Trace:
     """What a head computed on the way. fused (B, D_fused); first: the first linear layer's outputs, (B, H) or (B, C);
-    hidden (B, H), None without a hidden layer; logits (B, C); shares (B, 2): how much of the fused features is image
-    and text (weighted: the weights; attention: the mean attention that each receives); None for other fusions."""
+    hidden (B, H), of the last hidden layer, None without one; logits (B, C); shares (B, 2): how much of the fused
+    features is image and text (weighted: the weights; attention: the mean attention that each receives); None for other
+    fusions."""
 
     fused: Tensor
     first: Tensor
@@ -95,8 +104,8 @@ class BFloat16Linear(torch.autograd.Function):
 
 
 class Head(nn.Module):
-    """A fusion and a classifier. The classifier is width -> H -> LayerNorm -> GELU -> Dropout -> C; attention_alt has
-    one linear layer instead."""
+    """A fusion and a classifier. The classifier is width -> H -> LayerNorm -> GELU -> Dropout -> C; with a depth above
+    1, further hidden layers H -> H with all of these follow the first. attention_alt has one linear layer instead."""
 
     image_mean: Tensor
     image_std: Tensor
@@ -131,6 +140,9 @@ class Head(nn.Module):
             self.fc1 = nn.Linear(width, config.hidden)
             self.norm = nn.LayerNorm(config.hidden)
             self.drop = nn.Dropout(config.dropout)
+            for k in range(2, config.depth + 1):
+                self.add_module(f"fc{k}", nn.Linear(config.hidden, config.hidden))
+                self.add_module(f"norm{k}", nn.LayerNorm(config.hidden))
             self.out = nn.Linear(config.hidden, config.classes)
 
     @torch.no_grad()
@@ -179,6 +191,14 @@ class Head(nn.Module):
     def has_hidden(self) -> bool:
         """Whether the classifier has a hidden layer; attention_alt's is one linear layer."""
         return self.config.fusion is not Fusion.attention_alt
+
+    @property
+    def hidden_layers(self) -> list[tuple[nn.Linear, nn.LayerNorm]]:
+        """The linear layer and the norm of each hidden layer, first to last; none in attention_alt."""
+        if not self.has_hidden:
+            return []
+        more = range(2, self.config.depth + 1)
+        return [(self.fc1, self.norm), *((getattr(self, f"fc{k}"), getattr(self, f"norm{k}")) for k in more)]
 
     @property
     def first_linear(self) -> nn.Linear:
@@ -249,10 +269,12 @@ class Head(nn.Module):
         return self._linear(layer.out_proj, mixed.mean(dim=2).reshape(n, width))
 
     def _classify(self, fused: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """First layer's outputs, hidden units (None without a hidden layer), logits."""
+        """First layer's outputs, the last layer's hidden units (None without a hidden layer), logits."""
         if not self.has_hidden:
             logits = self.out(fused)
             return logits, None, logits
         first = self.fc1(fused.float() if self._in_bfloat16 else fused)
         hidden = nn.functional.gelu(self.norm(first))  # (B, H)
+        for linear, norm in self.hidden_layers[1:]:
+            hidden = nn.functional.gelu(norm(linear(self.drop(hidden))))
         return first, hidden, self.out(self.drop(hidden))

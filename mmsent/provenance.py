@@ -161,7 +161,17 @@ def _git(*arguments: str) -> str:
 
 def environment(device: str | None = None) -> dict[str, Any]:
     """The command and the surroundings of what runs now: command, versions, machine, code."""
-    return {"command": sys.argv, "versions": versions(), "machine": machine(device), "code": code()}
+    command = [without_passwords(word) for word in sys.argv]
+    return {"command": command, "versions": versions(), "machine": machine(device), "code": code()}
+
+
+def without_passwords(word: str) -> str:
+    """A word of a command line, the password of a URL in it left out."""
+    return re.sub(r"(//[^/:@]*:)[^@]*@|(\bpassword=)[^&]*", lambda found: _hidden(*found.groups()), word)
+
+
+def _hidden(user: str | None, query: str | None) -> str:
+    return f"{user}***@" if user is not None else f"{query}***"
 
 
 # --- data

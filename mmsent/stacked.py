@@ -6,7 +6,7 @@ early stopping, and none sees another: alone or beside others it becomes the sam
 also, but for rounding, the head that `train_head` makes in fp32, for its random numbers are drawn in the same order; on
 a GPU each head has a generator of its own.
 
-Shapes: M heads, N rows, V views, B batch, D_image and D_text widths, H hidden width, C classes.
+Shapes: M heads, N rows, V views, B batch, D_image and D_text widths, H hidden width, L hidden layers, C classes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mmsent.train import (
 )
 
 # What all heads of a stack have in common; everything else each has of its own.
-SHARED = ("fusion", "batch_size", "hidden", "heads", "common_width", "precision")
+SHARED = ("fusion", "batch_size", "hidden", "depth", "heads", "common_width", "precision")
 OWN = (
     "seed",
     "lr",
@@ -86,14 +86,19 @@ class _Member(nn.Module):
         fused = self.head.fuse(image, text)
         if not self.head.has_hidden:
             return self.head.out(fused)  # type: ignore[no-any-return]
-        hidden = nn.functional.gelu(self.head.norm(self.head.fc1(fused)))
-        return self.head.out(hidden if factors is None else hidden * factors)  # type: ignore[no-any-return]
+        layers = self.head.hidden_layers
+        for at, (linear, norm) in enumerate(layers):
+            fused = nn.functional.gelu(norm(linear(fused)))
+            if factors is not None:
+                fused = fused * factors.chunk(len(layers), dim=1)[at]
+        return self.head.out(fused)  # type: ignore[no-any-return]
 
 
 @dataclass
 class _Draws:
-    """The random numbers of one epoch of one head. order (N,): of the rows; view (N,), by row; kept (N, H): what
-    dropout keeps, by place in the order; missing (N, 2), by place: halves that a row loses, None where none can."""
+    """The random numbers of one epoch of one head. order (N,): of the rows; view (N,), by row; kept (N, L·H): what
+    dropout keeps, by place in the order, layer by layer; missing (N, 2), by place: halves that a row loses, None where
+    none can."""
 
     order: Tensor
     view: Tensor | None
@@ -120,7 +125,7 @@ class _Dice:
         settings, n, size = self._settings, len(self._labels), self._settings.batch_size
         torch.set_rng_state(self._state)
         order, view = draw_epoch(self._labels, self._views, settings)
-        factors = _dropout_factors(settings, settings.hidden, self._labels.device, min(size, n))
+        factors = _dropout_factors(settings, settings.hidden * settings.depth, self._labels.device, min(size, n))
         kept, missing = [], []
         for start in range(0, n, size):
             rows = min(size, n - start)
@@ -184,7 +189,7 @@ class _Stack:
         for settings in wanted:
             torch.manual_seed(settings.seed)
             head = Head(head_config(settings, *train.widths, classes)).to(self._device)
-            hidden = settings.hidden if head.has_hidden else None
+            hidden = settings.hidden * settings.depth if head.has_hidden else None
             self._dice.append(_Dice(settings, train.labels, train.image.shape[1], hidden))
             known = moments.get(settings.rms)
             if known is None:  # of these rows, scaled like that; the same for all heads

@@ -149,7 +149,8 @@ def _one_epoch(
     device = next(head.parameters()).device
     head.train()
     total, seen = torch.zeros((), device=device), 0
-    factors = _dropout_factors(settings, head.config.hidden, device, min(settings.batch_size, len(train)))
+    width = head.config.hidden * head.config.depth  # of all hidden layers, one after the other
+    factors = _dropout_factors(settings, width, device, min(settings.batch_size, len(train)))
     learns = bool(optimizer.fusion)
     for image, text, labels in train.epoch(settings, head.scale):
         missing = _drop_modalities(len(labels), settings.modality_dropout, device)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmsent.cache import Features
 from mmsent.metrics import Labels, Probabilities
 
-_TILE = 2048
+_TILE = 2048  # rows compared at a time with as many
 Floats = NDArray[np.float64]
 
 
@@ -41,22 +41,15 @@ def known_rows(features: Features, rows: NDArray[np.int64], near_image: float, n
 def twin_shares(known: Known, image: NDArray[np.float32], text: NDArray[np.float32], classes: int) -> Floats:
     """(M, C): of the twins that each row of image (M, D_image), text (M, D_text) has, the share with each label; zeros
     where it has none. A half of zeros is like nothing."""
-    counts = np.zeros((len(image), classes))
-    for start, like in _likeness(known, image, text):
-        counts[start : start + len(like)] += like @ np.eye(classes)[known.labels]
-    return _shares(counts)
+    return _shares(_counts(known, image, text, classes))
 
 
 def twin_table(known: Known, classes: int) -> Floats:
     """(C, C): how often twins of a post with the row's label have the column's label, counted among the known rows
     themselves, every post once; rows sum to 1. One is added to every count, so that nothing is impossible."""
-    counts = np.ones((classes, classes))
     one_hot = np.eye(classes)[known.labels]
-    for start, like in _likeness(known, known.image, known.text):
-        own = np.arange(len(like))
-        like[own, start + own] = 0
-        shares = _shares(like @ one_hot)
-        counts += one_hot[start : start + len(like)].T @ shares
+    shares = _shares(_counts(known, known.image, known.text, classes, itself=True))
+    counts = 1 + one_hot.T @ shares
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
@@ -76,13 +69,30 @@ def _shares(counts: Floats) -> Floats:
     return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
-def _likeness(known: Known, image: NDArray[np.float32], text: NDArray[np.float32]) -> Iterator[tuple[int, Floats]]:
-    """(start, (m, N) 0 or 1) tiles: which known rows are like the rows from `start` on, by picture or by text."""
+def _counts(
+    known: Known, image: NDArray[np.float32], text: NDArray[np.float32], classes: int, *, itself: bool = False
+) -> Floats:
+    """(M, C): how many twins of each label each row has. itself: the rows are the known ones, none its own twin."""
+    counts = np.zeros((len(image), classes))
+    one_hot = np.eye(classes)[known.labels]
+    for rows, theirs, like in _likeness(known, image, text):
+        if itself and rows == theirs:
+            np.fill_diagonal(like, False)
+        counts[rows] += like.astype(np.float64) @ one_hot[theirs]
+    return counts
+
+
+def _likeness(
+    known: Known, image: NDArray[np.float32], text: NDArray[np.float32]
+) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
+    """Tiles (m, n) of (M, N): which rows, which known rows, and which of them are alike, by picture or by text."""
     halves = [(_unit(known.image), _unit(image), known.near_image), (_unit(known.text), _unit(text), known.near_text)]
     for start in range(0, len(image), _TILE):
         part = slice(start, start + _TILE)
-        like = [rows[part] @ mine.T >= least for mine, rows, least in halves]
-        yield start, (like[0] | like[1]).astype(np.float64)
+        for other in range(0, len(known.labels), _TILE):
+            theirs = slice(other, other + _TILE)
+            like = [rows[part] @ mine[theirs].T >= least for mine, rows, least in halves]
+            yield part, theirs, like[0] | like[1]
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[Any]:

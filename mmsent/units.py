@@ -94,11 +94,11 @@ def _parts(n: int, size: int, wanted: NDArray[np.bool_]) -> Iterator[tuple[range
             yield part, needed
 
 
-def reading_units(split: Split, posts: Sequence[Post]) -> list[Unit]:
+def reading_units(split: Split, posts: Sequence[Post]) -> Iterator[Unit]:
     """Units in which every file is to be read."""
-    parts = blocks(len(posts), READ_ROWS)
-    bare = [Post(p.id, p.split, None, p.image, p.text) for p in posts]
-    return [Unit(split, "both", part.start, bare[part.start : part.stop], ()) for part in parts]
+    for part in blocks(len(posts), READ_ROWS):
+        bare = [Post(p.id, p.split, None, p.image, p.text) for p in posts[part.start : part.stop]]
+        yield Unit(split, "both", part.start, bare, ())
 
 
 def packed(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, str, int, list[int] | None]], bytes]:

@@ -3,13 +3,16 @@
     python scripts/bench_ray.py actors                 # 1, 2, 4 and 8 actors with an encoder that sleeps
     python scripts/bench_ray.py writer                 # units, journal and cache file without any encoder: rows/s
     python scripts/bench_ray.py read --data mvsa-single    # the list, and every file for its hash
+    python scripts/bench_ray.py memory                 # what the driver holds of each post
     python scripts/bench_ray.py cost --core 21.5       # what 100 million posts take at given rates
     python scripts/bench_ray.py --short                # actors and writer, small, for CI
 
 `actors`: the encoder takes a fixed time a batch and no processor, so that the cores of one machine do not limit eight
 actors. Posts are drawn, their pictures small, and each actor gets the same number of them. The clock runs from the
 moment when every actor has encoded its first batch until the last row is journalled; rows before it do not count.
-`writer`: 768 + 768 wide rows, as CLIP ViT-L/14 gives them. `cost` measures nothing: it multiplies.
+`writer`: 768 + 768 wide rows, as CLIP ViT-L/14 gives them. `memory`: a process opens a manifest, keeps all rows and
+makes every unit of work, once for a tenth of the posts and once for all; what the peak grows by a post. `cost` measures
+nothing: it multiplies.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from bench_common import machine, table
 
 BATCH = 16  # pictures
 SIZE = 64  # pixels
+TEXT = "some words as they stand in a post, with a #tag or two and a link http://t.co/abcdefgh"
 
 
 def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
@@ -71,7 +75,7 @@ def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
     return opened
 
 
-def draw(folder: Path, n: int) -> Path:
+def draw(folder: Path, n: int, text: str = "post") -> Path:
     """A manifest of n posts over 50 drawn pictures."""
     from mmsent.drawn import draw_dataset
 
@@ -87,7 +91,7 @@ def draw(folder: Path, n: int) -> Path:
     manifest = small / f"posts-{n}.jsonl"
     with manifest.open("w", encoding="utf-8") as file:
         for i in range(n):
-            row = {"id": f"p{i}", "image": pictures[i % 50].name, "text": f"post {i}", "label": "neutral"}
+            row = {"id": f"p{i}", "image": pictures[i % 50].name, "text": f"{text} {i}", "label": "neutral"}
             file.write(json.dumps(row) + "\n")
     return manifest
 
@@ -236,6 +240,38 @@ def bench_read(data: Path) -> None:
     print(table(rows))
 
 
+HOLD = """
+import json, sys
+import numpy as np
+from pathlib import Path
+from mmsent.batches import block_rows
+from mmsent.cache import Row, RowTable
+from mmsent.dataset import load_dataset
+from mmsent.engine import Work
+from mmsent.units import units_of
+sys.path.insert(0, sys.argv[2])
+from bench_common import peak_bytes
+posts = load_dataset(Path(sys.argv[1])).posts.of("train")
+rows = RowTable.of(Row(p.id, 1, i.to_bytes(32, "big"), i.to_bytes(32, "little")) for i, p in enumerate(posts))
+every = np.ones(len(posts), bool)
+sent = sum(len(unit.dumps()) for unit in units_of([Work("train", posts, rows, every, every)], block_rows(256, 1)))
+print(json.dumps({"peak": peak_bytes(), "sent": sent}))
+"""
+
+
+def bench_memory(folder: Path, n: int) -> None:
+    """Bytes a post that the driver holds, and that its units of work take in the object store."""
+    import subprocess
+
+    found = []
+    for count in (n // 10, n):
+        words = [sys.executable, "-c", HOLD, str(draw(folder, count, TEXT)), str(Path(__file__).parent)]
+        found.append(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+    grown = [(found[1][name] - found[0][name]) / (n - n // 10) for name in ("peak", "sent")]
+    print(f"{n:,} posts, a text of {len(TEXT)} letters each")
+    print(table([["bytes a post", ""], ["the driver's memory", f"{grown[0]:,.0f}"], ["units", f"{grown[1]:,.0f}"]]))
+
+
 def cost(posts: int, views: int, core: float | None, gpu: float | None, given: dict[str, float]) -> None:
     """Hours, bytes and memory of many posts. core: posts a second and core, gpu: pictures a second and GPU; given: rows
     a second of the driver's steps, bytes a row, and bytes of memory a row of the driver."""
@@ -258,11 +294,13 @@ def cost(posts: int, views: int, core: float | None, gpu: float | None, given: d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", nargs="?", choices=("actors", "writer", "both", "read", "cost"), default="both")
+    parser.add_argument(
+        "kind", nargs="?", choices=("actors", "writer", "both", "read", "memory", "cost"), default="both"
+    )
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--posts", type=int, default=1280, help="an actor")
     parser.add_argument("--seconds", type=float, default=0.4, help="that the encoder sleeps a batch")
-    parser.add_argument("--rows", type=int, default=200_000, help="of the writer")
+    parser.add_argument("--rows", type=int, default=200_000, help="of the writer, or of memory")
     parser.add_argument("--views", type=int, default=0, help="K of the writer, or of cost")
     parser.add_argument("--data", type=Path, help="of read")
     parser.add_argument("--cost-posts", type=int, default=100_000_000)
@@ -284,6 +322,11 @@ def main() -> None:
     if given.kind == "read":
         machine()
         bench_read(given.data)
+        return
+    if given.kind == "memory":
+        machine()
+        with tempfile.TemporaryDirectory() as temporary:
+            bench_memory(Path(temporary), given.rows)
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     machine()

@@ -59,13 +59,11 @@ class UsualHead(nn.Module):
             self.shares = nn.Parameter(torch.zeros(2))
         if self.fusion == "attention":
             self.attention = nn.MultiheadAttention(common, settings.heads, batch_first=True)
-        self.classify = nn.Sequential(
-            nn.Linear(width, settings.hidden),
-            nn.LayerNorm(settings.hidden),
-            nn.GELU(),
-            nn.Dropout(settings.dropout),
-            nn.Linear(settings.hidden, CLASSES),
-        )
+        layers: list[nn.Module] = []
+        for k in range(settings.depth):
+            layers += [nn.Linear(settings.hidden if k else width, settings.hidden), nn.LayerNorm(settings.hidden)]
+            layers += [nn.GELU(), nn.Dropout(settings.dropout)]
+        self.classify = nn.Sequential(*layers, nn.Linear(settings.hidden, CLASSES))
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         if self.fusion == "concat":

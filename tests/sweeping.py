@@ -20,6 +20,7 @@ SPACE = """
 fusion = ["concat", "weighted"]
 lr = { low = 1e-3, high = 1e-1, log = true }
 hidden = [8, 16]
+depth = 1
 dropout = { low = 0.1, high = 0.5 }
 weight_decay = 0.01
 label_smoothing = 0.1

@@ -22,15 +22,15 @@ def rows(width: int, seed: int) -> Tensor:
 
 
 IMAGE, LABELS = rows(6, 1), torch.arange(N) % 3
-FACTORS = (rows(HIDDEN, 3) > 0).float() * 2
+FACTORS = (rows(3 * HIDDEN, 3) > 0).float() * 2  # of up to three hidden layers
 MISSING = torch.stack([torch.arange(N) % 4 == 0, torch.arange(N) % 4 == 1], dim=1)
 
 
 def by_autograd(head: Head, text: Tensor) -> tuple[float, list[Tensor]]:
     """Loss and gradients, classifier first, as torch's own layers have them. fp32."""
     fused = head.fuse(*head.scale(IMAGE, text), MISSING)
-    if head.has_hidden:
-        fused = torch.nn.functional.gelu(head.norm(head.fc1(fused))) * FACTORS
+    for at, (linear, norm) in enumerate(head.hidden_layers):
+        fused = torch.nn.functional.gelu(norm(linear(fused))) * FACTORS[:, at * HIDDEN : (at + 1) * HIDDEN]
     loss = LOSS(head.out(fused), LABELS)
     return float(loss.detach()), list(torch.autograd.grad(loss, ordered(head)))
 
@@ -39,7 +39,8 @@ def written_down(head: Head, text: Tensor) -> tuple[float, list[Tensor]]:
     """The same through `gradients`, and autograd for the fusion alone."""
     fusion = ordered(head)[len(parameters_of(head)) :]
     fused = head.fuse(*head.scale(IMAGE, text), MISSING)
-    found = gradients(head, fused, FACTORS, *LOSS.targets(LABELS), by_fused=bool(fusion))
+    factors = FACTORS[:, : HIDDEN * head.config.depth]
+    found = gradients(head, fused, factors, *LOSS.targets(LABELS), by_fused=bool(fusion))
     more = list(torch.autograd.grad(fused, fusion, found.fused)) if fusion else []
     return float(found.loss), found.parameters + more
 
@@ -50,14 +51,17 @@ def ordered(head: Head) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
-@pytest.mark.parametrize(("width", "more"), [(6, {}), (4, {"common_width": 8, "rms": True, "standardize": True})])
+@pytest.mark.parametrize(
+    ("width", "more"),
+    [(6, {}), (4, {"common_width": 8, "rms": True, "standardize": True}), (6, {"depth": 3})],
+)
 def test_gradients_are_autograds(fusion: Fusion, width: int, more: dict[str, Any]) -> None:
     torch.manual_seed(0)
     head = Head(head_config(FitSettings(fusion=fusion, hidden=HIDDEN, heads=2, **more), 6, width, 3)).train()
-    if head.has_hidden:  # as after some training: a norm that starts at 1 and 0 would hide a mistake
-        with torch.no_grad():
-            head.norm.weight.copy_(rows(HIDDEN, 5)[0])
-            head.norm.bias.copy_(rows(HIDDEN, 6)[0])
+    with torch.no_grad():  # as after some training: a norm that starts at 1 and 0 would hide a mistake
+        for at, (_, norm) in enumerate(head.hidden_layers):
+            norm.weight.copy_(rows(HIDDEN, 5)[at])
+            norm.bias.copy_(rows(HIDDEN, 6)[at])
     text = rows(width, 2)
     head.set_statistics(IMAGE, text)
     loss, slopes = by_autograd(head, text)

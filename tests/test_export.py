@@ -78,11 +78,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture(scope="module")
 def runs(cache: Cache) -> dict[str, Run]:
-    """A run of each fusion by its name; `dropout` takes missing halves."""
+    """A run of each fusion by its name; `dropout` takes missing halves, `deep` has three hidden layers."""
     wanted = [FitSettings(**QUICK, fusion=fusion, seed=i) for i, fusion in enumerate(Fusion)]
     wanted += [FitSettings(**QUICK, fusion=Fusion.concat, seed=7, modality_dropout=0.4, standardize=True, rms=True)]
+    wanted += [FitSettings(**QUICK, fusion=Fusion.attention, depth=3)]
     done = fit(cache, cache.path.parent / "runs", wanted, SplitSettings(val_size=12))
-    return dict(zip([*(fusion.value for fusion in Fusion), "dropout"], done, strict=True))
+    return dict(zip([*(fusion.value for fusion in Fusion), "dropout", "deep"], done, strict=True))
 
 
 def of(runs: dict[str, Run], *names: str) -> list[Run]:
@@ -107,7 +108,7 @@ def test_the_graph_votes_as_the_vote_does(runs: dict[str, Run], cache: Cache, ti
     """VotingHeads in torch, against mmsent.inference and mmsent.vote, over rows that tie, differ and lack halves."""
     from mmsent.inference import served
 
-    chosen = of(runs, "concat", "image", "text", "dropout")
+    chosen = of(runs, "concat", "image", "text", "dropout", "deep")
     image, text, missing = features(cache)
     cases = np.array([[False, False], [True, False], [False, True], [True, True]])
     serves = torch.from_numpy(np.stack([served(run, cases) for run in chosen]))
@@ -135,7 +136,7 @@ def test_the_graph_votes_as_the_vote_does(runs: dict[str, Run], cache: Cache, ti
 @pytest.fixture(scope="module")
 def exported(runs: dict[str, Run], cache: Cache) -> Path:
     out = cache.path.parent / "out" / "vote"
-    done = export_onnx(of(runs, "concat", "weighted", "attention"), out, card="the card")
+    done = export_onnx(of(runs, "concat", "weighted", "deep"), out, card="the card")
     assert done.worst < 1e-5
     assert done.embeddings is None
     return done.path
@@ -148,7 +149,7 @@ def test_onnx_says_what_the_vote_says(exported: Path, runs: dict[str, Run], cach
     model = OnnxModel.open(exported)
     test = cache.load("test")
     found = model.classify(test.image[:, 0], test.text, contract=cache.settings.contract)
-    vote = vote_split(of(runs, "concat", "weighted", "attention"), cache, "test")
+    vote = vote_split(of(runs, "concat", "weighted", "deep"), cache, "test")
     assert [model.labels[k] for k in found.labels] == vote.predicted
     assert found.probabilities == pytest.approx(vote.probabilities, abs=1e-5)
     assert np.array_equal(found.agreeing, vote.agreeing)
@@ -171,7 +172,7 @@ def test_the_file_alone_says_what_it_is(exported: Path, runs: dict[str, Run], ca
     assert json.loads(said["mmsent.inputs"]) == {"image": 48, "text": 32}
     assert said["mmsent.contract"] == cache.settings.contract
     assert said["mmsent.fingerprint"] == cache.fingerprint
-    wanted = of(runs, "concat", "weighted", "attention")
+    wanted = of(runs, "concat", "weighted", "deep")
     assert json.loads(said["mmsent.temperatures"]) == [run.temperature for run in wanted]
     assert json.loads(said["mmsent.heads"]) == [run.name for run in wanted]
     assert {one.name: one.shape[1] for one in session.get_inputs()} == {"image": 48, "text": 32, "missing": 2}

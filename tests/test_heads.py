@@ -166,6 +166,30 @@ def test_attention_alt_is_one_linear_layer() -> None:
     torch.testing.assert_close(trace.logits, trace.fused @ head.out.weight.T + head.out.bias)
 
 
+def test_further_hidden_layers_follow_the_first() -> None:
+    head, image = make_head(Fusion.image, hidden=8, depth=3), rows(4, 6, 1)
+    assert {"fc1", "norm", "fc2", "norm2", "fc3", "norm3"} < {name for name, _ in head.named_children()}
+    assert len(head.hidden_layers) == 3
+    assert make_head(Fusion.attention_alt, depth=3).hidden_layers == []
+    x = image
+    for linear, norm in head.hidden_layers:
+        x = torch.nn.functional.gelu(norm(linear(x)))
+    trace = head.trace(image, image)
+    assert trace.hidden is not None
+    torch.testing.assert_close(trace.first, head.fc1(image))
+    torch.testing.assert_close(trace.hidden, x)
+    torch.testing.assert_close(trace.logits, head.out(x))
+    assert make_head(Fusion.image, hidden=8, dropout=0.9, depth=2).train()(image, image).isfinite().all()
+
+
+def test_a_head_of_one_hidden_layer_is_written_as_ever() -> None:
+    """The bytes of a run's head, and so its SHA-256, are those of an mmsent that knew no depth."""
+    usual, deep = make_head(Fusion.concat).config, make_head(Fusion.concat, depth=2).config
+    assert "depth" not in usual.model_dump(mode="json")
+    assert deep.model_dump(mode="json")["depth"] == 2
+    assert all(HeadConfig.model_validate(one.model_dump(mode="json")) == one for one in (usual, deep))
+
+
 def test_classifier_order_by_hand() -> None:
     """width -> H -> LayerNorm -> GELU (exact) -> Dropout -> C."""
     head = make_head(Fusion.image, hidden=8)

@@ -47,11 +47,21 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 OFTEN = (Fusion.weighted, Fusion.attention)  # the others in the slow tests
 
 
-@pytest.mark.parametrize("fusion", [f if f in OFTEN else pytest.param(f, marks=pytest.mark.slow) for f in FUSIONS])
-def test_a_head_is_the_same_alone_in_a_stack_and_from_train_head(rows: tuple[Tensors, Tensors], fusion: Fusion) -> None:
+@pytest.mark.parametrize(
+    ("fusion", "depth"),
+    [
+        *((f, 1) if f in OFTEN else pytest.param(f, 1, marks=pytest.mark.slow) for f in FUSIONS),
+        (Fusion.weighted, 2),
+        pytest.param(Fusion.concat, 3, marks=pytest.mark.slow),
+    ],
+)
+def test_a_head_is_the_same_alone_in_a_stack_and_from_train_head(
+    rows: tuple[Tensors, Tensors], fusion: Fusion, depth: int
+) -> None:
     train, val = rows
-    together = train_stack(train, val, wanted(fusion), 3)
-    for settings, stacked in zip(wanted(fusion), together, strict=True):
+    every = [settings.model_copy(update={"depth": depth}) for settings in wanted(fusion)]
+    together = train_stack(train, val, every, 3)
+    for settings, stacked in zip(every, together, strict=True):
         (alone,) = train_stack(train, val, [settings], 3)
         plain = train_head(train, val, settings, 3)
         assert stacked is not None

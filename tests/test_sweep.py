@@ -16,6 +16,7 @@ import pytest
 from optuna.trial import TrialState
 from sweeping import SPACE, SPLIT, make_cache, options, small_space
 
+from mmsent import provenance
 from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import FitSettings, Fusion, SplitSettings
@@ -97,6 +98,7 @@ def test_a_file_and_the_command_line_change_the_space(tmp_path: Path) -> None:
         ("dropout = {low = 0.0, high = 0.5, log = true}", "low above 0"),
         ("dropout = [0.5, 2.0]", "dropout"),
         ("hidden = [8, 8]", "different"),
+        ("dropout = [0, 0.0]", "different"),
         ("hidden = []", "give one value"),
         ("views = {low = 0, high = 1}", "on or off"),
         ("fusion = ['conct']", "fusion"),
@@ -140,6 +142,7 @@ def test_grids_and_random_trials_are_decided_beforehand(space: Space) -> None:
 
 
 def make_ledger(folder: Path, space: Space, **more: Any) -> Ledger:
+    folder.mkdir(exist_ok=True)
     given: dict[str, Any] = {"trials": 6, "sampler": "random", "seed": 0, "prune": True, "precision": "fp32"}
     about = {"space": space.to_json(), **more.pop("about", {})}
     return Ledger(database.file_url(folder / "study.db"), "s", about, space, **{**given, **more})
@@ -203,6 +206,15 @@ def test_a_slot_that_two_processes_queued_is_tried_once(tmp_path: Path, space: S
     assert states(tmp_path)[-1] == ["FAIL"]
 
 
+def test_processes_that_begin_at_once_draw_different_trials(tmp_path: Path, space: Space) -> None:
+    both = [make_ledger(tmp_path / "both", space, sampler="tpe") for _ in range(2)]
+    alone = make_ledger(tmp_path / "alone", space, sampler="tpe")
+    claims = [ledger.claim() for _ in range(3) for ledger in both]
+    rates = [claim[1].lr for claim in claims if claim]
+    assert len(set(rates)) == 6
+    assert rates == [claim[1].lr for claim in (alone.claim() for _ in range(6)) if claim]
+
+
 def test_a_trial_of_another_machine_is_lost_when_its_heart_stops(
     tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,11 +252,49 @@ def test_another_study_is_refused_and_so_is_no_database(tmp_path: Path, space: S
         make_ledger(tmp_path, space, about={"seed": 1})
     with pytest.raises(UsageError, match="no database URL"):
         database.shown_url("nonsense")
-    assert "secret" not in database.shown_url("postgresql://me:secret@host/name")
+    assert "secret" not in database.shown_url("postgresql://me:secret@host/name?password=secret&x=1")
+    for wrong in ("postgresql//me:secret@host/name", "postgresql://me:secret@host:port/name"):
+        with pytest.raises(UsageError, match="no database URL") as refused:
+            database.shown_url(wrong)
+        assert "secret" not in str(refused.value)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "study.db").write_bytes(b"not a database at all, whatever its name" * 50)
     with pytest.raises(RunError, match="cannot be used"):
         make_ledger(tmp_path / "bad", space)
+
+
+def test_importances_are_by_the_method_that_is_named(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's default was another before its version 5."""
+    ledger, used = make_ledger(tmp_path, space, trials=12), []
+    while claim := ledger.claim():
+        ledger.finish(claim[0], outcome(0.5 + claim[0] / 100))
+    real = optuna.importance.get_param_importances
+    monkeypatch.setattr(
+        optuna.importance, "get_param_importances", lambda *given, **more: used.append(more) or real(*given, **more)
+    )
+    assert sum(ledger.importances().values()) == pytest.approx(1)
+    assert isinstance(used[0]["evaluator"], optuna.importance.PedAnovaImportanceEvaluator)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tables_that_another_process_makes_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a database server, where no lock file keeps processes apart."""
+    from sqlalchemy.exc import IntegrityError
+
+    real, turns = optuna.storages.RDBStorage, []
+
+    def beaten(*given: Any, **more: Any) -> Any:
+        turns.append(given)
+        if len(turns) < 3:
+            raise IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key"))
+        return real(*given, **more)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", beaten)
+    monkeypatch.setattr(database, "PAUSES", (0, 0, 0))
+    database.open_storage(database.file_url(tmp_path / "study.db"))
+    assert len(turns) == 3
 
 
 def test_the_pruner_compares_within_a_fold_and_carries_ended_trials_on() -> None:
@@ -329,6 +379,17 @@ def test_the_check_says_how_far_the_best_falls(done: Sweep, cache: Cache) -> Non
     assert f"{done.best['score']:.4f}" in said
     assert f"{check['mean']:.4f}" in said
     assert "2 other splits" in said
+
+
+def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
+    def verdict(values: list[float]) -> str:
+        gain = ending._mean(values)
+        return Sweep(done.path, {**done.info, "gain": gain}).says()[-1]
+
+    assert "within the noise" in verdict([0.010, 0.014])  # six standard errors, but of two values
+    assert "clearly more" in verdict([0.010, 0.014, 0.012, 0.009, 0.013])
+    assert "clearly less" in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
+    assert "within the noise" in verdict([0.010, -0.014, 0.012, 0.009, 0.013])
 
 
 def test_the_same_again_does_nothing_and_more_trials_go_on(
@@ -489,6 +550,34 @@ def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture
     (folder / "sweep.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match="cannot be read"):
         open_sweep(folder)
+
+
+def test_a_grid_that_is_not_done_says_so(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
+    where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--space", str(tmp_path / "space.toml")]
+    small = ["--workers", "1", "--checks", "0", "--val-size", "0.25", "--sampler", "grid"]
+    assert run("sweep", *where, *small, "--trials", "2") == 0
+    assert "run the same command again" not in capsys.readouterr().err
+    assert run("sweep", *where, *small, "--trials", "1000", "--timeout", "1e-9") == 0
+    assert f"2 of {2 * 3 * 2 * 3 * 2} trials are done; run the same command again" in capsys.readouterr().err
+
+
+def test_a_password_is_neither_told_nor_written(
+    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://me:secret@host/name"
+    words = ["mmsent", "sweep", f"--storage={url}", "--cache", str(cache.path), "--runs", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    command = provenance.environment()["command"]
+    assert command == [*words[:2], "--storage=postgresql://me:***@host/name", *words[3:]]
+
+    def interrupted(*given: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "sweep", interrupted)
+    assert run(*words[1:]) == 130
+    told = capsys.readouterr().err
+    assert "kept in postgresql://me:***@host/name" in told
 
 
 def test_the_space_is_shown_as_a_file_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

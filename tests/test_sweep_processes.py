@@ -18,10 +18,14 @@ import pytest
 from sweeping import SPACE, SPLIT, make_cache, options, small_space
 
 from mmsent.cache import Cache
+from mmsent.config import FitSettings
 from mmsent.runs import list_runs
 from mmsent.sweep import database
+from mmsent.sweep.ground import make_ground
 from mmsent.sweep.results import open_sweep
 from mmsent.sweep.search import sweep
+from mmsent.sweep.trial import Job, Outcome
+from mmsent.sweep.workers import compute
 
 pytestmark = pytest.mark.slow
 TRIALS = 16
@@ -45,6 +49,7 @@ def begin(cache: Cache, runs: Path, workers: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -109,6 +114,35 @@ def test_two_at_once_share_the_trials(cache: Cache, tmp_path: Path) -> None:
     assert all(winner["run"] in text for winner in winners for text in said)
 
 
+CLAIM = """
+import sys, time
+from pathlib import Path
+from mmsent.sweep.database import file_url
+from mmsent.sweep.ledger import Ledger
+from mmsent.sweep.space import make_space
+space, folder = make_space("paper"), Path(sys.argv[1])
+given = dict(trials=8, sampler="tpe", seed=0, prune=False, precision="fp32")
+print("ready", flush=True)
+sys.stdin.read()
+print(Ledger(file_url(folder / "study.db"), "s", {}, space, **given).claim()[0])
+"""
+
+
+def test_a_database_that_several_begin_at_once(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    several = [subprocess.Popen(words, text=True, **pipes) for _ in range(4)]
+    for process in several:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in several:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    said = [process.communicate(timeout=60) for process in several]
+    assert sorted(out for out, _ in said) == ["0\n", "1\n", "2\n", "3\n"], said
+
+
 def test_interrupted_it_says_how_to_go_on(cache: Cache, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     process = begin(cache, runs, 2)
@@ -120,6 +154,19 @@ def test_interrupted_it_says_how_to_go_on(cache: Cache, tmp_path: Path) -> None:
     assert "run the same command again to go on" in said
     assert not any(t.state.name == "RUNNING" for t in trials(runs))  # put off, not left behind
     assert not list((runs / "sweep").glob("shared-*"))
+
+
+def test_ctrl_c_while_workers_start_says_one_line(cache: Cache, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    process = begin(cache, runs, 2)
+    while not list((runs / "sweep").glob("shared-*/ground.json")):
+        time.sleep(0.05)
+    time.sleep(0.3)  # they import
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "run the same command again to go on" in said
+    assert "Traceback" not in said
 
 
 def test_a_worker_that_is_killed_costs_its_trial_alone(cache: Cache, tmp_path: Path) -> None:
@@ -175,3 +222,35 @@ def test_trials_on_ray_survive_the_loss_of_a_node(cache: Cache, tmp_path: Path) 
         cluster.shutdown()
     assert [one["params"] for one in here.trials] == [one["params"] for one in there.trials]
     assert [one["score"] for one in here.trials] == [one["score"] for one in there.trials]
+
+
+def test_a_check_on_ray_does_not_stop_for_a_trial_that_did(cache: Cache) -> None:
+    """A trial's number comes again as the key of a check."""
+    pytest.importorskip("ray")
+    from mmsent.sweep.ray_tasks import RayTasks
+
+    class Stopping:
+        found: Outcome | None = None
+
+        def report(self, number: int, step: int, value: float) -> bool:
+            return True
+
+        def finish(self, number: int, outcome: Outcome) -> None:
+            self.found = outcome
+
+        def lost(self, number: int, why: str) -> None:
+            raise AssertionError(why)
+
+    ground = make_ground(cache, cache.load("train"), SPLIT, None, 1)
+    long = FitSettings(epochs=2000, patience=2000, hidden=8, precision="fp32")
+    tasks, book = RayTasks(ground, None, 1), Stopping()
+    try:
+        tasks.submit(Job(5, long, ground.search))
+        while book.found is None:
+            tasks.step(book, 1.0)
+        assert book.found.stopped
+        checked = compute(tasks, [Job(5, long.model_copy(update={"epochs": 3}), ground.checks[0])])
+    finally:
+        tasks.close()
+    assert not checked[5].stopped
+    assert checked[5].epochs == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mmsent import twins
 from mmsent.twins import Known, lean, twin_shares, twin_table
 
 EYE = np.eye(6, dtype=np.float32)
@@ -48,6 +49,13 @@ def test_leaning_is_bayes_rule() -> None:
     half = np.sqrt([0.8 * 0.2, 0.3 * 0.7])
     np.testing.assert_allclose(found[1], half / half.sum())
     np.testing.assert_array_equal(found[2], p[2])  # without twins nothing moves
+
+
+def test_tiles_are_small_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held at a time does not grow with the number of training posts."""
+    monkeypatch.setattr(twins, "_TILE", 3)
+    rows = known([0] * 20, image=[0] * 20, text=[1] * 20)
+    assert max(tile[-1].size for tile in twins._likeness(rows, EYE, EYE)) == 9
 
 
 def test_tiles_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,23 +50,25 @@ def sweep(
     cache = find(data, cache_at, encoder)
     space = space_of(recipe_for(cache.encoder) if recipe == "auto" else recipe)
     require_current(cache, data, "train")
-    if options.sampler == "grid" and space.size() < options.trials:
+    asked = min(options.trials, space.size()) if options.sampler == "grid" else options.trials
+    if asked < options.trials:
         note(f"the grid has {space.size()} points, so there will be so many trials, not {options.trials}")
     from mmsent.encoders.common import pick_device
+    from mmsent.sweep.database import shown_url
     from mmsent.sweep.search import sweep as run
 
     where = pick_device(device)
-    at = f"what is finished is kept in {options.storage or runs / options.name}"
+    at = f"what is finished is kept in {shown_url(options.storage) if options.storage else runs / options.name}"
     with resumable(at), _watching(options.name) as watch:
         done = run(cache, runs, space, split, options, device=where, address=address, watch=watch)
     figures = _draw(done)
     if as_json:
         say_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
         return
-    _tell(done, options, figures)
+    _tell(done, asked, figures)
 
 
-def _tell(done: Any, options: SweepSettings, figures: Sequence[Path]) -> None:
+def _tell(done: Any, asked: int, figures: Sequence[Path]) -> None:
     total, finished = len(done.trials), len(done.finished)
     say(f"{done.path}: {total} trials, {finished} finished, {total - finished} stopped early; {done.measure}\n")
     table = done.table()
@@ -79,11 +81,12 @@ def _tell(done: Any, options: SweepSettings, figures: Sequence[Path]) -> None:
     if done.info["importances"]:
         shares = [f"{name} {share:.0%}" for name, share in list(done.info["importances"].items())[:5]]
         say(f"What mattered most for the score (PED-ANOVA): {', '.join(shares)}.")
-    say(f"\nwrote {done.path / 'trials.csv'}, {done.path / 'sweep.json'}, {', '.join(map(str, figures))}")
+    written = (done.path / "trials.csv", done.path / "sweep.json", *figures)
+    say(f"\nwrote {', '.join(map(str, written))}")
     saved = " ".join(one["run"] for one in done.winners)
     say(f"the winners are saved as runs; they vote by: mmsent vote {saved}")
-    if total < options.trials and options.sampler != "grid":
-        note(f"{total} of {options.trials} trials are done; run the same command again to go on")
+    if total < asked:
+        note(f"{total} of {asked} trials are done; run the same command again to go on")
 
 
 def _draw(done: Any) -> list[Path]:

@@ -71,8 +71,11 @@ def classifier_blocks(head: Head) -> list[Block]:
 
     if head.config.fusion is Fusion.attention_alt:
         return [linear(head.out)]
-    norm = Block("norm + GELU", ("LayerNorm",), _count(head.norm))
-    return [linear(head.fc1), norm, Block("dropout", (f"p = {head.drop.p:g}",)), linear(head.out)]
+    blocks = []
+    for layer, norm in head.hidden_layers:
+        blocks += [linear(layer), Block("norm + GELU", ("LayerNorm",), _count(norm))]
+        blocks.append(Block("dropout", (f"p = {head.drop.p:g}",)))
+    return [*blocks, linear(head.out)]
 
 
 def _preparation(head: Head, half: str) -> list[Block]:

@@ -213,7 +213,7 @@ def settings(study: Study) -> tuple[Table, Table]:
         ["text cleaning", ", ".join(s.clean) or "none"],
         ["text encoding", s.text_encoding],
     ]
-    fields = ["lr", "weight_decay", "warmup", "epochs", "patience", "batch_size", "hidden", "dropout"]
+    fields = ["lr", "weight_decay", "warmup", "epochs", "patience", "batch_size", "hidden", "depth", "dropout"]
     fields += ["label_smoothing", "balance", "class_weight_power", "rms", "standardize", "modality_dropout", "views"]
     header = ["setting", *(names(study)[run.name] for run in study.runs)]
     about: Rows = [header, ["run", *(run.name for run in study.runs)]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import optuna
 from filelock import FileLock
 
 from mmsent.errors import UsageError
+from mmsent.provenance import without_passwords
 
 BEAT = 10  # seconds between heartbeats
+PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts to make the tables
 GRACE = 60  # seconds without one after which a trial on another machine counts as lost
 
 
@@ -29,18 +32,19 @@ def shown_url(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError as error:
+        return without_passwords(make_url(url).render_as_string(hide_password=True))
+    except (ArgumentError, ValueError) as error:  # not told what was given: there may be a password in it
         raise UsageError(
-            f"--storage {url!r} is no database URL; it reads sqlite:///FILE or postgresql://USER@HOST/NAME"
+            "--storage is no database URL; it reads sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
 
 
 def open_storage(url: str) -> Any:
-    """The database of a study, its tables made where they are missing. Raises SQLAlchemy's errors."""
+    """The database of a study, its tables made where they are missing. Raises SQLAlchemy's errors. With SQLite one
+    process at a time (see `claims_lock`)."""
     sqlite = url.startswith("sqlite")
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
-    storage = optuna.storages.RDBStorage(url, engine_kwargs=options, heartbeat_interval=BEAT, grace_period=GRACE)
+    storage = _with_tables(url, options)
     if sqlite:
         from sqlalchemy import event
 
@@ -55,9 +59,26 @@ def open_storage(url: str) -> Any:
     return storage
 
 
+def _with_tables(url: str, options: dict[str, Any]) -> Any:
+    """Optuna's storage. Of processes that make the tables at the same moment all but one fail, and try again."""
+    from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
+
+    def made() -> Any:
+        return optuna.storages.RDBStorage(url, engine_kwargs=options, heartbeat_interval=BEAT, grace_period=GRACE)
+
+    for pause in PAUSES:
+        try:
+            return made()
+        except DatabaseError as error:
+            if not isinstance(error, (IntegrityError, ProgrammingError)) and "already exists" not in str(error):
+                raise
+            time.sleep(pause)
+    return made()
+
+
 def claims_lock(url: str) -> Any:
-    """What a process holds while it claims a trial. A database server locks the trial's row by itself; SQLite does not,
-    but all processes that use its file can lock another beside it."""
+    """What a process holds while it makes the tables or claims a trial. A database server locks the trial's row by
+    itself; SQLite does not, but all processes that use its file can lock another beside it."""
     from sqlalchemy.engine import make_url
 
     file = make_url(url).database

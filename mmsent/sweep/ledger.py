@@ -85,6 +85,38 @@ def _value_at(values: Mapping[int, float], step: int) -> float | None:
     return values[max(known)] if known else None
 
 
+class Seeded(optuna.samplers.BaseSampler):
+    """TPE with a seed a slot, so that processes that begin at the same moment do not draw the same trials."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._tpe = self._of(-1)
+
+    def _of(self, slot: int) -> optuna.samplers.TPESampler:
+        drawn = int(np.random.SeedSequence([self._seed, slot + 1]).generate_state(1)[0])
+        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=drawn)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Begin the numbers of a trial's slot."""
+        slot = trial.user_attrs.get(_SLOT)
+        self._tpe = self._of(slot if isinstance(slot, int) else -1)
+        self._tpe.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """As TPE does."""
+        return self._tpe.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """As TPE does."""
+        return self._tpe.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """As TPE does."""
+        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+
+
 class Ledger:
     """The study of one sweep, as one process sees it. about: what makes its scores comparable; a study that was begun
     with something else is refused."""
@@ -115,16 +147,17 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with self._usable():
-            self._storage = open_storage(url)
             self._lock = claims_lock(url)
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=name,
-                direction="maximize",
-                pruner=AmongTheBest() if prune else optuna.pruners.NopPruner(),
-                load_if_exists=True,
-            )
-            self._agree(about)
+            with self._lock:
+                self._storage = open_storage(url)
+                self._study = optuna.create_study(
+                    storage=self._storage,
+                    study_name=name,
+                    direction="maximize",
+                    pruner=AmongTheBest() if prune else optuna.pruners.NopPruner(),
+                    load_if_exists=True,
+                )
+                self._agree(about)
             self._study.sampler = self._make_sampler()
             self._study.set_user_attr(_PROCESS + str(uuid.uuid4()), owner())
             self.reap()
@@ -137,7 +170,7 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Optuna's own on features it calls experimental
                 yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise RunError(
                 f"the study in {self._shown} cannot be used: {reason}; finished trials are kept there; once that is "
@@ -159,9 +192,7 @@ class Ledger:
     def _make_sampler(self) -> Any:
         if self._sampler != "tpe":  # every trial's settings are decided when it is queued
             return optuna.samplers.RandomSampler(seed=self._seed)
-        begun = len(self._study.get_trials(deepcopy=False))
-        seed = int(np.random.SeedSequence([self._seed, begun]).generate_state(1)[0])
-        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=seed)
+        return Seeded(self._seed)
 
     # --- the queue
 
@@ -348,11 +379,12 @@ class Ledger:
     def importances(self) -> dict[str, float]:
         """How much each varied setting matters for the score, by PED-ANOVA, summing to 1; empty where too few trials
         are finished to say."""
-        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len({one.value for one in finished}) < STARTUP:
-            return {}
         with self._usable():
-            found = optuna.importance.get_param_importances(self._study)
+            finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if len({one.value for one in finished}) < STARTUP:
+                return {}
+            way = optuna.importance.PedAnovaImportanceEvaluator()  # the default of Optuna 5 alone
+            found = optuna.importance.get_param_importances(self._study, evaluator=way)
         return {name: float(share) for name, share in found.items()}
 
 

@@ -23,13 +23,13 @@ class _Mailbox:
         self._reports: list[tuple[int, int, float]] = []
         self._stopped: set[int] = set()
 
-    def report(self, key: int, step: int, value: float) -> bool:
+    def report(self, task: int, step: int, value: float) -> bool:
         """From a task: a value; whether to stop, as far as that is known by now."""
-        self._reports.append((key, step, value))
-        return key in self._stopped
+        self._reports.append((task, step, value))
+        return task in self._stopped
 
     def exchange(self, stopped: set[int]) -> list[tuple[int, int, float]]:
-        """From the sweep: trials to stop; returns what came since the last time."""
+        """From the sweep: tasks to stop; returns what came since the last time."""
         self._stopped = stopped
         found, self._reports = self._reports, []
         return found
@@ -38,7 +38,7 @@ class _Mailbox:
 _sides: dict[str, Any] = {}  # of the ground that this worker process trained on last
 
 
-def _task(name: str, ground: Ground, job: Job, mailbox: Any) -> Outcome:
+def _task(name: str, ground: Ground, task: int, job: Job, mailbox: Any) -> Outcome:
     import ray
     import torch
 
@@ -48,7 +48,7 @@ def _task(name: str, ground: Ground, job: Job, mailbox: Any) -> Outcome:
         _sides[name] = sides_on(ground, "cpu")
 
     def report(step: int, value: float) -> bool:
-        return bool(ray.get(mailbox.report.remote(job.key, step, value)))
+        return bool(ray.get(mailbox.report.remote(task, step, value)))
 
     return run_trial(job, _sides[name], ground.classes, report)
 
@@ -82,7 +82,8 @@ class RayTasks:
         # A trial whose worker dies is queued again by the ledger, not behind its back.
         self._task = remote(num_cpus=1, max_retries=0)(_task)
         self._ground = ray.put(ground)
-        self._jobs: dict[Any, Job] = {}
+        self._jobs: dict[Any, tuple[int, Job]] = {}
+        self._begun = 0  # tasks so far; a task's number is its own, while a job's key may come again in the check
         self._stopped: set[int] = set()
 
     @property
@@ -93,18 +94,20 @@ class RayTasks:
 
     def submit(self, job: Job) -> None:
         """Start a task."""
-        self._jobs[self._task.remote(self._ground.hex(), self._ground, job, self._mailbox)] = job
+        task, self._begun = self._begun, self._begun + 1
+        self._jobs[self._task.remote(self._ground.hex(), self._ground, task, job, self._mailbox)] = task, job
 
     def step(self, book: Book, timeout: float) -> None:
         """Hand on what tasks report, and what is finished."""
         ray = self._ray
         ready, _ = ray.wait(list(self._jobs), timeout=min(timeout, POLL))
-        running = {job.key for job in self._jobs.values()}
-        for key, step, value in ray.get(self._mailbox.exchange.remote(self._stopped & running)):
-            if key in running and book.report(key, step, value):
-                self._stopped.add(key)
+        running = dict(self._jobs.values())
+        self._stopped &= running.keys()
+        for task, step, value in ray.get(self._mailbox.exchange.remote(self._stopped)):
+            if task in running and book.report(running[task].key, step, value):
+                self._stopped.add(task)
         for ref in ready:
-            job = self._jobs.pop(ref)
+            _, job = self._jobs.pop(ref)
             try:
                 found: Outcome = ray.get(ref)
             except ray.exceptions.RayTaskError as error:

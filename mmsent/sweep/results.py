@@ -119,13 +119,21 @@ class Sweep:
                 "number, not the first."
             )
         if (gain := self.info["gain"]) is not None:
-            clear = "more" if gain["mean"] > 2 * gain["se"] else "less" if gain["mean"] < -2 * gain["se"] else None
+            bound = _t_bound(len(gain["values"])) * gain["se"]
+            clear = "more" if gain["mean"] > bound else "less" if gain["mean"] < -bound else None
             verdict = f"clearly {clear}" if clear else "within the noise"
             lines.append(
                 f"Against recipe {self.info['recipe']} with the same fusion on the same cuts: {gain['mean']:+.4f} ± "
                 f"{gain['se']:.4f}, {verdict}."
             )
         return lines
+
+
+def _t_bound(count: int) -> float:
+    """How many standard errors the mean of so few values must lie from zero to be told from it, at 95%: Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, count - 1))
 
 
 def shown(value: Any) -> str:

@@ -33,6 +33,7 @@ DEFAULT: dict[str, Any] = {
     "weight_decay": {"low": 1e-3, "high": 1.0, "log": True},
     "dropout": {"low": 0.1, "high": 0.8},
     "hidden": [64, 128, 256, 512],
+    "depth": [1, 2],
     "label_smoothing": {"low": 0.0, "high": 0.3},
     "class_weight_power": {"low": 0.0, "high": 1.0},
     "batch_size": [64, 128, 256],
@@ -200,9 +201,10 @@ def _entry(name: str, given: Any, where: str) -> Range | tuple[Value, ...]:
         raise UsageError(f"{where}: unknown setting {name!r}; settings are {', '.join(FitSettings.model_fields)}")
     if not isinstance(given, dict):
         values = tuple(given) if isinstance(given, list) else (given,)
-        if not values or len(set(map(repr, values))) < len(values):
+        read = tuple(_checked(name, value, where) for value in values)
+        if not read or len(set(read)) < len(read):  # as the setting takes them: 1 and 1.0 are one rate
             raise UsageError(f"{where}: {name} = {given!r}: give one value, or several different ones")
-        return tuple(_checked(name, value, where) for value in values)
+        return read
     try:
         found = settings(Range, **given)
     except UsageError as error:

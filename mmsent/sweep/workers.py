@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -153,7 +153,8 @@ class Workers:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, str(self._folder)), daemon=True)
-        process.start()
+        with _no_ctrl_c():
+            process.start()
         theirs.close()  # so that the end of either side is seen on the other
         return _Worker(process, ours)
 
@@ -210,6 +211,21 @@ class Workers:
         for worker in self._workers:
             worker.process.join(5)
             worker.pipe.close()
+
+
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Ctrl-C waits meanwhile, and never reaches a process that is started here: in the middle of its imports it would
+    answer with a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # not POSIX
+        yield
+        return
+    resource_tracker.ensure_running()  # when it starts it lets Ctrl-C through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _work(pipe: Any, folder: str) -> None:
