@@ -177,6 +177,7 @@ class Stored:
         self, cache: Cache, split: str, positions: NDArray[np.int64], labels: Labels, memory: int, device: str
     ) -> None:
         self.labels, self.device = torch.from_numpy(labels), device
+        self._checked = np.zeros(cache.rows[split], bool)  # rows whose checksums need no second look
         self._cache, self._split, self._positions = cache, split, positions
         self._total = cache.rows[split]
         row = cache.row_bytes(split)
@@ -204,7 +205,7 @@ class Stored:
         image, text = (np.zeros((0, width), self._dtype) for width in self.widths)
         labels = np.zeros(0, np.int64)
         size = _gathered(settings.batch_size)
-        with self._cache.reader(self._split) as read:
+        with self._cache.reader(self._split, self._checked) as read:
             for first in range(0, len(blocks), self._buffer):
                 chosen = blocks[first : first + self._buffer]
                 kept = len(labels)  # rows that were too few for a batch
@@ -235,7 +236,7 @@ class Stored:
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Block after block, as the file has them."""
-        with self._cache.reader(self._split) as read:
+        with self._cache.reader(self._split, self._checked) as read:
             for block in range(-(-self._total // self._block)):
                 inside, image, text = self._read(read, block)
                 for start in range(0, len(inside), PART):

@@ -110,7 +110,7 @@ def train_head(
         optimizer = AdamW(head, cycle, settings.weight_decay)
         truth, truth_here = val.labels.cpu().numpy(), val.labels.to(device)
         history: list[dict[str, Any]] = []
-        before = first_layer(head, evaluate_head(head, val)[2])
+        before = first_layer(head, first_trace(head, val))
         best: tuple[float, int, dict[str, Tensor], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
             train_loss = _one_epoch(head, train, criterion, optimizer, settings)
@@ -304,6 +304,14 @@ def evaluate_head(head: Head, rows: Rows, missing: Tensor | None = None) -> tupl
 
 
 @torch.no_grad()
+@torch.no_grad()
+def first_trace(head: Head, rows: Rows) -> Trace:
+    """The trace that `evaluate_head` gives, without a look at the other parts of the rows."""
+    head.eval()
+    _, image, text = next(iter(rows.parts()))
+    return head.trace(image, text, None)
+
+
 def first_layer(head: Head, trace: Trace) -> dict[str, Any]:
     """How the weights of the first linear layer, and its outputs on clean rows, are distributed (report, Figure 2)."""
     return {"weights": distribution(head.first_linear.weight), "outputs": distribution(trace.first[:LAYER_ROWS])}

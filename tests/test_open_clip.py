@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -175,6 +176,25 @@ def test_equals_open_clip(tiny: Tiny, precision: str, least: float, form: str) -
     else:
         weight = encoders.image._clip.model.visual.conv1.weight  # type: ignore[attr-defined]
         assert weight.dtype == torch.bfloat16
+
+
+def test_quickgelu_is_folded_in_16_bits_alone(tiny: Tiny) -> None:
+    from open_clip.transformer import QuickGELU
+
+    def activations(model: Any) -> int:
+        return sum(isinstance(module, QuickGELU) for module in model.modules())
+
+    own = copy.deepcopy(tiny.model)
+    assert activations(own) == 4  # two layers of each tower
+    clip_module.fold_quickgelu(own)
+    assert activations(own) == 0
+    x, tokens = torch.randn(4, 3, 32, 32), torch.randint(1, 40_000, (4, 77))
+    with torch.inference_mode():  # the same function, to the rounding of fp32
+        torch.testing.assert_close(own.encode_image(x), tiny.model.encode_image(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(own.encode_text(tokens), tiny.model.encode_text(tokens), rtol=1e-4, atol=1e-5)
+    # In fp32 the model is as open_clip builds it.
+    for precision, left in (("fp32", 4), ("bf16", 0)):
+        assert activations(tiny.open(precision).image._clip.model) == left  # type: ignore[attr-defined]
 
 
 def test_cards(tiny: Tiny) -> None:

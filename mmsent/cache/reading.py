@@ -179,11 +179,17 @@ class Cache:
         return Columns(np.zeros(0, "S1") if ids is None else ids, labels, outcome, *keys.values())
 
     @contextmanager
-    def reader(self, split: str) -> Iterator[Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]]:
+    def reader(
+        self, split: str, checked: NDArray[np.bool_] | None = None
+    ) -> Iterator[Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]]:
         """Opens the file for many reads: gives a function (start, stop) -> image (n, V, D_image) and text (n, D_text)
-        as stored. Close it before a fork."""
+        as stored. Close it before a fork.
+
+        checked (N,): the rows whose own checksums were compared already; those that are read now join them. HDF5
+        compares its sums of whole chunks at every read.
+        """
         with self._group(split) as group:
-            checked = np.zeros(group["id"].shape[0], bool)
+            checked = np.zeros(group["id"].shape[0], bool) if checked is None else checked
             images, texts, _sums = group["image"], group["text"], group.get(CRC)  # open, so that chunks are read once
 
             def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from mmsent.encoders.explainable import Layer, Tokens
 
+MLP, QUICKGELU = ["c_fc", "gelu", "c_proj"], 1.702  # open_clip's names, and OpenAI's constant
 MAX_WORD, MAX_CHARACTERS = 1_000, 20_000  # far beyond the 77 tokens that are kept
 
 _PROBES = ["a happy day", "the longest of these probes, so that the shorter one is padded: #clouds over the sea"]
@@ -119,6 +120,8 @@ class ClipModel:
                 ) from error
         with torch.inference_mode(False):
             model = model.eval().requires_grad_(False)
+            if self.precision != "fp32":
+                fold_quickgelu(model)
             return model.to(self.device, torch_dtype(self.precision)).to(memory_format=torch.channels_last)
 
     @functools.cached_property
@@ -154,6 +157,28 @@ class ClipModel:
             except RuntimeError:
                 return False
         return bool(torch.nn.functional.cosine_similarity(full, short).min() > 0.9999)
+
+
+def fold_quickgelu(model: Any) -> None:
+    """Compute QuickGELU as SiLU, in place: x sigmoid(a x) = silu(a x) / a, with a moved into the weights on both sides.
+
+    One pass over the widest activations of the model instead of three: a tenth of the time of a picture on a CPU. For
+    weights that are about to be rounded to 16 bits; in fp32 the model stays as open_clip has it.
+    """
+    import torch
+    from open_clip.transformer import QuickGELU
+
+    for block in model.modules():
+        mlp = getattr(block, "mlp", None)
+        if not isinstance(mlp, torch.nn.Sequential) or [name for name, _ in mlp.named_children()] != MLP:
+            continue
+        before, activation, after = mlp
+        if type(activation) is QuickGELU:
+            with torch.no_grad():
+                for name in ("weight", "bias"):
+                    getattr(before, name).mul_(QUICKGELU)
+                after.get_parameter("weight").div_(QUICKGELU)
+            mlp[1] = torch.nn.SiLU()
 
 
 @contextmanager
@@ -201,7 +226,8 @@ class ClipImageEncoder:
 
     def __init__(self, clip: ClipModel) -> None:
         self._clip, self._fitting = clip, FittingBatches()
-        self.batch_size = 16 if clip.device == "cpu" else 256
+        # On a CPU few at a time: what 16 pictures pass from layer to layer is beyond its cache.
+        self.batch_size = 4 if clip.device == "cpu" else 256
         self.card = ImageCard(
             library="open_clip",
             name=clip.arch,
