@@ -122,7 +122,9 @@ def bench_fit(folder: Path, small: int, large: int, memory: str, epochs: int) ->
         runs = folder / f"runs-{n}-{limit}"
         arguments = ["--recipe", "paper", "--epochs", str(epochs), "--patience", str(epochs), "--lr", "1e-3"]
         found = run(FIT, str(HERE), "fit", "--cache", str(path), "--runs", str(runs), "--memory", limit, *arguments)
-        info = json.loads(next(runs.glob("*/run.json")).read_text(encoding="utf-8"))
+        # A folder that is kept may hold older runs.
+        newest = max(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+        info = json.loads(newest.read_text(encoding="utf-8"))
         each = info["seconds"] / (info["rows"]["train"] * epochs) * 1e6
         times.append(each)
         how = "in memory" if limit == "1TB" else f"from disk, --memory {limit}"

@@ -162,8 +162,8 @@ class ClipModel:
 def fold_quickgelu(model: Any) -> None:
     """Compute QuickGELU as SiLU, in place: x sigmoid(a x) = silu(a x) / a, with a moved into the weights on both sides.
 
-    One pass over the widest activations of the model instead of three: a tenth of the time of a picture on a CPU. For
-    weights that are about to be rounded to 16 bits; in fp32 the model stays as open_clip has it.
+    One pass over the widest activations of the model instead of three: some hundredths of a picture's time.
+    For weights that are about to be rounded to 16 bits; in fp32 the model stays as open_clip has it.
     """
     import torch
     from open_clip.transformer import QuickGELU
