@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 import mmsent
 from mmsent.api import FeatureCache, Model
@@ -23,6 +24,9 @@ from mmsent.dataset import load_dataset
 from mmsent.hub import open_runs
 from mmsent.onnx_runtime import OnnxModel
 from mmsent.predict import NewPost, predict
+from mmsent.serve.app import create_app
+from mmsent.serve.limits import Limits
+from mmsent.serve.service import Service
 from mmsent.vote import Vote
 
 pytestmark = [pytest.mark.mvsa, pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -78,8 +82,8 @@ def test_heads_alone(cache: FeatureCache, model: Model, vote: Vote, tmp_path: Pa
 
 
 def test_with_the_offline_encoders(mvsa: Path, cache: FeatureCache, model: Model, vote: Vote, tmp_path: Path) -> None:
-    """Raw posts through the exported folder in a process that cannot import torch, through `mmsent predict` and through
-    the API, against the vote over the cache."""
+    """Raw posts through the exported folder in a process that cannot import torch, through `mmsent predict`, the server
+    and the API, against the vote over the cache."""
     folder = model.export(tmp_path / "all", with_encoder=True)
     dataset = load_dataset(mvsa, DataSettings.model_validate(Cache.open(cache.path).provenance["data_settings"]))
     posts = [NewPost(post.id, dataset.text_of(post), post.image) for post in dataset.of("test")]
@@ -110,6 +114,18 @@ print(json.dumps([[post.label, list(post.probabilities.values()), post.heads] fo
     numbers = np.array([list(post.probabilities.values()) for post in torch])
     differs([post.label for post in torch], numbers, vote, "posts through mmsent predict, against the cache")
     assert float(np.abs(numbers - onnx).max()) < TOLERANCE
+    served = []
+    with TestClient(
+        create_app(Service(list(model.runs), Limits(), device="cpu")), base_url="http://127.0.0.1"
+    ) as client:
+        for start in range(0, len(posts), 32):
+            part = posts[start : start + 32]
+            files = [("image", (Path(str(post.image)).name, Path(str(post.image)).read_bytes())) for post in part]
+            answer = client.post("/predict", files=files, data={"text": [post.text for post in part]})
+            assert answer.status_code == 200, answer.text
+            served += answer.json()["predictions"]
+    heard = np.array([list(post["probabilities"].values()) for post in served])
+    differs([post["label"] for post in served], heard, vote, "posts through the server, against the cache")
     few = posts[:64]  # a batch, as predict makes them
     again = model.predict([post.text for post in few], [post.image for post in few])
     assert [post.probabilities for post in again] == [post.probabilities for post in torch[:64]]
