@@ -249,7 +249,7 @@ def test_what_disagrees_is_not_written(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Path
 ) -> None:
     image, text, missing = (np.zeros(shape, kind) for shape, kind in (((4, 48), "f4"), ((4, 32), "f4"), ((4, 2), "?")))
-    chosen = of(runs, "concat", "weighted", "attention")
+    chosen = of(runs, "concat", "weighted", "deep")
     found = OnnxModel.open(exported).classify(image, text, missing, contract=chosen[0].contract)
     assert onnx_export.difference(found, chosen, image, text, missing, None, False) < 1e-5
     shifted = replace(found, probabilities=found.probabilities + np.float32(1e-4))
