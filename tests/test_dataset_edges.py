@@ -240,3 +240,41 @@ def test_links_beside_a_manifest_lead_nowhere_foreign(tmp_path: Path) -> None:
     path = manifest(tmp_path, "one,b.png,first,positive,")
     (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
     assert load_dataset(path).problems == ()
+
+
+def test_a_set_without_a_training_list_and_an_unsafe_id_among_others(tmp_path: Path) -> None:
+    root = make_guid(tmp_path / "posts", 1, 3, size=8)
+    (root / "train.txt").unlink()
+    long = "../" + "x" * 100
+    (root / "test_without_label.txt").write_text(f"guid,tag\n2,null\n{long},null\n4,null\n")
+    dataset = load_dataset(root, strict=False)
+    assert [post.id for post in dataset.posts] == ["2", "4"]
+    (problem,) = (p for p in dataset.problems if p.severity == "error")
+    assert (problem.kind, problem.where) == ("unsafe id", "test_without_label.txt:3")
+    assert f"id {long[:60]!r} " in problem.message
+
+
+def test_of_two_pictures_alike_but_for_the_case_of_their_ending_the_first_is_used(tmp_path: Path) -> None:
+    root = make_guid(tmp_path / "posts", 1, 0, size=8)
+    (root / "data" / "1.JPG").write_bytes(b"x")
+    if len(list((root / "data").glob("1.[jJ]*"))) < 2:
+        pytest.skip("this file system tells no case")
+    assert load_dataset(root).posts[0].image == root / "data" / "1.JPG"
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")
+def test_links_within_a_data_folder_that_lies_elsewhere(tmp_path: Path) -> None:
+    root = make_guid(tmp_path / "posts", 2, 0, size=8)
+    (root / "data").rename(tmp_path / "real")
+    (root / "data").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "2.txt").unlink()
+    (tmp_path / "real" / "2.txt").symlink_to("1.txt")
+    assert load_dataset(root).problems == ()
+
+
+def test_a_manifest_keeps_the_encoding_that_it_was_read_by(tmp_path: Path) -> None:
+    path = tmp_path / "posts.csv"
+    path.write_bytes("id,text,label\n1,今天天气很好,positive\n".encode("gb18030"))
+    dataset = load_dataset(path)
+    assert dataset.posts[0].text == "今天天气很好"
+    assert dataset.decoding.encoding == "gb18030"
