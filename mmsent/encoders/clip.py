@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,14 @@ class ClipModel:
             if self.precision != "fp32":
                 fold_quickgelu(model)
             return model.to(self.device, torch_dtype(self.precision)).to(memory_format=torch.channels_last)
+
+    @functools.cached_property
+    def encode_image(self) -> Callable[[Tensor], Tensor]:
+        """(B, 3, size, size) to (B, D), in the model's precision."""
+        from mmsent.encoders.cpu_tower import quick_tower
+
+        quick = quick_tower(self.model) if self.device == "cpu" and self.precision == "bf16" else None
+        return quick if quick is not None else self.model.encode_image
 
     @functools.cached_property
     def fp32_model(self) -> Any:
@@ -247,7 +255,7 @@ class ClipImageEncoder:
 
         with torch.inference_mode():
             x = normalized(pixels, self._clip.preprocess, self._clip.device, torch_dtype(self._clip.precision))
-            out: Embeddings = self._clip.model.encode_image(x).float().cpu().numpy()
+            out: Embeddings = self._clip.encode_image(x).float().cpu().numpy()
         return out
 
     def prepared(self, pixels: Pixels) -> Tensor:
