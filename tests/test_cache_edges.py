@@ -16,7 +16,7 @@ from mmsent.cache import IMAGE_BAD, NO_HASH, NO_LABEL, TEXT_BAD, Cache, Row, Row
 from mmsent.cache import reading as reading_module
 from mmsent.cache import sources as sources_module
 from mmsent.cache import writing as writing_module
-from mmsent.cache.opening import _Padded, attribute, fixed_text
+from mmsent.cache.opening import _Padded, attribute, fixed_text, reason_of
 from mmsent.errors import CacheError
 from mmsent.journal import Entry, Journal
 
@@ -319,3 +319,39 @@ def test_no_rows_are_of_the_stored_type(tmp_path: Path) -> None:
 def test_a_reason_may_hold_half_a_surrogate_pair() -> None:
     """A file's name need not be UTF-8, and a reason may name it."""
     assert writing_module._reasons({0: "no caf\udce9"}, 2).tolist() == [b"no caf?", b""]
+
+
+def test_columns_have_the_same_types_with_and_without_rows(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path, 3)
+    full = cache.columns("train")
+    empty = pour(cache.path, Journal(tmp_path / "j", {"batch_size": 8}), cache.settings, {"train": []}, attributes())
+    for columns in (full, empty.columns("train")):
+        assert columns.ids.dtype.kind == "S"
+        assert (columns.labels.dtype, columns.outcome.dtype) == (np.dtype(np.int64), np.dtype(np.uint8))
+        assert columns.image_keys.dtype == columns.text_keys.dtype == np.dtype(np.uint64)
+
+
+def test_a_row_without_a_label_has_none_off_the_list_either(tmp_path: Path) -> None:
+    """-1 counts from the end of a list in Python."""
+    cache = made_cache(tmp_path, 3)
+    rows = [Row(row.id, NO_LABEL, row.image_hash, row.text_hash) for row in made_rows([f"row {i}" for i in range(3)])]
+    nothing = Journal(tmp_path / "j", {"batch_size": 8})
+    pour(cache.path, nothing, cache.settings, {"train": rows}, attributes())
+    kept = pour(cache.path, nothing, cache.settings, {"train": rows[:1]}, attributes()).index("train", kept=True)
+    assert (kept.ids, kept.labels.tolist()) == (["row 0", "row 1", "row 2"], [NO_LABEL] * 3)
+
+
+def test_a_split_without_rows_is_carried_over(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path, 2)
+    nothing = Journal(tmp_path / "j", {"batch_size": 8})
+    pour(cache.path, nothing, cache.settings, {"train": []}, attributes())
+    rows = made_rows(["test 1"])
+    journal = journalled(tmp_path / "j2", "test", rows, cache.settings)
+    both = pour(cache.path, journal, cache.settings, {"test": rows}, attributes())
+    assert both.rows == {"train": 0, "test": 1}
+    assert both.index("train", kept=True).ids == ["row 0", "row 1"]
+
+
+def test_the_first_line_of_a_reason_or_the_kind_of_error() -> None:
+    assert reason_of(ValueError("bad magic\nand more")) == "bad magic"
+    assert reason_of(OSError()) == "OSError"

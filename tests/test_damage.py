@@ -17,6 +17,7 @@ from made import make_guid
 from test_extract import counted, set_list, stored
 
 from mmsent.cache import Cache, find_damage
+from mmsent.cache import reading as reading_module
 from mmsent.cache import writing as cache_module
 from mmsent.cache_tools import Repaired, repair, verify
 from mmsent.cli import main
@@ -245,6 +246,37 @@ def test_repair_encodes_damaged_rows_alone(
     assert encoders.image.seen <= 8 * sum(encoded.values())  # the batch keeps its shape; only these rows are decoded
     assert not list(cache.path.parent.glob("*.tmp"))
     assert not list(cache.path.parent.glob("*.journal"))
+
+
+def test_damage_in_several_blocks_and_an_id_that_is_no_text(
+    cache: Cache, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "INDEX_ROWS", 16)
+    whole = stored(cache.path)
+    for row in (15, 16, 17, 32):
+        flip(cache.path, place_of(cache.path, "train/image", row))
+    for name, row in (("train/id", 20), ("test/id", 3)):
+        flip(cache.path, place_of(cache.path, name, row), mask=0x80)  # no UTF-8 begins so
+    found, _ = mend(cache, root)
+    assert found.encoded == {"train": 5, "test": 1}
+    assert stored(cache.path) == whole
+
+
+def test_all_that_is_damaged_in_a_split_is_named_at_once(cache: Cache) -> None:
+    for name, row in (("train/image", 3), ("train/text", 5)):
+        flip(cache.path, place_of(cache.path, name, row))
+    with pytest.raises(CacheError) as caught:
+        cache.load("train")
+    named = "train: image of row 3 (id 4); train: text of row 5 (id 6); `mmsent cache repair"
+    assert named in str(caught.value)
+
+
+def test_where_no_repair_helps_reading_says_so(cache: Cache) -> None:
+    """Bytes of HDF5's own structure: no row can be named."""
+    raw = cache.path.read_bytes()
+    cache.path.write_bytes(raw[:8] + bytes(200) + raw[208:])
+    with pytest.raises(CacheError, match=r"is damaged or no HDF5 file \(.+\); .*extract again"):
+        cache.load("train")
 
 
 def test_a_flipped_checksum_costs_no_row(cache: Cache, root: Path) -> None:
