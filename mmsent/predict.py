@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmsent import views as view_module
 from mmsent.batches import scaled
-from mmsent.config import Clean, EncoderSettings, ViewSettings, settings
+from mmsent.config import Clean, EncoderSettings, Fusion, ViewSettings, settings
 from mmsent.encoders import Encoders, open_encoders
 from mmsent.errors import DataError, RunError
 from mmsent.fingerprint import FeatureSettings
@@ -179,14 +179,22 @@ def vote_features(
     for i, name in enumerate(ids):
         heads = {run.name: labels[int(probabilities[r, i].argmax())] for r, run in enumerate(runs) if voting[r, i]}
         if not heads:
-            hint = "these heads need both halves; fit with --modality-dropout to label posts that lack one"
-            found.append(Prediction(name, None, {}, {}, 0, f"{problems[i]}; {hint}"))
+            found.append(Prediction(name, None, {}, {}, 0, f"{problems[i]}; {_what_is_needed(runs)}"))
             continue
         label = labels[int(winners[i])]
         shares = {name: float(p) for name, p in zip(labels, mean[i], strict=True)}
         agreeing = sum(choice == label for choice in heads.values())
         found.append(Prediction(name, label, shares, heads, agreeing, problems[i]))
     return Voted(found, probabilities, voting)
+
+
+def _what_is_needed(runs: Sequence[Run]) -> str:
+    fusions = {run.fusion for run in runs}
+    if fusions == {Fusion.image}:
+        return "these heads read the picture alone"
+    if fusions == {Fusion.text}:
+        return "these heads read the text alone"
+    return "these heads need both halves; fit with --modality-dropout to label posts that lack one"
 
 
 def predict(

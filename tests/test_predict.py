@@ -211,6 +211,20 @@ def test_a_missing_half_without_modality_dropout(
         assert found[i].probabilities == pytest.approx(untouched[i].probabilities, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("half", "cut"),
+    [("image", no_picture), ("image", broken_picture), ("text", no_text)],
+)
+def test_a_head_of_one_half_says_which_it_reads(
+    half: str, cut: Callable[[NewPost, Path], NewPost], world: World, tmp_path: Path
+) -> None:
+    """No modality dropout would help it."""
+    (found,) = predict([cut(world.posts()[0], tmp_path)], world.of(half), encoders=fake_encoders())
+    name = {"image": "picture", "text": "text"}[half]
+    assert found.label is None
+    assert found.problem.endswith(f"; these heads read the {name} alone")
+
+
 @pytest.mark.parametrize(("cut", "problem"), CUTS)
 def test_a_missing_half_with_modality_dropout(
     cut: Callable[[NewPost, Path], NewPost], problem: str, world: World, tmp_path: Path

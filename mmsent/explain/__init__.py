@@ -136,9 +136,12 @@ def explain(
     problem = problems[0]
     if not served(run, missing)[0]:
         if not stand_in or run.fusion in {Fusion.image, Fusion.text} or missing[0].all():
+            one = {Fusion.image: "a picture", Fusion.text: "a text"}.get(run.fusion)
+            way = (
+                f"give {one}" if one else "give both halves, or explain a head that was fitted with --modality-dropout"
+            )
             raise RunError(
-                f"{post.id}: {problem}; the {run.fusion} head of run {run.name} cannot label such a post: "
-                "give both halves, or explain a head that was fitted with --modality-dropout"
+                f"{post.id}: {problem}; the {run.fusion} head of run {run.name} cannot label such a post: {way}"
             )
         problem += "; the training rows' mean stands in, which this head was not fitted for"
     pixels = None
