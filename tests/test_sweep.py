@@ -389,6 +389,7 @@ def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
     assert "within the noise" in verdict([0.010, 0.014])  # six standard errors, but of two values
     assert "clearly more" in verdict([0.010, 0.014, 0.012, 0.009, 0.013])
     assert "clearly less" in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
+    assert "clearly less: keep the recipe (`mmsent fit --recipe " in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
     assert "within the noise" in verdict([0.010, -0.014, 0.012, 0.009, 0.013])
 
 

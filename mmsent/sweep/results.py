@@ -122,6 +122,11 @@ class Sweep:
             bound = _t_bound(len(gain["values"])) * gain["se"]
             clear = "more" if gain["mean"] > bound else "less" if gain["mean"] < -bound else None
             verdict = f"clearly {clear}" if clear else "within the noise"
+            if clear == "less":
+                keep = f"mmsent fit --recipe {self.info['recipe']} --fusion {best['fit']['fusion']}"
+                verdict += f": keep the recipe (`{keep}`)" + (
+                    "" if self.info["folds"] else ", or search with --folds 5"
+                )
             lines.append(
                 f"Against recipe {self.info['recipe']} with the same fusion on the same cuts: {gain['mean']:+.4f} ± "
                 f"{gain['se']:.4f}, {verdict}."
