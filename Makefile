@@ -30,6 +30,7 @@ lint: install
 
 bench: install
 	$(BIN)/python scripts/bench_fit.py
+	$(BIN)/python scripts/bench_cpu_tower.py
 	$(BIN)/python scripts/bench_extract.py offline
 	$(BIN)/python scripts/bench_scale.py
 	$(BIN)/python scripts/bench_serve.py
@@ -38,6 +39,7 @@ bench: install
 
 bench-short: install
 	$(BIN)/python scripts/bench_fit.py --short
+	$(BIN)/python scripts/bench_cpu_tower.py --short
 	$(BIN)/python scripts/bench_extract.py --short
 	$(BIN)/python scripts/bench_scale.py --short
 	$(BIN)/python scripts/bench_serve.py --short

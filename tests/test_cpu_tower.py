@@ -106,7 +106,9 @@ def test_an_operator_that_fails_or_errs_is_not_used(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 9])
-def test_attention_goes_by_heads(n: int) -> None:
+@pytest.mark.parametrize("scores", [1, 10, 20, 25, 1000])
+def test_attention_goes_by_heads(n: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_tower, "SCORES_AT_ONCE", scores)  # a head has 2 x 5
     q, k, v = torch.randn(n, 2, 8), torch.randn(n, 5, 8), torch.randn(n, 5, 8)
     torch.testing.assert_close(attention(q, k, v), nn.functional.scaled_dot_product_attention(q, k, v))
 
