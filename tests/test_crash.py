@@ -590,3 +590,35 @@ def test_a_stopped_report_leaves_the_earlier_one(
     assert command("report", *arguments, "--skip", "labels") == 0
     figures = {path.name for path in before if path.parent.name == "figures"}
     assert {path.name for path in (out / "figures").iterdir()} == {name for name in figures if "labels" not in name}
+
+
+SWALLOWED = """
+import signal, sys, time, weakref
+from mmsent import cli
+
+class Thing:
+    pass
+
+def callback(_):
+    signal.raise_signal(getattr(signal, sys.argv[1]))
+    for _ in range(1000):
+        pass
+
+def app(*_, **__):
+    thing = Thing()
+    kept = weakref.ref(thing, callback)
+    del thing
+    print("still here", flush=True)
+    time.sleep(30)
+    print("went on as if nothing had been")
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_comes_where_python_lets_nothing_through(name: str, status: int) -> None:
+    """What a weak reference's callback raises is dropped; the signal must not be dropped with it."""
+    done = subprocess.run([sys.executable, "-c", SWALLOWED, name], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "still here\n", "")

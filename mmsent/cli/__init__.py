@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -514,12 +515,32 @@ def _stop(number: int, frame: object) -> None:
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
+def _once_more(lost: Any) -> None:
+    """In a weak reference's callback, a finalizer and a callback from C, Python drops what a signal raised; then the
+    signal comes again a moment later."""
+    if _stopped_by and lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
+        timer = threading.Timer(0.02, _send, [_stopped_by.pop()])
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _send(number: int) -> None:
+    """A signal to the main thread, whose waiting it ends."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in SystemExit. Library errors become one line and a status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or bool(os.environ.get("MMSENT_DEBUG"))
     given = [argument for argument in given if argument != "--debug"]
     if arguments is None:
+        sys.unraisablehook = _once_more
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
             signal.signal(signal.SIGINT, _stop)
