@@ -197,6 +197,46 @@ def test_the_journal_outranks_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert (index.outcome.tolist(), index.text_reasons[4], index.tokens[4]) == ([0] * 5, "", 6)
 
 
+def test_the_journal_mends_rows_off_the_list_too(tmp_path: Path) -> None:
+    old = made_cache(tmp_path, 4)
+    rows = made_rows([f"row {i}" for i in range(4)])
+    journal = Journal(tmp_path / "j", {"batch_size": 8})
+    ones = np.ones((2, 48), np.float32)
+    journal.put("train", "image", [Entry("row 0", b"o" * 32, ones, tokens=9)])  # another content, and others behind it
+    journal.put("train", "image", [Entry("row 1", rows[1].image_hash, ones, tokens=9)])
+    journal.put("train", "image", [Entry("row 3", rows[3].image_hash, ones, tokens=9)])
+    before = old.load("train")
+    now = pour(old.path, journal, old.settings, {"train": rows[:2]}, attributes())
+    image, text = now.embeddings("train", range(4))
+    np.testing.assert_array_equal(text, before.text)
+    np.testing.assert_array_equal(image[[0, 2]], before.image[[0, 2]])
+    assert (image[[1, 3]] == 1).all()
+    assert now.index("train", kept=True).tokens.tolist() == [5] * 4  # a picture has none
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(errno.ENOSPC, "No space left on device"), "No space left on device"), (OSError("one\ntwo"), "one")],
+)
+def test_a_cache_that_cannot_be_written_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, reason: str
+) -> None:
+    rows = made_rows(["a", "b"])
+    journal = journalled(tmp_path / "j", "train", rows, made_settings())
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    path = tmp_path / "c.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(writing_module, "_pour_split", fail)
+        with pytest.raises(CacheError) as caught:
+            pour(path, journal, made_settings(), {"train": rows}, attributes())
+    assert str(caught.value) == f"cannot write {path}: {reason}; encoded rows are kept in {journal.path.name}"
+    assert not path.exists()
+    assert len(pour(path, journal, made_settings(), {"train": rows}, attributes()).index("train")) == 2
+
+
 def test_reasons_stay_with_their_rows(tmp_path: Path) -> None:
     rows = made_rows(["a", "b", "c", "d"])
     settings = made_settings()
