@@ -742,6 +742,15 @@ def test_a_post_that_lacks_a_half(tmp_path: Path) -> None:
     assert found.modality.image_share == 0
 
 
+@pytest.mark.parametrize(("fusion", "needs"), [(Fusion.image, "a picture"), (Fusion.text, "a text")])
+def test_a_head_of_one_half_asks_for_that_half(fusion: Fusion, needs: str, tmp_path: Path) -> None:
+    encoders = planted()
+    run = make_run(tmp_path, encoders, fusion=fusion)
+    half = NewPost("a", "happy", None) if fusion is Fusion.image else NewPost("a", None, spot(tmp_path / "s.png", 1, 2))
+    with pytest.raises(RunError, match=rf"the {fusion} head .* cannot label such a post: give {needs}$"):
+        explain(run, encoders, half)
+
+
 def test_the_mean_stands_in_where_that_is_asked_for(tmp_path: Path) -> None:
     encoders = planted()
     run = make_run(tmp_path, encoders)

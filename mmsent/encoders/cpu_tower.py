@@ -109,10 +109,14 @@ class QuickBlock(nn.Module):
         super().__init__()
         self.heads: int = block.attn.num_heads
         self.ln_1, self.ls_1, self.ln_2, self.ls_2 = block.ln_1, block.ls_1, block.ln_2, block.ls_2
-        self.qkv = Product(block.attn.in_proj_weight, block.attn.in_proj_bias)
+        self._project(block.attn.in_proj_weight, block.attn.in_proj_bias)
         self.out = Product(block.attn.out_proj.weight, block.attn.out_proj.bias)
         self.up = Product(block.mlp.c_fc.weight, block.mlp.c_fc.bias, block.mlp.gelu)
         self.down = Product(block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+
+    def _project(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Keep the products that give queries, keys and values; weight (3 D, D)."""
+        self.qkv = Product(weight, bias)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         if attn_mask is not None:
@@ -132,12 +136,10 @@ class ClassTokenBlock(QuickBlock):
 
     read = 1
 
-    def __init__(self, block: Any) -> None:
-        super().__init__(block)
-        weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.embed_dim
-        del self.qkv
-        self.q = Product(weight[:width], bias[:width])
-        self.kv = Product(weight[width:], bias[width:])
+    def _project(self, weight: Tensor, bias: Tensor | None) -> None:
+        width = weight.shape[1]
+        self.q = Product(weight[:width], None if bias is None else bias[:width])
+        self.kv = Product(weight[width:], None if bias is None else bias[width:])
 
     def attended(self, x: Tensor) -> Tensor:
         n, _, width = x.shape
