@@ -22,7 +22,7 @@ import torch
 from mmsent.config import COMMITTEES, VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings, near_cosine
 from mmsent.features.cache import Cache, Features
 from mmsent.inference.near_duplicates import known_rows, lean, twin_shares, twin_table
-from mmsent.inference.vote import average, default_tie, majority
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import scores
 from mmsent.system.tables import columns
 from mmsent.training.calibration import apply_temperature, fit_temperature
@@ -84,14 +84,14 @@ def ways(found: np.ndarray, one: Candidate, tie: int | None, plan: FoldPlan) -> 
     """The labels (N,) that the candidate's heads give together, by how they are put together; where folds part
     duplicates, also with the labels of those in the other folds."""
     first = found[: len(one.fusions)]
-    out = {"counted": majority(first, tie).winners, "averaged": average(first).argmax(axis=1)}
+    out = {"counted": tally(first, Way(tie)).labels, "averaged": tally(first, Way(soft=True)).labels}
     if len(found) > len(first):
         out |= {
-            "committee, counted": majority(found, tie).winners,
-            "committee, averaged": average(found).argmax(axis=1),
+            "committee, counted": tally(found, Way(tie)).labels,
+            "committee, averaged": tally(found, Way(soft=True)).labels,
         }
     if plan.groups is None:
-        out["averaged, twins"] = with_twins(average(found), plan).argmax(axis=1)
+        out["averaged, twins"] = with_twins(tally(found, Way()).probabilities, plan).argmax(axis=1)
     return out
 
 

@@ -47,7 +47,7 @@ from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_probabilities
 from mmsent.inference.predict import encode_posts, vote_features
-from mmsent.inference.vote import average, majority
+from mmsent.inference.tally import Way, tally
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
 
@@ -114,19 +114,20 @@ def test_the_graph_votes_as_the_vote_does(runs: dict[str, Run], cache: Cache, ti
     image, text, missing = features(cache)
     cases = np.array([[False, False], [True, False], [False, True], [True, True]])
     serves = torch.from_numpy(np.stack([served(run, cases) for run in chosen]))
-    graph = VotingHeads([run.head() for run in chosen], [run.temperature for run in chosen], serves, tie, soft)
+    graph = VotingHeads([run.head() for run in chosen], [run.temperature for run in chosen], serves, Way(tie, soft))
     with torch.no_grad():
         found = [part.numpy() for part in graph(*map(torch.from_numpy, (image, text, missing)))]
     each = np.stack([head_probabilities(run, image, text, missing) for run in chosen])
     voting = np.stack([served(run, missing) for run in chosen])
-    mean, counted = average(each, voting), majority(each, tie, voting)
-    winners = mean.argmax(axis=1) if soft else counted.winners
+    counted = tally(each, Way(tie, soft), voting)
+    mean, winners = counted.probabilities, counted.labels
     there = voting.any(axis=0)
     assert (~there).any()
     assert (counted.tied & there).sum() > 20
     assert np.array_equal(found[0], np.where(there, winners, -1))
     assert found[1] == pytest.approx(mean, abs=1e-6)
     agreeing = ((each.argmax(axis=2) == winners) & voting).sum(axis=0)
+    assert np.array_equal(agreeing, counted.agreeing)
     assert np.array_equal(found[2][there], agreeing[there])
     assert found[3] == pytest.approx(each.swapaxes(0, 1), abs=1e-6)
     assert np.array_equal(found[4], voting.T)
@@ -389,7 +390,7 @@ def test_the_card_has_the_scores_of_the_vote_that_is_exported(
     where = ["--runs", str(cache.path.parent / "runs"), "--out", str(tmp_path / "out")]
     found = set()
     for tie in (*LABELS, "soft"):
-        counted = majority(each, LABELS.index(tie) if tie in LABELS else None).winners
+        counted = tally(each, Way(LABELS.index(tie) if tie in LABELS else None)).labels
         wanted = float((counted == train.index.labels[rows]).mean())
         assert run_command("export", *(run.name for run in chosen), *where, "--tie", tie) == 1
         assert f"      value: {wanted:.4f}" in cards[-1]
@@ -402,7 +403,7 @@ def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
     assert "the mean of 6 heads" in model_card(chosen, "m", "onnx", soft=True)
     image, text, missing = features(cache, 300)
     each = np.stack([head_probabilities(run, image, text) for run in chosen])
-    mean, counted = each.mean(axis=0).argmax(axis=1), majority(each, 1).winners
+    mean, counted = each.mean(axis=0).argmax(axis=1), tally(each, Way(1)).labels
     assert (mean != counted).any()
     posts = vote_features([str(i) for i in range(300)], chosen, image, text, missing & False, [""] * 300).predictions
     assert [post.label for post in posts] == [LABELS[k] for k in mean]
@@ -493,10 +494,8 @@ def compare_posts(cache: Cache, runs: list[Run], encoders: Encoders, folder: Pat
     model = OnnxModel.open(folder)
     posts = posts_of(cache)
     image, text, missing, problems = encode_posts(posts, encoders, runs, runs[0].encoder_settings.normalize)
-    wanted = average(
-        np.stack([head_probabilities(run, image, text, missing) for run in runs]),
-        np.stack([~missing.any(axis=1)] * len(runs)),
-    )
+    each = np.stack([head_probabilities(run, image, text, missing) for run in runs])
+    wanted = tally(each, Way(), np.stack([~missing.any(axis=1)] * len(runs))).probabilities
     found = model.predict(posts)
     assert [post.id for post in found] == [post.id for post in posts]
     assert found[-1].label is None

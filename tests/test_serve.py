@@ -41,7 +41,7 @@ from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.explain import Explanation, Modality
 from mmsent.inference.predict import predict
-from mmsent.inference.vote import average, majority
+from mmsent.inference.tally import Way, tally
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run, predictions_csv
 
@@ -708,8 +708,8 @@ def test_validation_rows_are_the_vote_of_the_runs(runs: list[Run]) -> None:
     labels = runs[0].labels
     tables = [{row.id: row for row in read_table(run.path / "validation.csv", labels)} for run in runs]
     p = np.array([[[t[row.id].probabilities[x] for x in labels] for row in rows] for t in tables])
-    assert [row.predicted for row in rows] == [labels[k] for k in majority(p, 1).winners]
-    mean = average(p)
+    assert [row.predicted for row in rows] == [labels[k] for k in tally(p, Way(1)).labels]
+    mean = tally(p, Way()).probabilities
     assert [[row.probabilities[x] for x in labels] for row in rows] == pytest.approx(mean, abs=1e-9)
     assert {row.label for row in rows} <= {*labels}
 

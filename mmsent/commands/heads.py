@@ -273,7 +273,8 @@ def vote(
     """Label every post of a split with several heads and write the list."""
     from mmsent.data.dataset import SPLITS, load_dataset
     from mmsent.data.lists import ListForm
-    from mmsent.inference.vote import averages, tie_label, vote_split, voting_runs, write_vote
+    from mmsent.inference.tally import tie_label
+    from mmsent.inference.vote import averages, vote_split, voting_runs, write_vote
     from mmsent.training.runs import calibration_note
 
     if split not in SPLITS:

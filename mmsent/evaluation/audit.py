@@ -18,7 +18,7 @@ from mmsent.data.lists import write_text
 from mmsent.errors import RunError, UsageError
 from mmsent.evaluation.cross_validation import Folds, OutOfFold
 from mmsent.features.cache import RowIndex
-from mmsent.inference.vote import average
+from mmsent.inference.tally import Way, tally
 from mmsent.metrics import Labels, Probabilities
 from mmsent.system.safe_csv import csv_text
 
@@ -122,7 +122,7 @@ def audit_folds(found: Sequence[Folds], index: RowIndex) -> Audit:
             )
     if reason := outdated(found[0], first, index):
         raise RunError(f"{found[0].name} is out of date: {reason}; run `mmsent fit --folds {found[0].info['folds']}`")
-    mean = average(np.stack([rows.probabilities for rows in read]))
+    mean = tally(np.stack([rows.probabilities for rows in read]), Way(soft=True)).probabilities
     return audit_labels(first.ids, first.given, mean, found[0].info["labels"], [one.name for one in found])
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
-from mmsent.inference.vote import default_tie, majority
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import (
     Labels,
     Probabilities,
@@ -131,9 +131,9 @@ def vote_spread(found: Sequence[CrossValidated]) -> dict[str, dict[str, float]]:
     """The scores of the majority vote of several heads on the same folds, as `spread` gives them."""
     plan = found[0].plan
     stacked = np.stack([one.probabilities for one in found])
-    said = majority(stacked, default_tie(plan.cache.labels)).winners
+    labels = tally(stacked, Way(default_tie(plan.cache.labels))).labels
     classes = stacked.shape[2]
-    return spread([scores(plan.labels[plan.fold == k], said[plan.fold == k], classes) for k in range(plan.folds)])
+    return spread([scores(plan.labels[plan.fold == k], labels[plan.fold == k], classes) for k in range(plan.folds)])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import RunError
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_logits, require
-from mmsent.inference.vote import default_tie, majority
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import (
     Labels,
     Probabilities,
@@ -135,12 +135,11 @@ def evaluate_logits(
     if len(voters) < 2:
         voters = list(range(len(runs)))
     stacked = np.stack([found[i].probabilities for i in voters])
-    mean, plain_mean = stacked.mean(axis=0), np.stack([plain[i] for i in voters]).mean(axis=0)
-    counted = majority(stacked, default_tie(names)).winners
-    soft = mean.argmax(axis=1).astype(np.int64)
+    counted, averaged = (tally(stacked, way) for way in (Way(default_tie(names)), Way(soft=True)))
+    mean, plain_mean = averaged.probabilities, np.stack([plain[i] for i in voters]).mean(axis=0)
     name = f"vote of {len(voters)}"
-    found.append(_row(name, VOTE, labels, positions[0], counted, mean, plain_mean, None))
-    found.append(_row(f"{name}, --soft", SOFT_VOTE, labels, positions[0], soft, mean, plain_mean, None))
+    found.append(_row(name, VOTE, labels, positions[0], counted.labels, mean, plain_mean, None))
+    found.append(_row(f"{name}, --soft", SOFT_VOTE, labels, positions[0], averaged.labels, mean, plain_mean, None))
     return found
 
 

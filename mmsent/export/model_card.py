@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmsent.features.cache.finding import slug
 from mmsent.inference.logits import served
-from mmsent.inference.vote import majority, tie_label
+from mmsent.inference.tally import Way, tally
 from mmsent.metrics import LEVEL, RESAMPLES, bootstrap_intervals, scores
 from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run, calibration_note
@@ -33,7 +33,7 @@ class Scored:
 
 def scored(runs: Sequence[Run], soft: bool = False, tie: str | None = None) -> list[Scored]:
     """The runs on their own validation rows, by their stored confusion matrices; and, where all have the same rows and
-    kept their predictions, the vote. tie: see `mmsent.inference.vote.tie_label`."""
+    kept their predictions, the vote. tie: see `mmsent.inference.tally.tie_label`."""
     found = []
     for run in runs:
         matrix = np.array(run.info["metrics"]["confusion"], np.int64)
@@ -65,8 +65,7 @@ def _vote(runs: Sequence[Run], soft: bool, tie: str | None) -> tuple[NDArray[np.
         return None
     truth = np.array([labels.index(row[1]) for row in tables[0]], np.int64)
     given = np.array([[row[4 : 4 + len(labels)] for row in table] for table in tables], np.float64)  # (R, n, C)
-    winners = given.mean(axis=0).argmax(axis=1).astype(np.int64)
-    return truth, winners if soft else majority(given, tie_label(tie, labels)).winners
+    return truth, tally(given, Way.of(labels, tie, soft)).labels
 
 
 def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False, tie: str | None = None) -> str:

@@ -18,8 +18,8 @@ from mmsent.errors import RunError
 from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.new_posts import BATCH, NewPost, encode_prepared, prepare_post
 from mmsent.inference.logits import head_probabilities, served
-from mmsent.inference.vote import average, averages, majority, require_distinct, tie_label
-from mmsent.metrics import Probabilities
+from mmsent.inference.tally import Way, tally
+from mmsent.inference.vote import averages, require_distinct
 from mmsent.training.runs import Run, predictions_csv
 
 
@@ -109,21 +109,18 @@ def vote_features(
     soft: bool = False,
 ) -> Voted:
     """The vote of runs on the features of N new posts, as `encode_posts` gives them; a committee is averaged."""
-    labels, soft = runs[0].labels, averages(runs, soft)
+    labels = runs[0].labels
     probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
     voting = np.stack([served(run, missing) for run in runs])
-    mean: Probabilities = average(probabilities, voting)
-    winners = mean.argmax(axis=1) if soft else majority(probabilities, tie_label(tie, labels), voting).winners
+    counted = tally(probabilities, Way.of(labels, tie, averages(runs, soft)), voting)
     found = []
     for i, name in enumerate(ids):
-        heads = {run.name: labels[int(probabilities[r, i].argmax())] for r, run in enumerate(runs) if voting[r, i]}
-        if not heads:
+        if not counted.labelled[i]:
             found.append(Prediction(name, None, {}, {}, 0, f"{problems[i]}; {_what_is_needed(runs)}"))
             continue
-        label = labels[int(winners[i])]
-        shares = {name: float(p) for name, p in zip(labels, mean[i], strict=True)}
-        agreeing = sum(choice == label for choice in heads.values())
-        found.append(Prediction(name, label, shares, heads, agreeing, problems[i]))
+        heads = {run.name: labels[k] for run, k in zip(runs, counted.choices[:, i], strict=True) if k >= 0}
+        shares = dict(zip(labels, counted.probabilities[i].tolist(), strict=True))
+        found.append(Prediction(name, labels[counted.labels[i]], shares, heads, int(counted.agreeing[i]), problems[i]))
     return Voted(found, probabilities, voting)
 
 

@@ -19,7 +19,8 @@ from mmsent.data.corrections import correctable, corrected_list
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import open_rgb, read_picture
 from mmsent.errors import DataError
-from mmsent.inference.vote import average, averages, majority, tie_label
+from mmsent.inference.tally import Way, tally
+from mmsent.inference.vote import averages
 from mmsent.serve.schemas import Only, Order
 from mmsent.serve.service import picture_bytes
 from mmsent.system.files import read_file
@@ -109,12 +110,11 @@ def validation_rows(runs: Sequence[Run], *, tie: str | None = None, soft: bool =
         return [], shared
     each = [[[tables[run.name][name].probabilities[x] for x in labels] for name in ids] for run in shared]
     probabilities = np.array(each, np.float64)  # (R, N, C)
-    mean = average(probabilities)
-    winners = mean.argmax(axis=1) if averages(runs, soft) else majority(probabilities, tie_label(tie, labels)).winners
+    found = tally(probabilities, Way.of(labels, tie, averages(runs, soft)))
     rows = []
     for i, name in enumerate(ids):
-        shares = dict(zip(labels, mean[i].tolist(), strict=True))
-        said = labels[int(winners[i])]
+        shares = dict(zip(labels, found.probabilities[i].tolist(), strict=True))
+        said = labels[found.labels[i]]
         heads = {run.name: tables[run.name][name].predicted for run in shared}
         rows.append(Row(name, tables[shared[0].name][name].label, said, shares[said], shares, heads))
     return rows, shared

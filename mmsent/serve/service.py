@@ -22,7 +22,7 @@ from mmsent.errors import UsageError
 from mmsent.features.new_posts import NewPost, Prepared, encode_prepared, prepare_post
 from mmsent.inference.logits import head_shares
 from mmsent.inference.predict import encoder_settings, encoders_of, require_encoders, vote_features
-from mmsent.inference.vote import tie_label
+from mmsent.inference.tally import tie_label
 from mmsent.serve.limits import Limits
 from mmsent.training.runs import Run
 from mmsent.version import __version__
