@@ -379,6 +379,5 @@ class FeatureCache:
 
     def _encoders(self, device: str) -> Encoders:
         if device not in self._opened:
-            stored = EncoderSettings.model_validate(self.cache.provenance["encoder_settings"])
-            self._opened[device] = open_encoders(stored.model_copy(update={"device": device}))
+            self._opened[device] = open_encoders(self.cache.encoder_settings.model_copy(update={"device": device}))
         return self._opened[device]

@@ -346,7 +346,7 @@ def test_the_hub_folder_comes_back_bit_for_bit(runs: dict[str, Run], cache: Cach
         ({"format_version": 9}, "newer mmsent"),
         ({"heads": [{"name": "../../elsewhere"}]}, "no name of a folder"),
         ({"heads": 3}, "cannot be read"),
-        ({"heads": [{"name": "gone"}]}, "no run folder"),
+        ({"heads": [{"name": "gone"}]}, "not a run folder"),
     ],
 )
 def test_a_hub_folder_is_not_trusted(
@@ -427,6 +427,7 @@ def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     info = json.loads(json.dumps(runs["concat"].info))
     info["labels"] = ["<script>", "a|b", "*c*"]
     info["cache"]["data_name"] = "x`\n# y <img src=z>"
+    info["cache"]["encoder"] = "b_16"
     run = Run(runs["concat"].path, info)
     card = model_card([run], 'a: "name"', "onnx")
     _, front, body = card.split("---\n", 2)
@@ -434,7 +435,9 @@ def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     assert "<script>" not in body
     assert "<img" not in body
     assert "\n# y" not in body
-    assert "F1 a\\|b" in body
+    assert "`b_16`" in body
+    assert "<code>x&#96; &#35; y &lt;img src=z&gt;</code>" in body
+    assert "F1 a&#124;b" in body
     assert '- name: "a: \\"name\\""' in card
     front = model_card([run], "mood 😀 情感", "onnx").split("---\n", 2)[1]
     assert yaml.safe_load(front)["model-index"][0]["name"] == "mood 😀 情感"

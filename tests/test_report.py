@@ -377,12 +377,7 @@ def test_figures_left_out_and_a_run_named_twice(
 def test_columns_stand_in_the_command_lines(mixed: list[Run], cache: Cache) -> None:
     study = open_study(mixed[:1], cache, None)
     posts = {**cache.provenance["data_settings"], "id_column": "guid", "text_column": "the text"}
-    other: Any = SimpleNamespace(
-        settings=cache.settings,
-        encoder=cache.encoder,
-        data_name=cache.data_name,
-        provenance={**cache.provenance, "data_settings": posts, "max_bad": 0.5},
-    )
+    other = replace(cache, provenance={**cache.provenance, "data_settings": posts, "max_bad": 0.5})
     given: Any = SimpleNamespace(cache=other, labels=study.labels, runs=study.runs)
     line = commands(given)[0][0]
     assert "--id-column guid --text-column 'the text' --max-bad 0.5" in line

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +27,23 @@ from mmsent.metrics import (
 )
 from mmsent.system import safe_csv
 from mmsent.system.files import put_folder
+from mmsent.system.provenance import command, versions
+from mmsent.system.records import Record, RecordKind
 from mmsent.training.calibration import apply_temperature, fit_temperature
 from mmsent.training.fit import rows_at
 from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
 from mmsent.training.runs import cache_facts, predictions_csv
 from mmsent.training.train import evaluate_head, precision_for, train_head
-from mmsent.version import __version__
 
 FORMAT_VERSION = 1
-
+_KIND = RecordKind(
+    file=SUMMARY,
+    version=FORMAT_VERSION,
+    needed=frozenset({"fit", "split", "folds", "labels", "cache", "summary", "rows", "finished"}),
+    name="a cross-validation",
+    made_by="`mmsent fit --folds 10` makes one",
+    again="run `mmsent fit --folds` again",
+)
 
 MEASURES = ("accuracy", "f1_weighted", "f1_macro")
 
@@ -137,16 +142,8 @@ def vote_spread(found: Sequence[CrossValidated]) -> dict[str, dict[str, float]]:
 
 
 @dataclass(frozen=True)
-class Folds:
+class Folds(Record):
     """A finished cross-validation, read from its folder."""
-
-    path: Path
-    info: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
 
     @property
     def fusion(self) -> Fusion:
@@ -195,36 +192,12 @@ class OutOfFold:
 
 def open_folds(path: Path) -> Folds:
     """Read a cross-validation's folder. Raises RunError where it is none."""
-    file = path / SUMMARY
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        if info["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
-        needed = {"fit", "split", "folds", "labels", "cache", "summary", "rows", "finished"}
-        if absent := sorted(needed - info.keys()):
-            raise RunError(f"{file} lacks {', '.join(absent)}; run `mmsent fit --folds` again")
-        return Folds(path, info)
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{path} is no cross-validation: it has no {SUMMARY}; `mmsent fit --folds 10` makes one"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+    return Folds(path, _KIND.read(path))
 
 
 def list_folds(folder: Path, cache: Cache) -> list[Folds]:
     """The readable cross-validations of a cache in a folder, newest first."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not (path / SUMMARY).is_file():
-            continue
-        try:
-            one = open_folds(path)
-        except RunError:
-            continue  # named outright, it says what is wrong with it
-        if one.info["cache"]["fingerprint"] == cache.fingerprint and one.info["cache"]["data_name"] == cache.data_name:
-            found.append(one)
-    return sorted(found, key=lambda one: (one.info["finished"], one.name), reverse=True)
+    return _KIND.newest_first(folder, open_folds, cache.fingerprint, cache.data_name)
 
 
 def save_folds(folder: Path, done: CrossValidated, *, recipe: str, device: str = "cpu") -> Folds:
@@ -254,12 +227,8 @@ def save_folds(folder: Path, done: CrossValidated, *, recipe: str, device: str =
         "seconds": round(done.seconds, 3),
         "finished": finished.isoformat(),
         "device": device,
-        "versions": {
-            "mmsent": __version__,
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "numpy")},
-        },
-        "command": sys.argv,
+        "versions": versions(),
+        "command": command(),
     }
     names = plan.cache.labels
     table = predictions_csv(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
+from mmsent.system.provenance import command
 from mmsent.training.runs import Run
 
 LOG = "test-openings.jsonl"
@@ -50,7 +50,7 @@ def record_opening(runs: Sequence[Run], cache: Cache, data: Path, rows: int) -> 
     entry = {
         "opening": key,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": command(),
         "data": str(data),
         "data_name": cache.data_name,
         "fingerprint": cache.fingerprint,

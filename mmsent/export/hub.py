@@ -18,6 +18,7 @@ from typing import Any
 
 from mmsent.errors import RunError, UsageError
 from mmsent.system.files import put_folder
+from mmsent.system.records import require_format
 from mmsent.training.runs import Run, open_run
 from mmsent.version import __version__
 
@@ -90,8 +91,7 @@ def open_runs(path: Path) -> list[Run]:
         about = json.loads(file.read_text(encoding="utf-8"))
         if about.get("library_name") != "mmsent":
             raise RunError(f"{path} is a model of {about.get('library_name', 'another library')}, not of mmsent")
-        if about["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+        require_format(about, FORMAT_VERSION, path)
         names = [str(head["name"]) for head in about["heads"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from mmsent.features.cache.finding import slug
 from mmsent.inference.logits import served
 from mmsent.inference.tally import Way, tally
 from mmsent.metrics import LEVEL, RESAMPLES, bootstrap_intervals, scores
+from mmsent.system.markup import markdown, markdown_code
 from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run, calibration_note
 from mmsent.version import __version__
@@ -78,16 +78,16 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False,
     rows = first["rows"]
     sections = [
         _front(runs, name, table),
-        f"# {_plain(name)}",
+        f"# {markdown(name)}",
         "Labels the sentiment of a short post, a picture and its text, as "
         f"{_listed(runs[0].labels)}: {_heads(runs, soft)} over the frozen encoders of "
-        f"`{_plain(first['cache']['encoder'])}`. Made by mmsent {__version__}.",
+        f"{markdown_code(first['cache']['encoder'])}. Made by mmsent {__version__}.",
         "## Use",
         _use(form),
         "## Data",
-        f"{rows['train']} posts of `{_plain(data)}` to train on and {rows['val']} to validate on, kept apart so that "
-        f"{_grouping(first['split'])}. Validation rows by label: "
-        + ", ".join(f"{_plain(k)} {n}" for k, n in zip(runs[0].labels, table[0].scores["support"], strict=True))
+        f"{rows['train']} posts of {markdown_code(data)} to train on and {rows['val']} to validate on, kept apart so "
+        f"that {_grouping(first['split'])}. Validation rows by label: "
+        + ", ".join(f"{markdown(k)} {n}" for k, n in zip(runs[0].labels, table[0].scores["support"], strict=True))
         + ". The posts themselves are not part of this folder.",
         "## Scores on the validation rows",
         _table(table, runs[0].labels),
@@ -159,15 +159,15 @@ def _grouping(split: dict[str, Any]) -> str:
 
 
 def _table(table: Sequence[Scored], labels: Sequence[str]) -> str:
-    header = ["head", "run", "accuracy", "weighted F1", "macro F1", *(f"F1 {_plain(name)}" for name in labels)]
+    header = ["head", "run", "accuracy", "weighted F1", "macro F1", *(f"F1 {markdown(name)}" for name in labels)]
     lines = [header, ["---"] * len(header)]
     for row in table:
         low, high = row.intervals["f1_weighted"]
         low_accuracy, high_accuracy = row.intervals["accuracy"]
         lines.append(
             [
-                _plain(row.kind),
-                _plain(row.name),
+                markdown(row.kind),
+                markdown(row.name),
                 f"{row.scores['accuracy']:.3f} [{low_accuracy:.3f}, {high_accuracy:.3f}]",
                 f"{row.scores['f1_weighted']:.3f} [{low:.3f}, {high:.3f}]",
                 f"{row.scores['f1_macro']:.3f}",
@@ -187,7 +187,7 @@ def _weakest(row: Scored, labels: Sequence[str]) -> tuple[str, float, tuple[floa
 def _limits(runs: Sequence[Run], weakest: tuple[str, float, tuple[float, float]]) -> str:
     label, value, (low, high) = weakest
     lines = [
-        f"Weakest on {_plain(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
+        f"Weakest on {markdown(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
         _halves(runs),
         f"Confidences: {calibration_note(runs)}. They hold for posts like the training data's.",
         "A text longer than the encoder takes is cut.",
@@ -211,16 +211,10 @@ def _halves(runs: Sequence[Run]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [_plain(name) for name in names]
+    shown = [markdown(name) for name in names]
     return f"{', '.join(shown[:-1])} or {shown[-1]}"
 
 
 def _quoted(text: str) -> str:
     """A YAML string: JSON, but for JSON's escapes of emoji, which are two halves of a character to YAML."""
     return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def _plain(text: object) -> str:
-    """Text of a stranger as Markdown shows it: no markup, one line."""
-    plain = html.escape(" ".join(str(text).split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain)

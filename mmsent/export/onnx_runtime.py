@@ -39,6 +39,7 @@ from mmsent.features.batches import blocks
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import Prediction, encode_posts
 from mmsent.system.files import open_file
+from mmsent.system.records import require_format
 from mmsent.training.runs import Run
 
 ABOUT, HEADS, IMAGE, TEXT, TOKENIZER = "mmsent.json", "heads.onnx", "image.onnx", "text.onnx", "tokenizer.json"
@@ -158,8 +159,7 @@ class OnnxModel:
         path = Path(folder)
         try:
             about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-            if about["format_version"] > FORMAT_VERSION:
-                raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+            require_format(about, FORMAT_VERSION, path)
             if HEADS not in about["files"]:
                 raise RunError(f"{path / ABOUT} has no checksum of {HEADS}; export it again")
             for name, digest in about["files"].items():

@@ -21,6 +21,7 @@ from mmsent.config import Fusion
 from mmsent.data.images import Pixels, fit_square, open_rgb, read_picture
 from mmsent.data.text import clean_text
 from mmsent.encoders.base import Encoders
+from mmsent.encoders.common import scaled
 from mmsent.encoders.explainable import ExplainableImageEncoder, ExplainableTextEncoder, Layer, Tokens, captured
 from mmsent.errors import EncoderError, RunError, UsageError
 from mmsent.features.new_posts import NewPost
@@ -93,8 +94,7 @@ class _Chain:
         return self._scaled(self.text_encoder.features_of(ids, mask))
 
     def _scaled(self, features: Tensor) -> Tensor:  # batches.scaled, with a graph
-        features = features.float().cpu()
-        return features / features.norm(dim=-1, keepdim=True).clamp(min=1e-12) if self.normalize else features
+        return scaled(features.float().cpu(), self.normalize)
 
     def logits(self, image: Tensor | None = None, text: Tensor | None = None, gone: Tensor | None = None) -> Tensor:
         """(B, C) for features that replace the post's own, or for other missing halves."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsent.data.vectors import unit_length
 from mmsent.features.cache import Features
 from mmsent.metrics import Labels, Probabilities
 
@@ -86,16 +86,13 @@ def _likeness(
     known: Known, image: NDArray[np.float32], text: NDArray[np.float32]
 ) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
     """Tiles (m, n) of (M, N): which rows, which known rows, and which of them are alike, by picture or by text."""
-    halves = [(_unit(known.image), _unit(image), known.near_image), (_unit(known.text), _unit(text), known.near_text)]
+    halves = [
+        (unit_length(known.image), unit_length(image), known.near_image),
+        (unit_length(known.text), unit_length(text), known.near_text),
+    ]
     for start in range(0, len(image), _TILE):
         part = slice(start, start + _TILE)
         for other in range(0, len(known.labels), _TILE):
             theirs = slice(other, other + _TILE)
             like = [rows[part] @ mine[theirs].T >= least for mine, rows, least in halves]
             yield part, theirs, like[0] | like[1]
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[Any]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    out: NDArray[Any] = vectors / np.maximum(lengths, np.float32(1e-12))
-    return out

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from datetime import UTC, datetime
 from pathlib import Path
 
-from PIL import Image
-
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import open_rgb, read_picture
+from mmsent.data.images import open_rgb, read_picture, thumbnail_url
 from mmsent.data.lists import write_text
 from mmsent.errors import DataError
 from mmsent.evaluation.audit import Audit
@@ -61,10 +57,6 @@ def _picture(post: Post | None) -> str | None:
     if post is None:
         return None
     try:
-        image = open_rgb(read_picture(post.image))
+        return thumbnail_url(open_rgb(read_picture(post.image)), THUMBNAIL)
     except DataError:
         return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=70)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mmsent.config import VOTING_FUSIONS, Fusion
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import as_pixels, open_rgb, read_picture
+from mmsent.data.images import as_pixels, open_rgb, read_picture, shrunk
 from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
 from mmsent.features.cache import NO_LABEL, Cache, Features
@@ -161,8 +160,7 @@ class Study:
             return None
         if image is None:
             return None
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        return as_pixels(image)
+        return as_pixels(shrunk(image, side))
 
     def case(self, found: Evaluation, i: int, side: int = 400) -> PostCase:
         """Row i of an evaluation as a post to show."""

@@ -7,9 +7,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import os
 import re
 import shutil
@@ -22,6 +19,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from mmsent.data.check import CheckReport
+from mmsent.data.images import image_url, thumbnail_url
 from mmsent.data.lists import write_text
 from mmsent.errors import DataError
 from mmsent.report import content
@@ -32,6 +30,7 @@ from mmsent.report.figure_set import Plate, make_plates
 from mmsent.report.page import THUMBNAIL, render
 from mmsent.report.reproduce import commands
 from mmsent.report.study import Study
+from mmsent.system.markup import markdown
 from mmsent.version import __version__
 
 FIGURES = "figures"
@@ -157,19 +156,13 @@ def _shown(plate: Plate) -> dict[str, Any]:
     if image.width > SHOWN_WIDTH:
         size = (SHOWN_WIDTH, round(image.height * SHOWN_WIDTH / image.width))
         image = image.resize(size, Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "WEBP", **({"quality": 82} if plate.name in PHOTOS else {"lossless": True, "quality": 60}))
-    data = f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
-    return {**fields, "data": data, "width": image.width, "height": image.height}
+    options = {"quality": 82} if plate.name in PHOTOS else {"lossless": True, "quality": 60}
+    return {**fields, "data": image_url(image, "WEBP", **options), "width": image.width, "height": image.height}
 
 
 def _thumbnail(study: Study, row_id: str) -> str | None:
     pixels = study.picture(row_id, THUMBNAIL)
-    if pixels is None:
-        return None
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "WEBP", quality=70)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return None if pixels is None else thumbnail_url(Image.fromarray(pixels), THUMBNAIL)
 
 
 # --- Markdown
@@ -178,56 +171,56 @@ def _thumbnail(study: Study, row_id: str) -> str | None:
 def _markdown(study: Study, values: dict[str, Any], plates: list[Plate]) -> str:
     cards, note = content.gallery(study, lambda _: None, 50)
     head = content.short_name(study.main)
-    parts = [f"# {_plain(values['data_name'])} with {_plain(values['encoder'])}"]
+    parts = [f"# {markdown(values['data_name'])} with {markdown(values['encoder'])}"]
     parts.append(
-        "\n".join(f"- {_plain(t['name'])}: **{_plain(t['value'])}** ({_plain(t['more'])})" for t in values["tiles"])
+        "\n".join(
+            f"- {markdown(t['name'])}: **{markdown(t['value'])}** ({markdown(t['more'])})" for t in values["tiles"]
+        )
     )
-    parts += ["## Results", _plain(values["results"]["note"]), _table(values["results"]["table"])]
+    parts += ["## Results", markdown(values["results"]["note"]), _table(values["results"]["table"])]
     if values["pairs"]["table"]:
-        parts += ["### Paired tests", _plain(values["pairs"]["note"]), _table(values["pairs"]["table"])]
+        parts += ["### Paired tests", markdown(values["pairs"]["note"]), _table(values["pairs"]["table"])]
         parts += [_table(values["pairs"]["rest"])] if values["pairs"]["rest"] else []
     parts.append("## Figures")
     for plate in plates:
         if plate.png is not None:
-            parts.append(f"![{_plain(plate.title)}]({FIGURES}/{plate.png.name})")
+            parts.append(f"![{markdown(plate.title)}]({FIGURES}/{plate.png.name})")
         words = plate.caption if plate.png else f"Not made: {plate.missing}."
-        parts.append(f"**Figure {plate.number}. {_plain(plate.title)}.** {_plain(words)}")
-    parts += [f"## Errors of {_plain(head)}", _plain(note)]
+        parts.append(f"**Figure {plate.number}. {markdown(plate.title)}.** {markdown(words)}")
+    parts += [f"## Errors of {markdown(head)}", markdown(note)]
     rows = [["id", "text", "true", "predicted", "confidence"]]
     rows += [[c.id, c.text, c.truth, c.predicted, f"{c.confidence:.0%}"] for c in cards]
     parts += [_table(content.Table(rows, "llllr"))] if cards else []
-    parts += ["## Agreement and vote", _plain(values["agreement"]["note"])]
+    parts += ["## Agreement and vote", markdown(values["agreement"]["note"])]
     parts += [_table(values["agreement"]["table"])] if values["agreement"]["table"] else []
-    parts.append(_plain(values["vote"]["note"]))
+    parts.append(markdown(values["vote"]["note"]))
     parts += [_table(values["vote"]["table"])] if values["vote"]["table"] else []
-    parts += ["## Data, and what was wrong with it", _table(values["data"]["balance"]), _plain(values["data"]["note"])]
+    parts += [
+        "## Data, and what was wrong with it",
+        _table(values["data"]["balance"]),
+        markdown(values["data"]["note"]),
+    ]
     parts += [_table(values["data"]["findings"])] if values["data"]["findings"] else []
     chosen = values["selection"]
     parts += [
         "## Selection",
         "### Duplicates",
-        _plain(chosen["duplicates"]["note"]),
+        markdown(chosen["duplicates"]["note"]),
         _table(chosen["duplicates"]["table"]),
     ]
     for name, title in (("folds", "### Cross-validation"), ("openings", "### Test labels")):
-        parts += [title, _plain(chosen[name]["note"])]
+        parts += [title, markdown(chosen[name]["note"])]
         parts += [_table(chosen[name]["table"])] if chosen[name]["table"] else []
     if (sweep := values["sweep"]) is not None:
-        parts += ["## Sweep", _plain(sweep["note"]), _table(sweep["winners"]), _table(sweep["table"])]
+        parts += ["## Sweep", markdown(sweep["note"]), _table(sweep["winners"]), _table(sweep["table"])]
     parts += ["## Settings and fingerprints", _table(values["settings"]["cache"]), _table(values["settings"]["runs"])]
     lines = "\n".join("    " + re.sub(r"\s", " ", line) for line in values["commands"]["lines"])
-    parts += ["## Commands that reproduce this", _plain(values["commands"]["note"]), lines]
+    parts += ["## Commands that reproduce this", markdown(values["commands"]["note"]), lines]
     parts.append(f"Written by mmsent {values['version']} on {values['date']}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _plain(text: str) -> str:
-    """Text as Markdown that shows just it: one line, no markup of either kind."""
-    line = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]|~#!$@:])", lambda m: f"&#{ord(m[1])};", line)
-
-
 def _table(table: content.Table) -> str:
-    lines = [f"| {' | '.join(map(_plain, row))} |" for row in table.rows]
+    lines = [f"| {' | '.join(map(markdown, row))} |" for row in table.rows]
     marks = ["---:" if a == "r" else "---" for a in table.align]
     return "\n".join([lines[0], f"| {' | '.join(marks)} |", *lines[1:]])

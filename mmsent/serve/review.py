@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mmsent.data.corrections import correctable, corrected_list
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import open_rgb, read_picture
+from mmsent.data.images import image_bytes, open_rgb, read_picture, shrunk
 from mmsent.errors import DataError
 from mmsent.inference.tally import Way, tally
 from mmsent.inference.vote import averages
 from mmsent.serve.schemas import Only, Order
-from mmsent.serve.service import picture_bytes
 from mmsent.system.files import read_file
 from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run
@@ -190,9 +188,7 @@ class Review:
         post = self._post(row)
         if post is None:
             raise DataError("this post is not at hand")
-        image = open_rgb(read_picture(post.image))
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        return picture_bytes(image, "WEBP", quality=75)
+        return image_bytes(shrunk(open_rgb(read_picture(post.image)), THUMBNAIL), "WEBP", quality=75)
 
     def corrected(self, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
         """The data set's list with corrected labels: file name, media type, bytes. Raises DataError as corrected_list,

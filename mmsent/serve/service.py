@@ -6,9 +6,7 @@ own, for explaining hooks into the models.
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mmsent.config import EncoderSettings, Fusion
+from mmsent.data.images import image_bytes, image_url
 from mmsent.encoders.base import Encoders
 from mmsent.errors import UsageError
 from mmsent.features.new_posts import NewPost, Prepared, encode_prepared, prepare_post
@@ -134,7 +133,7 @@ class Service:
         found = explain(run, self._explainable, post, target=target, stand_in=True, occlude=occlude)
         out = found.to_json()
         if found.picture is not None:
-            out["picture"]["seen"] = data_url(Image.fromarray(found.picture.pixels), "PNG")
+            out["picture"]["seen"] = image_url(Image.fromarray(found.picture.pixels), "PNG")
         return out
 
     def heads(self) -> list[dict[str, Any]]:
@@ -172,18 +171,6 @@ class Service:
         }
 
 
-def data_url(image: Image.Image, form: str, **options: Any) -> str:
-    """A picture as a data URL."""
-    return f"data:image/{form.lower()};base64,{base64.b64encode(picture_bytes(image, form, **options)).decode()}"
-
-
-def picture_bytes(image: Image.Image, form: str, **options: Any) -> bytes:
-    """A picture's bytes in a format."""
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
-
-
 @functools.cache
 def examples() -> list[tuple[bytes, str]]:
     """Drawn posts to try: JPEG bytes and text."""
@@ -194,5 +181,5 @@ def examples() -> list[tuple[bytes, str]]:
     for i, (picture, text) in enumerate(EXAMPLES):
         drawn = draw_picture(PictureMood(picture), Random(f"mmsent example {i} picture"), EXAMPLE_SIDE)
         words = write_text(TextMood(text), Random(f"mmsent example {i} text"))
-        found.append((picture_bytes(drawn, "JPEG", quality=QUALITY), words))
+        found.append((image_bytes(drawn, "JPEG", quality=QUALITY), words))
     return found

@@ -27,27 +27,27 @@ from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, Sp
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
 from mmsent.system.files import put_folder
+from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text, plain
 
 if TYPE_CHECKING:
     from mmsent.training.heads import Head
 
 FORMAT_VERSION = 1
-_NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
+_KIND = RecordKind(
+    file="run.json",
+    version=FORMAT_VERSION,
+    needed=frozenset({"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}),
+    name="a run folder",
+    made_by="`mmsent fit` writes runs",
+    again="fit it again",
+)
 _OF_CACHE = {"fingerprint", "contract", "data_name", "encoder", "encoder_settings", "data_settings"}
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Record):
     """A finished run, read from its folder; the head's weights are loaded on demand."""
-
-    path: Path
-    info: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
 
     @property
     def fusion(self) -> Fusion:
@@ -143,13 +143,8 @@ class Run:
 
 def open_run(path: Path) -> Run:
     """Read a run folder. Raises RunError where it is none."""
-    file = path / "run.json"
+    file, info = path / _KIND.file, _KIND.read(path)
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        if info["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
-        if absent := sorted(_NEEDED - info.keys()):
-            raise RunError(f"{file} lacks {', '.join(absent)}; fit it again")
         Fusion(info["fit"]["fusion"])
         if absent := sorted(_OF_CACHE - info["cache"].keys()):
             raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; fit it again")
@@ -158,27 +153,14 @@ def open_run(path: Path) -> Run:
         heat = info.get("temperature", 1.0)
         if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
             raise RunError(f"{file} has the temperature {heat!r}, not a number above 0; fit it again")
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     return Run(path, info)
 
 
 def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | None = None) -> list[Run]:
     """The readable runs in a folder, newest first; fingerprint: only those fitted on that cache."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not (path / "run.json").is_file():
-            continue
-        try:
-            run = open_run(path)
-        except RunError:
-            continue  # named outright, it says what is wrong with it
-        cache = run.info["cache"]
-        if fingerprint in (None, cache["fingerprint"]) and data_name in (None, cache["data_name"]):
-            found.append(run)
-    return sorted(found, key=lambda r: (r.info["finished"], r.name), reverse=True)
+    return _KIND.newest_first(folder, open_run, fingerprint, data_name)
 
 
 def cache_facts(cache: Cache) -> dict[str, Any]:
