@@ -18,7 +18,7 @@ from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion,
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import CacheError, DataError, RunError
 from mmsent.evaluation import replay as replay_module
-from mmsent.evaluation.replay import Apart, cache_of, read_predictions, replay, replay_vote, votes_of
+from mmsent.evaluation.replay import HeadDistance, cache_of, read_predictions, replay, replay_vote, votes_of
 from mmsent.features.cache import Cache
 from mmsent.features.extract import extract
 from mmsent.inference.vote import vote_split, write_vote
@@ -151,7 +151,7 @@ def test_distance_is_counted_right(here: Path, tmp_path: Path) -> None:
     run = runs_in(here)[0]
     found = replay(run, cache_in(here), tmp_path / "again")
     same = replay_module._apart(run, found.again, cache_in(here), None)
-    assert same == Apart(20, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert same == HeadDistance(20, 1.0, 0.0, 0.0, 0.0, 0.0)
     head = run.head()
     with torch.no_grad():
         head.out.bias[0] += 100.0
@@ -178,7 +178,7 @@ def test_distance_is_counted_right(here: Path, tmp_path: Path) -> None:
     [(1.0, 0.0, True), (0.99, 1e-3, True), (0.989, 0.0, False), (1.0, 1.01e-3, False)],
 )
 def test_tolerance(labels: float, mean: float, within: bool) -> None:
-    assert Apart(500, labels, mean, 0.5, 3.0, 0.0).within is within
+    assert HeadDistance(500, labels, mean, 0.5, 3.0, 0.0).within is within
 
 
 def test_what_differs_is_named(here: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ MEAN_PROBABILITY = 1e-3  # at most this mean absolute difference of the probabil
 
 
 @dataclass(frozen=True)
-class Apart:
+class HeadDistance:
     """How far two heads are apart on the validation rows. labels: share of rows with the same label; mean and largest
     absolute difference of the calibrated probabilities; largest of the logits; f1: the new weighted F1 less the old."""
 
@@ -60,7 +60,7 @@ class Replay:
     run: Run
     again: Run
     parts: dict[str, bool]
-    apart: Apart | None
+    apart: HeadDistance | None
     differences: list[Difference]
 
     @property
@@ -194,7 +194,7 @@ def _same_history(run: Run, again: Run) -> bool:
     )
 
 
-def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> Apart:
+def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> HeadDistance:
     """How far apart the two heads are on the validation rows, both asked on this machine."""
     index = cache.index("train")
     position = {row_id: i for i, row_id in enumerate(index.ids)}
@@ -210,7 +210,7 @@ def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> Apa
     probabilities = [apply_temperature(v, r.temperature) for v, r in zip(logits, (run, again), strict=True)]
     gap = np.abs(probabilities[0] - probabilities[1])
     f1 = [scores(truth, chosen, len(cache.labels))["f1_weighted"] for chosen in labels]
-    return Apart(
+    return HeadDistance(
         len(rows),
         float((labels[0] == labels[1]).mean()),
         float(gap.mean()),

@@ -25,7 +25,7 @@ from mmsent.encoders.common import scaled
 from mmsent.encoders.explainable import ExplainableImageEncoder, ExplainableTextEncoder, Layer, Tokens, captured
 from mmsent.errors import EncoderError, RunError, UsageError
 from mmsent.features.new_posts import NewPost
-from mmsent.inference.explanation import (
+from mmsent.inference.attribution import (
     METHODS,
     CamMap,
     Explanation,

@@ -15,7 +15,7 @@ from mmsent.data.lists import ListForm, encoded, list_text
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_probabilities, missing_halves, require, served
-from mmsent.inference.near_duplicates import known_rows, lean, twin_shares, twin_table
+from mmsent.inference.near_duplicates import labelled_rows, posterior, twin_shares, twin_table
 from mmsent.inference.tally import Way, default_tie, tally, tie_label
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
@@ -115,7 +115,7 @@ def vote_split(
 ) -> Vote:
     """Label every row of a cached split with several runs.
 
-    tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and lean on the labels of
+    tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and use the labels of
     training posts that are near-duplicates (see mmsent.inference.near_duplicates), for any split but the training one.
     A row that no head can label, for its picture or text is bad, gets the commonest training label, so that the list
     stays complete. Raises RunError where a run does not fit the cache.
@@ -131,7 +131,7 @@ def vote_split(
     found = tally(probabilities, way, np.stack([served(run, missing) for run in runs]))
     with_twins = None
     if twins:
-        mean, with_twins = _lean_on_twins(found.probabilities, cache, features, split)
+        mean, with_twins = _after_twins(found.probabilities, cache, features, split)
         found = found.decided_by(mean)
     common = _commonest(cache)
     return Vote(
@@ -157,7 +157,7 @@ def _commonest(cache: Cache) -> int:
     return int(counts.argmax()) if counts.any() else default_tie(cache.labels) or 0
 
 
-def _lean_on_twins(
+def _after_twins(
     mean: Probabilities, cache: Cache, features: Features, split: str
 ) -> tuple[Probabilities, NDArray[np.bool_]]:
     """Probabilities after what near-duplicates among the labelled training rows say, and which rows have such."""
@@ -167,10 +167,10 @@ def _lean_on_twins(
         raise RunError(f"{cache.path} holds no training posts to find twins among; extract the train split")
     train = cache.load("train")
     rows = np.flatnonzero(train.index.good & (train.index.labels != NO_LABEL))
-    known = known_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
+    known = labelled_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
     classes = len(cache.labels)
     shares = twin_shares(known, features.image[:, 0], features.text, classes)
-    return lean(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
+    return posterior(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
 
 
 def table_path(out: Path) -> Path:

@@ -13,7 +13,7 @@ from mmsent.errors import MmsentError
 from mmsent.evaluation.evaluate import paired, paired_table
 from mmsent.inference.vote import vote_split
 from mmsent.metrics import LEVEL
-from mmsent.report.study import Study, errors, known_rows
+from mmsent.report.study import Study, errors, label_counts
 from mmsent.system.provenance import origin
 from mmsent.training.runs import Run, calibration_note
 
@@ -95,12 +95,12 @@ def tiles(study: Study) -> list[dict[str, str]]:
             "more": f"{LEVEL:.0%} interval {low:.3f} to {high:.3f}",
         },
     ]
-    if vote := study.vote():
-        low, high = vote.intervals["f1_weighted"]
+    if voted := study.vote():
+        low, high = voted.intervals["f1_weighted"]
         out.append(
             {
-                "name": f"{vote.name}, weighted F1",
-                "value": f"{vote.scores['f1_weighted']:.3f}",
+                "name": f"{voted.name}, weighted F1",
+                "value": f"{voted.scores['f1_weighted']:.3f}",
                 "more": f"{LEVEL:.0%} interval {low:.3f} to {high:.3f}",
             }
         )
@@ -165,7 +165,7 @@ def pairs(study: Study) -> tuple[Table | None, Table | None, str]:
 
 def data(study: Study, report: CheckReport | None) -> tuple[Table, Table | None, str]:
     """Rows per split and label, the preflight's findings, and what was decided about encodings."""
-    balance = known_rows(study.cache)
+    balance = label_counts(study.cache)
     columns = list(dict.fromkeys(name for counts in balance.values() for name in counts))
     rows = [["split", "rows", *columns]]
     for split, counts in balance.items():

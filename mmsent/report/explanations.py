@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TRIES = 5  # posts of a class whose pictures can be read but which cannot be explained
 
 
-class Explained:
+class Explainer:
     """Explains the main run of a study. encoders: None where they cannot be had; `reason` says why."""
 
     def __init__(self, study: Study, encoders: Encoders | None, reason: str = "no encoders were given") -> None:

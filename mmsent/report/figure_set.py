@@ -12,13 +12,13 @@ import numpy as np
 from mmsent.config import Fusion
 from mmsent.errors import MmsentError
 from mmsent.metrics import LEVEL, reliability
-from mmsent.report import sweeps as swept
+from mmsent.report import sweeps
 from mmsent.report.content import names, unlike
-from mmsent.report.explanations import Explained
+from mmsent.report.explanations import Explainer
 from mmsent.report.figures import posts, projections, results, training
 from mmsent.report.figures.architecture import architecture_figure
 from mmsent.report.figures.style import save
-from mmsent.report.study import Study, Unavailable, batch_of, errors, known_rows, learning_curve, varied_errors
+from mmsent.report.study import Study, Unavailable, batch_of, errors, label_counts, learning_curve, varied_errors
 from mmsent.training.calibration import softmax
 from mmsent.training.runs import Run
 
@@ -30,7 +30,7 @@ EXAMPLE = ("a happy day", "positive")  # the report's example of token importanc
 
 
 @dataclass(frozen=True)
-class Plate:
+class ReportFigure:
     """One figure of a report. png and svg are None where it could not be made; then `missing` says why."""
 
     number: int
@@ -47,7 +47,7 @@ class Source:
     """What figures are made of: the study, and the explanations, which need encoders and posts."""
 
     study: Study
-    explained: Explained
+    explained: Explainer
 
 
 Made = tuple["Figure", str]
@@ -89,7 +89,7 @@ def _first_layer(source: Source) -> Made:
 
 def _labels(source: Source) -> Made:
     study = source.study
-    balance = known_rows(study.cache)
+    balance = label_counts(study.cache)
     counts = balance.get("train", {})
     total = sum(counts.values())
     least = min(counts, key=lambda k: counts[k]) if counts else ""
@@ -292,7 +292,7 @@ def _confident(source: Source) -> Made:
     return posts.posts_figure(cases, study.labels, f"Most confident errors, {title_of(run)}"), words
 
 
-PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
+FIGURES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
     ("architecture", "Architecture", _architecture),
     ("first-layer", "First layer through training", _first_layer),
     ("labels", "Label distribution", _labels),
@@ -318,24 +318,24 @@ PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
 
 
 # Drawn where a sweep lies beside the runs.
-SWEEP_PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
-    ("sweep-trials", "Trials of the sweep", lambda source: swept.trials(source.study)),
-    ("sweep-importance", "Importance of settings in the sweep", lambda source: swept.importance(source.study)),
+SWEEP_FIGURES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
+    ("sweep-trials", "Trials of the sweep", lambda source: sweeps.trials(source.study)),
+    ("sweep-importance", "Importance of settings in the sweep", lambda source: sweeps.importance(source.study)),
 )
 
 
-def plates_of(study: Study) -> tuple[tuple[str, str, Callable[[Source], Made]], ...]:
+def figures_of(study: Study) -> tuple[tuple[str, str, Callable[[Source], Made]], ...]:
     """The figures that a report on these runs has, made or not."""
-    return PLATES + (SWEEP_PLATES if swept.sweeps_beside(study) else ())
+    return FIGURES + (SWEEP_FIGURES if sweeps.sweeps_beside(study) else ())
 
 
-def make_plates(
+def draw_figures(
     study: Study,
-    explained: Explained,
+    explained: Explainer,
     folder: Path,
     on_step: Callable[[str], None] | None = None,
     skip: Collection[str] = (),
-) -> list[Plate]:
+) -> list[ReportFigure]:
     """Draw every figure that this study allows into a folder, as `<number>-<name>.png` and `.svg`; skip: names of those
     to leave out.
 
@@ -343,7 +343,7 @@ def make_plates(
     """
     source = Source(study, explained)
     out = []
-    for number, (name, title, make) in enumerate(plates_of(study), 1):
+    for number, (name, title, make) in enumerate(figures_of(study), 1):
         if on_step:
             on_step(title)
         stem = f"{number:02d}-{name}"
@@ -354,8 +354,8 @@ def make_plates(
         except MmsentError as reason:
             for old in (folder / f"{stem}.png", folder / f"{stem}.svg"):
                 old.unlink(missing_ok=True)  # of an earlier report, and no longer true
-            out.append(Plate(number, name, title, "", None, None, str(reason)))
+            out.append(ReportFigure(number, name, title, "", None, None, str(reason)))
             continue
         png, svg = save(figure, folder, stem)
-        out.append(Plate(number, name, title, caption, png, svg))
+        out.append(ReportFigure(number, name, title, caption, png, svg))
     return out

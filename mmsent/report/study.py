@@ -281,7 +281,7 @@ def learning_curve(
     return sizes, scores
 
 
-def known_rows(cache: Cache) -> dict[str, dict[str, int]]:
+def label_counts(cache: Cache) -> dict[str, dict[str, int]]:
     """Rows per split and label as the cache holds them; rows without a label count under "no label"."""
     out: dict[str, dict[str, int]] = {}
     for split in sorted(cache.rows, reverse=True):  # train first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmsent.report.content import Table
-from mmsent.report.figures import sweeps
+from mmsent.report.figures.sweeps import LEAST, importance_figure, parallel_figure
 from mmsent.report.study import Study, Unavailable
 from mmsent.sweep.results import Sweep, list_sweeps
 
@@ -45,7 +45,7 @@ def trials(study: Study) -> tuple[Figure, str]:
     """Every trial of the newest sweep as a line. Raises Unavailable where too few are finished."""
     done = _newest(study)
     words = f"The sweep {done.name}: {len(done.trials)} trials; the score is the {done.measure}."
-    return sweeps.parallel_figure(done.info["trials"], done.info["varied"], done.info["ranges"]), words
+    return parallel_figure(done.info["trials"], done.info["varied"], done.info["ranges"]), words
 
 
 def importance(study: Study) -> tuple[Figure, str]:
@@ -57,11 +57,11 @@ def importance(study: Study) -> tuple[Figure, str]:
         f"The sweep {done.name}: how much of the spread of the scores each setting explains within this search space. "
         "A setting with a narrow range matters little here, whatever it does beyond it."
     )
-    return sweeps.importance_figure(done.info["importances"], len(done.finished)), words
+    return importance_figure(done.info["importances"], len(done.finished)), words
 
 
 def _newest(study: Study) -> Sweep:
     done = next(iter(sweeps_beside(study)), None)
-    if done is None or len(done.finished) < sweeps.LEAST:
+    if done is None or len(done.finished) < LEAST:
         raise Unavailable("there is no sweep with enough finished trials beside these runs; mmsent sweep makes one")
     return done

@@ -141,7 +141,7 @@ class Wanted:
         )
 
 
-WHATEVER = Wanted()
+EVERY_ROW = Wanted()
 
 
 class Review:
@@ -158,7 +158,7 @@ class Review:
         self._digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def page(
-        self, wanted: Wanted = WHATEVER, *, order: Order = "unsure", offset: int = 0, limit: int = 24
+        self, wanted: Wanted = EVERY_ROW, *, order: Order = "unsure", offset: int = 0, limit: int = 24
     ) -> dict[str, Any]:
         """The rows that pass a filter, sorted, a part of them; see `schemas.ReviewPage`."""
         keep = [i for i, row in enumerate(self._rows) if wanted.takes(row)]

@@ -213,10 +213,10 @@ def save_run(
 
 def calibration_note(runs: Sequence[Run]) -> str:
     """One line for people: whether the runs' probabilities are calibrated."""
-    plain = sum(not run.calibrated for run in runs)
-    if not plain:
+    without = sum(not run.calibrated for run in runs)
+    if not without:
         return "probabilities are calibrated by temperature scaling on the validation rows"
-    some = f" throughout: {plain} of {len(runs)} runs have no temperature" if plain < len(runs) else ""
+    some = f" throughout: {without} of {len(runs)} runs have no temperature" if without < len(runs) else ""
     return f"probabilities are not calibrated{some}; a new `mmsent fit` calibrates them"
 
 
