@@ -268,11 +268,11 @@ if __name__ == "__main__":
     target = chosen.out.resolve()
     chosen.work.mkdir(parents=True)
     os.chdir(chosen.work)
-    with mock.patch.object(platform, "node", return_value="host"):  # which a study records
-        with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made:
+        with mock.patch.object(platform, "node", return_value="host"):  # which a study records
             make(Path(made))
-            with tarfile.open(target / "files.tar.gz", "w:gz") as files:
-                for path in sorted(Path(made).iterdir()):
-                    files.add(path, path.name)
+        with tarfile.open(target / "files.tar.gz", "w:gz") as files:
+            for path in sorted(Path(made).iterdir()):
+                files.add(path, path.name)
     os.chdir("/")
     shutil.rmtree(chosen.work)
