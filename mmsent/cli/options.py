@@ -219,7 +219,7 @@ def _open(annotation: Any) -> _Opened | None:
         chosen = {name: one for name, one in _WORKSPACE.items() if only is None or name in only}
         options = [_parameter(*one) for one in chosen.values()]
         return _Opened(options, {one[0]: name for name, one in chosen.items()}, lambda values: Workspace(**values))
-    if isinstance(kind, type) and issubclass(kind, SplitSettings):
+    if kind is SplitSettings and only is None:
         found = _of_model(kind, only)
         options = [*found.options, _parameter("no_group", NoGroup, False)]
         return _Opened(options, found.fields | {"no_group": "no_group"}, _split)
