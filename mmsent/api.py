@@ -312,7 +312,7 @@ class FeatureCache:
         return TensorDataset(*(torch.from_numpy(part) for part in (rows.image, rows.text, rows.target)))
 
     def table(self, split: Split = "train", *, embeddings: bool = False) -> pandas.DataFrame:
-        """A split as a pandas table, one row a post, by id: label (None where there is none), good, problem, tokens.
+        """A split as a pandas table, one row per post, by id: label (None where there is none), good, problem, tokens.
 
         embeddings: instead the columns image_0... and text_0... of the rows that `arrays` gives, which FusionClassifier
         takes as they are. Raises UsageError without pandas.

@@ -757,7 +757,10 @@ def test_the_mean_stands_in_where_that_is_asked_for(tmp_path: Path) -> None:
     encoders = planted()
     run = make_run(tmp_path, encoders)
     found = explain(run, encoders, NewPost("a", "happy day", None), stand_in=True)
-    assert found.problem == "no picture; the training rows' mean stands in, which this head was not fitted for"
+    assert (
+        found.problem
+        == "no picture; the mean of the training rows is used instead, which this head was not trained for"
+    )
     head = run.head()
     with torch.no_grad():
         image, text = head.image_mean[None], torch.from_numpy(encoders.text.encode(["happy day"]))

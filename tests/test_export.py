@@ -285,10 +285,10 @@ def test_heads_without_an_onnx_form_and_names_that_are_taken(
             raise RuntimeError("a head that asks a dictionary")
 
     monkeypatch.setattr(Run, "head", lambda self, device="cpu": Odd())
-    with pytest.raises(RunError, match="have no ONNX form"):
+    with pytest.raises(RunError, match="cannot be converted to ONNX"):
         export_onnx([runs["concat"]], tmp_path / "out", card="")
     monkeypatch.setattr(Run, "head", lambda self, device="cpu": type("Lexicon", (), {"config": Odd.config})())
-    with pytest.raises(RunError, match=r"concat head of run .* has no ONNX form"):
+    with pytest.raises(RunError, match=r"concat head of run .* cannot be converted to ONNX"):
         export_onnx([runs["concat"]], tmp_path / "out", card="")
     assert list(tmp_path.iterdir()) == []
 
@@ -412,7 +412,7 @@ def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("concat weighted", "A post needs both a picture and a text."),
+        ("concat weighted", "A post needs both an image and a text."),
         ("image", "A post needs a picture; one without a text can be labelled."),
         ("text concat", "A post needs a text; one without a picture can be labelled, by fewer heads."),
         ("dropout", "Posts without a picture or without a text can be labelled."),

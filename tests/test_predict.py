@@ -205,7 +205,7 @@ def test_a_missing_half_without_modality_dropout(
     posts = [whole[0], cut(whole[1], tmp_path), whole[2]]
     found = predict(posts, world.of(*THREE), encoders=fake_encoders())
     assert found[1].label is None
-    assert found[1].problem.startswith(f"{problem}; these heads need both halves")
+    assert found[1].problem.startswith(f"{problem}; these heads need both image and text")
     assert (found[1].probabilities, found[1].heads, found[1].agreeing) == ({}, {}, 0)
     untouched = predict(whole, world.of(*THREE), encoders=fake_encoders())
     for i in (0, 2):
@@ -295,7 +295,7 @@ def test_runs_of_other_features_are_refused(world: World, tmp_path: Path) -> Non
     with pytest.raises(RunError, match="but this machine's encoder holds grid"):
         predict(world.posts(), world.of("concat"), encoders=fake_encoders(seed=1))
     backwards = make_world(tmp_path / "b", labels=LABELS[::-1])
-    with pytest.raises(RunError, match="know different labels"):
+    with pytest.raises(RunError, match="have different labels"):
         predict(world.posts(), [world.runs["concat"], backwards.runs["image"]], encoders=fake_encoders())
 
 

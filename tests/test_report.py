@@ -154,7 +154,7 @@ def test_without_posts_the_page_says_so(
     assert "not at hand" in said.err
     text = Elements((tmp_path / "r" / "report.html").read_text(encoding="utf-8")).text
     assert "The posts are not at hand, so the preflight was not run" in text
-    assert "picture not at hand" in text
+    assert "image not available" in text
     assert (tmp_path / "r" / "figures" / "02-errors.png").is_file()
 
 
@@ -166,7 +166,7 @@ def test_one_run_alone(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run("report", image, *where, "--data", str(small / "posts" / "posts.jsonl")) == 0
     text = Elements((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "no weighted run among these" in text
-    assert "needs at least two runs on one validation split" in text
+    assert "this figure needs two or more runs on the same validation rows" in text
     assert "A paired test needs at least two runs" in text
 
 
@@ -324,7 +324,7 @@ def test_a_figure_that_cannot_be_made_leaves_the_others(mixed: list[Run], cache:
         made = figure_set.draw_figures(study, Explainer(study, None), tmp_path / "out", skip={"labels"})
     found = {plate.name: plate.missing for plate in made}
     assert "history.json cannot be read" in found["loss"]
-    assert found["labels"] == "left out by --skip"
+    assert found["labels"] == "left out with --skip"
     assert found["confusion"] == ""
 
 
@@ -368,8 +368,8 @@ def test_figures_left_out_and_a_run_named_twice(
     said = json.loads(capsys.readouterr().out)
     assert said["runs"] == [one]
     assert list(said["figures"]) == ["labels"]
-    assert set(said["left_out"].values()) == {"left out by --skip"}
-    assert "left out by --skip" in (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
+    assert set(said["left_out"].values()) == {"left out with --skip"}
+    assert "left out with --skip" in (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
     assert run("report", *arguments, "--skip", "grad-cams") == 2
     message = capsys.readouterr().err
     assert "--skip 'grad-cams': choose from architecture, first-layer" in message

@@ -183,7 +183,7 @@ def test_a_missing_half_is_refused_where_the_heads_need_both(
     post = posts_of(world[0])[0]
     alone = client.post("/predict", json={"text": post.text})
     assert alone.status_code == 422
-    assert alone.json()["detail"].startswith("no picture; these heads need both halves")
+    assert alone.json()["detail"].startswith("no picture; these heads need both image and text")
     among = client.post("/predict", json={"posts": [{"text": "a"}, as_json(post)]})
     assert among.status_code == 200
     first, second = among.json()["predictions"]
@@ -259,7 +259,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b'{"posts": [[%s[]]]}' % (b"[]," * 700_000), "the body holds more than the posts of one request can"),
+        (b'{"posts": [[%s[]]]}' % (b"[]," * 700_000), "the body holds more than one request may"),
         (b"{%s}" % b",".join(b'"%x": 1' % i for i in range(200_000)), "0: Extra inputs are not permitted"),
         (b'{"posts": [{%s}]}' % b",".join(b'"%x": 1' % i for i in range(200_000)), "posts.0.0: Extra inputs are not"),
         (
@@ -402,7 +402,7 @@ def test_what_a_stopping_service_gives_up_on_gets_an_answer(
                 go.set()
 
     found = asyncio.run(main())
-    assert (found.status_code, found.json()["detail"]) == (503, "the service is stopping; ask again later")
+    assert (found.status_code, found.json()["detail"]) == (503, "the service is stopping; try again later")
     assert int(found.headers["retry-after"]) >= 1
 
 
@@ -419,7 +419,7 @@ def test_a_body_that_does_not_come_is_given_up(runs: list[Run]) -> None:
             return await client.post("/predict", content=stalls(), headers=JSON)
 
     found = asyncio.run(main())
-    assert (found.status_code, found.json()["detail"]) == (408, "the request did not come in whole within 0.1 s")
+    assert (found.status_code, found.json()["detail"]) == (408, "the request did not arrive completely within 0.1 s")
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(runs: list[Run]) -> None:
@@ -601,7 +601,10 @@ def test_explanations_go_through_with_their_arguments(
         assert client.post("/explain", json=post).json()["run"] == runs[0].name
         assert client.post("/explain", json=post, params={"target": "odd"}).status_code == 422
         assert client.post("/explain", json=post, params={"run": "none"}).status_code == 422
-        assert client.post("/explain", json={"posts": [post]}).json()["detail"] == "one post at a time is explained"
+        assert (
+            client.post("/explain", json={"posts": [post]}).json()["detail"]
+            == "only one post can be explained per request"
+        )
         bad = client.post("/explain", json={**post, "image": "AAAA"})
         assert bad.json()["detail"].startswith("not a picture")
 
@@ -610,7 +613,7 @@ def test_fakes_that_cannot_be_explained_say_so(client: TestClient, world: tuple[
     found = client.post("/explain", json=as_json(posts_of(world[0])[0]))
     assert (found.status_code, found.json()["detail"]) == (
         422,
-        "grid has no differentiable path, so it cannot be explained",
+        "grid cannot be differentiated, so its labels cannot be explained",
     )
 
 
@@ -790,8 +793,8 @@ def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
         ("id,predicted\n1,positive\n", "no column 'confidence'"),
         ("id,predicted,confidence,p_a\n1,b,0.5,1\n", "has the label 'b'"),
         ("id,predicted,confidence,p_a\n1,a,x,1\n", "cannot be read as a table"),
-        ("id,predicted,confidence,p_a\n1,a,nan,1\n", "post '1' has a probability that is no number"),
-        ("id,predicted,confidence,p_a\n1,a,1,inf\n", "post '1' has a probability that is no number"),
+        ("id,predicted,confidence,p_a\n1,a,nan,1\n", "post '1' has a probability that is not a number"),
+        ("id,predicted,confidence,p_a\n1,a,1,inf\n", "post '1' has a probability that is not a number"),
     ):
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(DataError, match=reason):

@@ -456,7 +456,7 @@ def test_a_cache_without_labels_falls_back_on_neutral(tmp_path: Path, cache: Cac
 
 
 def test_a_head_has_one_vote(runs: dict[str, Run]) -> None:
-    with pytest.raises(RunError, match="no runs to vote; fit some with `mmsent fit`, or name them"):
+    with pytest.raises(RunError, match="there are no runs to vote; train some with `mmsent fit`, or name them"):
         require_distinct([])
     with pytest.raises(
         RunError, match=f"two of the runs are called {runs['concat'].name}; a vote needs different ones"

@@ -106,7 +106,7 @@ def spread(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def cross_validate(
     plan: FoldPlan, settings: FitSettings, *, device: str = "cpu", on_fold: Callable[[FoldHead], None] | None = None
 ) -> CrossValidated:
-    """Train a head a fold and predict the fold. Raises DataError where a class has no row left to train on."""
+    """Train one head per fold and predict that fold. Raises DataError where a class has no row left to train on."""
     started = time.monotonic()
     index, cache, classes = plan.index, plan.cache, len(plan.cache.labels)
     if settings.precision == "auto":  # the record says what it was trained in
@@ -173,7 +173,7 @@ class Folds(Record):
             shares = np.array([[float(row[f"p_{name}"]) for name in labels] for row in rows])
             fold = np.array([int(row["fold"]) for row in rows], np.int64)
             if len(rows) != self.info["rows"] or not np.isfinite(shares).all():
-                raise ValueError(f"{len(rows)} rows where {self.info['rows']} were written")
+                raise ValueError(f"{len(rows)} rows, but {self.info['rows']} were written")
             ids = [safe_csv.plain(row["id"]) for row in rows]
             return OutOfFold(ids, given, shares / shares.sum(axis=1, keepdims=True), fold)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:

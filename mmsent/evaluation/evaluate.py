@@ -85,7 +85,7 @@ def evaluate_labelled(
     (NO_LABEL: left out). Raises RunError where there are none, or a run was trained on other features or labels."""
     known = np.flatnonzero(features.index.good & (truth != NO_LABEL))
     if not len(known):
-        raise RunError("no row of this split has both halves and a label to compare with")
+        raise RunError("no row of this split has an image, a text and a label")
     return _evaluate(runs, cache, features, [known] * len(runs), truth, crossed=False)
 
 
@@ -207,7 +207,7 @@ def paired(evaluations: Sequence[Evaluation]) -> list[Pair]:
 
 def comparison(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> list[list[str]]:
     """The comparison table as rows of text, header first: scores, the weighted F1 with its 95% interval, and F1 per
-    class. Precision and recall stand in `--json` alone: a line should fit a wide terminal."""
+    class. Precision and recall are only in `--json`, so that a line fits a wide terminal."""
     header = ["run", "head", "rows", "accuracy", "F1 weighted", "F1 macro", "NLL", "ECE"]
     rows = [[*header, *(f"F1 {label}" for label in labels)]]
     for e in evaluations:

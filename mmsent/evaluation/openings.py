@@ -1,7 +1,8 @@
-"""The log of test openings: each time `mmsent evaluate --split test` opens test labels, a line beside the runs says so.
+"""The log of test openings: each time `mmsent evaluate --split test` opens test labels, a line is added to a log beside
+the runs.
 
-One JSON object a line in `<runs>/test-openings.jsonl`. An opening is written down before any score is computed, and its
-scores in a second line of the same number, so that an evaluation that was cut short has left its trace too.
+One JSON object per line in `<runs>/test-openings.jsonl`. An opening is written down before any score is computed, and
+its scores in a second line of the same number, so that an evaluation that was cut short has left its trace too.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _append(runs: Sequence[Run], entry: dict[str, Any]) -> None:
                 os.fsync(file.fileno())
         except (OSError, Timeout) as error:
             reason = getattr(error, "strerror", None) or error
-            raise RunError(f"{path} cannot be written ({reason}), and test labels are not opened without it") from error
+            raise RunError(f"{path} cannot be written ({reason}), so the test labels stay closed") from error
 
 
 def _ends_line(path: Path) -> bool:

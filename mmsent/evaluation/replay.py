@@ -93,7 +93,7 @@ def cache_of(run: Run, where: Path | None, folder: Path) -> Cache:
     in `folder`. Raises CacheError where it is gone or holds other features."""
     recorded = run.info["cache"]
     if where is not None and not where.exists():
-        raise CacheError(f"no cache at {where}; give --cache the file or the folder of run {run.name}'s cache")
+        raise CacheError(f"there is no cache at {where}; name the cache of run {run.name} or its folder with --cache")
     wanted = recorded["fingerprint"]
     first = where if where is not None else Path(recorded["path"])
     if first.is_file():
@@ -111,7 +111,7 @@ def cache_of(run: Run, where: Path | None, folder: Path) -> Cache:
     looked = where if where is not None else f"{recorded['path']} and {folder}"
     raise CacheError(
         f"the cache of run {run.name} ({recorded['data_name']}, {recorded['encoder']}, {wanted[:8]}) is not in "
-        f"{looked}; give --cache its file or folder, or make it again with `mmsent extract`"
+        f"{looked}; name its file or folder with --cache, or make it again with `mmsent extract`"
     )
 
 
@@ -180,7 +180,7 @@ def _require_rows(run: Run, cache: Cache, given: Sides) -> None:
     if moved:
         raise CacheError(
             f"the training rows of {cache.path} are no longer those of run {run.name}: {', '.join(moved)} changed; "
-            "bring the data set back and run `mmsent extract`, or fit anew"
+            "restore the data set and run `mmsent extract`, or train new heads"
         )
 
 
@@ -292,7 +292,9 @@ def replay_vote(
     if table is not None:
         listed = read_predictions(table)
         if list(listed) != new.ids:
-            raise DataError(f"{table} lists other posts than the {split} split of {cache.path}; run `mmsent vote` anew")
+            raise DataError(
+                f"{table} does not list the posts of the {split} split of {cache.path}; run `mmsent vote` again"
+            )
         found = sum(listed[row_id] == label for row_id, label in zip(new.ids, new.predicted, strict=True))
     return VoteReplay(split, len(new.ids), same, table, found)
 
@@ -324,7 +326,7 @@ def way_of(table: Path) -> tuple[str | None, bool] | None:
         own = header[: header.index("agreeing")]  # behind it, columns are called by runs
         return parse_way(plain(first[own.index("vote")])) if first and "vote" in own else None
     except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise DataError(f"{table} does not say how it was voted ({error}); run `mmsent vote` anew") from error
+        raise DataError(f"{table} does not say how it was voted ({error}); run `mmsent vote` again") from error
 
 
 def read_predictions(table: Path) -> dict[str, str]:
@@ -334,5 +336,5 @@ def read_predictions(table: Path) -> dict[str, str]:
             return {plain(row["id"]): plain(row["predicted"]) for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
-            f"{table} is no table of predictions ({error}); give the predictions.csv of `mmsent vote`"
+            f"{table} is not a table of predictions ({error}); name the predictions.csv of `mmsent vote`"
         ) from error

@@ -74,7 +74,7 @@ def write_hub(runs: Sequence[Run], out: Path, card: str) -> Path:
 def write_folder(out: Path, fill: Callable[[Path], None]) -> Path:
     """Make a folder whole or not at all. Raises UsageError where it is there, RunError where it cannot be written."""
     if out.exists():
-        raise UsageError(f"{out} is there already; remove it, or name another folder with --out")
+        raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
     try:
         return put_folder(out.parent, out.name, fill)
     except OSError as error:
@@ -96,5 +96,5 @@ def open_runs(path: Path) -> list[Run]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     if strange := [name for name in names if Path(name).name != name or name in {"", ".", ".."}]:
-        raise RunError(f"{file} names a head {strange[0]!r}, which is no name of a folder")
+        raise RunError(f"{file} names a head {strange[0]!r}, which cannot be the name of a folder")
     return [open_run(path / HEADS / name) for name in names]

@@ -79,30 +79,30 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False,
     sections = [
         _front(runs, name, table),
         f"# {markdown(name)}",
-        "Labels the sentiment of a short post, a picture and its text, as "
+        "Labels the sentiment of a short post, an image and its text, as "
         f"{_listed(runs[0].labels)}: {_heads(runs, soft)} over the frozen encoders of "
         f"{markdown_code(first['cache']['encoder'])}. Made by mmsent {__version__}.",
         "## Use",
         _use(form),
         "## Data",
-        f"{rows['train']} posts of {markdown_code(data)} to train on and {rows['val']} to validate on, kept apart so "
+        f"{rows['train']} posts of {markdown_code(data)} for training and {rows['val']} for validation, split so "
         f"that {_grouping(first['split'])}. Validation rows by label: "
         + ", ".join(f"{markdown(k)} {n}" for k, n in zip(runs[0].labels, table[0].scores["support"], strict=True))
-        + ". The posts themselves are not part of this folder.",
+        + ". This folder does not contain the posts.",
         "## Scores on the validation rows",
         _table(table, runs[0].labels),
-        f"In brackets the {LEVEL:.0%} interval of {RESAMPLES} bootstrap resamples of these rows; another split or "
-        "another training seed moves scores beyond that. The rows chose the epoch and the temperature, so the scores "
-        "are a little optimistic. No test labels were used.",
+        f"In brackets: the {LEVEL:.0%} interval of {RESAMPLES} bootstrap resamples of these rows; another split or "
+        "another training seed can change scores by more. The epoch and the temperature were chosen on these rows, so "
+        "the scores are a little optimistic. No test labels were used.",
         "## Limits",
         _limits(runs, weakest),
         "## Intended use",
         "Summaries over many posts like those of the training data: shares of labels, trends, a first sorting that "
-        "people look over. Not for decisions about a person, nor for moderation without a person who decides. Posts of "
-        "other platforms, languages or times than the training data's need a check on labelled examples first.",
+        "people check. Do not use it for decisions about a person, nor for moderation without human review. Before use "
+        "on posts of other platforms, languages or times than the training data, check it on labelled examples.",
         "## Features",
-        f"The heads take features of contract `{runs[0].contract}` only (a digest of encoders, weights, preprocessing, "
-        "cleaning and normalisation) and refuse others. Fingerprint of the cache they were trained on: "
+        f"The heads accept only features of contract `{runs[0].contract}` (a digest of encoders, weights, "
+        "preprocessing, cleaning and normalisation). Fingerprint of the cache they were trained on: "
         f"`{first['cache']['fingerprint']}`.",
         "Before you publish this, add a licence that the data and the encoders' weights allow.",
     ]
@@ -115,7 +115,7 @@ def _front(runs: Sequence[Run], name: str, table: Sequence[Scored]) -> str:
     data = str(runs[0].info["cache"]["data_name"])
     lines = ["---", "library_name: mmsent", "tags:", "- sentiment-analysis", "- multimodal", "- social-media"]
     lines += ["model-index:", f"- name: {_quoted(name)}", "  results:"]
-    lines += ["  - task:", "      type: text-classification", "      name: sentiment of a picture and a text"]
+    lines += ["  - task:", "      type: text-classification", "      name: sentiment of an image and a text"]
     lines += ["    dataset:", f"      type: {_quoted(slug(data))}", f"      name: {_quoted(data)}"]
     lines += ["      split: validation", "    metrics:"]
     for kind, value in (("accuracy", best["accuracy"]), ("f1", best["f1_weighted"])):
@@ -136,8 +136,8 @@ def _use(form: str) -> str:
         return '```sh\nmmsent predict FOLDER --text "a happy day" --image post.jpg\n```\n\n' + _python(
             "import mmsent", 'mmsent.load("FOLDER").predict(["a happy day"], ["post.jpg"])'
         )
-    return "`heads.onnx` takes `image`, `text` and `missing` (which halves are not there) and gives the vote. " + (
-        "Where `image.onnx` and `text.onnx` are beside it, posts go in, without torch:\n\n"
+    return "`heads.onnx` takes `image`, `text` and `missing` (which of the two is missing) and gives the vote. " + (
+        "If `image.onnx` and `text.onnx` are beside it, it labels posts without torch:\n\n"
         + _python(
             "from pathlib import Path",
             "from mmsent.export.onnx_runtime import OnnxModel",
@@ -154,8 +154,8 @@ def _python(*lines: str) -> str:
 def _grouping(split: dict[str, Any]) -> str:
     group = split["group"]
     if group in ("none", False):
-        return "labels have equal shares on both sides (duplicates were not kept together)"
-    return f"{'near' if group == 'near' else 'exact'} duplicates of a picture or a text are on one side"
+        return "labels have equal shares in both parts (duplicates were not kept together)"
+    return f"{'near' if group == 'near' else 'exact'} duplicates of an image or a text are in the same part"
 
 
 def _table(table: Sequence[Scored], labels: Sequence[str]) -> str:
@@ -187,11 +187,11 @@ def _weakest(row: Scored, labels: Sequence[str]) -> tuple[str, float, tuple[floa
 def _limits(runs: Sequence[Run], weakest: tuple[str, float, tuple[float, float]]) -> str:
     label, value, (low, high) = weakest
     lines = [
-        f"Weakest on {markdown(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
+        f"The weakest label is {markdown(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
         _halves(runs),
-        f"Confidences: {calibration_note(runs)}. They hold for posts like the training data's.",
-        "A text longer than the encoder takes is cut.",
-        "The encoders carry the biases of what they were trained on; nothing here measures or removes them.",
+        f"Confidences: {calibration_note(runs)}. This holds for posts like those of the training data.",
+        "Texts that are too long for the encoder are cut.",
+        "The encoders carry the biases of their training data; these were neither measured nor removed.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -203,11 +203,11 @@ def _halves(runs: Sequence[Run]) -> str:
     without_picture, without_text = (int(n) for n in voting.sum(axis=0))  # heads that label such a post
     fewer = ", by fewer heads" if {without_picture, without_text} - {0, len(runs)} else ""
     if without_picture and without_text:
-        return f"Posts without a picture or without a text can be labelled{fewer}."
+        return f"Posts without an image or without a text can be labelled{fewer}."
     if not without_picture and not without_text:
-        return "A post needs both a picture and a text."
-    needed, other = ("text", "picture") if without_picture else ("picture", "text")
-    return f"A post needs a {needed}; one without a {other} can be labelled{fewer}."
+        return "A post needs both an image and a text."
+    needed, other = ("a text", "an image") if without_picture else ("an image", "a text")
+    return f"A post needs {needed}; one without {other} can be labelled{fewer}."
 
 
 def _listed(names: Sequence[str]) -> str:

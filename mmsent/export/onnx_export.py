@@ -80,14 +80,14 @@ def export_onnx(
     """Write the folder that mmsent.export.onnx_runtime reads. card: the text of README.md. weights: the encoder's local
     checkpoint, where it is no longer where it was.
 
-    Raises RunError where the runs do not fit together, a head has no ONNX form, or ONNX and torch disagree;
+    Raises RunError where the runs do not fit together, a head cannot be converted to ONNX, or ONNX and torch disagree;
     EncoderError where an encoder has none; UsageError where `out` is there already or the packages are missing. Then
     nothing is written.
     """
     _require_packages()
     chosen = encoder_settings(runs, weights=weights, device="cpu")
     if out.exists():
-        raise UsageError(f"{out} is there already; remove it, or name another folder with --out")
+        raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
     heads, way = [run.head() for run in runs], Way.of(runs[0].labels, tie, soft)
     encoders: Encoders | None = None
     if with_encoder:
@@ -159,7 +159,7 @@ def _write_heads(
 ) -> None:
     for run, head in zip(runs, heads, strict=True):
         if not isinstance(head, nn.Module):
-            raise RunError(f"the {run.info['fit']['fusion']} head of run {run.name} has no ONNX form")
+            raise RunError(f"the {run.info['fit']['fusion']} head of run {run.name} cannot be converted to ONNX")
     serves = torch.from_numpy(np.stack([served(run, _CASES) for run in runs]))
     graph = VotingHeads(heads, [run.temperature for run in runs], serves, way).eval()
     missing = torch.from_numpy(_CASES[:3])
@@ -170,7 +170,7 @@ def _write_heads(
     except MmsentError:
         raise
     except Exception as error:  # the exporter's errors have no common parent
-        raise RunError(f"the heads {names} have no ONNX form: {_first_line(error)}") from error
+        raise RunError(f"the heads {names} cannot be converted to ONNX: {_first_line(error)}") from error
 
 
 def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Ma
         _export(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, free)
     except Exception as error:  # the exporter's errors have no common parent
         raise EncoderError(
-            f"the encoder {facts['encoder']} has no ONNX form ({_first_line(error)}); export the heads alone"
+            f"the encoder {facts['encoder']} cannot be converted to ONNX ({_first_line(error)}); export the heads alone"
         ) from error
     (folder / TOKENIZER).write_text(form.tokenizer, encoding="utf-8")
     cards = {half: getattr(encoders, half).card.model_dump(mode="json") for half in ("image", "text")}

@@ -132,7 +132,7 @@ def _cleaning(name: str) -> Callable[[str], str]:
     try:
         import ftfy
     except ImportError as error:
-        raise UsageError("texts for CLIP go through ftfy, which open_clip brings: pip install ftfy") from error
+        raise UsageError("texts for CLIP need ftfy: pip install ftfy") from error
 
     def clean(text: str) -> str:
         plain = html.unescape(html.unescape(ftfy.fix_text(bounded(text))))
@@ -169,7 +169,9 @@ class OnnxModel:
                     if hashlib.file_digest(file, "sha256").hexdigest() != digest:  # type: ignore[arg-type]
                         raise RunError(f"{path / name} is not the file that was exported; export it again")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is no exported model ({error}); `mmsent export --format onnx` makes one") from error
+            raise RunError(
+                f"{path} is not an exported model ({error}); `mmsent export --format onnx` makes one"
+            ) from error
         return cls(path, about, session(path / HEADS, threads), threads)
 
     @property
@@ -193,7 +195,7 @@ class OnnxModel:
         encoder = self.about.get("encoder_files")
         if encoder is None:
             raise UsageError(
-                f"{self.path} holds the heads alone, which take features; export it again with --with-encoder"
+                f"{self.path} holds only the heads, which take features; export it again with --with-encoder"
             )
         try:
             from tokenizers import Tokenizer
@@ -233,7 +235,7 @@ class OnnxModel:
             )
         gone = np.zeros((len(image), 2), np.bool_) if missing is None else np.asarray(missing, np.bool_)
         if gone.shape != (len(image), 2):
-            raise RunError(f"missing is ({len(image)}, 2), which halves are not there; got {gone.shape}")
+            raise RunError(f"missing must have the shape ({len(image)}, 2); got {gone.shape}")
         parts = []
         for rows in blocks(max(1, len(image)), ROWS):
             part = slice(rows.start, rows.stop)
@@ -253,7 +255,7 @@ class OnnxModel:
                 name: names[int(found.of_heads[i, r].argmax())] for r, name in enumerate(heads) if found.voting[i, r]
             }
             if not choices:
-                out.append(Prediction(post.id, None, {}, {}, 0, f"{problems[i]}; these heads need both halves"))
+                out.append(Prediction(post.id, None, {}, {}, 0, f"{problems[i]}; these heads need both image and text"))
                 continue
             shares = dict(zip(names, found.probabilities[i].astype(float).tolist(), strict=True))
             label = names[int(found.labels[i])]

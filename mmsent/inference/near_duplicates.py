@@ -1,6 +1,6 @@
-"""Twins: posts to label whose picture or text is a near-duplicate of a training post's. Collections of posts are full
-of them, and a twin's label says a lot. This is knowledge of the collection, not of sentiment: it helps where such a
-collection is labelled, and no cross-validation that keeps duplicates together can see it.
+"""Twins: posts to label whose image or text is a near-duplicate of a training post's. Collections of posts are full
+of them, and the label of a twin is strong evidence. This is knowledge of the collection, not of sentiment: it helps
+where such a collection is labelled, and no cross-validation that keeps duplicates together can see it.
 
 Shapes: N training rows, M rows to label, C classes.
 """

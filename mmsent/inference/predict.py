@@ -1,4 +1,5 @@
-"""Predicting new posts: texts and pictures through the encoders that the runs were trained on, then the heads."""
+"""Predicting new posts: their texts and images go through the encoders that the runs were trained on, then through the
+heads."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ from mmsent.training.runs import Run, predictions_csv
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the heads said of one post; probabilities are the mean of the heads' calibrated ones. `label` is None and
-    `problem` says why where no head could label it."""
+    """The heads' answer for one post; probabilities are the mean of the heads' calibrated ones. Where no head could
+    label the post, `label` is None and `problem` says why."""
 
     id: str
     label: str | None
@@ -42,7 +43,7 @@ def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | 
     for run in runs[1:]:
         runs[0].require(run.contract, f"run {run.name}", run.info["cache"]["encoder"])
         if run.labels != runs[0].labels:
-            raise RunError(f"runs {runs[0].name} and {run.name} know different labels")
+            raise RunError(f"runs {runs[0].name} and {run.name} have different labels")
     stored = runs[0].encoder_settings.model_dump()
     return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
 
@@ -51,7 +52,9 @@ def encoders_of(chosen: EncoderSettings) -> Encoders:
     """The encoders of runs, by the settings that `encoder_settings` gives. Raises RunError where their weights are
     gone."""
     if chosen.weights and not Path(chosen.weights).is_file():
-        raise RunError(f"the runs' encoder weights are no longer at {chosen.weights}; pass --weights FILE")
+        raise RunError(
+            f"the encoder weights of these runs are no longer at {chosen.weights}; name them with --weights FILE"
+        )
     return open_encoders(chosen)
 
 
@@ -89,8 +92,8 @@ def encode_posts(
 
 @dataclass(frozen=True)
 class Voted:
-    """What R runs say of N posts: the predictions; probabilities (R, N, C) of each head at its temperature; voting
-    (R, N): which heads could label which posts."""
+    """The answers of R runs for N posts: the predictions; probabilities (R, N, C) of each head at its temperature;
+    voting (R, N): which heads could label which posts."""
 
     predictions: list[Prediction]
     probabilities: NDArray[np.float64]
@@ -127,10 +130,13 @@ def vote_features(
 def _what_is_needed(runs: Sequence[Run]) -> str:
     fusions = {run.fusion for run in runs}
     if fusions == {Fusion.image}:
-        return "these heads read the picture alone"
+        return "these heads read only the image"
     if fusions == {Fusion.text}:
-        return "these heads read the text alone"
-    return "these heads need both halves; fit with --modality-dropout to label posts that lack one"
+        return "these heads read only the text"
+    return (
+        "these heads need both image and text; heads that were fitted with --modality-dropout can label posts that "
+        "lack one"
+    )
 
 
 def predict(

@@ -35,7 +35,7 @@ def parse_way(way: str) -> tuple[str | None, bool]:
     if way == "soft":
         return None, True
     if not way.startswith(_MAJORITY):
-        raise ValueError(f"{way[:60]!r} is no way of voting")
+        raise ValueError(f"{way[:60]!r} is not a known way of voting")
     return way.removeprefix(_MAJORITY), False
 
 
@@ -55,7 +55,7 @@ def voting_runs(folder: Path, cache: Cache) -> list[Run]:
     chosen = [newest[fusion] for fusion in VOTING_FUSIONS if fusion in newest]
     if not chosen:
         wanted = " ".join(f"--fusion {fusion}" for fusion in VOTING_FUSIONS)
-        raise RunError(f"no runs of {cache.path.name} in {folder}; fit them with `mmsent fit {wanted}`, or name runs")
+        raise RunError(f"no runs of {cache.path.name} in {folder}; train them with `mmsent fit {wanted}`, or name runs")
     return chosen
 
 
@@ -69,9 +69,9 @@ def require_distinct(runs: Sequence[Run]) -> None:
     """Raise RunError where there is no run, or two of one name: a head has one vote."""
     names = Counter(run.name for run in runs)
     if not names:
-        raise RunError("no runs to vote; fit some with `mmsent fit`, or name them")
+        raise RunError("there are no runs to vote; train some with `mmsent fit`, or name them")
     if double := [name for name, n in names.items() if n > 1]:
-        raise RunError(f"two of the runs are called {double[0]}; a vote needs different ones")
+        raise RunError(f"two of the runs are called {double[0]}; each run can vote only once")
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,11 @@ def _after_twins(
 ) -> tuple[Probabilities, NDArray[np.bool_]]:
     """Probabilities after what near-duplicates among the labelled training rows say, and which rows have such."""
     if split == "train":
-        raise UsageError("--twins looks up labels of training posts, so it labels no training post; name another split")
+        raise UsageError(
+            "--twins uses the labels of training posts, so it cannot label the training split; name another split"
+        )
     if "train" not in cache.rows:
-        raise RunError(f"{cache.path} holds no training posts to find twins among; extract the train split")
+        raise RunError(f"{cache.path} holds no training posts to compare with; extract the train split")
     train = cache.load("train")
     rows = np.flatnonzero(train.index.good & (train.index.labels != NO_LABEL))
     known = labelled_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))

@@ -19,7 +19,7 @@ CARDS = 400
 
 def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path) -> Path:
     """Write `out`/audit.html. It shows the rows that are likely wrong, CARDS at most; where there are none, the first
-    24. dataset: None where the posts are not at hand; the page then has ids and numbers alone."""
+    24. dataset: None where the posts are not available; the page then has only ids and numbers."""
     shown = [one for one in audit.suspects if one.likely_wrong][:CARDS] or audit.suspects[:24]
     posts = {post.id: post for post in dataset.posts if post.split == "train"} if dataset else {}
     cards = [
@@ -27,9 +27,9 @@ def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path
         for one in shown
     ]
     note = (
-        f"{audit.likely_wrong} of {len(audit.suspects)} labels are likely wrong, by the out-of-fold probabilities of "
-        f"{', '.join(audit.sources)}. Here are {len(cards)}, the worst first. A hard post and a wrong label look alike "
-        "to a head: look before you change a label."
+        f"{audit.likely_wrong} of {len(audit.suspects)} labels are likely wrong, judged by the out-of-fold "
+        f"probabilities of {', '.join(audit.sources)}. This page shows {len(cards)} of them, the most suspicious "
+        "first. To a head, a hard post looks like a wrong label: read the post before you change its label."
     )
     page = render(
         "audit.html",

@@ -29,11 +29,14 @@ def commands(study: Study) -> tuple[list[str], str]:
     given = [_command(study.cache.provenance.get("command"))]
     given += list(dict.fromkeys(_command(run.info.get("command")) for run in study.runs))
     given = [line for line in given if line]
-    note = "These give every setting that is not a default of this version; put the data set's own path after --data. "
+    note = (
+        "These commands give every setting that is not a default of this version; put the path of the data set after "
+        "--data. "
+    )
     fusions = [run.fusion for run in study.runs]
     if len(set(fusions)) < len(fusions):
-        note += "Some runs have the same fusion: name the runs that these lines make after mmsent report. "
-    note += f"They were given as: {'; '.join(given)}." if given else ""
+        note += "Some runs have the same fusion: name the runs that these commands make after mmsent report. "
+    note += f"The original commands were: {'; '.join(given)}." if given else ""
     return lines, note
 
 

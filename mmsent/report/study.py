@@ -45,8 +45,8 @@ class Traced:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs on one cache with their validation results. `evaluations` starts with one a run, in order; the votes
-    follow. dataset: None where the posts are not at hand; texts and pictures are then missing."""
+    """Runs on one cache with their validation results. `evaluations` starts with one per run, in order; the votes
+    follow. dataset: None where the posts are not available; texts and images are then missing."""
 
     cache: Cache
     features: Features
@@ -138,11 +138,11 @@ class Study:
         return {post.id: post for post in self.dataset.of("train")} if self.dataset else {}
 
     def post(self, row_id: str) -> Post | None:
-        """The training post with an id, where the data set is at hand."""
+        """The training post with an id, where the data set is available."""
         return self._posts.get(row_id)
 
     def text(self, row_id: str) -> str | None:
-        """A post's text as it was encoded; None where it is not at hand."""
+        """A post's text as it was encoded; None where it is not available."""
         post = self.post(row_id)
         if post is None or self.dataset is None:
             return None
@@ -152,7 +152,7 @@ class Study:
             return None
 
     def picture(self, row_id: str, side: int) -> NDArray[np.uint8] | None:
-        """A post's picture, (h, w, 3) with its longer side at most `side` pixels; None where it is not at hand."""
+        """A post's picture, (h, w, 3) with its longer side at most `side` pixels; None where it is not available."""
         post = self.post(row_id)
         try:
             image = open_rgb(read_picture(post.image)) if post else None
@@ -184,7 +184,7 @@ class Study:
 def open_study(runs: Sequence[Run], cache: Cache, dataset: Dataset | None) -> Study:
     """Evaluate runs on their validation rows. Raises RunError where a run does not fit the cache."""
     if not runs:
-        raise RunError("a study needs at least one run; fit some with `mmsent fit --fusion all`")
+        raise RunError("a report needs at least one run; train some with `mmsent fit --fusion all`")
     features = cache.load("train")
     return Study(cache, features, list(runs), evaluate_validation(runs, cache, features), dataset)
 

@@ -59,7 +59,7 @@ def write_report(
     skip: Collection[str] = (),
 ) -> Written:
     """Draw every figure and write the page. preflight: what `mmsent check` finds; explained: where Figures 15 and 16
-    come from; both None where the posts are not at hand. skip: figures to leave out, by their names in FIGURES.
+    come from; both None where the posts are not available. skip: figures to leave out, by their names in FIGURES.
 
     An earlier report stays until the new one is finished. Raises DataError where it cannot be written.
     """
@@ -77,7 +77,9 @@ def write_report(
         write_text(building / page.name, text)
         figures = _put_in_place(figures, building, page)
     except OSError as error:
-        raise DataError(f"cannot write the report in {out}: {error.strerror or error}; what was there stays") from error
+        raise DataError(
+            f"cannot write the report in {out}: {error.strerror or error}; files that were there before are unchanged"
+        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Written(page, figures, page.stat().st_size)
@@ -193,7 +195,7 @@ def _markdown(study: Study, values: dict[str, Any], figures: list[ReportFigure])
     parts.append(markdown(values["vote"]["note"]))
     parts += [_table(values["vote"]["table"])] if values["vote"]["table"] else []
     parts += [
-        "## Data, and what was wrong with it",
+        "## Data, and problems found in it",
         _table(values["data"]["balance"]),
         markdown(values["data"]["note"]),
     ]

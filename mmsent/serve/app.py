@@ -32,8 +32,9 @@ def create_app(
     review: Callable[[], Review] | None = None,
     workers: int | None = None,
 ) -> FastAPI:
-    """The application. key: what clients must send, None: nothing; hosts: host names that it goes by, empty: any;
-    review: how to get what is reviewed, called at first use; workers: threads that decode, one a core without."""
+    """The application. key: what clients must send, None: nothing; hosts: host names that requests may name, empty:
+    any; review: opens the predictions to review, called at first use; workers: threads that decode images, by default
+    one per core."""
     metrics = Metrics()
     work = Work(service, metrics, workers)
 
@@ -46,7 +47,7 @@ def create_app(
     app = FastAPI(
         title="mmsent",
         version=__version__,
-        summary="Sentiment of posts: a picture and a text each.",
+        summary="Sentiment of posts, each an image and a text.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

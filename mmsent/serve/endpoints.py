@@ -1,4 +1,4 @@
-"""The endpoints that label and explain posts, and those that tell what is served and how it fares."""
+"""The endpoints that label and explain posts, and those that tell what is served and how it performs."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def post_routes(work: Work, access: Access) -> APIRouter:
         openapi_extra=posts_body(schemas.PostIn, schemas.PostsIn),
     )
     async def predict(request: Request) -> JSONResponse:
-        """One post, or several under `posts`; a form with several parts called text or image is several posts. A post
-        that cannot be labelled is an error where it is the only one; among several it has the label null and a
-        problem."""
+        """Send one post, or several under `posts`; a form with several parts called text or image is several posts. If
+        a post cannot be labelled, the request fails when it is the only one; among several it gets the label null and
+        a problem."""
         found, many = await work.label(request)
         if many:
             return JSONResponse({"predictions": found})
@@ -66,38 +66,42 @@ def post_routes(work: Work, access: Access) -> APIRouter:
     @router.post(
         "/explain",
         operation_id="explain",
-        summary="Explain what one head says of a post",
+        summary="Explain one head's label of a post",
         responses={
-            200: {"model": schemas.ExplanationOut, "description": "What in the post speaks for the label."},
+            200: {"model": schemas.ExplanationOut, "description": "Which parts of the post support the label."},
             **errors,
         },
         openapi_extra=posts_body(schemas.PostIn),
     )
     async def explain(
         request: Request,
-        run: Annotated[str | None, Query(max_length=255, description="the head's run; the first by default")] = None,
+        run: Annotated[
+            str | None, Query(max_length=255, description="the run of the head to explain; by default the first")
+        ] = None,
         target: Annotated[
-            str | None, Query(max_length=255, description="the label to explain; the predicted one by default")
+            str | None, Query(max_length=255, description="the label to explain; by default the predicted one")
         ] = None,
         occlusion: Annotated[
-            bool, Query(description="also cover the picture place by place: the check, and most of the time")
+            bool,
+            Query(description="also cover the image region by region: slow, and a check of the other methods"),
         ] = False,
     ) -> JSONResponse:
-        """Grad-CAM over the picture; Grad-CAM, integrated gradients and occlusion of the words; what each half adds."""
+        """Grad-CAM over the image; Grad-CAM, integrated gradients and occlusion of the words; the share of each
+        half."""
         return JSONResponse(await work.explain(request, run, target, occlusion))
 
     return router
 
 
 def status_routes(work: Work, access: Access, *, review: bool) -> APIRouter:
-    """What is served and how it fares. review: whether there is a page to review predictions."""
+    """What is served and how it performs. review: whether there is a page to review predictions."""
     router = APIRouter()
 
     @router.get("/healthz", operation_id="healthz", summary="Whether the service works", responses=documented(403, 503))
     async def healthz() -> schemas.Health:
         """Needs no key."""
         if not work.alive:
-            raise Refused(503, "the encoder's thread has ended; start the service again", 30)
+            raise Refused(503, "the encoder thread has stopped; restart the service", 30)
         return schemas.Health(status="ok", version=__version__, waiting=work.admission.pending)
 
     @router.get(
@@ -112,7 +116,7 @@ def status_routes(work: Work, access: Access, *, review: bool) -> APIRouter:
         dependencies=access.dependencies,
     )
     async def metrics() -> Response:
-        """Requests, times, batches, the queue, what was shed."""
+        """Requests, times, batches, the queue and refused requests."""
         return Response(work.metrics.text(), media_type=MEDIA)
 
     @router.get("/info", operation_id="info", summary="What is served", responses=documented(403))

@@ -39,7 +39,7 @@ def page_routes() -> APIRouter:
     async def example(number: int) -> Response:
         drawn = examples()
         if not 0 <= number < len(drawn):
-            raise Refused(404, f"there are {len(drawn)} examples")
+            raise Refused(404, f"there are only {len(drawn)} examples")
         return Response(drawn[number][0], media_type="image/jpeg", headers={"cache-control": "max-age=3600"})
 
     return router

@@ -66,7 +66,7 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
         names = reader.fieldnames or ()
         wanted = ["id", "predicted", "confidence", *(f"p_{label}" for label in labels)]
         if absent := [name for name in wanted if name not in names]:
-            raise DataError(f"{path} is no table of these labels' predictions: it has no column {absent[0]!r}")
+            raise DataError(f"{path} is not a table of predictions for these labels: it has no column {absent[0]!r}")
         numbers = {f"p_{label}" for label in labels}
         heads = [name for name in names if name not in OWN_COLUMNS | numbers]
         rows = []
@@ -75,11 +75,11 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
             if not row["predicted"]:
                 continue
             if row["predicted"] not in labels:
-                raise DataError(f"{path}: post {row['id'][:60]!r} has the label {row['predicted'][:60]!r}")
+                raise DataError(f"{path}: post {row['id'][:60]!r} has the unknown label {row['predicted'][:60]!r}")
             shares = {label: float(row[f"p_{label}"]) for label in labels}
             confidence = float(row["confidence"])
             if not all(map(math.isfinite, (confidence, *shares.values()))):
-                raise ValueError(f"post {row['id'][:60]!r} has a probability that is no number")
+                raise ValueError(f"post {row['id'][:60]!r} has a probability that is not a number")
             rows.append(
                 Row(
                     row["id"],
@@ -145,7 +145,7 @@ EVERY_ROW = Wanted()
 
 
 class Review:
-    """Predictions to look through. dataset: None where the posts are not at hand; ids and numbers are all there is
+    """Predictions to look through. dataset: None where the posts are not available; ids and numbers are all there is
     then, and nothing can be corrected. table, runs: where the predictions come from, for the page."""
 
     def __init__(
@@ -187,14 +187,14 @@ class Review:
         """A row's picture as a small WebP. Raises DataError where there is none."""
         post = self._post(row)
         if post is None:
-            raise DataError("this post is not at hand")
+            raise DataError("the data set of this post is not available")
         return image_bytes(shrunk(open_rgb(read_picture(post.image)), THUMBNAIL), "WEBP", quality=75)
 
     def corrected(self, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
         """The data set's list with corrected labels: file name, media type, bytes. Raises DataError as corrected_list,
-        and where the posts are not at hand."""
+        and where the posts are not available."""
         if self.dataset is None:
-            raise DataError("the data set is not at hand; start mmsent serve with --data")
+            raise DataError("the data set is not available; start mmsent serve with --data")
         return corrected_list(self.dataset, labels)
 
     def _post(self, row: int) -> Post | None:

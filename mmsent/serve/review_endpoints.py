@@ -19,7 +19,7 @@ from mmsent.serve.review import Review, Wanted
 
 
 def review_routes(work: Work, opener: Callable[[], Review], access: Access) -> APIRouter:
-    """The review of a whole run. opener: gives what is reviewed, called at first use."""
+    """The review of a whole run. opener: opens the predictions, called at first use."""
     router = APIRouter(prefix="/review", dependencies=access.dependencies)
     review = functools.cache(opener)
     _add_rows(router, work, review, access)
@@ -29,12 +29,14 @@ def review_routes(work: Work, opener: Callable[[], Review], access: Access) -> A
 
 
 async def wanted(
-    label: Annotated[str | None, Query(max_length=255, description="only rows that have this label")] = None,
-    predicted: Annotated[str | None, Query(max_length=255, description="only rows that were labelled so")] = None,
-    only: Annotated[schemas.Only, Query(description="wrong: not as labelled; split: the heads differ")] = "all",
-    least: Annotated[float, Query(ge=0, le=1, description="the least confidence")] = 0,
-    most: Annotated[float, Query(ge=0, le=1, description="the greatest confidence")] = 1,
-    find: Annotated[str, Query(max_length=200, description="a part of an id or a text")] = "",
+    label: Annotated[str | None, Query(max_length=255, description="only rows with this label")] = None,
+    predicted: Annotated[str | None, Query(max_length=255, description="only rows with this prediction")] = None,
+    only: Annotated[
+        schemas.Only, Query(description="wrong: the prediction differs from the label; split: the heads disagree")
+    ] = "all",
+    least: Annotated[float, Query(ge=0, le=1, description="the lowest confidence")] = 0,
+    most: Annotated[float, Query(ge=0, le=1, description="the highest confidence")] = 1,
+    find: Annotated[str, Query(max_length=200, description="a part of the id or the text")] = "",
 ) -> Wanted:
     """The filter of a request."""
     return Wanted(label, predicted, only, least, most, find)
@@ -49,12 +51,13 @@ def _add_rows(router: APIRouter, work: Work, review: Callable[[], Review], acces
     )
     async def rows(
         chosen: Annotated[Wanted, Depends(wanted)],
-        order: Annotated[schemas.Order, Query(description="what comes first")] = "unsure",
+        order: Annotated[schemas.Order, Query(description="the order of the rows")] = "unsure",
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         limit: Annotated[int, Query(ge=1, le=100)] = 24,
     ) -> schemas.ReviewPage:
-        """Filtered and sorted; a part of them, with their posts' texts. unsure, sure: by confidence; disagreement:
-        where the heads differ most; doubtful: where the known label is least likely."""
+        """The rows that pass the filter, sorted, with the texts of their posts. unsure, sure: lowest or highest
+        confidence first; disagreement: where the heads disagree most; doubtful: where the known label is least
+        likely."""
 
         def part() -> schemas.ReviewPage:
             return schemas.ReviewPage.model_validate(review().page(chosen, order=order, offset=offset, limit=limit))
@@ -66,7 +69,7 @@ def _add_picture(router: APIRouter, work: Work, review: Callable[[], Review], ac
     @router.get(
         "/pictures/{row}",
         operation_id="review_picture",
-        summary="A row's picture, small",
+        summary="A small copy of a row's image",
         response_class=Response,
         responses={
             200: {
@@ -77,7 +80,7 @@ def _add_picture(router: APIRouter, work: Work, review: Callable[[], Review], ac
         },
     )
     async def picture(row: int) -> Response:
-        """Of the post in that row of the table."""
+        """The image of the post in this row of the table."""
 
         def small() -> bytes:
             try:
@@ -97,7 +100,7 @@ def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], acces
         response_class=Response,
         responses={
             200: {
-                "description": "The list, to take the old one's place; `mmsent extract` and `mmsent fit` then take it.",
+                "description": "The list. Replace the old one with it, then run `mmsent extract` and `mmsent fit`.",
                 "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
             },
             **documented(400, *access.refusals, 408, 413, 415, 422, 503),
@@ -105,7 +108,7 @@ def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], acces
         openapi_extra=json_body(schemas.CorrectionsIn),
     )
     async def corrected(request: Request) -> Response:
-        """The file as it is, but for the labels given. Nothing is written on this side."""
+        """The file with these labels corrected and nothing else changed. The service itself writes no file."""
         limits = work.service.limits
         with work.admission.read() as more:
             raw = await read_body(request, more, limits.body, limits.read_timeout)

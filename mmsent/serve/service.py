@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BATCH = 16
 EXAMPLE_SIDE = 288
-# Moods of picture and text of the examples: plain ones, a conflict of the halves, irony, and a flat post.
+# Moods of image and text of the examples: plain ones, a conflict of the two, irony, and a neutral post.
 EXAMPLES = (("up", "up"), ("down", "down"), ("down", "praise"), ("up", "down"), ("flat", "flat"))
 
 
@@ -123,7 +123,7 @@ class Service:
         found = next((run for run in self.runs if name in (None, run.name)), None)
         if found is None:
             names = ", ".join(run.name for run in self.runs)
-            raise UsageError(f"no run called {str(name)[:100]!r} is served; choose from {names}")
+            raise UsageError(f"no run called {str(name)[:100]!r} is served; the runs are {names}")
         return found
 
     def explain(self, post: NewPost, run: ServedRun, target: str | None, occlude: bool) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Service:
 
 @functools.cache
 def examples() -> list[tuple[bytes, str]]:
-    """Drawn posts to try: JPEG bytes and text."""
+    """Generated posts to try: JPEG bytes and text."""
     from mmsent.data.synthetic.pictures import PictureMood, draw_picture
     from mmsent.data.synthetic.posts import QUALITY, TextMood, write_text
 

@@ -62,7 +62,7 @@ class Run(Record):
     @property
     def fit(self) -> FitSettings:
         """The settings the head was trained with."""
-        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not say
+        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not record it
 
     @property
     def split(self) -> SplitSettings:
