@@ -16,10 +16,10 @@ from mmsent.cli.workspace import Workspace
 from mmsent.config import Fusion, SplitSettings, choose_recipe, fusions_named
 from mmsent.errors import UsageError
 from mmsent.sweep.settings import SweepSettings
-from mmsent.sweep.space import Space, make_space
 
 if TYPE_CHECKING:
     from mmsent.sweep.results import Sweep
+    from mmsent.sweep.space import Space
 
 
 _Fusions = Annotated[
@@ -82,6 +82,8 @@ def sweep(
     Writes --runs/NAME/: trials.csv, sweep.json, study.db (optuna-dashboard opens it) and two figures: parallel.png, one
     line per trial through all settings, and importance.png, how much each setting matters.
     """
+    from mmsent.sweep.space import make_space
+
     choose_recipe(recipe, "")  # a wrong name is told before anything is read
     if address is not None and options.engine != "ray":
         raise UsageError("--address is of a Ray cluster; it goes with --engine ray")
