@@ -57,8 +57,8 @@ __all__ = ["Arrays", "FeatureCache", "Model", "encode", "load", "open_cache", "t
 
 @dataclass(frozen=True)
 class Model:
-    """One or several trained heads; several vote. runs: their run folders; weights: of the encoder, where they are no
-    longer where they were; device: to encode on."""
+    """One or several trained heads; several vote. runs: their run folders; weights: of the encoder, if they have
+    moved; device: to encode on."""
 
     runs: tuple[Run, ...]
     weights: str | None = None

@@ -162,7 +162,7 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run("--guid", "no picture", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
     assert "image missing, text 100%" in printed.out
-    assert "the training rows' mean stands in, which this head was not fitted for" in printed.err
+    assert "the mean of the training rows is used instead, which this head was not trained for" in printed.err
     assert run("--text", "a happy day", "--runs", "half", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
     assert "image missing, text 100%" in printed.out

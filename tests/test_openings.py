@@ -77,7 +77,7 @@ def test_other_test_labels_change_nothing(
 
 
 def test_one_place_alone_opens_test_labels() -> None:
-    """`with_test_labels` is asked for in `commands.evaluate`, behind the log, and nowhere else in the package."""
+    """`with_test_labels` is asked for in `cli.evaluate`, behind the log, and nowhere else in the package."""
     asking = []
     for path in PACKAGE.rglob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
@@ -85,7 +85,7 @@ def test_one_place_alone_opens_test_labels() -> None:
                 calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
                 if any(keyword.arg == "with_test_labels" for call in calls for keyword in call.keywords):
                     asking.append((path.relative_to(PACKAGE).as_posix(), function.name))
-    assert asking == [("commands/heads.py", "evaluate")]
+    assert asking == [("cli/evaluate.py", "_on_test_labels")]
 
 
 def labelled(root: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_report_says_that_nothing_was_opened(work: Path) -> None:  # noqa: F
     (cache,) = list_caches(work / "cache")
     study = open_study(list_runs(work / "runs"), cache, None)
     said = validation.selection(study)
-    assert said["openings"]["note"].startswith("Never opened")
+    assert said["openings"]["note"].startswith("The test labels were never opened")
     assert said["folds"]["table"] is None
     assert len(said["duplicates"]["table"].rows) == 7
     assert run("fit", "--folds", "3", *QUICK) == 0
@@ -147,7 +147,7 @@ def test_without_the_log_nothing_is_opened(
     )
     capsys.readouterr()
     assert run("evaluate", "--split", "test") == 1
-    assert "not opened without it" in capsys.readouterr().err
+    assert "so the test labels stay closed" in capsys.readouterr().err
 
 
 def test_an_evaluation_cut_short_leaves_its_trace(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

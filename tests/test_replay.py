@@ -266,7 +266,7 @@ def test_rows_that_changed_are_an_error(fresh: Path, tmp_path: Path) -> None:
         return str(raised.value)
 
     other = "neutral" if lines[1].endswith("negative") else "negative"
-    assert ": labels changed; bring" in message("\n".join([lines[0], f"1,{other}", *lines[2:]]) + "\n")
+    assert ": labels changed; restore" in message("\n".join([lines[0], f"1,{other}", *lines[2:]]) + "\n")
     assert ": their number, ids, labels, pictures or texts changed" in message("\n".join(lines[:-1]) + "\n")
     (fresh / "posts" / "data" / "5.txt").write_text("another text")
     assert ": pictures or texts changed" in message("\n".join(lines) + "\n")
@@ -289,7 +289,10 @@ def test_the_cache_is_found(fresh: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert cache_of(elsewhere, cache.path, nowhere).path == cache.path
     assert cache_of(elsewhere, fresh / "cache", nowhere).path == cache.path
     assert cache_of(elsewhere, None, fresh / "cache").path == cache.path
-    with pytest.raises(CacheError, match=r"the cache of run .* is not in .*gone\.h5 and .*nowhere; give --cache"):
+    with pytest.raises(
+        CacheError,
+        match=r"the cache of run .* is not in .*gone\.h5 and .*nowhere; name its file or folder with --cache",
+    ):
         cache_of(elsewhere, None, nowhere)
     with pytest.raises(CacheError, match=r"is not in .*runs; give --cache"):
         cache_of(run, fresh / "runs", nowhere)
@@ -332,9 +335,9 @@ def test_votes_are_compared(here: Path, tmp_path: Path) -> None:
     assert found.table_same == 11
     assert not found.ok
     table.write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(DataError, match="lists other posts than the test split"):
+    with pytest.raises(DataError, match="does not list the posts of the test split"):
         replay_vote(done, cache, table)
-    with pytest.raises(DataError, match="is no table of predictions"):
+    with pytest.raises(DataError, match="is not a table of predictions"):
         read_predictions(tmp_path / "none.csv")
 
 
@@ -408,7 +411,7 @@ def test_the_command_refuses_what_makes_no_sense(
     assert "no-such-run is not a run folder" in capsys.readouterr().err
     shutil.rmtree(fresh / "cache")
     assert call("replay", name) == 1
-    assert "give --cache its file or folder" in capsys.readouterr().err
+    assert "name its file or folder with --cache" in capsys.readouterr().err
 
 
 def test_many_differences_are_cut_short(

@@ -122,7 +122,7 @@ def test_commands_fit_the_runs(page: Path) -> None:
 
 def test_test_labels_stay_closed(page: Path) -> None:
     text = Elements(page.read_text(encoding="utf-8")).text
-    assert "whose labels this report never opens" in text
+    assert "(this report never reads their labels)" in text
 
 
 def test_markdown(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_without_posts_the_page_says_so(
     said = capsys.readouterr()
     assert "not at hand" in said.err
     text = Elements((tmp_path / "r" / "report.html").read_text(encoding="utf-8")).text
-    assert "The posts are not at hand, so the preflight was not run" in text
+    assert "The posts were not available, so they were not checked" in text
     assert "image not available" in text
     assert (tmp_path / "r" / "figures" / "02-errors.png").is_file()
 
@@ -167,7 +167,7 @@ def test_one_run_alone(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     text = Elements((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "no weighted run among these" in text
     assert "this figure needs two or more runs on the same validation rows" in text
-    assert "A paired test needs at least two runs" in text
+    assert "Paired tests need two or more runs" in text
 
 
 @pytest.mark.parametrize(
@@ -223,16 +223,16 @@ def test_heads_on_other_rows_are_not_ranked(mixed: list[Run], cache: Cache) -> N
     assert study.main.fusion is Fusion.concat
     table, note = content.results(study)
     assert [row[1] for row in table.rows] == ["split", "A", "A", "B", "A"]
-    assert "not comparable across splits" in note
+    assert "scores of different splits cannot be compared" in note
     assert "on split A" in content.tiles(study)[0]["more"]
     _, caption = figure_set._metrics(figure_set.Source(study, Explainer(study, None)))
-    assert "not comparable across splits" in caption
+    assert "scores of different splits cannot be compared" in caption
     tests, others, words = content.pairs(study)
     assert tests is not None
     assert len(tests.rows) == 3  # the best of split A against its two others
     assert others is not None
     assert len(others.rows) == 2
-    assert "First those of the best head" in words
+    assert "The first table holds the pairs with the best head" in words
 
 
 def test_one_split_needs_no_letter(mixed: list[Run], cache: Cache) -> None:
@@ -240,7 +240,7 @@ def test_one_split_needs_no_letter(mixed: list[Run], cache: Cache) -> None:
     table, note = content.results(study)
     assert "split" not in table.rows[0]
     assert "comparable" not in note
-    assert "name the runs that these lines make" in commands(study)[1]
+    assert "name the runs that these commands make" in commands(study)[1]
 
 
 def test_seeds_are_drawn_apart(mixed: list[Run], cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_seeds_are_drawn_apart(mixed: list[Run], cache: Cache, monkeypatch: pyte
     opposed = replace(study.evaluation(study.runs[1]), predicted=(here.predicted + 1) % 3)
     apart = replace(study, evaluations=[here, opposed, *study.evaluations[2:]])
     _, caption = figure_set._agreement(figure_set.Source(apart, Explainer(apart, None)))
-    assert caption == "All 2 agree on 0.0% of the rows."
+    assert caption == "All 2 heads agree on 0.0% of the rows."
 
 
 def test_one_head_makes_no_vote(mixed: list[Run], cache: Cache) -> None:
@@ -280,7 +280,7 @@ def test_no_error_and_no_rows_are_said(mixed: list[Run], cache: Cache) -> None:
     flawless = replace(study, evaluations=[replace(found, predicted=found.truth)])
     assert content.gallery(flawless, lambda _: None, 9) == (
         [],
-        f"No validation row is wrong: all {len(found.truth)} are right.",
+        f"All {len(found.truth)} validation rows are labelled correctly.",
     )
     none = {**found.scores, "support": [0, *found.scores["support"][1:]]}
     bare = replace(study, evaluations=[replace(found, scores=none)])

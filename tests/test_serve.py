@@ -232,7 +232,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
         ({"json": {"posts": [{"text": "a"}] * 65}}, 422, "65 posts in one request; the limit is 64"),
         ({"content": rb'{"text": "a", "id": "\ud800"}', "headers": JSON}, 422, "id: Input should be a valid string"),
         ({"json": {"text": "a", "id": "x" * 256}}, 422, "id: String should have at most 255"),
-        ({"json": url}, 422, "this is an address, and nothing is fetched"),
+        ({"json": url}, 422, "this is an address, and the service fetches nothing"),
         ({"json": {"text": "a", "image": "$"}}, 422, "image: not base64"),
         ({"json": {"text": "a" * 10_001}}, 422, "the text has 10001 characters; the limit is 10000"),
         ({"content": b"a=b", "headers": {"content-type": "text/plain"}}, 415, "content type 'text/plain'"),
@@ -690,7 +690,7 @@ def test_half_precision_goes_one_by_one(runs: list[Run]) -> None:
 def test_runs_must_fit_the_encoders_and_each_other(runs: list[Run]) -> None:
     with pytest.raises(RunError, match="was trained on features of"):
         Service(runs, Limits(), opener=lambda _: fake_encoders(1))
-    with pytest.raises(RunError, match="a vote needs different ones"):
+    with pytest.raises(RunError, match="each run can vote only once"):
         service_of([runs[0], runs[0]])
     with pytest.raises(UsageError, match="--tie"):
         Service(runs, Limits(), tie="odd", opener=lambda _: fake_encoders())

@@ -313,7 +313,7 @@ def test_the_command_says_whether_probabilities_are_calibrated(
 def test_runs_must_fit_the_cache(cache: Cache, runs: dict[str, Run], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"was trained on features of offline \(contract"):
         vote_split([runs["concat"]], make_cache(tmp_path / "a", seed=1), "test")
-    with pytest.raises(RunError, match="knows the labels negative, neutral, positive; the cache has positive"):
+    with pytest.raises(RunError, match="has the labels negative, neutral, positive; the cache has positive"):
         vote_split([runs["concat"]], make_cache(tmp_path / "b", labels=tuple(LABELS[::-1])), "test")
 
 
@@ -459,7 +459,7 @@ def test_a_head_has_one_vote(runs: dict[str, Run]) -> None:
     with pytest.raises(RunError, match="there are no runs to vote; train some with `mmsent fit`, or name them"):
         require_distinct([])
     with pytest.raises(
-        RunError, match=f"two of the runs are called {runs['concat'].name}; a vote needs different ones"
+        RunError, match=f"two of the runs are called {runs['concat'].name}; each run can vote only once"
     ):
         require_distinct([runs["text"], runs["concat"], runs["concat"]])
     require_distinct([runs["text"], runs["concat"]])

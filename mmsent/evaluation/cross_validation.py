@@ -191,7 +191,7 @@ class OutOfFold:
 
 
 def open_folds(path: Path) -> Folds:
-    """Read a cross-validation's folder. Raises RunError where it is none."""
+    """Read a cross-validation's folder. Raises RunError where it is not one."""
     return Folds(path, _KIND.read(path))
 
 

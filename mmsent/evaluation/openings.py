@@ -2,7 +2,7 @@
 the runs.
 
 One JSON object per line in `<runs>/test-openings.jsonl`. An opening is written down before any score is computed, and
-its scores in a second line of the same number, so that an evaluation that was cut short has left its trace too.
+its scores in a second line of the same number, so that an interrupted evaluation is on record too.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _ends_line(path: Path) -> bool:
 def read_openings(folders: Sequence[Path], cache: Cache | None = None) -> list[Opening]:
     """The openings in these folders' logs, oldest first, each once; cache: only those of its data set.
 
-    Raises RunError where a log is there and cannot be read. A line that is no entry, cut short by a crash, is skipped.
+    Raises RunError where a log is there and cannot be read. Lines that a crash cut short are skipped.
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):

@@ -121,7 +121,7 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
     features: the train split, where the caller has loaded it. Raises CacheError where the cache's rows are no longer
     those of the run, RunError where the run's own files are damaged.
     """
-    run.head()  # damaged weights are told before a minute is spent
+    run.head()  # damaged weights are reported before a minute is spent
     device = _device(run)
     memory = run.info.get("memory")
     if memory is not None:
@@ -145,7 +145,7 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
 
 
 def _device(run: Run) -> str:
-    """The run's device, or the CPU where this machine has no such."""
+    """The run's device, or the CPU if this machine does not have it."""
     from mmsent.system.devices import pick_device
 
     try:
@@ -156,7 +156,7 @@ def _device(run: Run) -> str:
 
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[None]:
-    """So many threads for torch, for their number decides the order of sums; what there were comes back."""
+    """Run torch with this number of threads, which decides the order of sums; restore the old number at the end."""
     import torch
 
     before = torch.get_num_threads()
@@ -185,7 +185,7 @@ def _require_rows(run: Run, cache: Cache, given: Sides) -> None:
 
 
 def _same_history(run: Run, again: Run) -> bool:
-    """Whether all that the old run says of each epoch stands in the new one, to the bit."""
+    """Whether each value that the old run recorded per epoch is the same in the new one, to the bit."""
     then, now = (json.loads((r.path / "history.json").read_text(encoding="utf-8")) for r in (run, again))
     return len(then) == len(now) and all(
         json.dumps(value) == json.dumps(new.get(name))

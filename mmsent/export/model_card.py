@@ -141,7 +141,7 @@ def _use(form: str) -> str:
         + _python(
             "from pathlib import Path",
             "from mmsent.export.onnx_runtime import OnnxModel",
-            "from mmsent.inference.predict import NewPost",
+            "from mmsent.features.new_posts import NewPost",
             'OnnxModel.open("FOLDER").predict([NewPost("1", "a happy day", Path("post.jpg"))])',
         )
     )
@@ -197,7 +197,7 @@ def _limits(runs: Sequence[Run], weakest: tuple[str, float, tuple[float, float]]
 
 
 def _halves(runs: Sequence[Run]) -> str:
-    """Which halves of a post may be missing."""
+    """Whether a post may lack its image or its text."""
     gone = np.array([[True, False], [False, True]])  # a post without a picture, and one without a text
     voting = np.stack([served(run, gone) for run in runs])  # (R, 2)
     without_picture, without_text = (int(n) for n in voting.sum(axis=0))  # heads that label such a post

@@ -1,4 +1,4 @@
-"""Runs as ONNX: the heads and their vote in one graph, and the encoders; each held against torch before it is written.
+"""Runs as ONNX: the heads and their vote in one graph, and the encoders; each compared with torch before it is written.
 
 Shapes: N rows, R heads, C classes.
 """
@@ -78,10 +78,10 @@ def export_onnx(
     weights: str | None = None,
 ) -> Exported:
     """Write the folder that mmsent.export.onnx_runtime reads. card: the text of README.md. weights: the encoder's local
-    checkpoint, where it is no longer where it was.
+    checkpoint, if it has moved.
 
     Raises RunError where the runs do not fit together, a head cannot be converted to ONNX, or ONNX and torch disagree;
-    EncoderError where an encoder has none; UsageError where `out` is there already or the packages are missing. Then
+    EncoderError where an encoder has none; UsageError where `out` exists already or the packages are missing. Then
     nothing is written.
     """
     _require_packages()

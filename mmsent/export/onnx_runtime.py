@@ -1,4 +1,4 @@
-"""Exported models at work, without torch: onnxruntime, tokenizers and Pillow label posts or cached features.
+"""Exported models without torch: onnxruntime, tokenizers and Pillow label posts or cached features.
 
     from mmsent.export.onnx_runtime import OnnxModel
     from mmsent.features.new_posts import NewPost
@@ -49,7 +49,8 @@ _NEEDS = "needs its packages: pip install 'mmsent[onnx]'"
 
 
 def session(path: Path, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU. Raises UsageError without onnxruntime, RunError where the file is no model."""
+    """An onnxruntime session on the CPU. Raises UsageError without onnxruntime, RunError where the file is not a
+    model."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -66,7 +67,7 @@ def session(path: Path, threads: int | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Classified:
-    """What the heads say of N rows. labels (N,) int64 indices, -1 where no head can label the row; probabilities
+    """The answers of the heads for N rows. labels (N,) int64 indices, -1 where no head can label the row; probabilities
     (N, C) float32, the mean of the calibrated ones of the heads that vote; agreeing (N,) int64: how many heads chose
     that label; of_heads (N, R, C): each head's; voting (N, R) bool: which heads can label which rows."""
 
@@ -154,7 +155,7 @@ class OnnxModel:
     def open(cls, folder: str | Path, threads: int | None = None) -> Self:
         """Open a folder that `mmsent export --format onnx` wrote. threads: of each session; None: onnxruntime's choice.
 
-        Raises RunError where it is none, was changed, or was written by a newer mmsent.
+        Raises RunError where it is not one, was changed, or was written by a newer mmsent.
         """
         path = Path(folder)
         try:

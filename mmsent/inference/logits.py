@@ -1,4 +1,4 @@
-"""Heads at work: which rows a head can label, and its logits and calibrated probabilities on features."""
+"""Which rows a head can label, and its logits and calibrated probabilities on features."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | 
 
 def encoders_of(chosen: EncoderSettings) -> Encoders:
     """The encoders of runs, by the settings that `encoder_settings` gives. Raises RunError where their weights are
-    gone."""
+    missing."""
     if chosen.weights and not Path(chosen.weights).is_file():
         raise RunError(
             f"the encoder weights of these runs are no longer at {chosen.weights}; name them with --weights FILE"

@@ -21,11 +21,11 @@ from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
 from mmsent.training.runs import Run, list_runs, predictions_csv
 
-_MAJORITY = "majority, else "  # with what a row gets that has none
+_MAJORITY = "majority, else "  # and then what a tie gives
 
 
 def voting_way(tie: str | None, labels: Sequence[str], *, soft: bool) -> str:
-    """How a vote is counted, in words that a table of predictions keeps: `soft`, or `majority, else neutral`."""
+    """How a vote is counted, as a table of predictions records it: `soft`, or `majority, else neutral`."""
     index = tie_label(tie, labels)
     return "soft" if soft else _MAJORITY + ("soft" if index is None else labels[index])
 

@@ -1,4 +1,4 @@
-"""A study: a set of runs on one cache, with all that figures and a report need of them, computed once.
+"""A study: a set of runs on one cache, with everything that figures and a report need of them, computed once.
 
 Shapes: N validation rows, C classes.
 """

@@ -1,4 +1,4 @@
-"""The service behind `mmsent serve`: runs at work over HTTP, and two pages.
+"""The service behind `mmsent serve`: runs answer over HTTP, with a page to try them and a page to review predictions.
 
     limits.py      what a client may ask for, and how much work may wait
     requests.py    a request's bytes to posts

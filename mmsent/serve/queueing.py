@@ -23,8 +23,8 @@ FIRST_RATE = 20.0  # posts per second, until it is measured
 
 
 class Admission:
-    """How much is under way: posts against the queue, bytes against the memory. Used on the event loop; `learn` may be
-    called anywhere."""
+    """How much work is in progress: posts, limited by the queue, and bytes, limited by the memory. Used on the event
+    loop; `learn` may be called anywhere."""
 
     def __init__(self, posts: int, memory: int) -> None:
         self._most, self._memory = posts, memory
@@ -34,11 +34,11 @@ class Admission:
 
     @property
     def retry_after(self) -> int:
-        """Seconds after which there is likely room."""
+        """Seconds after which there is probably room."""
         return max(1, min(30, math.ceil(self.pending / max(self._rate, 0.1))))
 
     def learn(self, posts: int, seconds: float) -> None:
-        """Learn the pace from a batch."""
+        """Update the estimated speed after a batch."""
         self._rate += 0.1 * (posts / max(seconds, 1e-3) - self._rate)
 
     @contextmanager

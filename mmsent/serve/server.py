@@ -1,4 +1,4 @@
-"""The process: listening, and ending well."""
+"""The server process: it listens, and ends without dropping requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(app: FastAPI, bound: socket.socket, limits: Limits, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; then take nothing new, answer what was taken and return."""
+    """Serve until SIGTERM or Ctrl-C; then accept no new requests, answer the accepted ones and return."""
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -1,7 +1,7 @@
-"""Runs at work: loaded once, fed by many. No HTTP here.
+"""Runs that are loaded once and answer many requests. No HTTP here.
 
-`prepare` may run in any thread; `answer` on the encoder's thread alone; `explain` on another's, with encoders of its
-own, for explaining hooks into the models.
+`prepare` may run in any thread; `answer` only on the encoder's thread; `explain` on another one, with encoders
+of its own, because explaining adds hooks to the models.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Service:
         self.batch_size = limits.batch_size or (BATCH if full else 1)
 
     def warm_up(self) -> None:
-        """Load heads and encoders by labelling one post, and what the page asks for. Raises what a later request would
-        meet."""
+        """Load heads and encoders by labelling one post, and prepare what the page asks for. Raises the errors that a
+        later request would get."""
         size = self._how.size
         self.answer([("warm-up", Prepared(np.zeros((size, size, 3), np.uint8), "warm-up"))])
         self.info()

@@ -1,10 +1,10 @@
 """Run folders: one trained head with its settings, weights, history, validation predictions and fingerprints.
 
-A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
+A run folder appears complete, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
 
-    run.json            settings, split, metrics, temperature, fingerprints of the cache, and where it all comes from:
+    run.json            settings, split, metrics, temperature, fingerprints of the cache, and its origin:
                         command, versions, machine, code and digests of the data (see mmsent.system.provenance)
-    head.safetensors    weights; the head's configuration and contract stand in its metadata
+    head.safetensors    weights; its metadata holds the head's configuration and contract
     history.json        a record per epoch
     validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
 """
@@ -142,7 +142,7 @@ class Run(Record):
 
 
 def open_run(path: Path) -> Run:
-    """Read a run folder. Raises RunError where it is none."""
+    """Read a run folder. Raises RunError where it is not one."""
     file, info = path / _KIND.file, _KIND.read(path)
     try:
         Fusion(info["fit"]["fusion"])
