@@ -19,17 +19,17 @@ from mmsent.errors import MmsentError
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ imports them
     from mmsent.api import Arrays, FeatureCache, Model, encode, load, open_cache, train_heads
-    from mmsent.estimator import FusionClassifier
-    from mmsent.predict import Prediction
+    from mmsent.inference.predict import Prediction
+    from mmsent.training.estimator import FusionClassifier
 
-__version__ = "0.1.0"
+from mmsent.version import __version__
 
 _LAZY = {
     "Arrays": "mmsent.api",
     "FeatureCache": "mmsent.api",
-    "FusionClassifier": "mmsent.estimator",
+    "FusionClassifier": "mmsent.training.estimator",
     "Model": "mmsent.api",
-    "Prediction": "mmsent.predict",
+    "Prediction": "mmsent.inference.predict",
     "encode": "mmsent.api",
     "load": "mmsent.api",
     "open_cache": "mmsent.api",

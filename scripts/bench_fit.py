@@ -24,8 +24,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mmsent.config import FitSettings
-from mmsent.rows import Tensors
-from mmsent.train import precision_for, train_head
+from mmsent.training.loaders import Tensors
+from mmsent.training.train import precision_for, train_head
 
 HIDDEN, BATCH, CLASSES = 256, 64, 3
 

@@ -42,8 +42,8 @@ def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
     def opened(_: Any) -> Any:
         import numpy as np
 
-        from mmsent.encoders import Encoders, ImageCard, TextCard
-        from mmsent.images import Preprocess
+        from mmsent.data.images import Preprocess
+        from mmsent.encoders.base import Encoders, ImageCard, TextCard
 
         common: dict[str, Any] = {"library": "stub", "name": "stub", "weights_sha256": "0" * 64, "precision": "fp32"}
         common["libraries"] = {}
@@ -77,7 +77,7 @@ def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
 
 def draw(folder: Path, n: int, text: str = "post") -> Path:
     """A manifest of n posts over 50 drawn pictures."""
-    from mmsent.drawn import draw_dataset
+    from mmsent.data.synthetic.posts import draw_dataset
 
     if not (folder / "drawn").exists():
         draw_dataset(folder / "drawn", n_train=60, n_test=6, seed=0)
@@ -99,9 +99,9 @@ def draw(folder: Path, n: int, text: str = "post") -> Path:
 def rate(folder: Path, actors: int, posts: int, seconds: float) -> tuple[float, float]:
     """Posts a second once all actors work, and seconds of the whole, starting the cluster included."""
     from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
-    from mmsent.dataset import load_dataset
-    from mmsent.distributed import RayEngine
-    from mmsent.extract import extract
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.extract import extract
+    from mmsent.features.ray_engine import RayEngine
 
     dataset = load_dataset(draw(folder, posts))
     log = folder / f"first-{actors}"
@@ -150,15 +150,15 @@ def bench_writer(folder: Path, n: int, views: int) -> None:
     """Time and space of each step that the driver takes for every row."""
     import numpy as np
 
-    from mmsent import units
-    from mmsent.cache import Row, pour
     from mmsent.config import ViewSettings
-    from mmsent.dataset import Post
-    from mmsent.encoders import ImageCard, TextCard
-    from mmsent.engine import Work
-    from mmsent.fingerprint import FeatureSettings
-    from mmsent.images import Preprocess
-    from mmsent.journal import Entry, Half, Journal
+    from mmsent.data.dataset import Post
+    from mmsent.data.images import Preprocess
+    from mmsent.encoders.base import ImageCard, TextCard
+    from mmsent.features import units
+    from mmsent.features.cache import Row, pour
+    from mmsent.features.cache.fingerprint import FeatureSettings
+    from mmsent.features.cache.journal import Entry, Half, Journal
+    from mmsent.features.engine import Work
 
     common: dict[str, Any] = {"library": "stub", "name": "stub", "weights_sha256": "0" * 64, "precision": "fp32"}
     how = Preprocess(size=336, resize_to=336, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -222,8 +222,8 @@ def bench_writer(folder: Path, n: int, views: int) -> None:
 
 def bench_read(data: Path) -> None:
     """How fast the driver opens a list and reads all files of it; the second time, from the system's memory."""
-    from mmsent.batches import read_rows
-    from mmsent.dataset import load_dataset
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.batches import read_rows
 
     rows = [["step", "posts/s", "MB/s"]]
     for _ in range(2):
@@ -244,11 +244,11 @@ HOLD = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from mmsent.batches import block_rows
-from mmsent.cache import Row, RowTable
-from mmsent.dataset import load_dataset
-from mmsent.engine import Work
-from mmsent.units import units_of
+from mmsent.features.batches import block_rows
+from mmsent.features.cache import Row, RowTable
+from mmsent.data.dataset import load_dataset
+from mmsent.features.engine import Work
+from mmsent.features.units import units_of
 sys.path.insert(0, sys.argv[2])
 from bench_common import peak_bytes
 posts = load_dataset(Path(sys.argv[1])).posts.of("train")

@@ -25,13 +25,13 @@ EXTRACT = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from mmsent.process import tune_process
+from mmsent.system.process import tune_process
 tune_process()
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
-from mmsent.dataset import load_dataset
-from mmsent.encoders import Encoders, ImageCard, TextCard
-from mmsent.extract import extract
-from mmsent.images import Preprocess
+from mmsent.data.dataset import load_dataset
+from mmsent.encoders.base import Encoders, ImageCard, TextCard
+from mmsent.features.extract import extract
+from mmsent.data.images import Preprocess
 
 manifest, out = Path(sys.argv[1]), Path(sys.argv[2])
 common = dict(library="stub", name="stub", weights_sha256="0" * 64, precision="fp32", libraries={})
@@ -82,7 +82,7 @@ def run(code: str, *arguments: str) -> dict[str, float]:
 
 def generate(folder: Path, n: int) -> Path:
     """A manifest of n posts over 200 drawn pictures; all texts differ."""
-    from mmsent.drawn import draw_dataset
+    from mmsent.data.synthetic.posts import draw_dataset
 
     drawn = folder / "drawn"
     if not drawn.exists():

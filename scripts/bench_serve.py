@@ -10,8 +10,8 @@ Parts, against one server after another, each a process of its own, with the off
 3. far more clients than the queue takes, then one again: it sheds, and recovers;
 4. a server that is ended with SIGTERM in the middle of the load and started again; then the same with SIGKILL.
 
-Every answer is compared with what mmsent.predict says of that post (labels equal, probabilities within 1e-5), and every
-request is accounted for. The clients share the machine's cores with the server.
+Every answer is compared with what mmsent.inference.predict says of that post (labels equal, probabilities within 1e-5),
+and every request is accounted for. The clients share the machine's cores with the server.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from pathlib import Path
 import numpy as np
 from bench_common import machine, table
 
-from mmsent.dataset import load_dataset
-from mmsent.predict import NewPost, Prediction, predict
-from mmsent.runs import Run, list_runs
+from mmsent.data.dataset import load_dataset
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.predict import Prediction, predict
+from mmsent.training.runs import Run, list_runs
 
 CLIENTS, TOLERANCE = 64, 1e-5
 VOTING = ("concat", "weighted", "attention")
@@ -283,7 +284,7 @@ def measure(data: Path, folder: Path, n: int, seconds: float, parts: Sequence[st
             rows.append([number.name, str(status), f"{without:.1f}", *map(str, cells)])
             ok = ok and not c["wrong"] and not (number == signal.SIGTERM and c["cut off"])
         print("\n" + table(rows))
-    print("\nevery answer is what mmsent.predict says" if ok else "\nsome answers were wrong or lost")
+    print("\nevery answer is what mmsent.inference.predict says" if ok else "\nsome answers were wrong or lost")
     return ok
 
 

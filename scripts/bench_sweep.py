@@ -30,17 +30,16 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmsent.cache import Cache
-from mmsent.config import FitSettings, SplitSettings
-from mmsent.encoders import recipe_for
-from mmsent.fit import sides
-from mmsent.rows import Tensors
+from mmsent.config import FitSettings, SplitSettings, recipe_for
+from mmsent.features.cache import Cache
 from mmsent.sweep.database import file_url
-from mmsent.sweep.ending import Progress
+from mmsent.sweep.finish import Progress
 from mmsent.sweep.search import sweep
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import make_space
 from mmsent.sweep.workers import cores
+from mmsent.training.fit import sides
+from mmsent.training.loaders import Tensors
 
 CLASSES = 3
 

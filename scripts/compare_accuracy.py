@@ -19,18 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsent.cache import Cache, Features
-from mmsent.calibration import apply_temperature, fit_temperature
-from mmsent.config import COMMITTEES, VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings
-from mmsent.fit import ids_at, rows_at
-from mmsent.folds import FoldPlan, plan_folds
-from mmsent.grouping import near_cosine
+from mmsent.config import COMMITTEES, VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings, near_cosine
+from mmsent.features.cache import Cache, Features
+from mmsent.inference.near_duplicates import known_rows, lean, twin_shares, twin_table
+from mmsent.inference.vote import average, default_tie, majority
 from mmsent.metrics import scores
-from mmsent.split import validation_split
-from mmsent.tables import columns
-from mmsent.train import evaluate_head, train_head
-from mmsent.twins import known_rows, lean, twin_shares, twin_table
-from mmsent.vote import average, default_tie, majority
+from mmsent.system.tables import columns
+from mmsent.training.calibration import apply_temperature, fit_temperature
+from mmsent.training.fit import ids_at, rows_at
+from mmsent.training.folds import FoldPlan, plan_folds
+from mmsent.training.splits import validation_split
+from mmsent.training.train import evaluate_head, train_head
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsent.caches import find_cache
 from mmsent.commands.explain import newest_run
-from mmsent.dataset import load_dataset, name_of
-from mmsent.encoders import open_encoders
-from mmsent.explain import explain
-from mmsent.predict import NewPost, encoder_settings
+from mmsent.data.dataset import load_dataset, name_of
+from mmsent.encoders.factory import open_encoders
+from mmsent.features.cache.finding import find_cache
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.explain import explain
+from mmsent.inference.predict import encoder_settings
 
 
 def main() -> None:

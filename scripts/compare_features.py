@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from mmsent.cache import Cache
 from mmsent.config import DataSettings, Group, SplitSettings
-from mmsent.dataset import load_dataset
-from mmsent.encoders import Spec
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import open_rgb, read_picture
 from mmsent.encoders.lexicon import LexiconEncoder
 from mmsent.encoders.sentences import MINILM, SentenceEncoder
-from mmsent.folds import FoldPlan, plan_folds
-from mmsent.images import open_rgb, read_picture
+from mmsent.encoders.specs import Spec
+from mmsent.features.cache import Cache
 from mmsent.metrics import scores
+from mmsent.training.folds import FoldPlan, plan_folds
 
 LENGTH = 64  # tokens of an ONNX model's texts
 RIDGE, POWER = 1.0, 0.3

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmsent.cache import Cache
-from mmsent.config import Fusion, Group, SplitSettings, fit_settings
-from mmsent.encoders import recipe_for
-from mmsent.folds import cross_validate, plan_folds
-from mmsent.grouping import row_groups, with_thresholds
-from mmsent.tables import columns
+from mmsent.config import Fusion, Group, SplitSettings, fit_settings, recipe_for
+from mmsent.evaluation.cross_validation import cross_validate
+from mmsent.features.cache import Cache
+from mmsent.features.cache.groups import row_groups, with_thresholds
+from mmsent.system.tables import columns
+from mmsent.training.folds import plan_folds
 
 
 def main() -> None:

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmsent.cache import Cache
 from mmsent.config import VOTING_FUSIONS, SplitSettings, fit_settings, settings
-from mmsent.fit import split_rows
+from mmsent.features.cache import Cache
+from mmsent.inference.vote import default_tie, majority
 from mmsent.metrics import scores
-from mmsent.rows import to_tensors
-from mmsent.tables import columns
-from mmsent.train import softmax, train_head
-from mmsent.vote import default_tie, majority
+from mmsent.system.tables import columns
+from mmsent.training.calibration import softmax
+from mmsent.training.fit import split_rows
+from mmsent.training.loaders import to_tensors
+from mmsent.training.train import train_head
 
 LONG: dict[str, Any] = {"epochs": 20, "patience": 5}
 CANDIDATES: dict[str, dict[str, Any]] = {

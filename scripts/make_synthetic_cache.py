@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent import views
-from mmsent.cache import Cache, write_cache
 from mmsent.config import DataSettings, EncoderSettings, ViewSettings
-from mmsent.encoders import ImageCard, TextCard
-from mmsent.fingerprint import FeatureSettings
-from mmsent.images import Preprocess
+from mmsent.data import views
+from mmsent.data.images import Preprocess
+from mmsent.encoders.base import ImageCard, TextCard
+from mmsent.features.cache import Cache, write_cache
+from mmsent.features.cache.fingerprint import FeatureSettings
 
 SHARES = (0.3, 0.1, 0.6)
 BLOCK = 65536

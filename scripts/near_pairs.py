@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmsent.cache import Cache
-from mmsent.config import DataSettings
-from mmsent.dataset import load_dataset
-from mmsent.duplicates import HASH_BITS, HASH_LIMIT, Pairs, like_hashes, like_vectors, perceptual_hash
-from mmsent.grouping import near_cosine
-from mmsent.images import is_blank, open_rgb, read_picture
-from mmsent.tables import columns
+from mmsent.config import DataSettings, near_cosine
+from mmsent.data.dataset import load_dataset
+from mmsent.data.duplicates import HASH_BITS, HASH_LIMIT, Pairs, like_hashes, like_vectors, perceptual_hash
+from mmsent.data.images import is_blank, open_rgb, read_picture
+from mmsent.features.cache import Cache
+from mmsent.system.tables import columns
 
 BANDS = (0.85, 0.88, 0.90, 0.92, 0.95, 0.98, 0.999, 1.01)
 CELL, ACROSS = 180, 4

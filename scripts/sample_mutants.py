@@ -1,6 +1,6 @@
 """Names of mutants: a random sample of a module's, or those that survived.
 
-    mutmut run 'mmsent.dataset.x_name_of*'      # generates all mutants and learns which test reaches what
+    mutmut run 'mmsent.data.dataset.x_name_of*'      # generates all mutants and learns which test reaches what
     mutmut run $(python scripts/sample_mutants.py 'cache/*' --size 300)
     python scripts/sample_mutants.py 'cache/*' --size 300 --count
 

@@ -33,11 +33,11 @@ import typer.main
 from fake import PREPROCESS, FakeImageEncoder, fake_encoders
 from PIL import Image, ImageCms
 
-from mmsent.batches import text_hash
-from mmsent.cache import Cache
 from mmsent.cli import app, main
-from mmsent.images import MAX_BYTES, as_pixels, fit_square
-from mmsent.text import MAX_BYTES as MAX_TEXT_BYTES
+from mmsent.data.images import MAX_BYTES, as_pixels, fit_square
+from mmsent.data.text import MAX_BYTES as MAX_TEXT_BYTES
+from mmsent.features.batches import text_hash
+from mmsent.features.cache import Cache
 
 Outcome = Literal["used", "quarantined", "refused"]
 ODD = "odd"
@@ -676,7 +676,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 def fakes() -> Iterator[None]:
     """mmsent with the encoders of tests/fake.py, and its parser built once: that takes longer than most commands."""
     with (
-        mock.patch("mmsent.extract.open_encoders", side_effect=lambda _: fake_encoders()),
+        mock.patch("mmsent.features.extract.open_encoders", side_effect=lambda _: fake_encoders()),
         mock.patch("mmsent.cli.app", parser()),
     ):
         yield

@@ -6,8 +6,8 @@ import hashlib
 
 import numpy as np
 
-from mmsent.encoders import Embeddings, Encoders, ImageCard, TextCard
-from mmsent.images import Pixels, Preprocess
+from mmsent.data.images import Pixels, Preprocess
+from mmsent.encoders.base import Embeddings, Encoders, ImageCard, TextCard
 
 SIZE = 16
 PREPROCESS = Preprocess(size=SIZE, resize_to=SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -11,10 +11,10 @@ from typing import Any
 
 from fake import FakeImageEncoder, FakeTextEncoder
 
-import mmsent.predict
+import mmsent.inference.predict
 from mmsent.cli import main
-from mmsent.encoders import Embeddings, Encoders
-from mmsent.images import Pixels
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings, Encoders
 
 if __name__ == "__main__":
     pause = float(sys.argv[1])
@@ -27,6 +27,6 @@ if __name__ == "__main__":
     def opened(_: Any) -> Encoders:
         return Encoders(Image(), FakeTextEncoder())
 
-    mmsent.predict.open_encoders = opened
+    mmsent.inference.predict.open_encoders = opened
     sys.argv[1:] = ["serve", *sys.argv[2:]]
     main()

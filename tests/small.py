@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mmsent.cli import main
-from mmsent.report import plates
+from mmsent.report import figure_set as plates
 from tests.made import LABELS, make_picture, make_rows
 
 NASTY = '<script>document.title="owned"</script> "quotes" & \'more\' </p><img src=x onerror=alert(1)> 情感 😀🎉'

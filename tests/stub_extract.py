@@ -16,12 +16,12 @@ from typing import Any
 
 from fake import FakeImageEncoder, FakeTextEncoder
 
-import mmsent.batches
-import mmsent.extract
-import mmsent.journal
+import mmsent.features.batches
+import mmsent.features.cache.journal
+import mmsent.features.extract
 from mmsent.cli import main
-from mmsent.encoders import Embeddings, Encoders
-from mmsent.images import Pixels
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings, Encoders
 
 BATCH = 8  # rows of a batch of texts
 
@@ -57,8 +57,8 @@ if __name__ == "__main__":
         os.write(handle, b'["ready", []]\n')
         return encoders
 
-    mmsent.batches.TEXT_BATCH = BATCH
-    mmsent.journal.COMMIT_SECONDS = 0.0  # so that a batch is in flight or committed
-    mmsent.extract.open_encoders = opened
+    mmsent.features.batches.TEXT_BATCH = BATCH
+    mmsent.features.cache.journal.COMMIT_SECONDS = 0.0  # so that a batch is in flight or committed
+    mmsent.features.extract.open_encoders = opened
     sys.argv[1:] = sys.argv[3:]
     main()

@@ -8,11 +8,11 @@ from typing import Any
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cache import Cache
 from mmsent.config import EncoderSettings, SplitSettings, ViewSettings
 from mmsent.config import settings as build
-from mmsent.dataset import load_dataset
-from mmsent.extract import ExtractSettings, extract
+from mmsent.data.dataset import load_dataset
+from mmsent.features.cache import Cache
+from mmsent.features.extract import ExtractSettings, extract
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import Space, make_space
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 import mmsent
 from mmsent.api import FeatureCache, Model
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.errors import CacheError, InputError, RunError, UsageError
+from mmsent.features.cache import Cache
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 BAD = 7  # position in the training list of a post without a picture

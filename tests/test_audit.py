@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from made import make_guid, make_manifest
 
-from mmsent.audit import audit_labels, label_quality
 from mmsent.errors import UsageError
+from mmsent.evaluation.audit import audit_labels, label_quality
 from tests.small import NASTY
 from tests.test_cli import fails, run, work  # noqa: F401
 from tests.test_report import Elements
@@ -21,7 +21,7 @@ STRICT = 0.9999999  # the fakes' pictures of one colour are all near each other
 
 @pytest.fixture(autouse=True)
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmsent.grouping.near_cosine", lambda *_: STRICT)
+    monkeypatch.setattr("mmsent.config.near_cosine", lambda *_: STRICT)
 
 
 QUICK = ("--epochs", "4", "--lr", "0.01", "--hidden", "16", "--val-size", "0.2")

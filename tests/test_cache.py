@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from fake import fake_encoders
 
-from mmsent import fingerprint as fingerprint_module
-from mmsent.batches import blocks
-from mmsent.cache import NO_HASH, NO_LABEL, Cache, Features, Row, pour
-from mmsent.cache import writing as cache_module
-from mmsent.caches import cache_path, find_cache, list_caches, slug
 from mmsent.config import Clean, ViewSettings
-from mmsent.dataset import Split
+from mmsent.data.dataset import Split
 from mmsent.errors import CacheError
-from mmsent.fingerprint import FeatureSettings, differences
-from mmsent.journal import Entry, Half, Journal
+from mmsent.features.batches import blocks
+from mmsent.features.cache import NO_HASH, NO_LABEL, Cache, Features, Row, pour
+from mmsent.features.cache import fingerprint as fingerprint_module
+from mmsent.features.cache import writing as cache_module
+from mmsent.features.cache.finding import cache_path, find_cache, list_caches, slug
+from mmsent.features.cache.fingerprint import FeatureSettings, differences
+from mmsent.features.cache.journal import Entry, Half, Journal
 
 LABELS = ["negative", "neutral", "positive"]
 

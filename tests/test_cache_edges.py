@@ -12,13 +12,24 @@ import numpy as np
 import pytest
 from test_cache import attributes, journalled, made_cache, made_rows, made_settings
 
-from mmsent.cache import IMAGE_BAD, NO_HASH, NO_LABEL, TEXT_BAD, Cache, Row, RowTable, find_damage, pour, write_cache
-from mmsent.cache import reading as reading_module
-from mmsent.cache import sources as sources_module
-from mmsent.cache import writing as writing_module
-from mmsent.cache.opening import _Padded, attribute, fixed_text, reason_of
 from mmsent.errors import CacheError
-from mmsent.journal import Entry, Journal
+from mmsent.features.cache import (
+    IMAGE_BAD,
+    NO_HASH,
+    NO_LABEL,
+    TEXT_BAD,
+    Cache,
+    Row,
+    RowTable,
+    find_damage,
+    pour,
+    write_cache,
+)
+from mmsent.features.cache import reading as reading_module
+from mmsent.features.cache import sources as sources_module
+from mmsent.features.cache import writing as writing_module
+from mmsent.features.cache.journal import Entry, Journal
+from mmsent.features.cache.opening import _Padded, attribute, fixed_text, reason_of
 
 # --- rows
 

@@ -14,16 +14,17 @@ import pytest
 from fake import FakeImageEncoder, FakeTextEncoder, fake_encoders
 from made import make_guid, make_picture
 
-from mmsent.cache import Cache
-from mmsent.cache_tools import encode_again, explain, export, verify
-from mmsent.caches import cache_path
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
-from mmsent.damage import PARTS
-from mmsent.dataset import Dataset, Split, load_dataset
-from mmsent.encoders import Embeddings, Encoders
+from mmsent.data.dataset import Dataset, Split, load_dataset
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import CacheError, UsageError
-from mmsent.extract import extract, feature_settings
-from mmsent.images import Pixels
+from mmsent.features.cache import Cache
+from mmsent.features.cache.damage import PARTS
+from mmsent.features.cache.export import export
+from mmsent.features.cache.finding import cache_path, explain
+from mmsent.features.extract import extract, feature_settings
+from mmsent.features.repair import encode_again, verify
 
 BOTH: tuple[Split, ...] = ("train", "test")
 PAIR = EncoderSettings(encoder="timm:grid", text_encoder="st:bag")
@@ -95,7 +96,7 @@ def test_verify_samples_by_seed(cache: Cache, root: Path) -> None:
             return encode_again(*values)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mmsent.cache_tools.encode_again", again)
+            patch.setattr("mmsent.features.repair.encode_again", again)
             assert verify(cache, load_dataset(root), Encoders(FakeImageEncoder(), text), 5, seed).sampled == 5
         return [row_id for part in seen for row_id in part]
 

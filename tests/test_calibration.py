@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmsent.calibration import HIGHEST, LOWEST, apply_temperature, cross_fitted, fit_temperature
 from mmsent.errors import DataError
 from mmsent.metrics import Labels, brier_score, expected_calibration_error, negative_log_likelihood
+from mmsent.training.calibration import HIGHEST, LOWEST, apply_temperature, cross_fitted, fit_temperature
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -13,9 +13,9 @@ import pytest
 from made import make_guid, make_manifest
 from PIL import Image
 
-from mmsent.check import CheckReport, Finding, check_dataset
 from mmsent.config import DataSettings
-from mmsent.dataset import load_dataset
+from mmsent.data.check import CheckReport, Finding, check_dataset
+from mmsent.data.dataset import load_dataset
 
 
 def check(root: Path, **options: Any) -> CheckReport:

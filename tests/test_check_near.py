@@ -9,8 +9,8 @@ import pytest
 from made import make_guid
 from PIL import Image
 
-from mmsent.check import CheckReport, Finding, check_dataset
-from mmsent.dataset import load_dataset
+from mmsent.data.check import CheckReport, Finding, check_dataset
+from mmsent.data.dataset import load_dataset
 
 
 def photo(seed: int) -> Image.Image:

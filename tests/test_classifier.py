@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmsent.classifier import gradients, parameters_of
 from mmsent.config import FitSettings, Fusion
-from mmsent.heads import BFloat16Linear, Head, head_config
-from mmsent.train import SmoothedCrossEntropy
+from mmsent.training.gradients import gradients, parameters_of
+from mmsent.training.heads import BFloat16Linear, Head, head_config
+from mmsent.training.train import SmoothedCrossEntropy
 
 N, HIDDEN = 40, 16
 LOSS = SmoothedCrossEntropy(torch.tensor([0.5, 1.5, 1.0]), 0.1)

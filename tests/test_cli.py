@@ -225,7 +225,7 @@ def test_cache_of_another_encoder(
 ) -> None:
     three("concat")
     name = next((work / "runs").iterdir()).name
-    monkeypatch.setattr("mmsent.extract.open_encoders", lambda settings: fake_encoders(seed=1))
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda settings: fake_encoders(seed=1))
     run("extract", "--cache", "other")
     capsys.readouterr()
     status, message = fails(capsys, "vote", name, "--cache", "other")
@@ -346,11 +346,11 @@ def test_a_bug_is_one_line(work: Path, capsys: pytest.CaptureFixture[str], monke
 def test_interrupt_says_how_to_go_on(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmsent.extract.open_encoders", lambda settings: fake_encoders(fail_after=40))
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda settings: fake_encoders(fail_after=40))
     status, message = fails(capsys, "extract")
     assert status == 130
     assert "run the same command again" in message
-    monkeypatch.setattr("mmsent.extract.open_encoders", lambda settings: fake_encoders())
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda settings: fake_encoders())
     assert run("extract", "--json") == 0
     assert json.loads(capsys.readouterr().out)["encoded"]["train"] == 32  # 40 pictures of 5 views are 8 rows
 
@@ -388,9 +388,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unfinished_split_survives_the_extraction_of_the_other(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmsent.extract.open_encoders", lambda settings: fake_encoders(fail_after=100))
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda settings: fake_encoders(fail_after=100))
     assert run("extract", "--split", "train") == 130  # 20 rows of 5 views each are done
-    monkeypatch.setattr("mmsent.extract.open_encoders", lambda settings: fake_encoders())
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda settings: fake_encoders())
     assert run("extract", "--split", "test") == 0
     assert len(list((work / "cache").glob("*.journal"))) == 1
     capsys.readouterr()

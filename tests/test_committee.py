@@ -12,10 +12,8 @@ import pytest
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.commands.heads import committee_of
-from mmsent.committee import fit_committee
 from mmsent.config import (
     COMMITTEES,
     VOTING_FUSIONS,
@@ -29,13 +27,14 @@ from mmsent.config import (
     ViewSettings,
     settings,
 )
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
 from mmsent.errors import UsageError
-from mmsent.extract import extract
-from mmsent.fit import fit
-from mmsent.inference import head_probabilities
-from mmsent.runs import Run, list_runs, open_run
-from mmsent.vote import averages, vote_split, voting_runs
+from mmsent.features.cache import Cache
+from mmsent.features.extract import extract
+from mmsent.inference.logits import head_probabilities
+from mmsent.inference.vote import averages, vote_split, voting_runs
+from mmsent.training.fit import fit, fit_committee
+from mmsent.training.runs import Run, list_runs, open_run
 
 QUICK: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 FLAGS = ["--epochs", "2", "--lr", "1e-2", "--hidden", "16", "--common-width", "16", "--heads", "4", "--val-size", "0.3"]

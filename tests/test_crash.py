@@ -27,19 +27,19 @@ from made import make_guid
 from stub_extract import BATCH, key
 from test_extract import counted, repaint, run, stored
 
-from mmsent import journal as journal_module
-from mmsent.batches import load_views
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import FitSettings, Fusion, SplitSettings, ViewSettings
-from mmsent.dataset import load_dataset
-from mmsent.encoders import Embeddings, Encoders
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import CacheError, DataError, EncoderError, RunError, Terminated
-from mmsent.files import write_together
-from mmsent.fit import fit
-from mmsent.images import Pixels
-from mmsent.journal import Entry, Journal
-from mmsent.runs import list_runs
+from mmsent.features.batches import load_views
+from mmsent.features.cache import Cache
+from mmsent.features.cache import journal as journal_module
+from mmsent.features.cache.journal import Entry, Journal
+from mmsent.system.files import write_together
+from mmsent.training.fit import fit
+from mmsent.training.runs import list_runs
 
 TESTS = Path(__file__).parent
 QUICK: dict[str, Any] = {"epochs": 2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -298,7 +298,7 @@ def test_a_limit_on_files_during_extraction(tmp_path: Path, monkeypatch: pytest.
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("mmsent.extract.pour", stop)
+        patch.setattr("mmsent.features.extract.pour", stop)
         with pytest.raises(KeyboardInterrupt):
             run(root, out, views=4)
     with (
@@ -476,7 +476,7 @@ def test_a_stopped_fit_keeps_runs_and_says_how_to_go_on(
     stop: Any,
     status: int,
 ) -> None:
-    from mmsent import fit as fit_module
+    from mmsent.training import fit as fit_module
 
     options = ["--cache", str(features.path), "--epochs", "2", "--val-size", "10"]
     assert command("fit", *options, "--runs", str(tmp_path / "whole"), "--fusion", "concat,image,text") == 0
@@ -553,12 +553,12 @@ def test_a_stopped_report_leaves_the_earlier_one(
     capsys: pytest.CaptureFixture[str],
     form: str,
 ) -> None:
-    from mmsent.report import plates
+    from mmsent.report import figure_set as plates
 
     def none_here(_: Any) -> Any:
         raise EncoderError("none here")
 
-    monkeypatch.setattr("mmsent.encoders.open_encoders", none_here)
+    monkeypatch.setattr("mmsent.encoders.factory.open_encoders", none_here)
     shown = {"labels", "loss", "confusion"}
     monkeypatch.setattr(plates, "PLATES", tuple(p for p in plates.PLATES if p[0] in shown))
     out = tmp_path / "report"

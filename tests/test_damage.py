@@ -16,17 +16,17 @@ from fake import FakeImageEncoder, FakeTextEncoder, fake_encoders
 from made import make_guid
 from test_extract import counted, set_list, stored
 
-from mmsent.cache import Cache, find_damage
-from mmsent.cache import reading as reading_module
-from mmsent.cache import writing as cache_module
-from mmsent.cache_tools import Repaired, repair, verify
 from mmsent.cli import main
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
-from mmsent.damage import CRC, INDEX
-from mmsent.dataset import Split, load_dataset
-from mmsent.encoders import Encoders
+from mmsent.data.dataset import Split, load_dataset
+from mmsent.encoders.base import Encoders
 from mmsent.errors import CacheError
-from mmsent.extract import extract
+from mmsent.features.cache import Cache, find_damage
+from mmsent.features.cache import reading as reading_module
+from mmsent.features.cache import writing as cache_module
+from mmsent.features.cache.damage import CRC, INDEX
+from mmsent.features.extract import extract
+from mmsent.features.repair import Repaired, repair, verify
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 PAIR = EncoderSettings(encoder="timm:grid", text_encoder="st:bag")
@@ -423,7 +423,7 @@ def run(*arguments: str) -> int:
 def test_verify_and_repair_from_the_command_line(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mmsent.encoders.open_encoders", lambda settings: fake_encoders())
+    monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda settings: fake_encoders())
     monkeypatch.chdir(cache.path.parent)
     whole = stored(cache.path)
     where = ("--cache", str(cache.path))

@@ -10,9 +10,9 @@ from made import make_guid, make_manifest
 from PIL import Image
 
 from mmsent.config import Clean, DataSettings
-from mmsent.dataset import Dataset, load_dataset, unsafe_id
+from mmsent.data.dataset import Dataset, load_dataset, unsafe_id
+from mmsent.data.lists import ListForm
 from mmsent.errors import DataError
-from mmsent.lists import ListForm
 
 
 def kinds(data: Dataset) -> list[tuple[str, str]]:

@@ -10,9 +10,9 @@ from made import make_guid
 from PIL import Image
 
 from mmsent.config import DataSettings
-from mmsent.dataset import load_dataset, locate, name_of
+from mmsent.data.dataset import load_dataset, locate, name_of
+from mmsent.data.text import MAX_BYTES
 from mmsent.errors import DataError
-from mmsent.text import MAX_BYTES
 
 HEADER = "id,image,text,label,split"
 BOTH = "this id stands in both splits; validation would see a test post"

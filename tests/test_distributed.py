@@ -22,20 +22,21 @@ import h5py
 import numpy as np
 import pytest
 
-import mmsent.extract
-from mmsent import distributed, units
-from mmsent.batches import TEXT_WINDOW, block_rows
-from mmsent.cache import NO_HASH, Cache, Row, RowTable
+import mmsent.features.extract
 from mmsent.cli import main
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings, settings
-from mmsent.dataset import Post, load_dataset
-from mmsent.distributed import RayEngine
-from mmsent.encoders import Embeddings, Encoders
-from mmsent.engine import Work
+from mmsent.data.dataset import Post, load_dataset
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import DataError, EncoderError, MmsentError, UsageError
-from mmsent.images import Pixels
-from mmsent.journal import Entry
-from mmsent.units import UNIT_BLOCKS, Told, Unit, packed, reading_units, units_of, unpacked
+from mmsent.features import ray_engine as distributed
+from mmsent.features import units
+from mmsent.features.batches import TEXT_WINDOW, block_rows
+from mmsent.features.cache import NO_HASH, Cache, Row, RowTable
+from mmsent.features.cache.journal import Entry
+from mmsent.features.engine import Work
+from mmsent.features.ray_engine import RayEngine
+from mmsent.features.units import UNIT_BLOCKS, Told, Unit, packed, reading_units, units_of, unpacked
 from tests.fake import FakeImageEncoder, FakeTextEncoder
 from tests.made import make_guid
 
@@ -92,7 +93,7 @@ def marked(log: str | None = None, seconds: float = 0.0, bomb: str | None = None
 def extracted(root: Path, out: Path, how: RayEngine | Encoders, views: int = 1, **options: Any) -> Any:
     dataset = load_dataset(root)
     given: dict[str, Any] = {"engine": how} if isinstance(how, RayEngine) else {"encoders": how}
-    return mmsent.extract.extract(
+    return mmsent.features.extract.extract(
         dataset,
         dataset.splits,
         out,
@@ -296,7 +297,7 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, posts: Path, tmp_path: Pat
 
 
 def test_the_local_engine_loads_no_ray() -> None:
-    code = "import sys, mmsent.extract, mmsent.commands.features; print('ray' in sys.modules, 'pyarrow' in sys.modules)"
+    code = "import sys, mmsent.features.extract, mmsent.cli; print('ray' in sys.modules, 'pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
@@ -446,9 +447,9 @@ def test_real_encoders_give_the_same_bits(cluster: Any, tmp_path: Path) -> None:
         "options": ExtractSettings(),
         "show": False,
     }
-    local = mmsent.extract.extract(dataset, dataset.splits, tmp_path / "local", **common)
+    local = mmsent.features.extract.extract(dataset, dataset.splits, tmp_path / "local", **common)
     with RayEngine() as engine:
-        there = mmsent.extract.extract(dataset, dataset.splits, tmp_path / "ray", engine=engine, **common)
+        there = mmsent.features.extract.extract(dataset, dataset.splits, tmp_path / "ray", engine=engine, **common)
     assert engine._actors == 2
     same_rows(local.cache, there.cache)
     (made,) = there.cache.provenance["made_by"]

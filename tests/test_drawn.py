@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsent import drawn
 from mmsent.config import DEFAULT_LABELS
-from mmsent.dataset import load_dataset
-from mmsent.drawn import PictureMood, TextMood, best_accuracy, best_label, draw_dataset, joint, sample
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import is_blank, open_rgb
+from mmsent.data.synthetic import posts as drawn
+from mmsent.data.synthetic.posts import PictureMood, TextMood, best_accuracy, best_label, draw_dataset, joint, sample
 from mmsent.errors import DataError, UsageError
-from mmsent.images import is_blank, open_rgb
 
 
 def _hashes(root: Path) -> dict[str, str]:

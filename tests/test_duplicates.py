@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmsent import duplicates
-from mmsent.duplicates import HASH_BITS, HASH_LIMIT, Pairs, joined, like_hashes, like_vectors, perceptual_hash, tiles
+from mmsent.data import duplicates
+from mmsent.data.duplicates import (
+    HASH_BITS,
+    HASH_LIMIT,
+    Pairs,
+    joined,
+    like_hashes,
+    like_vectors,
+    perceptual_hash,
+    tiles,
+)
 from mmsent.errors import DataError
 
 

@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from mmsent.config import PRESETS, EncoderSettings, Preset
-from mmsent.encoders import Embeddings, Encoders, Spec, encoder_label, open_encoders, parse_spec, recipe_for, specs
+from mmsent.config import PRESETS, EncoderSettings, Preset, recipe_for
+from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square
 from mmsent.encoders import common as common_module
 from mmsent.encoders import sentences as sentences_module
 from mmsent.encoders import timm as timm_module
-from mmsent.encoders.common import FittingBatches, half_precision_for, normalized, pick_device, torch_dtype, versions
+from mmsent.encoders.base import Embeddings, Encoders
+from mmsent.encoders.common import FittingBatches, normalized, versions
+from mmsent.encoders.factory import open_encoders
+from mmsent.encoders.specs import Spec, encoder_label, parse_spec, specs
 from mmsent.errors import EncoderError, UsageError
-from mmsent.images import Pixels, Preprocess, as_pixels, fit_square
+from mmsent.system.devices import half_precision_for, pick_device, torch_dtype
 
 TEXTS = ["a lovely day", "Sad. Broken!", "", "今日は晴れ 😀 #happy", "up and down " * 200]
 
@@ -442,7 +445,7 @@ import json, socket, time
 def refuse(*args): raise AssertionError("asked the network")
 socket.socket.connect = socket.getaddrinfo = refuse
 from mmsent.config import EncoderSettings
-from mmsent.encoders import open_encoders
+from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError
 import open_clip, timm, sentence_transformers
 found = []

@@ -13,8 +13,8 @@ import pytest
 
 from mmsent.cli import main
 from mmsent.config import PRESETS
-from mmsent.encoders import presence as presence_module
-from mmsent.encoders.presence import presence
+from mmsent.encoders import availability as presence_module
+from mmsent.encoders.availability import presence
 
 env_module = importlib.import_module("mmsent.commands.env")  # the package's own `env` is the command
 

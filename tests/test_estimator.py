@@ -15,12 +15,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from mmsent.calibration import fit_temperature
 from mmsent.config import FitSettings, Fusion, fit_settings
 from mmsent.errors import InputError, MmsentError
-from mmsent.estimator import FusionClassifier
-from mmsent.rows import to_tensors
-from mmsent.train import train_head
+from mmsent.training.calibration import fit_temperature
+from mmsent.training.estimator import FusionClassifier
+from mmsent.training.loaders import to_tensors
+from mmsent.training.train import train_head
 
 IMAGE, TEXT = 6, 4
 NAMES = np.array(["bad", "good", "so-so"])

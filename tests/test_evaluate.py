@@ -14,8 +14,6 @@ import pytest
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cache import NO_LABEL, Cache
-from mmsent.calibration import cross_fitted
 from mmsent.cli import main
 from mmsent.config import (
     DataSettings,
@@ -27,9 +25,9 @@ from mmsent.config import (
     ViewSettings,
     settings,
 )
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
 from mmsent.errors import RunError
-from mmsent.evaluate import (
+from mmsent.evaluation.evaluate import (
     Evaluation,
     Pair,
     comparison,
@@ -38,9 +36,9 @@ from mmsent.evaluate import (
     paired,
     paired_table,
 )
-from mmsent.extract import extract
-from mmsent.fit import fit
-from mmsent.inference import head_logits, head_probabilities
+from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.features.extract import extract
+from mmsent.inference.logits import head_logits, head_probabilities
 from mmsent.metrics import (
     bootstrap_intervals,
     brier_score,
@@ -49,7 +47,9 @@ from mmsent.metrics import (
     negative_log_likelihood,
     scores,
 )
-from mmsent.runs import Run, open_run
+from mmsent.training.calibration import cross_fitted
+from mmsent.training.fit import fit
+from mmsent.training.runs import Run, open_run
 
 QUICK: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ("negative", "neutral", "positive")

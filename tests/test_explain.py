@@ -17,21 +17,23 @@ from fake import PREPROCESS, fake_encoders
 from PIL import Image
 from torch import Tensor, nn
 
-from mmsent import views as view_module
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
-from mmsent.encoders import Embeddings, Encoders, ImageCard, TextCard, open_encoders
+from mmsent.data import views as view_module
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings, Encoders, ImageCard, TextCard
 from mmsent.encoders.common import normalized
 from mmsent.encoders.explainable import Layer, Tokens, Word, captured, find_layers
+from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, RunError, UsageError
-from mmsent.explain import Explanation, explain, spearman
-from mmsent.figures.explanations import explanation_figure, grad_cam_figure, word_figure
-from mmsent.figures.style import png_bytes
-from mmsent.fingerprint import FeatureSettings
-from mmsent.heads import Head, HeadConfig
-from mmsent.images import Pixels
-from mmsent.inference import head_probabilities
-from mmsent.predict import NewPost, encode_posts
-from mmsent.runs import Run, save_run
+from mmsent.features.cache.fingerprint import FeatureSettings
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.explain import Explanation, explain, spearman
+from mmsent.inference.logits import head_probabilities
+from mmsent.inference.predict import encode_posts
+from mmsent.report.figures.explanations import explanation_figure, grad_cam_figure, word_figure
+from mmsent.report.figures.style import png_bytes
+from mmsent.training.heads import Head, HeadConfig
+from mmsent.training.runs import Run, save_run
 
 LABELS = ["negative", "neutral", "positive"]
 TEXT: dict[str, Any] = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}

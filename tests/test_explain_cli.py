@@ -15,9 +15,9 @@ from test_explain import planted
 from mmsent.cli import main
 from mmsent.commands.explain import safe_name
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
-from mmsent.dataset import load_dataset
-from mmsent.extract import extract
-from mmsent.fit import fit
+from mmsent.data.dataset import load_dataset
+from mmsent.features.extract import extract
+from mmsent.training.fit import fit
 
 ODD = ["../../x", "a/b\\c", "..", "今日 😀", "x" * 300, "-rf", "$(ls)", "a\nb", "CON ", "a.b"]
 
@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setattr("mmsent.encoders.open_encoders", lambda _: planted())
+    monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda _: planted())
 
 
 def run(*arguments: str) -> int:

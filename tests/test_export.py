@@ -19,10 +19,7 @@ from fake import fake_encoders
 from made import make_guid
 from test_open_clip import CONFIG, TEXTS, Tiny, make_tiny
 
-from mmsent import onnx_export
 from mmsent.api import Model, open_cache
-from mmsent.cache import Cache
-from mmsent.card import model_card, scored
 from mmsent.cli import main
 from mmsent.config import (
     Clean,
@@ -35,20 +32,24 @@ from mmsent.config import (
     ViewSettings,
     settings,
 )
-from mmsent.dataset import load_dataset
-from mmsent.encoders import Encoders
+from mmsent.data.dataset import load_dataset
+from mmsent.encoders.base import Encoders
 from mmsent.errors import EncoderError, RunError, UsageError
-from mmsent.evaluate import evaluate_validation
-from mmsent.extract import extract
-from mmsent.fit import fit
-from mmsent.hub import open_runs, write_hub
-from mmsent.inference import head_probabilities
-from mmsent.onnx_export import export_onnx
-from mmsent.onnx_runtime import OnnxModel
-from mmsent.predict import NewPost, encode_posts, vote_features
-from mmsent.runs import Run
-from mmsent.vote import average, majority
-from mmsent.voting_graph import VotingHeads
+from mmsent.evaluation.evaluate import evaluate_validation
+from mmsent.export import onnx_export
+from mmsent.export.hub import open_runs, write_hub
+from mmsent.export.model_card import model_card, scored
+from mmsent.export.onnx_export import export_onnx
+from mmsent.export.onnx_runtime import OnnxModel
+from mmsent.export.voting_graph import VotingHeads
+from mmsent.features.cache import Cache
+from mmsent.features.extract import extract
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.logits import head_probabilities
+from mmsent.inference.predict import encode_posts, vote_features
+from mmsent.inference.vote import average, majority
+from mmsent.training.fit import fit
+from mmsent.training.runs import Run
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ("negative", "neutral", "positive")
@@ -105,8 +106,9 @@ def features(cache: Cache, n: int = 400) -> tuple[Any, Any, Any]:
 
 @pytest.mark.parametrize(("tie", "soft"), [(1, False), (None, False), (None, True)])
 def test_the_graph_votes_as_the_vote_does(runs: dict[str, Run], cache: Cache, tie: int | None, soft: bool) -> None:
-    """VotingHeads in torch, against mmsent.inference and mmsent.vote, over rows that tie, differ and lack halves."""
-    from mmsent.inference import served
+    """VotingHeads in torch, against mmsent.inference.logits and mmsent.inference.vote, over rows that tie, differ and
+    lack halves."""
+    from mmsent.inference.logits import served
 
     chosen = of(runs, "concat", "image", "text", "dropout", "deep")
     image, text, missing = features(cache)
@@ -144,7 +146,7 @@ def exported(runs: dict[str, Run], cache: Cache) -> Path:
 
 @pytest.mark.slow
 def test_onnx_says_what_the_vote_says(exported: Path, runs: dict[str, Run], cache: Cache) -> None:
-    from mmsent.vote import vote_split
+    from mmsent.inference.vote import vote_split
 
     model = OnnxModel.open(exported)
     test = cache.load("test")
@@ -171,10 +173,10 @@ def test_the_file_alone_says_what_it_is(exported: Path, runs: dict[str, Run], ca
     assert json.loads(said["mmsent.labels"]) == list(LABELS)
     assert json.loads(said["mmsent.inputs"]) == {"image": 48, "text": 32}
     assert said["mmsent.contract"] == cache.settings.contract
-    assert said["mmsent.fingerprint"] == cache.fingerprint
+    assert said["mmsent.features.cache.fingerprint"] == cache.fingerprint
     wanted = of(runs, "concat", "weighted", "deep")
     assert json.loads(said["mmsent.temperatures"]) == [run.temperature for run in wanted]
-    assert json.loads(said["mmsent.heads"]) == [run.name for run in wanted]
+    assert json.loads(said["mmsent.training.heads"]) == [run.name for run in wanted]
     assert {one.name: one.shape[1] for one in session.get_inputs()} == {"image": 48, "text": 32, "missing": 2}
     about = json.loads((exported / "mmsent.json").read_text())
     assert about["checked"]["worst"] < about["checked"]["tolerance"] == 1e-5
@@ -235,7 +237,7 @@ class Block:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 import numpy as np
-from mmsent.onnx_runtime import OnnxModel
+from mmsent.export.onnx_runtime import OnnxModel
 model = OnnxModel.open({str(exported)!r}, threads=1)
 found = model.classify(np.ones((2, 48), np.float32), np.ones((2, 32), np.float32), contract=model.contract)
 print(model.labels[found.labels[0]])
@@ -294,11 +296,11 @@ def test_heads_without_an_onnx_form_and_names_that_are_taken(
 def test_encoders_of_another_kind_are_named(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmsent.encoders.open_encoders", lambda settings: fake_encoders())
+    monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda settings: fake_encoders())
     monkeypatch.setattr(onnx_export, "_write_heads", lambda *_: None)
     with pytest.raises(EncoderError, match="grid cannot be exported; export the heads alone"):
         export_onnx([runs["concat"]], tmp_path / "out", card="", with_encoder=True)
-    monkeypatch.setattr("mmsent.encoders.open_encoders", lambda settings: fake_encoders(seed=1))
+    monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda settings: fake_encoders(seed=1))
     with pytest.raises(RunError, match="this machine's encoder"):
         export_onnx([runs["concat"]], tmp_path / "out", card="", with_encoder=True)
 
@@ -449,7 +451,7 @@ def run_command(*arguments: str) -> int:
 def test_the_command_exports_and_predict_reads_back(
     runs: dict[str, Run], cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("mmsent.predict.open_encoders", lambda settings: fake_encoders())
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
     where = ["--runs", str(cache.path.parent / "runs")]
     out = tmp_path / "hub"
     names = [runs[name].name for name in ("concat", "weighted", "attention")]

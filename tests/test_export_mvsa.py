@@ -18,16 +18,17 @@ from fastapi.testclient import TestClient
 
 import mmsent
 from mmsent.api import FeatureCache, Model
-from mmsent.cache import Cache
 from mmsent.config import DataSettings
-from mmsent.dataset import load_dataset
-from mmsent.hub import open_runs
-from mmsent.onnx_runtime import OnnxModel
-from mmsent.predict import NewPost, predict
+from mmsent.data.dataset import load_dataset
+from mmsent.export.hub import open_runs
+from mmsent.export.onnx_runtime import OnnxModel
+from mmsent.features.cache import Cache
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.predict import predict
+from mmsent.inference.vote import Vote
 from mmsent.serve.app import create_app
 from mmsent.serve.limits import Limits
 from mmsent.serve.service import Service
-from mmsent.vote import Vote
 
 pytestmark = [pytest.mark.mvsa, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -97,8 +98,8 @@ class Block:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 from pathlib import Path
-from mmsent.onnx_runtime import OnnxModel
-from mmsent.predict import NewPost
+from mmsent.export.onnx_runtime import OnnxModel
+from mmsent.features.new_posts import NewPost
 posts = [NewPost(i, text, Path(image)) for i, text, image in json.loads(Path({str(given)!r}).read_text())]
 found = OnnxModel.open({str(folder)!r}).predict(posts)
 print(json.dumps([[post.label, list(post.probabilities.values()), post.heads] for post in found]))

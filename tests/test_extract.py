@@ -21,17 +21,17 @@ from filelock import FileLock
 from made import make_guid, make_manifest, make_picture
 from PIL import Image
 
-from mmsent import batches as batches_module
-from mmsent import journal as journal_module
-from mmsent.batches import block_rows, scaled, text_batches
-from mmsent.cache import NO_HASH, Cache
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
-from mmsent.dataset import Split, load_dataset
-from mmsent.encoders import Embeddings, Encoders
+from mmsent.data.dataset import Split, load_dataset
+from mmsent.data.images import Pixels, open_rgb
+from mmsent.data.views import make_views
+from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import CacheError, DataError
-from mmsent.extract import ExtractResult, extract
-from mmsent.images import Pixels, open_rgb
-from mmsent.views import make_views
+from mmsent.features import batches as batches_module
+from mmsent.features.batches import block_rows, scaled, text_batches
+from mmsent.features.cache import NO_HASH, Cache
+from mmsent.features.cache import journal as journal_module
+from mmsent.features.extract import ExtractResult, extract
 
 N = 40  # training rows of make_guid
 PAIR = EncoderSettings(encoder="timm:grid", text_encoder="st:bag")  # what the fakes are called
@@ -495,8 +495,8 @@ def test_a_killed_run_continues(root: Path, out: Path, tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 import fake, test_extract
-from mmsent import journal
-from mmsent.encoders import Encoders
+from mmsent.features.cache import journal
+from mmsent.encoders.base import Encoders
 journal.COMMIT_SECONDS = 0.0
 class Dies(fake.FakeImageEncoder):
     def encode(self, pixels):
@@ -554,7 +554,7 @@ def test_a_full_disk_leaves_cache_and_journal(
         if where == "create_dataset":
             patch.setattr(h5py.Group, "create_dataset", fail)
         else:
-            patch.setattr(f"mmsent.cache.writing.os.{where}", fail)
+            patch.setattr(f"mmsent.features.cache.writing.os.{where}", fail)
         with pytest.raises(CacheError, match=r"cannot write .*: No space left on device; encoded rows are kept in"):
             run(root, out)
     assert path.read_bytes() == before

@@ -9,9 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mmsent.figures import posts, projections, results, training
-from mmsent.figures.explanations import half_shares
-from mmsent.figures.style import (
+from mmsent.metrics import reliability
+from mmsent.report.figures import posts, projections, results, training
+from mmsent.report.figures.explanations import half_shares
+from mmsent.report.figures.style import (
     FUSION_COLOURS,
     GREEN,
     IMAGE_COLOUR,
@@ -24,7 +25,6 @@ from mmsent.figures.style import (
     png_bytes,
     run_styles,
 )
-from mmsent.metrics import reliability
 from mmsent.report.page import _luminance, label_rules
 
 NASTY = ["$a_{$", "_b", "c$"]  # broken mathematics, a name that legends drop, a lone dollar

@@ -13,8 +13,6 @@ import pytest
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cache import NO_LABEL, Cache
-from mmsent.calibration import apply_temperature, fit_temperature
 from mmsent.config import (
     DEFAULT_LABELS,
     DataSettings,
@@ -26,13 +24,15 @@ from mmsent.config import (
     ViewSettings,
     settings,
 )
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
 from mmsent.errors import DataError
-from mmsent.extract import extract
-from mmsent.fit import fit, split_rows
-from mmsent.inference import head_logits
+from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.features.extract import extract
+from mmsent.inference.logits import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
-from mmsent.train import precision_for
+from mmsent.training.calibration import apply_temperature, fit_temperature
+from mmsent.training.fit import fit, split_rows
+from mmsent.training.train import precision_for
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 BAD = "7"  # its picture is broken

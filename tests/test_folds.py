@@ -15,25 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import make_guid
 
-from mmsent.cache import Cache, Features
-from mmsent.calibration import apply_temperature
 from mmsent.config import EncoderSettings, FitSettings, Fusion, Group, SplitSettings, ViewSettings
 from mmsent.config import settings as build
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
 from mmsent.errors import DataError, RunError, UsageError
-from mmsent.extract import ExtractSettings, extract
-from mmsent.fit import split_rows
-from mmsent.folds import (
+from mmsent.evaluation.cross_validation import (
     CrossValidated,
     cross_validate,
-    fold_numbers,
     list_folds,
     open_folds,
-    plan_folds,
     save_folds,
     vote_spread,
 )
-from mmsent.grouping import find_duplicates, row_groups, with_thresholds
+from mmsent.features.cache import Cache, Features
+from mmsent.features.cache.groups import find_duplicates, row_groups, with_thresholds
+from mmsent.features.extract import ExtractSettings, extract
+from mmsent.training.calibration import apply_temperature
+from mmsent.training.fit import split_rows
+from mmsent.training.folds import fold_numbers, plan_folds
 
 QUICK: dict[str, Any] = {"epochs": 20, "patience": 20, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from mmsent.config import Clean, ViewSettings
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import Preprocess, open_rgb
+from mmsent.data.text import clean_text, decide_encoding, require_text
+from mmsent.data.views import make_views
 from mmsent.errors import DataError, MmsentError
-from mmsent.images import Preprocess, open_rgb
-from mmsent.text import clean_text, decide_encoding, require_text
-from mmsent.views import make_views
 
 SEED = int(os.environ.get("MMSENT_FUZZ_SEED", "0"))
 SHORT, LONG = 1.5, float(os.environ.get("MMSENT_FUZZ_SECONDS", "20"))

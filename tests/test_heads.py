@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmsent.config import FitSettings, Fusion
 from mmsent.errors import UsageError
-from mmsent.heads import Head, HeadConfig, head_config
+from mmsent.training.heads import Head, HeadConfig, head_config
 
 ATTENTIONS = [Fusion.attention, Fusion.attention_alt]
 

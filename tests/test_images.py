@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square, is_blank, open_rgb, read_picture
 from mmsent.errors import DataError
-from mmsent.images import Pixels, Preprocess, as_pixels, fit_square, is_blank, open_rgb, read_picture
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

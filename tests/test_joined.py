@@ -7,10 +7,12 @@ import pytest
 from fake import PREPROCESS, SIZE, FakeImageEncoder, FakeTextEncoder
 
 from mmsent.config import PRESETS, EncoderSettings
-from mmsent.encoders import Encoders, Spec, encoder_label, open_encoders, parse_spec, parts_of, specs
+from mmsent.encoders.availability import presence
+from mmsent.encoders.base import Encoders
+from mmsent.encoders.factory import open_encoders
 from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder, scaled
 from mmsent.encoders.lexicon import USUAL, LexiconEncoder
-from mmsent.encoders.presence import presence
+from mmsent.encoders.specs import Spec, encoder_label, parse_spec, parts_of, specs
 from mmsent.errors import EncoderError, UsageError
 
 VADER = Spec("lexicon", "vader")

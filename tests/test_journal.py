@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmsent import journal as journal_module
 from mmsent.errors import CacheError
-from mmsent.journal import Entry, Journal
+from mmsent.features.cache import journal as journal_module
+from mmsent.features.cache.journal import Entry, Journal
 
 META = {"fingerprint": "f", "batch_size": 8}
 DAY = 86400.0
@@ -48,7 +48,7 @@ def test_only_commits_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_puts_are_committed_once_a_second_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("mmsent.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mmsent.features.cache.journal.time.monotonic", lambda: now[0])
     journal = Journal(tmp_path / "j", META)
     now[0] += journal_module.COMMIT_SECONDS / 2
     journal.put("train", "text", [entry("a")])
@@ -65,7 +65,7 @@ def test_a_killed_process_leaves_its_commits(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from mmsent import journal as j
+from mmsent.features.cache import journal as j
 import numpy as np
 j.COMMIT_SECONDS = 1e9
 journal = j.Journal(Path(sys.argv[1]), {"batch_size": 8})

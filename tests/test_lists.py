@@ -8,8 +8,8 @@ import pytest
 from made import make_manifest
 
 from mmsent.config import DataSettings
+from mmsent.data.lists import ListForm, cell, read_list, read_manifest, write_list
 from mmsent.errors import DataError
-from mmsent.lists import ListForm, cell, read_list, read_manifest, write_list
 
 SETTINGS = DataSettings()
 

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmsent.config import EncoderSettings
-from mmsent.dataset import load_dataset
-from mmsent.encoders import Encoders, open_encoders
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import Pixels, as_pixels, fit_square, open_rgb, read_picture
 from mmsent.encoders import clip as clip_module
-from mmsent.encoders.common import half_precision_for
+from mmsent.encoders.base import Encoders
+from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, UsageError
-from mmsent.images import Pixels, as_pixels, fit_square, open_rgb, read_picture
+from mmsent.system.devices import half_precision_for
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 32,

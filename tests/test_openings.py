@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from made import make_guid
 
-from mmsent.cache import NO_LABEL
-from mmsent.caches import list_caches
 from mmsent.errors import RunError
-from mmsent.openings import LOG, ordinal, read_openings, record_opening
-from mmsent.report import selection
-from mmsent.runs import list_runs
-from mmsent.study import open_study
+from mmsent.evaluation.openings import LOG, ordinal, read_openings, record_opening
+from mmsent.features.cache import NO_LABEL
+from mmsent.features.cache.finding import list_caches
+from mmsent.report import validation as selection
+from mmsent.report.study import open_study
+from mmsent.training.runs import list_runs
 from tests.test_cli import run, three, work  # noqa: F401
 
 PACKAGE = Path(__file__).parent.parent / "mmsent"
@@ -27,7 +27,7 @@ QUICK = ("--epochs", "3", "--lr", "0.01", "--hidden", "16", "--val-size", "0.2")
 @pytest.fixture(autouse=True)
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fakes' pictures of one colour are all near each other; here only like ones are duplicates."""
-    monkeypatch.setattr("mmsent.grouping.near_cosine", lambda *_: 0.9999999)
+    monkeypatch.setattr("mmsent.config.near_cosine", lambda *_: 0.9999999)
 
 
 def results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
@@ -142,7 +142,9 @@ def test_without_the_log_nothing_is_opened(
     three("concat")
     labelled(work)
     (work / "runs" / LOG).mkdir()  # in the way
-    monkeypatch.setattr("mmsent.evaluate.evaluate_labelled", lambda *a, **k: pytest.fail("scored without a log"))
+    monkeypatch.setattr(
+        "mmsent.evaluation.evaluate.evaluate_labelled", lambda *a, **k: pytest.fail("scored without a log")
+    )
     capsys.readouterr()
     assert run("evaluate", "--split", "test") == 1
     assert "not opened without it" in capsys.readouterr().err
@@ -155,7 +157,7 @@ def test_an_evaluation_cut_short_leaves_its_trace(work: Path, monkeypatch: pytes
     def stop(*_: Any, **__: Any) -> Any:
         raise RunError("stopped")
 
-    monkeypatch.setattr("mmsent.evaluate.evaluate_labelled", stop)
+    monkeypatch.setattr("mmsent.evaluation.evaluate.evaluate_labelled", stop)
     assert run("evaluate", "--split", "test") == 1
     (entry,) = read_openings([work / "runs"])
     assert entry.scores is None

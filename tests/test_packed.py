@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsent.cache import NO_HASH, Row, RowTable
-from mmsent.packed import Places, Strings
-from mmsent.posts import Post, Posts
+from mmsent.data.posts import Post, Posts
+from mmsent.features.cache import NO_HASH, Row, RowTable
+from mmsent.system.packed import Places, Strings
 
 texts = st.lists(st.one_of(st.none(), st.text()), max_size=30)
 
@@ -53,7 +53,7 @@ def test_places(values: list[str], others: list[str]) -> None:
 
 
 def test_places_tell_texts_of_equal_hash_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmsent.packed.hash", lambda value: 7, raising=False)
+    monkeypatch.setattr("mmsent.system.packed.hash", lambda value: 7, raising=False)
     values = ["a", "b", "c"]
     assert Places(Strings(values)).find(["c", "a", "d", "b"]).tolist() == [2, 0, -1, 1]
 

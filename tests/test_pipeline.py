@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from mmsent.batches import blocks
-from mmsent.encoders import Embeddings
-from mmsent.images import Pixels
-from mmsent.pipeline import DECODED, ENCODED, Loaded, encoded_blocks
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings
+from mmsent.features.batches import blocks
+from mmsent.features.pipeline import DECODED, ENCODED, Loaded, encoded_blocks
 
 SHAPE = (2, 3, 3, 3)  # two views
 

@@ -17,7 +17,6 @@ import torch
 from fake import FakeTextEncoder, fake_encoders
 from made import make_guid
 
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import (
     Clean,
@@ -30,14 +29,16 @@ from mmsent.config import (
     ViewSettings,
     settings,
 )
-from mmsent.dataset import Dataset, load_dataset
-from mmsent.encoders import Embeddings, Encoders
+from mmsent.data.dataset import Dataset, load_dataset
+from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import RunError
-from mmsent.extract import extract
-from mmsent.fit import fit
-from mmsent.predict import NewPost, encoder_settings, predict, predictions_table
-from mmsent.runs import Run
-from mmsent.vote import vote_split
+from mmsent.features.cache import Cache
+from mmsent.features.extract import extract
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.predict import encoder_settings, predict, predictions_table
+from mmsent.inference.vote import vote_split
+from mmsent.training.fit import fit
+from mmsent.training.runs import Run
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ("negative", "neutral", "positive")
@@ -127,7 +128,7 @@ def test_new_posts_are_labelled_as_cached_ones(changed: bool, soft: bool, world:
 
 def test_many_posts_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = predict(world.posts(), world.of(*THREE), encoders=fake_encoders())
-    monkeypatch.setattr("mmsent.predict.BATCH", 3)
+    monkeypatch.setattr("mmsent.features.new_posts.BATCH", 3)
     parts = predict(world.posts(), world.of(*THREE), encoders=fake_encoders())
     assert [(p.id, p.label, p.heads) for p in parts] == [(p.id, p.label, p.heads) for p in whole]
     assert [list(p.probabilities.values()) for p in parts] == [
@@ -138,7 +139,8 @@ def test_many_posts_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> N
 def test_ties_and_agreement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"concat": [0.9, 0.0, 0.1], "weighted": [0.2, 0.0, 0.8]}
     monkeypatch.setattr(
-        "mmsent.predict.head_probabilities", lambda run, image, *_: np.tile(answers[run.fusion.value], (len(image), 1))
+        "mmsent.inference.predict.head_probabilities",
+        lambda run, image, *_: np.tile(answers[run.fusion.value], (len(image), 1)),
     )
     post, runs = world.posts()[:1], world.of("concat", "weighted")
 
@@ -320,7 +322,7 @@ def test_encoder_settings_of_the_runs(world: World, tmp_path: Path) -> None:
 def test_the_command_says_whether_probabilities_are_calibrated(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmsent.predict.open_encoders", lambda settings: fake_encoders())
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
     run = world.runs["concat"]
     old = tmp_path / "old"
     shutil.copytree(run.path, old)

@@ -10,10 +10,10 @@ import pytest
 from made import make_guid, make_manifest
 
 from mmsent.config import Clean, DataSettings
-from mmsent.dataset import Dataset, load_dataset
+from mmsent.data.dataset import Dataset, load_dataset
+from mmsent.data.lists import read_manifest
+from mmsent.data.prepare import prepare
 from mmsent.errors import DataError, UsageError
-from mmsent.lists import read_manifest
-from mmsent.prepare import prepare
 
 
 def snapshot(root: Path) -> dict[str, tuple[str, int]]:

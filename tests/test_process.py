@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mmsent import process
+from mmsent.system import process
 
 
 class Library:

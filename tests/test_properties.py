@@ -16,16 +16,16 @@ from hypothesis.extra import numpy as arrays
 from test_cache import attributes, made_settings
 from test_images import encode
 
-from mmsent.batches import text_hash
-from mmsent.cache import IMAGE_BAD, NO_LABEL, REASON_BYTES, TEXT_BAD, Row, pour
 from mmsent.config import TEXT_ENCODINGS, Clean, DataSettings
-from mmsent.dataset import load_dataset, unsafe_id
+from mmsent.data.dataset import load_dataset, unsafe_id
+from mmsent.data.images import Preprocess, as_pixels, fit_square, open_rgb
+from mmsent.data.lists import ListForm, read_list, read_manifest, write_list
+from mmsent.data.prepare import prepare
+from mmsent.data.text import clean_text, decide_encoding
 from mmsent.errors import DataError, MmsentError
-from mmsent.images import Preprocess, as_pixels, fit_square, open_rgb
-from mmsent.journal import Entry, Journal
-from mmsent.lists import ListForm, read_list, read_manifest, write_list
-from mmsent.prepare import prepare
-from mmsent.text import clean_text, decide_encoding
+from mmsent.features.batches import text_hash
+from mmsent.features.cache import IMAGE_BAD, NO_LABEL, REASON_BYTES, TEXT_BAD, Row, pour
+from mmsent.features.cache.journal import Entry, Journal
 
 settings.register_profile("mmsent", deadline=None, max_examples=100, derandomize="CI" in os.environ)
 settings.load_profile("mmsent")
@@ -276,7 +276,7 @@ def test_a_content_hash_tells_texts_apart(text: str) -> None:
 def test_no_text_is_markup_in_a_markdown_report(text: str) -> None:
     import html
 
-    from mmsent.report import _plain
+    from mmsent.report.write import _plain
 
     shown = _plain(text)
     assert not set(shown) & set("<>`*_{}[]|~!$@:\\\n")

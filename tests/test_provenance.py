@@ -13,14 +13,15 @@ import pytest
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent import extract as extract_module
-from mmsent import provenance
-from mmsent.cache import Cache
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, SplitSettings, ViewSettings
-from mmsent.dataset import Split, load_dataset
-from mmsent.extract import ExtractResult, extract
-from mmsent.fit import fit
-from mmsent.provenance import NOT_RECORDED, Difference, array_digest, content, differences, recorded
+from mmsent.data.dataset import Split, load_dataset
+from mmsent.features import extract as extract_module
+from mmsent.features.cache import Cache
+from mmsent.features.cache.digests import array_digest, content
+from mmsent.features.extract import ExtractResult, extract
+from mmsent.system import provenance
+from mmsent.system.provenance import NOT_RECORDED, Difference, differences, recorded
+from mmsent.training.fit import fit
 
 PAIR = EncoderSettings(encoder="offline")
 

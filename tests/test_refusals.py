@@ -14,17 +14,18 @@ from made import make_guid, make_manifest
 from test_cache import attributes, made_settings
 from test_cli import fails, run, work  # noqa: F401
 
-from mmsent import check, duplicates, train
-from mmsent.cache import Cache, write_cache
-from mmsent.caches import find_cache, unreadable
-from mmsent.check import check_dataset
 from mmsent.config import DataSettings, FitSettings
-from mmsent.dataset import load_dataset
+from mmsent.data import check, duplicates
+from mmsent.data.check import check_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.lists import read_manifest
 from mmsent.errors import CacheError, DataError
-from mmsent.files import write_together
-from mmsent.lists import read_manifest
-from mmsent.report.selection import duplicates as report_duplicates
-from mmsent.train import _dropout_factors
+from mmsent.features.cache import Cache, write_cache
+from mmsent.features.cache.finding import find_cache, unreadable
+from mmsent.report.validation import duplicates as report_duplicates
+from mmsent.system.files import write_together
+from mmsent.training import train
+from mmsent.training.train import _dropout_factors
 
 # --- posts
 

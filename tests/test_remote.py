@@ -10,15 +10,15 @@ from typing import Any
 import fsspec
 import pytest
 
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import read_picture
+from mmsent.data.prepare import prepare
 from mmsent.errors import CacheError, DataError, UsageError
-from mmsent.extract import extract
-from mmsent.files import fetch, protocol, require_local
-from mmsent.images import read_picture
-from mmsent.prepare import prepare
+from mmsent.features.cache import Cache
+from mmsent.features.extract import extract
+from mmsent.system.files import fetch, protocol, require_local
 from tests.fake import fake_encoders
 from tests.made import make_manifest
 

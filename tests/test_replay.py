@@ -13,18 +13,18 @@ import torch
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent import replay as replay_module
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
 from mmsent.errors import CacheError, DataError, RunError
-from mmsent.extract import extract
-from mmsent.fit import fit
-from mmsent.provenance import NOT_RECORDED
-from mmsent.replay import Apart, cache_of, read_predictions, replay, replay_vote, votes_of
-from mmsent.runs import Run, open_run
-from mmsent.vote import vote_split, write_vote
+from mmsent.evaluation import replay as replay_module
+from mmsent.evaluation.replay import Apart, cache_of, read_predictions, replay, replay_vote, votes_of
+from mmsent.features.cache import Cache
+from mmsent.features.extract import extract
+from mmsent.inference.vote import vote_split, write_vote
+from mmsent.system.provenance import NOT_RECORDED
+from mmsent.training.fit import fit
+from mmsent.training.runs import Run, open_run
 
 FIT = FitSettings(epochs=3, hidden=16, lr=1e-2, common_width=16)
 SPLIT = SplitSettings(val_size=20)
@@ -312,7 +312,7 @@ def test_a_damaged_run_says_so_before_it_is_fitted(here: Path, tmp_path: Path) -
 
 
 def test_votes_are_compared(here: Path, tmp_path: Path) -> None:
-    from mmsent.lists import ListForm
+    from mmsent.data.lists import ListForm
 
     cache, runs = cache_in(here), runs_in(here)
     done = [replay(run, cache, tmp_path / "again") for run in runs]

@@ -10,8 +10,8 @@ import pytest
 from test_replay import SPLIT, cache_in, call, edit, here, made, runs_in  # noqa: F401
 
 from mmsent.errors import DataError, UsageError
-from mmsent.replay import replay, votes_of, way_of
-from mmsent.vote import parse_way, voting_way
+from mmsent.evaluation.replay import replay, votes_of, way_of
+from mmsent.inference.vote import parse_way, voting_way
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -62,7 +62,9 @@ def test_like_is_compared_with_like(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(here)
-    monkeypatch.setattr("mmsent.replay.fit", lambda cache, out, settings, *a, **k: _same(here, settings[0].fusion))
+    monkeypatch.setattr(
+        "mmsent.evaluation.replay.fit", lambda cache, out, settings, *a, **k: _same(here, settings[0].fusion)
+    )
     names = [run.name for run in runs_in(here)]
     assert call("vote", "--data", "posts", "--soft") == 0
     rows = list(csv.DictReader(Path("predictions.csv").read_text(encoding="utf-8").splitlines()))

@@ -15,16 +15,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mmsent.cache import Cache
 from mmsent.config import Fusion, SplitSettings
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
 from mmsent.errors import RunError
-from mmsent.fit import split_rows
-from mmsent.report import content, plates
-from mmsent.report.explained import Explained
-from mmsent.report.lines import commands
-from mmsent.runs import Run, list_runs, open_run
-from mmsent.study import Study, Unavailable, open_study, training_rows
+from mmsent.features.cache import Cache
+from mmsent.report import content
+from mmsent.report import figure_set as plates
+from mmsent.report.explanations import Explained
+from mmsent.report.reproduce import commands
+from mmsent.report.study import Study, Unavailable, open_study, training_rows
+from mmsent.training.fit import split_rows
+from mmsent.training.runs import Run, list_runs, open_run
 from tests.small import run
 
 
@@ -344,12 +345,12 @@ def test_pictures_take_the_next_post(
         return one
 
     encoders: Any = object()
-    monkeypatch.setattr("mmsent.figures.explanations.grad_cam_figure", lambda found: [e.id for e in found])
-    monkeypatch.setattr("mmsent.explain.explain", explain(2))
+    monkeypatch.setattr("mmsent.report.figures.explanations.grad_cam_figure", lambda found: [e.id for e in found])
+    monkeypatch.setattr("mmsent.inference.explain.explain", explain(2))
     drawn, _ = Explained(study, encoders).pictures()
     assert len(asked) == len(set(asked)) == 5
     assert drawn == asked[2:]
-    monkeypatch.setattr("mmsent.explain.explain", explain(99))
+    monkeypatch.setattr("mmsent.inference.explain.explain", explain(99))
     with pytest.raises(Unavailable, match="broken"):
         Explained(study, encoders).pictures()
 

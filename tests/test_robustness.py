@@ -13,11 +13,11 @@ from corpus import ITEMS, Item, Seen, document, fakes, guid, observe, run, snaps
 from made import make_guid, make_manifest
 
 from mmsent.commands.say import say, say_json
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import open_rgb
+from mmsent.data.prepare import prepare
 from mmsent.errors import DataError
-from mmsent.files import read_file
-from mmsent.images import open_rgb
-from mmsent.prepare import prepare
+from mmsent.system.files import read_file
 
 TABLE = Path(__file__).parent.parent / "docs" / "robustness.md"
 
@@ -65,14 +65,14 @@ def test_a_write_elsewhere_and_a_wrong_picture_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = next(i for i in ITEMS if i.name == "EXIF orientation 6")
-    monkeypatch.setattr("mmsent.images._UPRIGHT", {})
+    monkeypatch.setattr("mmsent.data.images._UPRIGHT", {})
     work = tmp_path.resolve() / "a" / "work"
 
     def stray(*arguments: object) -> Path:
         (work / "stray.txt").write_text("x")
         return load_dataset(*arguments)  # type: ignore[arg-type, return-value]
 
-    monkeypatch.setattr("mmsent.prepare._check_target", stray)
+    monkeypatch.setattr("mmsent.data.prepare._check_target", stray)
     found = observe(item, tmp_path.resolve() / "a")
     assert [p for p in found.problems if "away from what it should look like" in p]
     assert "changed: work/stray.txt" in found.problems

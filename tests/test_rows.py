@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import mmsent.rows
-from mmsent.cache import Cache
+import mmsent.training.loaders
 from mmsent.cli import main
 from mmsent.config import FitSettings, SplitSettings, settings
 from mmsent.errors import UsageError
-from mmsent.fit import fit, sides
-from mmsent.rows import Stored, Tensors, to_tensors
+from mmsent.features.cache import Cache
+from mmsent.training.fit import fit, sides
+from mmsent.training.loaders import Stored, Tensors, to_tensors
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from make_synthetic_cache import make
@@ -31,7 +31,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 50 rows, so that a small cache has many."""
-    monkeypatch.setattr(mmsent.rows, "READ_BYTES", 50 * 4 * (IMAGE + TEXT))
+    monkeypatch.setattr(mmsent.training.loaders, "READ_BYTES", 50 * 4 * (IMAGE + TEXT))
 
 
 def stored(cache: Cache, positions: np.ndarray, memory: int) -> tuple[Stored, Tensors]:

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
-from mmsent.heads import Head, head_config
-from mmsent.runs import Run, calibration_note, list_runs, open_run, predictions_csv, save_run
+from mmsent.training.heads import Head, head_config
+from mmsent.training.runs import Run, calibration_note, list_runs, open_run, predictions_csv, save_run
 
 FILES = ["head.safetensors", "history.json", "run.json", "validation.csv"]
 HISTORY = [{"epoch": 1, "val_loss": 0.5, "image_share": None}]

@@ -18,12 +18,13 @@ import torch
 
 from mmsent.cli import main
 from mmsent.config import EncoderSettings
-from mmsent.encoders import open_encoders, parse_spec
 from mmsent.encoders.common import refuse_code
+from mmsent.encoders.factory import open_encoders
 from mmsent.encoders.sentences import SentenceEncoder, minilm_folder
+from mmsent.encoders.specs import parse_spec
 from mmsent.encoders.timm import TimmImageEncoder
 from mmsent.errors import EncoderError
-from mmsent.spreadsheet import escape, plain
+from mmsent.system.safe_csv import escape, plain
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "mmsent").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])

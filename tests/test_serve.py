@@ -34,15 +34,16 @@ from mmsent.config import (
     ViewSettings,
     settings,
 )
-from mmsent.corrections import corrected_list
-from mmsent.dataset import Dataset, load_dataset
+from mmsent.data.corrections import corrected_list
+from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.errors import DataError, RunError, UsageError
-from mmsent.explain import Explanation, Modality
-from mmsent.extract import extract
-from mmsent.fit import fit
-from mmsent.predict import NewPost, predict
-from mmsent.runs import Run, predictions_csv
-from mmsent.vote import average, majority
+from mmsent.features.extract import extract
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.explain import Explanation, Modality
+from mmsent.inference.predict import predict
+from mmsent.inference.vote import average, majority
+from mmsent.training.fit import fit
+from mmsent.training.runs import Run, predictions_csv
 
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
@@ -52,10 +53,10 @@ from mmsent.serve.app import create_app
 from mmsent.serve.batching import Batcher
 from mmsent.serve.guard import HEADERS, is_loopback
 from mmsent.serve.limits import Limits
+from mmsent.serve.queueing import Admission
 from mmsent.serve.requests import Refused, parse, parse_corrections
 from mmsent.serve.review import Review, Row, Wanted, read_table, validation_rows
 from mmsent.serve.service import Service, examples
-from mmsent.serve.work import Admission
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 NAMES = ("concat", "weighted", "attention", "half")
@@ -589,7 +590,7 @@ def test_explanations_go_through_with_their_arguments(
             Modality(1.0, 2.0, 0.3), None, None,
         )  # fmt: skip
 
-    monkeypatch.setattr("mmsent.explain.explain", explained)
+    monkeypatch.setattr("mmsent.inference.explain.explain", explained)
     post = as_json(posts_of(world[0])[0])
     with client_of(runs) as client:
         found = client.post(
@@ -972,7 +973,7 @@ def test_the_command_serves_until_it_is_told_to_stop(
             seen.append(client.get("/healthz", headers={"host": "evil.example"}).status_code)
 
     monkeypatch.setattr("mmsent.serve.server.serve", listen)
-    monkeypatch.setattr("mmsent.predict.open_encoders", lambda settings: fake_encoders())
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
     names = [str(run.path) for run in runs]
     with pytest.raises(SystemExit) as stopped:
         main(["serve", *names, "--port", "0", "--data", str(world[0].root)])

@@ -22,12 +22,13 @@ from corpus import ITEMS, TEXTS, Item, encoded, scene
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.images import MAX_BYTES
 from mmsent.errors import DataError
-from mmsent.files import read_file
-from mmsent.images import MAX_BYTES
-from mmsent.predict import NewPost, predict
-from mmsent.runs import open_run
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.predict import predict
+from mmsent.system.files import read_file
+from mmsent.training.runs import open_run
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +39,8 @@ SERVER = Path(__file__).parent / "serve_fakes.py"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with its cache and two runs of fake features; one run labels posts that lack a half."""
     from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, SplitSettings, ViewSettings, settings
-    from mmsent.extract import extract
-    from mmsent.fit import fit
+    from mmsent.features.extract import extract
+    from mmsent.training.fit import fit
 
     at = tmp_path_factory.mktemp("contract")
     data = load_dataset(make_guid(at / "posts", n_train=40, n_test=12, size=40))

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from mmsent.commands.heads import named_runs
-from mmsent.dataset import load_dataset
-from mmsent.predict import NewPost, predict
+from mmsent.data.dataset import load_dataset
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.predict import predict
 from mmsent.serve.app import create_app
 from mmsent.serve.limits import Limits
 from mmsent.serve.review import Review, validation_rows

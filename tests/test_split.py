@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mmsent.config import SplitSettings, settings
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.duplicates import duplicate_groups
 from mmsent.errors import DataError
-from mmsent.split import duplicate_groups, hashed_order, validation_split
+from mmsent.training.splits import hashed_order, validation_split
 
 
 def classes(*counts: int) -> NDArray[np.int64]:
@@ -221,6 +222,6 @@ def test_hashes_that_begin_alike_are_ordered_by_their_rest(monkeypatch: pytest.M
         def digest(self) -> bytes:
             return (b"\0" * 8 if self.text == b"b" else b"\1" * 8) + self.text.ljust(24, b"\0")
 
-    monkeypatch.setattr("mmsent.split.hashlib.sha256", Digest)
+    monkeypatch.setattr("mmsent.training.splits.hashlib.sha256", Digest)
     order = hashed_order(["d", "b", "c", "a"], np.arange(4), seed=0)
     assert order.tolist() == [1, 3, 2, 0]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mmsent.config import FitSettings, Fusion
-from mmsent.rows import Picked, Tensors
-from mmsent.stacked import FUSIONS, OWN, SHARED, shape_of, train_stack
-from mmsent.train import evaluate_head, train_head
+from mmsent.training.loaders import Picked, Tensors
+from mmsent.training.stacked import FUSIONS, OWN, SHARED, shape_of, train_stack
+from mmsent.training.train import evaluate_head, train_head
 
 # Rounding alone may differ: probabilities of the best epoch, at worst over all rows.
 TOLERANCE = 1e-4

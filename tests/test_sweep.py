@@ -16,25 +16,29 @@ import pytest
 from optuna.trial import TrialState
 from sweeping import SPACE, SPLIT, make_cache, options, small_space
 
-from mmsent import provenance
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import DataError, RunError, UsageError
-from mmsent.figures.sweeps import sweep_figures
-from mmsent.folds import cross_validate, plan_folds
-from mmsent.report import plates, swept, write_report
-from mmsent.runs import Run, list_runs, open_run
-from mmsent.study import open_study
-from mmsent.sweep import database, ending, search
-from mmsent.sweep.ground import make_ground, map_ground, share_ground, sides_on
+from mmsent.evaluation.cross_validation import cross_validate
+from mmsent.features.cache import Cache
+from mmsent.inference.vote import vote_split
+from mmsent.report import figure_set as plates
+from mmsent.report import sweeps as swept
+from mmsent.report.figures.sweeps import sweep_figures
+from mmsent.report.study import open_study
+from mmsent.report.write import write_report
+from mmsent.sweep import database, search
+from mmsent.sweep import finish as ending
 from mmsent.sweep.ledger import AmongTheBest, Ledger
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
 from mmsent.sweep.search import sweep
+from mmsent.sweep.shared_rows import make_ground, map_ground, share_ground, sides_on
 from mmsent.sweep.space import DEFAULT, Space, make_space
 from mmsent.sweep.trial import FOLD, Job, Outcome, run_trial
 from mmsent.sweep.workers import Stacked, compute
-from mmsent.vote import vote_split
+from mmsent.system import provenance
+from mmsent.training.folds import plan_folds
+from mmsent.training.runs import Run, list_runs, open_run
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -481,8 +485,8 @@ def test_test_rows_are_not_read(cache: Cache, space: Space, tmp_path: Path, monk
     assert len(found.trials) == 2
     for file in Path(search.__file__).parent.glob("*.py"):
         text = file.read_text(encoding="utf-8")
-        assert "mmsent.dataset" not in text, file.name
-        assert "mmsent.openings" not in text, file.name
+        assert "mmsent.data.dataset" not in text, file.name
+        assert "mmsent.evaluation.openings" not in text, file.name
 
 
 # --- the command

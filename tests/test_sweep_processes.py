@@ -17,15 +17,15 @@ import optuna
 import pytest
 from sweeping import SPACE, SPLIT, make_cache, options, small_space
 
-from mmsent.cache import Cache
 from mmsent.config import FitSettings
-from mmsent.runs import list_runs
+from mmsent.features.cache import Cache
 from mmsent.sweep import database
-from mmsent.sweep.ground import make_ground
 from mmsent.sweep.results import open_sweep
 from mmsent.sweep.search import sweep
+from mmsent.sweep.shared_rows import make_ground
 from mmsent.sweep.trial import Job, Outcome
 from mmsent.sweep.workers import compute
+from mmsent.training.runs import list_runs
 
 pytestmark = pytest.mark.slow
 TRIALS = 16

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mmsent.config import TEXT_ENCODINGS, Clean
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.text import Decoding, bom_encoding, clean_text, decide_encoding, known_encoding, require_text
 from mmsent.errors import DataError, UsageError
-from mmsent.text import Decoding, bom_encoding, clean_text, decide_encoding, known_encoding, require_text
 
 
 def test_utf8_wins_when_every_text_is_utf8() -> None:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import mmsent.rows
-import mmsent.train
+import mmsent.training.loaders
+import mmsent.training.train
 from mmsent.config import FitSettings, Fusion
 from mmsent.errors import DataError
-from mmsent.heads import Head, Trace, head_config
 from mmsent.metrics import scores
-from mmsent.rows import Tensors
-from mmsent.train import (
+from mmsent.training.calibration import softmax
+from mmsent.training.heads import Head, Trace, head_config
+from mmsent.training.loaders import Tensors
+from mmsent.training.train import (
     OneCycle,
     SmoothedCrossEntropy,
     Trained,
@@ -26,7 +27,6 @@ from mmsent.train import (
     class_weights,
     evaluate_head,
     precision_for,
-    softmax,
     train_head,
 )
 
@@ -76,13 +76,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The optimizer's settings at every step."""
     found: list[dict[str, Any]] = []
-    update = mmsent.train.adamw
+    update = mmsent.training.train.adamw
 
     def spy(*arguments: Any, **settings: Any) -> None:
         found.append(settings)
         update(*arguments, **settings)
 
-    monkeypatch.setattr(mmsent.train, "adamw", spy)
+    monkeypatch.setattr(mmsent.training.train, "adamw", spy)
     return found
 
 
@@ -206,7 +206,7 @@ def fake_f1(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     def fake(*args: Any) -> dict[str, Any]:
         return {**scores(*args), "f1_weighted": next(left)}
 
-    monkeypatch.setattr(mmsent.train, "scores", fake)
+    monkeypatch.setattr(mmsent.training.train, "scores", fake)
 
 
 @pytest.mark.parametrize(
@@ -224,14 +224,14 @@ def test_early_stopping_restores_the_best_epoch(
 ) -> None:
     fake_f1(monkeypatch, f1)
     logits: list[Tensor] = []
-    real = mmsent.train.evaluate_head
+    real = mmsent.training.train.evaluate_head
 
     def spy(*args: Any) -> tuple[Tensor, list[float] | None, Trace]:
         found = real(*args)
         logits.append(found[0].clone())
         return found
 
-    monkeypatch.setattr(mmsent.train, "evaluate_head", spy)
+    monkeypatch.setattr(mmsent.training.train, "evaluate_head", spy)
     records: list[dict[str, Any]] = []
     trained = train(patience=patience, epochs=epochs, on_epoch=records.append)
     assert [r["epoch"] for r in trained.history] == list(range(1, length + 1))
@@ -407,7 +407,7 @@ def test_evaluation_in_parts_gives_the_same(fusion: Fusion, monkeypatch: pytest.
     missing[::3, 0] = missing[1::3, 1] = True
     logits, shares, first = evaluate_head(head, VAL, missing)
     assert torch.equal(first.logits, logits)
-    monkeypatch.setattr(mmsent.rows, "PART", 7)
+    monkeypatch.setattr(mmsent.training.loaders, "PART", 7)
     parts, part_shares, first = evaluate_head(head, VAL, missing)
     assert len(first.logits) == 7
     torch.testing.assert_close(parts, logits)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmsent import twins
-from mmsent.twins import Known, lean, twin_shares, twin_table
+from mmsent.inference import near_duplicates as twins
+from mmsent.inference.near_duplicates import Known, lean, twin_shares, twin_table
 
 EYE = np.eye(6, dtype=np.float32)
 
@@ -63,7 +63,7 @@ def test_tiles_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     picks = rng.integers(0, 6, (2, 20))
     rows = known(rng.integers(0, 3, 20).tolist(), picks[0].tolist(), picks[1].tolist())
     whole = twin_table(rows, 3), twin_shares(rows, EYE, EYE[::-1], 3)
-    monkeypatch.setattr("mmsent.twins._TILE", 3)
+    monkeypatch.setattr("mmsent.inference.near_duplicates._TILE", 3)
     parts = twin_table(rows, 3), twin_shares(rows, EYE, EYE[::-1], 3)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other)

@@ -12,8 +12,8 @@ from made import make_picture
 from PIL import Image
 
 from mmsent.config import ViewSettings, settings
-from mmsent.images import Pixels, Preprocess, as_pixels, fit_square
-from mmsent.views import make_views, view_params
+from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square
+from mmsent.data.views import make_views, view_params
 
 HOW = Preprocess(size=32, resize_to=32, mean=(0.2, 0.4, 0.6), std=(0.25, 0.25, 0.25))
 STILL: dict[str, Any] = {
@@ -56,7 +56,7 @@ def one_view(image: Image.Image, row_id: str = "a", **changes: Any) -> Pixels:
 
 
 def test_parameters_are_pinned() -> None:
-    """Caches on disk depend on these values: if they must change, raise mmsent.views.VERSION."""
+    """Caches on disk depend on these values: if they must change, raise mmsent.data.views.VERSION."""
     found = view_params(drawing(), "1234", 1)
     assert found.flip is PINNED["flip"]
     for name in ("angle", "shear", "scale", "shift", "brightness", "contrast", "saturation", "hue"):

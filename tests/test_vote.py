@@ -14,7 +14,6 @@ import pytest
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cache import Cache
 from mmsent.cli import main
 from mmsent.config import (
     DataSettings,
@@ -26,15 +25,13 @@ from mmsent.config import (
     ViewSettings,
     settings,
 )
-from mmsent.dataset import load_dataset
+from mmsent.data.dataset import load_dataset
+from mmsent.data.lists import ListForm
 from mmsent.errors import RunError, UsageError
-from mmsent.extract import extract
-from mmsent.fit import fit
-from mmsent.inference import head_probabilities, missing_halves, served
-from mmsent.lists import ListForm
-from mmsent.metrics import Probabilities
-from mmsent.runs import Run
-from mmsent.vote import (
+from mmsent.features.cache import Cache
+from mmsent.features.extract import extract
+from mmsent.inference.logits import head_probabilities, missing_halves, served
+from mmsent.inference.vote import (
     Vote,
     average,
     default_tie,
@@ -45,6 +42,9 @@ from mmsent.vote import (
     voting_runs,
     write_vote,
 )
+from mmsent.metrics import Probabilities
+from mmsent.training.fit import fit
+from mmsent.training.runs import Run
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ["negative", "neutral", "positive"]
@@ -239,7 +239,7 @@ def test_the_soft_vote_and_the_tie(cache: Cache, runs: dict[str, Run], monkeypat
     def made_up(run: Run, image: Any, *_: Any) -> Probabilities:
         return np.tile(answers[run.fusion.value], (len(image), 1))
 
-    monkeypatch.setattr("mmsent.vote.head_probabilities", made_up)
+    monkeypatch.setattr("mmsent.inference.vote.head_probabilities", made_up)
     chosen = [runs[name] for name in THREE]
     assert vote_split(chosen, cache, "test").predicted[0] == "neutral"
     soft = vote_split(chosen, cache, "test", soft=True)
@@ -399,7 +399,7 @@ def test_heads_that_serve_no_half_row_have_no_say_in_it(
         seen.append(missing)
         return np.tile(answers[run.fusion.value], (len(image), 1))
 
-    monkeypatch.setattr("mmsent.vote.head_probabilities", made_up)
+    monkeypatch.setattr("mmsent.inference.vote.head_probabilities", made_up)
     vote = vote_split([runs["concat"], runs["weighted"], runs["text"]], cache, "test")
     assert vote.predicted[0] == "negative"
     assert vote.predicted[NO_PICTURE] == "positive"
@@ -415,7 +415,7 @@ def test_the_soft_vote_decides_row_by_row(cache: Cache, runs: dict[str, Run], mo
         table: Probabilities = np.eye(3)[np.arange(len(image)) % 3] * 0.4 + 0.2
         return table
 
-    monkeypatch.setattr("mmsent.vote.head_probabilities", made_up)
+    monkeypatch.setattr("mmsent.inference.vote.head_probabilities", made_up)
     vote = vote_split([runs["concat"], runs["weighted"]], cache, "test", soft=True)
     good = [i for i in range(10) if i not in vote.fallback]
     assert [vote.predicted[i] for i in good] == [LABELS[i % 3] for i in good]

@@ -17,11 +17,9 @@ from typing import Annotated, Any
 
 import typer
 
-import mmsent
 from mmsent import config
 from mmsent.cli import cache as cache_commands
 from mmsent.cli.audit import audit
-from mmsent.cli.defaults import toml_defaults
 from mmsent.cli.env import env
 from mmsent.cli.explain import explain
 from mmsent.cli.export import export
@@ -80,6 +78,7 @@ from mmsent.cli.replay import replay
 from mmsent.cli.report import report
 from mmsent.cli.serve import serve
 from mmsent.cli.sweep import sweep
+from mmsent.cli.toml import toml_defaults
 from mmsent.config import (
     COMMITTEES,
     RECIPES,
@@ -92,7 +91,8 @@ from mmsent.config import (
     settings,
 )
 from mmsent.errors import MmsentError, Terminated, UsageError
-from mmsent.process import tune_process
+from mmsent.system.process import tune_process
+from mmsent.version import __version__
 
 TOML = "mmsent.toml"
 
@@ -110,7 +110,7 @@ app.add_typer(cache_commands.app, name="cache")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"mmsent {mmsent.__version__}")
+        print(f"mmsent {__version__}")
         raise typer.Exit
 
 

@@ -1,4 +1,4 @@
-"""Fitting a committee: several heads a fusion on as many validation splits (see mmsent.committee)."""
+"""Fitting a committee: several heads a fusion on as many validation splits (see mmsent.training.committee)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmsent.commands.heads import fusions, memory_limit
 from mmsent.commands.say import say, say_json
 from mmsent.config import RECIPES, Committee, FitSettings, SplitSettings, fit_settings
 from mmsent.errors import Interrupted, UsageError
-from mmsent.tables import columns
+from mmsent.system.tables import columns
 
 
 def fit_committee(
@@ -32,15 +32,15 @@ def fit_committee(
     wanted = fusions(names) if names else list(committee.fusions)
     if recipe != "auto" and recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from auto, {', '.join(RECIPES)}")
-    from mmsent.encoders import recipe_for
+    from mmsent.config import recipe_for
 
     cache = find(data, cache_at, encoder)
     chosen = recipe_for(cache.encoder) if recipe == "auto" else recipe
     settings: list[FitSettings] = [fit_settings(chosen, fusion=fusion, **overrides) for fusion in wanted]
     require_current(cache, data, "train")
-    from mmsent.committee import fit_committee
-    from mmsent.encoders.common import pick_device
-    from mmsent.progress import bar
+    from mmsent.system.devices import pick_device
+    from mmsent.system.progress import bar
+    from mmsent.training.fit import fit_committee
 
     total = committee.splits * len(wanted)
     fitted = 0

@@ -15,9 +15,9 @@ from mmsent.config import (
 @resumable("the copy is not whole", "run the same command again with --overwrite")
 def prepare(data: Path, settings: DataSettings, out: Path, overwrite: bool, as_json: bool) -> None:
     """Write a UTF-8 copy of a data set."""
-    from mmsent.dataset import load_dataset
-    from mmsent.prepare import prepare as run
-    from mmsent.progress import bar
+    from mmsent.data.dataset import load_dataset
+    from mmsent.data.prepare import prepare as run
+    from mmsent.system.progress import bar
 
     dataset = load_dataset(data, settings)
     with bar(len(dataset.posts), "posts", "post") as progress:
@@ -44,11 +44,11 @@ def check(
     data: Path, settings: DataSettings, encoder: EncoderSettings, tokens: bool, strict: bool, as_json: bool
 ) -> int:
     """Check a data set and print what was found. Returns the exit status."""
-    from mmsent.check import check_dataset
-    from mmsent.dataset import load_dataset
-    from mmsent.encoders import open_encoders
+    from mmsent.data.check import check_dataset
+    from mmsent.data.dataset import load_dataset
+    from mmsent.encoders.factory import open_encoders
     from mmsent.errors import EncoderError
-    from mmsent.progress import bar
+    from mmsent.system.progress import bar
 
     dataset = load_dataset(data, settings, strict=False)
     tokenizer, limit = None, None

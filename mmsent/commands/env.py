@@ -44,9 +44,9 @@ def environment_facts(cache: Path, runs: Path) -> dict[str, Any]:
     """All that `mmsent env` prints, as plain values. Paths below the home folder begin with ~."""
     import torch
 
-    from mmsent import provenance
     from mmsent.config import PRESETS
-    from mmsent.encoders.presence import presence
+    from mmsent.encoders.availability import presence
+    from mmsent.system import provenance
 
     machine = provenance.machine("cpu")
     machine.pop("device")
@@ -92,7 +92,7 @@ def _memory() -> float | None:
 
 
 def _caches(where: Path) -> dict[str, Any]:
-    from mmsent.caches import list_caches
+    from mmsent.features.cache.finding import list_caches
 
     folder = where.parent if where.is_file() else where
     files = sorted(folder.glob("*.h5")) if folder.is_dir() else []
@@ -107,7 +107,7 @@ def _caches(where: Path) -> dict[str, Any]:
 
 
 def _runs(folder: Path) -> dict[str, Any]:
-    from mmsent.runs import list_runs
+    from mmsent.training.runs import list_runs
 
     entries = [p for p in folder.iterdir() if (p / "run.json").is_file()] if folder.is_dir() else []
     return {"path": private(folder), "runs": len(entries), "unreadable": len(entries) - len(list_runs(folder))}

@@ -12,9 +12,9 @@ from mmsent.commands.features import find, source_of
 from mmsent.commands.heads import named_runs
 from mmsent.commands.say import note, resumable, say, say_json
 from mmsent.config import Fusion
+from mmsent.data.text import require_text
 from mmsent.errors import DataError, RunError, UsageError
-from mmsent.tables import columns
-from mmsent.text import require_text
+from mmsent.system.tables import columns
 
 TOP = 5  # words a method that the summary shows
 
@@ -45,14 +45,15 @@ def explain(
         raise UsageError(f"--out {out} is a file; name a folder")
     if text is not None:
         require_text(text)
-    from mmsent.encoders import open_encoders
-    from mmsent.explain import LAYERS
-    from mmsent.explain import explain as run_explain
-    from mmsent.figures.explanations import explanation_figure
-    from mmsent.figures.style import png_bytes
-    from mmsent.files import write_together
-    from mmsent.lists import encoded
-    from mmsent.predict import NewPost, encoder_settings
+    from mmsent.data.lists import encoded
+    from mmsent.encoders.factory import open_encoders
+    from mmsent.features.new_posts import NewPost
+    from mmsent.inference.explain import LAYERS
+    from mmsent.inference.explain import explain as run_explain
+    from mmsent.inference.predict import encoder_settings
+    from mmsent.report.figures.explanations import explanation_figure
+    from mmsent.report.figures.style import png_bytes
+    from mmsent.system.files import write_together
 
     run = named_runs([name], runs)[0] if name else newest_run(runs, find(data, cache_at, encoder))
     if guid is not None:
@@ -79,7 +80,7 @@ def explain(
 
 def newest_run(runs: Path, cache: Any) -> Any:
     """The newest concat run of a cache, else the newest of the fusions that vote. Raises RunError without either."""
-    from mmsent.vote import voting_runs
+    from mmsent.inference.vote import voting_runs
 
     found = voting_runs(runs, cache)
     return found[0] if found[0].fusion is Fusion.concat else max(found, key=lambda r: (r.info["finished"], r.name))
@@ -87,7 +88,7 @@ def newest_run(runs: Path, cache: Any) -> Any:
 
 def safe_name(post_id: str) -> str:
     """An id as the stem of a file name: ids that hold anything but letters, digits and -_+ get a digest besides."""
-    from mmsent.caches import slug
+    from mmsent.features.cache.finding import slug
 
     plain = slug(post_id)
     if plain == post_id:
@@ -97,8 +98,8 @@ def safe_name(post_id: str) -> str:
 
 
 def _post_of(source: Path, guid: str, run: Any) -> Any:
-    from mmsent.dataset import load_dataset
-    from mmsent.predict import NewPost
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.new_posts import NewPost
 
     dataset = load_dataset(source, run.data_settings)
     post = next((p for p in dataset.posts if p.id == guid), None)
@@ -119,7 +120,7 @@ def _summary(found: Any) -> None:
     say(f"explained: {found.target}, logit {found.logit:.3f}, by the {found.fusion} head of {found.run}")
     if found.problem:
         note(found.problem)
-    from mmsent.figures.explanations import half_shares
+    from mmsent.report.figures.explanations import half_shares
 
     halves = found.modality
     image, text = 0 - halves.image, 0 - halves.text

@@ -38,11 +38,11 @@ def export(
                 raise UsageError(
                     f"{flag} goes with --format onnx; a hub folder holds heads, and predict takes the rest"
                 )
-    from mmsent.card import model_card
-    from mmsent.hub import write_hub
-    from mmsent.predict import encoder_settings
-    from mmsent.runs import calibration_note
-    from mmsent.vote import averages, voting_runs
+    from mmsent.export.hub import write_hub
+    from mmsent.export.model_card import model_card
+    from mmsent.inference.predict import encoder_settings
+    from mmsent.inference.vote import averages, voting_runs
+    from mmsent.training.runs import calibration_note
 
     chosen = named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
     encoder_settings(chosen, weights=None, device=None)  # refuses runs that do not fit together
@@ -52,7 +52,7 @@ def export(
     if form == "hf":
         path = write_hub(chosen, out, card)
     else:
-        from mmsent.onnx_export import TOLERANCE, export_onnx
+        from mmsent.export.onnx_export import TOLERANCE, export_onnx
 
         if with_encoder:
             note("exporting heads, picture tower and text tower, and comparing them with torch: a minute or two")

@@ -18,7 +18,7 @@ from mmsent.config import (
     default,
 )
 from mmsent.errors import CacheError, DataError, UsageError
-from mmsent.tables import columns
+from mmsent.system.tables import columns
 
 
 def extract(
@@ -32,8 +32,8 @@ def extract(
     as_json: bool,
 ) -> None:
     """Encode what is missing and bring the cache up to date."""
-    from mmsent.dataset import SPLITS, load_dataset
-    from mmsent.extract import extract as run
+    from mmsent.data.dataset import SPLITS, load_dataset
+    from mmsent.features.extract import extract as run
 
     if split not in (*SPLITS, "all"):
         raise UsageError(f"--split {split!r}: choose train, test or all")
@@ -82,7 +82,7 @@ def _engine(options: ExtractSettings) -> Iterator[Any]:
             raise UsageError("--address and --actors go with --engine ray")
         yield None
         return
-    from mmsent.distributed import RayEngine
+    from mmsent.features.ray_engine import RayEngine
 
     # What Ray says of lost nodes would stand in front of our own output, or in the middle of its JSON.
     with redirect_stdout(sys.stderr), RayEngine(options.address, options.actors, options.workers) as engine:
@@ -91,8 +91,8 @@ def _engine(options: ExtractSettings) -> Iterator[Any]:
 
 def find(data: Path | None, cache: Path, encoder: str | None) -> Any:
     """The cache that a command works on: by the data set's name and the encoder. data None: whatever is there."""
-    from mmsent.caches import find_cache
-    from mmsent.dataset import name_of
+    from mmsent.data.dataset import name_of
+    from mmsent.features.cache.finding import find_cache
 
     name = None
     if not cache.is_file():
@@ -105,7 +105,7 @@ def find(data: Path | None, cache: Path, encoder: str | None) -> Any:
 
 def source_of(cache: Any, data: Path | None) -> Path:
     """The data set of a cache: the given path, else data/ if it has the cache's name, else what it remembers."""
-    from mmsent.dataset import name_of
+    from mmsent.data.dataset import name_of
     from mmsent.errors import MmsentError
 
     if data is not None:
@@ -120,8 +120,8 @@ def source_of(cache: Any, data: Path | None) -> Path:
 
 def require_current(cache: Any, data: Path | None, split: str) -> None:
     """Raise CacheError where the list of the data set (if it is at hand) is no longer what the cache holds."""
-    from mmsent.cache import NO_LABEL
-    from mmsent.dataset import load_dataset
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.cache import NO_LABEL
 
     path = source_of(cache, data)
     if not path.exists() or split not in cache.rows:
@@ -142,8 +142,8 @@ def require_current(cache: Any, data: Path | None, split: str) -> None:
 
 def complete(cache: Any, data: Path | None, split: str, device: str | None) -> Any:
     """The cache with a split in it: as it is, or after extracting that split with the cache's own settings."""
-    from mmsent.dataset import SPLITS, load_dataset
-    from mmsent.extract import extract as run
+    from mmsent.data.dataset import SPLITS, load_dataset
+    from mmsent.features.extract import extract as run
 
     if split in cache.rows:
         require_current(cache, data, split)
@@ -166,7 +166,7 @@ def complete(cache: Any, data: Path | None, split: str, device: str | None) -> A
 
 def cache_ls(folder: Path, as_json: bool) -> None:
     """List the caches of a folder."""
-    from mmsent.caches import list_caches
+    from mmsent.features.cache.finding import list_caches
 
     found = list_caches(folder)
     if as_json:
@@ -245,8 +245,8 @@ def outline(value: Any, indent: int = 0) -> str:
 @resumable("nothing was changed")
 def cache_verify(data: Path | None, cache_at: Path, encoder: str | None, sample: int, as_json: bool) -> int:
     """Check a cache's integrity and encode a sample of rows again. Returns the exit status."""
-    from mmsent.cache_tools import verify
-    from mmsent.dataset import load_dataset
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.repair import verify
 
     cache = _find_to_mend(data, cache_at, encoder)
     dataset, encoders = None, None
@@ -283,8 +283,8 @@ def cache_repair(
     data: Path | None, cache_at: Path, encoder: str | None, device: str | None, wait: bool, as_json: bool
 ) -> None:
     """Encode a cache's damaged rows again."""
-    from mmsent.cache_tools import repair
-    from mmsent.dataset import load_dataset
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.repair import repair
 
     cache = _find_to_mend(data, cache_at, encoder)
     if not cache.damage:
@@ -314,9 +314,9 @@ def cache_repair(
 
 def _find_to_mend(data: Path | None, cache_at: Path, encoder: str | None) -> Any:
     """The cache that a command works on, for what is still good in it where it is damaged."""
-    from mmsent.cache import Cache
-    from mmsent.caches import unreadable
-    from mmsent.dataset import name_of
+    from mmsent.data.dataset import name_of
+    from mmsent.features.cache import Cache
+    from mmsent.features.cache.finding import unreadable
 
     at = cache_at
     if not at.is_file():
@@ -332,7 +332,7 @@ def _find_to_mend(data: Path | None, cache_at: Path, encoder: str | None) -> Any
 
 def _encoders_of(cache: Any, device: str | None) -> Any:
     """The encoders that a cache was made with. Raises CacheError where their weights are others here."""
-    from mmsent.encoders import open_encoders
+    from mmsent.encoders.factory import open_encoders
 
     stored = cache.provenance["encoder_settings"]
     encoders = open_encoders(EncoderSettings.model_validate(stored | ({"device": device} if device else {})))
@@ -356,10 +356,10 @@ def cache_explain(
     as_json: bool,
 ) -> None:
     """Say why each cache of a data set serves the given settings or does not."""
-    from mmsent.cache_tools import explain
-    from mmsent.dataset import load_dataset
-    from mmsent.encoders import open_encoders
-    from mmsent.extract import feature_settings
+    from mmsent.data.dataset import load_dataset
+    from mmsent.encoders.factory import open_encoders
+    from mmsent.features.cache.finding import explain
+    from mmsent.features.extract import feature_settings
 
     dataset = load_dataset(data, settings)
     wanted = feature_settings(dataset, open_encoders(encoder), encoder, views, storage)
@@ -378,7 +378,7 @@ def cache_explain(
 @resumable("nothing was written")
 def cache_export(data: Path | None, cache_at: Path, encoder: str | None, split: str, out: Path) -> None:
     """Write a split for other programs."""
-    from mmsent.cache_tools import export
+    from mmsent.features.cache.export import export
 
     cache = find(data, cache_at, encoder)
     say(f"wrote {export(cache, split, out)}")

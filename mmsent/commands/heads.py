@@ -24,7 +24,7 @@ from mmsent.config import (
     fit_settings,
 )
 from mmsent.errors import DataError, Interrupted, MmsentError, RunError, UsageError
-from mmsent.tables import columns
+from mmsent.system.tables import columns
 
 
 def fusions(names: Sequence[str] | None) -> list[Fusion]:
@@ -109,7 +109,7 @@ def fit(
     wanted = fusions(names)
     if recipe != "auto" and recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from auto, {', '.join(RECIPES)}")
-    from mmsent.encoders import recipe_for
+    from mmsent.config import recipe_for
 
     cache = find(data, cache_at, encoder)
     chosen = recipe_for(cache.encoder) if recipe == "auto" else recipe
@@ -118,11 +118,11 @@ def fit(
     limit = memory_limit(memory)
     import numpy as np
 
-    from mmsent.cache import NO_LABEL
-    from mmsent.encoders.common import pick_device
-    from mmsent.evaluate import comparison, evaluate_logits
-    from mmsent.fit import fit as run
-    from mmsent.fit import write_tensorboard
+    from mmsent.evaluation.evaluate import comparison, evaluate_logits
+    from mmsent.features.cache import NO_LABEL
+    from mmsent.system.devices import pick_device
+    from mmsent.training.fit import fit as run
+    from mmsent.training.fit import write_tensorboard
 
     where = pick_device(device)
     logits: list[Any] = []
@@ -157,7 +157,7 @@ def fit(
 
 def named_runs(names: Sequence[str], runs: Path) -> list[Any]:
     """Runs by path, or by name in the runs folder; a folder that `mmsent export --format hf` wrote gives all it has."""
-    from mmsent.hub import CONFIG, open_runs
+    from mmsent.export.hub import CONFIG, open_runs
 
     def at(name: str) -> Path:
         known = any((Path(name) / file).is_file() for file in ("run.json", CONFIG))
@@ -168,7 +168,7 @@ def named_runs(names: Sequence[str], runs: Path) -> list[Any]:
 
 def chosen_runs(names: Sequence[str], runs: Path, cache: Any) -> list[Any]:
     """Runs by path or by name in the runs folder; without names, the newest of each fusion of this cache."""
-    from mmsent.runs import list_runs
+    from mmsent.training.runs import list_runs
 
     if names:
         return named_runs(names, runs)
@@ -187,12 +187,12 @@ def evaluate(
     """Score runs on their validation rows, or on test labels where the data set has them; test their differences."""
     import numpy as np
 
-    from mmsent.cache import NO_LABEL
-    from mmsent.dataset import load_dataset
-    from mmsent.evaluate import comparison, evaluate_labelled, evaluate_validation, paired, paired_table
+    from mmsent.data.dataset import load_dataset
+    from mmsent.evaluation.evaluate import comparison, evaluate_labelled, evaluate_validation, paired, paired_table
+    from mmsent.evaluation.openings import LOG, ordinal, read_openings, record_opening, record_scores
+    from mmsent.features.cache import NO_LABEL
     from mmsent.metrics import ECE_BINS, LEVEL, RESAMPLES
-    from mmsent.openings import LOG, ordinal, read_openings, record_opening, record_scores
-    from mmsent.runs import calibration_note
+    from mmsent.training.runs import calibration_note
 
     if split not in ("val", "test"):
         raise UsageError(f"--split {split!r}: choose val or test")
@@ -244,8 +244,8 @@ def evaluate(
 
 def _refuse_overwriting(out: Path, source: Path) -> None:
     """Raise UsageError where predictions, or the table beside them, would replace a file of the data set."""
-    from mmsent.dataset import LISTS
-    from mmsent.vote import table_path
+    from mmsent.data.dataset import LISTS
+    from mmsent.inference.vote import table_path
 
     if out.is_dir() or not out.name:
         raise UsageError(f"--out {out} is a folder; name a file")
@@ -271,10 +271,10 @@ def vote(
     as_json: bool,
 ) -> None:
     """Label every post of a split with several heads and write the list."""
-    from mmsent.dataset import SPLITS, load_dataset
-    from mmsent.lists import ListForm
-    from mmsent.runs import calibration_note
-    from mmsent.vote import averages, tie_label, vote_split, voting_runs, write_vote
+    from mmsent.data.dataset import SPLITS, load_dataset
+    from mmsent.data.lists import ListForm
+    from mmsent.inference.vote import averages, tie_label, vote_split, voting_runs, write_vote
+    from mmsent.training.runs import calibration_note
 
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: choose test or train")
@@ -356,11 +356,12 @@ def predict(
     as_json: bool,
 ) -> None:
     """Label one post from the command line, or the posts of a manifest."""
-    from mmsent.dataset import load_dataset
-    from mmsent.lists import write_text
-    from mmsent.predict import NewPost, predict, predictions_table
-    from mmsent.runs import calibration_note
-    from mmsent.vote import averages, voting_runs
+    from mmsent.data.dataset import load_dataset
+    from mmsent.data.lists import write_text
+    from mmsent.features.new_posts import NewPost
+    from mmsent.inference.predict import predict, predictions_table
+    from mmsent.inference.vote import averages, voting_runs
+    from mmsent.training.runs import calibration_note
 
     if (manifest is None) == (text is None and image is None):
         raise UsageError("give a post with --text and --image, or several with --manifest FILE")
@@ -411,7 +412,7 @@ def predict(
 @resumable("what was encoded and fitted is kept")
 def quickstart(folder: Path, posts: int, seed: int, as_json: bool) -> None:
     """Run the quickstart and tell what it did."""
-    from mmsent.evaluate import comparison
+    from mmsent.evaluation.evaluate import comparison
     from mmsent.quickstart import quickstart as run
 
     if not as_json:

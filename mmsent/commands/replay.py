@@ -14,8 +14,8 @@ from mmsent.commands.say import note, say, say_json
 from mmsent.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mmsent.replay import Apart, Replay
-    from mmsent.runs import Run
+    from mmsent.evaluation.replay import Apart, Replay
+    from mmsent.training.runs import Run
 
 PREDICTIONS = Path("predictions.csv")
 SHOWN = 12  # differences
@@ -38,8 +38,8 @@ def replay(
         raise UsageError(f"--out {out} is a file; name a folder")
     if out is not None and out.resolve() == runs.resolve():
         raise UsageError(f"--out {out} is the folder of the runs themselves; name another")
-    from mmsent.replay import cache_of, replay, replay_vote
-    from mmsent.vote import averages, require_distinct, voting_runs
+    from mmsent.evaluation.replay import cache_of, replay, replay_vote
+    from mmsent.inference.vote import averages, require_distinct, voting_runs
 
     folder = Path("cache")
     if names:
@@ -95,8 +95,8 @@ def _table(
 ) -> tuple[Path | None, str | None, bool]:
     """The table of predictions to compare with, and the tie and the soft of the vote: the table's own unless given, so
     that like is compared with like. A table that nobody named and that does not fit is left out of account."""
-    from mmsent.replay import votes_of, way_of
-    from mmsent.vote import voting_way
+    from mmsent.evaluation.replay import votes_of, way_of
+    from mmsent.inference.vote import voting_way
 
     if named is not None and not votes_of(named, chosen):
         raise UsageError(

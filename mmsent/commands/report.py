@@ -32,11 +32,11 @@ def report(
         raise UsageError(f"--format {form!r}: choose html or md")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder")
-    from mmsent.progress import bar
-    from mmsent.report import write_report
-    from mmsent.report.explained import Explained
-    from mmsent.report.plates import PLATES, SWEEP_PLATES, plates_of
-    from mmsent.study import open_study
+    from mmsent.report.explanations import Explained
+    from mmsent.report.figure_set import PLATES, SWEEP_PLATES, plates_of
+    from mmsent.report.study import open_study
+    from mmsent.report.write import write_report
+    from mmsent.system.progress import bar
 
     known = [name for name, _, _ in PLATES + SWEEP_PLATES]
     if unknown := [name for name in skip if name not in known]:
@@ -47,15 +47,15 @@ def report(
     dataset, why = _dataset(cache, data)
     preflight = None
     if dataset is not None:
-        from mmsent.check import check_dataset
+        from mmsent.data.check import check_dataset
 
         with bar(len(dataset.posts), "reading posts", "post") as shown:
             preflight = check_dataset(dataset, progress=shown.update)
     study = open_study(chosen, cache, dataset)
     encoders = None
     try:
-        from mmsent.encoders import open_encoders
-        from mmsent.predict import encoder_settings
+        from mmsent.encoders.factory import open_encoders
+        from mmsent.inference.predict import encoder_settings
 
         encoders = open_encoders(encoder_settings(chosen, weights=weights, device=device))
     except MmsentError as error:
@@ -97,7 +97,7 @@ def report(
 
 def _dataset(cache: Any, data: Path | None) -> tuple[Any, str]:
     """The data set of a cache, or None and the reason why it is not at hand. A given path must be right."""
-    from mmsent.dataset import load_dataset
+    from mmsent.data.dataset import load_dataset
 
     path = source_of(cache, data)
     settings = DataSettings.model_validate(cache.provenance["data_settings"])

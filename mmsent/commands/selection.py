@@ -11,7 +11,7 @@ from mmsent.commands.heads import fusions, memory_limit
 from mmsent.commands.say import note, say, say_json
 from mmsent.config import RECIPES, VOTING_FUSIONS, DataSettings, FitSettings, Fusion, Group, SplitSettings, fit_settings
 from mmsent.errors import DataError, UsageError
-from mmsent.tables import columns
+from mmsent.system.tables import columns
 
 FOLDS = 10  # of a cross-validation that the audit runs by itself
 _AUDITED = (Group.near, Group.exact)  # what its folds keep together: on plain ones a wrong label's twin vouches for it
@@ -37,7 +37,7 @@ def fit_folds(
     saved, done = _cross_validate(cache, settings, split, folds, runs, chosen, device, memory)
     import numpy as np
 
-    from mmsent.folds import vote_spread
+    from mmsent.evaluation.cross_validation import vote_spread
 
     voters = [one for one in done if one.settings.fusion in VOTING_FUSIONS]
     vote = vote_spread(voters) if len(voters) > 1 else None
@@ -98,7 +98,7 @@ def _wanted(
     encoder: str | None,
 ) -> tuple[Any, list[FitSettings], str]:
     """The cache, the settings of each head, and the recipe's name."""
-    from mmsent.encoders import recipe_for
+    from mmsent.config import recipe_for
 
     if recipe != "auto" and recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from auto, {', '.join(RECIPES)}")
@@ -120,10 +120,11 @@ def _cross_validate(
     memory: str | None,
 ) -> tuple[list[Any], list[Any]]:
     """Cross-validate on the same folds; the saved folders and the results."""
-    from mmsent.encoders.common import pick_device
-    from mmsent.folds import cross_validate, plan_folds, save_folds
-    from mmsent.progress import bar
-    from mmsent.runs import ready_folder
+    from mmsent.evaluation.cross_validation import cross_validate, save_folds
+    from mmsent.system.devices import pick_device
+    from mmsent.system.files import ready_folder
+    from mmsent.system.progress import bar
+    from mmsent.training.folds import plan_folds
 
     where = pick_device(device)
     plan = plan_folds(cache, split, folds, memory=memory_limit(memory))
@@ -158,8 +159,9 @@ def audit(
     if names and (group is not None or memory is not None):
         raise UsageError("--group and --memory are for choosing or making a cross-validation; do not name one besides")
     memory_limit(memory)  # a bad size is told now
-    from mmsent.audit import audit_folds, usable_folds, write_audit
-    from mmsent.folds import SUMMARY, list_folds, open_folds
+    from mmsent.evaluation.audit import audit_folds, usable_folds, write_audit
+    from mmsent.evaluation.cross_validation import list_folds, open_folds
+    from mmsent.training.folds import SUMMARY
 
     cache = find(data, cache_at, encoder)
     require_current(cache, data, "train")
@@ -195,8 +197,8 @@ def audit(
 
 
 def _gallery(found: Any, cache: Any, data: Path | None, out: Path) -> Path:
-    from mmsent.dataset import load_dataset
-    from mmsent.report.gallery import write_gallery
+    from mmsent.data.dataset import load_dataset
+    from mmsent.report.audit_page import write_gallery
 
     path = source_of(cache, data)
     try:
@@ -218,8 +220,8 @@ def cache_duplicates(
     as_json: bool,
 ) -> None:
     """Print the duplicates among the rows of a cache, exact and near."""
-    from mmsent.grouping import comparisons, find_duplicates
-    from mmsent.progress import bar
+    from mmsent.features.cache.groups import comparisons, find_duplicates
+    from mmsent.system.progress import bar
 
     for name, value in (("--near-image", near_image), ("--near-text", near_text)):
         if value is not None and not 0 < value <= 1:

@@ -82,7 +82,7 @@ def serve(
 
 
 def _runs(names: Sequence[str], data: Path | None, cache_at: Path, encoder: str | None, runs: Path) -> list[Any]:
-    from mmsent.vote import voting_runs
+    from mmsent.inference.vote import voting_runs
 
     return named_runs(names, runs) if names else voting_runs(runs, find(data, cache_at, encoder))
 
@@ -108,8 +108,8 @@ def _review(runs: Sequence[Any], table: Path | None, data: Path | None, tie: str
 
 def _dataset(run: Any, data: Path | None) -> Any:
     """The posts behind a run: those given, else those that its cache remembers; None where they are not at hand."""
-    from mmsent.cache import Cache
-    from mmsent.dataset import load_dataset
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.cache import Cache
 
     try:
         path = data if data is not None else source_of(Cache.open(Path(run.info["cache"]["path"])), None)

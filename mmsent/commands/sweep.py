@@ -14,7 +14,7 @@ from mmsent.config import RECIPES, SplitSettings
 from mmsent.errors import UsageError
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import Space, make_space
-from mmsent.tables import columns
+from mmsent.system.tables import columns
 
 
 def sweep(
@@ -45,7 +45,7 @@ def sweep(
     if show_space:
         say(space_of("paper" if recipe == "auto" else recipe).to_toml().removesuffix("\n"))
         return
-    from mmsent.encoders import recipe_for
+    from mmsent.config import recipe_for
 
     cache = find(data, cache_at, encoder)
     space = space_of(recipe_for(cache.encoder) if recipe == "auto" else recipe)
@@ -53,9 +53,9 @@ def sweep(
     asked = min(options.trials, space.size()) if options.sampler == "grid" else options.trials
     if asked < options.trials:
         note(f"the grid has {space.size()} points, so there will be so many trials, not {options.trials}")
-    from mmsent.encoders.common import pick_device
     from mmsent.sweep.database import shown_url
     from mmsent.sweep.search import sweep as run
+    from mmsent.system.devices import pick_device
 
     where = pick_device(device)
     at = f"what is finished is kept in {shown_url(options.storage) if options.storage else runs / options.name}"
@@ -90,8 +90,8 @@ def _tell(done: Any, asked: int, figures: Sequence[Path]) -> None:
 
 
 def _draw(done: Any) -> list[Path]:
-    from mmsent.figures.style import save
-    from mmsent.figures.sweeps import sweep_figures
+    from mmsent.report.figures.style import save
+    from mmsent.report.figures.sweeps import sweep_figures
 
     found: list[Path] = []
     for name, figure in sweep_figures(done.info).items():
@@ -104,7 +104,7 @@ def _watching(name: str) -> Iterator[Callable[[Any], None]]:
     """Show progress: a bar on a terminal, elsewhere a line now and then."""
     import sys
 
-    from mmsent.progress import bar
+    from mmsent.system.progress import bar
 
     shown: Any = None
     stage = ""

@@ -1,7 +1,8 @@
 """The differentiable side of the encoders: layers of a picture tower as maps, texts as tokens and whole words.
 
-`encode` stays as it is, in inference mode; what stands here serves explanations (mmsent.explain) alone. Gradients are
-taken in fp32: an encoder that runs in a shorter precision is copied to fp32 at first use, with its rounded weights.
+`encode` stays as it is, in inference mode; what stands here serves explanations (mmsent.inference.explain) alone.
+Gradients are taken in fp32: an encoder that runs in a shorter precision is copied to fp32 at first use, with its
+rounded weights.
 
 Shapes: B batch, C channels, L tokens, h x w the grid of a map.
 """
@@ -18,9 +19,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mmsent.encoders import ImageCard, TextCard
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import ImageCard, TextCard
 from mmsent.errors import EncoderError
-from mmsent.images import Pixels
 
 Form = Literal["NCHW", "NHWC", "NLC", "LNC"]
 

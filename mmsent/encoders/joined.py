@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmsent.encoders import Card, Embeddings, ImageCard, ImageEncoder, TextCard, TextEncoder
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Card, Embeddings, ImageCard, ImageEncoder, TextCard, TextEncoder
 from mmsent.errors import UsageError
-from mmsent.images import Pixels
 
 
 class JoinedImageEncoder:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mmsent.encoders import Embeddings, Spec, TextCard
+from mmsent.encoders.base import Embeddings, TextCard
 from mmsent.encoders.common import file_sha256, versions
+from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError
 
 LEXICONS = ("vader",)

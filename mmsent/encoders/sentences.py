@@ -10,17 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsent.encoders import Embeddings, Spec, TextCard
-from mmsent.encoders.common import (
-    TEXT_WAYS_OUT,
-    file_sha256,
-    pick_device,
-    refuse_code,
-    require_hub,
-    torch_dtype,
-    versions,
-)
+from mmsent.encoders.base import Embeddings, TextCard
+from mmsent.encoders.common import TEXT_WAYS_OUT, file_sha256, refuse_code, require_hub, versions
+from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError
+from mmsent.system.devices import pick_device, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,21 +8,21 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsent.encoders import Embeddings, ImageCard, Spec
+from mmsent.data.images import Pixels, Preprocess
+from mmsent.encoders.base import Embeddings, ImageCard
 from mmsent.encoders.common import (
     WAYS_OUT,
     FittingBatches,
     existing_file,
     file_sha256,
     normalized,
-    pick_device,
     refuse_code,
     require_hub,
-    torch_dtype,
     versions,
 )
+from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError
-from mmsent.images import Pixels, Preprocess
+from mmsent.system.devices import pick_device, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor

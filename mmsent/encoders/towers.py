@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmsent.encoders import ImageEncoder, TextEncoder
+from mmsent.data.images import Preprocess
+from mmsent.encoders.base import ImageEncoder, TextEncoder
 from mmsent.encoders.clip import ClipImageEncoder, ClipTextEncoder
 from mmsent.encoders.sentences import SentenceEncoder
 from mmsent.encoders.timm import TimmImageEncoder
 from mmsent.errors import EncoderError
-from mmsent.images import Preprocess
 
 _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # open_clip's own pattern
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mmsent.check import CheckReport
+from mmsent.data.check import CheckReport
 from mmsent.errors import MmsentError
-from mmsent.evaluate import paired, paired_table
+from mmsent.evaluation.evaluate import paired, paired_table
+from mmsent.inference.vote import vote_split
 from mmsent.metrics import LEVEL
-from mmsent.provenance import origin
-from mmsent.runs import Run, calibration_note
-from mmsent.study import Study, errors, known_rows
-from mmsent.vote import vote_split
+from mmsent.report.study import Study, errors, known_rows
+from mmsent.system.provenance import origin
+from mmsent.training.runs import Run, calibration_note
 
 Rows = list[list[str]]
 

@@ -8,8 +8,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mmsent.figures.style import label_colours
-from mmsent.report.fonts import font_faces
+from mmsent.report.figures.style import label_colours
+from mmsent.report.web_fonts import font_faces
 
 THUMBNAIL = 220
 WHITE_LETTERS = 0.18  # luminance below which white letters have a contrast of 4.5

@@ -12,17 +12,17 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-import mmsent
 from mmsent.errors import MmsentError
 from mmsent.serve import schemas
-from mmsent.serve.describe import any_of, describe, documented, posts_body
 from mmsent.serve.guard import HEADERS, Guard, require_key
 from mmsent.serve.monitoring import MEDIA, Metered, Metrics
+from mmsent.serve.openapi import any_of, describe, documented, posts_body
 from mmsent.serve.pages import info_route, page_routes, review_routes
+from mmsent.serve.queueing import Work
 from mmsent.serve.requests import JSON, Refused
 from mmsent.serve.review import Review
 from mmsent.serve.service import Service
-from mmsent.serve.work import Work
+from mmsent.version import __version__
 
 
 def create_app(
@@ -46,7 +46,7 @@ def create_app(
 
     app = FastAPI(
         title="mmsent",
-        version=mmsent.__version__,
+        version=__version__,
         summary="Sentiment of posts: a picture and a text each.",
         lifespan=lifespan,
         docs_url=None,
@@ -115,7 +115,7 @@ def create_app(
         """Needs no key."""
         if not work.alive:
             raise Refused(503, "the encoder's thread has ended; start the service again", 30)
-        return schemas.Health(status="ok", version=mmsent.__version__, waiting=work.admission.pending)
+        return schemas.Health(status="ok", version=__version__, waiting=work.admission.pending)
 
     @app.get(
         "/metrics",

@@ -11,11 +11,11 @@ from fastapi.responses import Response
 
 from mmsent.errors import MmsentError
 from mmsent.serve import schemas
-from mmsent.serve.describe import documented, json_body
+from mmsent.serve.openapi import documented, json_body
+from mmsent.serve.queueing import Work, in_thread, read_body
 from mmsent.serve.requests import Refused, parse_corrections
 from mmsent.serve.review import Review, Wanted
 from mmsent.serve.service import examples
-from mmsent.serve.work import Work, in_thread, read_body
 
 STATIC = Path(__file__).parent / "static"
 PAGES = {"/": "index.html", "/review": "review.html", "/docs": "docs.html"}

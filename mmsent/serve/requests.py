@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mmsent.errors import MmsentError
-from mmsent.predict import NewPost
+from mmsent.features.new_posts import NewPost
 from mmsent.serve.limits import Limits
 from mmsent.serve.schemas import CorrectionsIn, PostIn, PostsIn
 

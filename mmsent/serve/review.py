@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmsent.corrections import correctable, corrected_list
-from mmsent.dataset import Dataset, Post
+from mmsent.data.corrections import correctable, corrected_list
+from mmsent.data.dataset import Dataset, Post
+from mmsent.data.images import open_rgb, read_picture
 from mmsent.errors import DataError
-from mmsent.files import read_file
-from mmsent.images import open_rgb, read_picture
-from mmsent.runs import Run
+from mmsent.inference.vote import average, averages, majority, tie_label
 from mmsent.serve.schemas import Only, Order
 from mmsent.serve.service import picture_bytes
-from mmsent.spreadsheet import plain
-from mmsent.vote import average, averages, majority, tie_label
+from mmsent.system.files import read_file
+from mmsent.system.safe_csv import plain
+from mmsent.training.runs import Run
 
 THUMBNAIL = 360
 TEXT = 600  # characters of a text that are shown

@@ -16,27 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-import mmsent
 from mmsent.config import EncoderSettings, Fusion
-from mmsent.encoders import Encoders
+from mmsent.encoders.base import Encoders
 from mmsent.errors import UsageError
-from mmsent.inference import head_shares
-from mmsent.predict import (
-    NewPost,
-    Prepared,
-    encode_prepared,
-    encoder_settings,
-    encoders_of,
-    prepare_post,
-    require_encoders,
-    vote_features,
-)
-from mmsent.runs import Run
+from mmsent.features.new_posts import NewPost, Prepared, encode_prepared, prepare_post
+from mmsent.inference.logits import head_shares
+from mmsent.inference.predict import encoder_settings, encoders_of, require_encoders, vote_features
+from mmsent.inference.vote import tie_label
 from mmsent.serve.limits import Limits
-from mmsent.vote import tie_label
+from mmsent.training.runs import Run
+from mmsent.version import __version__
 
 if TYPE_CHECKING:
-    from mmsent.heads import Head
+    from mmsent.training.heads import Head
 
 BATCH = 16
 EXAMPLE_SIDE = 288
@@ -136,8 +128,8 @@ class Service:
         return found
 
     def explain(self, post: NewPost, run: ServedRun, target: str | None, occlude: bool) -> dict[str, Any]:
-        """Explain what a run says of a post; see `schemas.ExplanationOut`. Errors as of mmsent.explain."""
-        from mmsent.explain import explain
+        """Explain what a run says of a post; see `schemas.ExplanationOut`. Errors as of mmsent.inference.explain."""
+        from mmsent.inference.explain import explain
 
         found = explain(run, self._explainable, post, target=target, stand_in=True, occlude=occlude)
         out = found.to_json()
@@ -163,10 +155,10 @@ class Service:
 
     def info(self) -> dict[str, Any]:
         """What is served, for `schemas.Info`, without what the application adds."""
-        from mmsent.figures.style import label_colours
+        from mmsent.report.figures.style import label_colours
 
         return {
-            "version": mmsent.__version__,
+            "version": __version__,
             "encoder": self.runs[0].info["cache"]["encoder"],
             "data": self.runs[0].info["cache"]["data_name"],
             "labels": self.labels,
@@ -195,8 +187,8 @@ def picture_bytes(image: Image.Image, form: str, **options: Any) -> bytes:
 @functools.cache
 def examples() -> list[tuple[bytes, str]]:
     """Drawn posts to try: JPEG bytes and text."""
-    from mmsent.drawing import PictureMood, draw_picture
-    from mmsent.drawn import QUALITY, TextMood, write_text
+    from mmsent.data.synthetic.pictures import PictureMood, draw_picture
+    from mmsent.data.synthetic.posts import QUALITY, TextMood, write_text
 
     found = []
     for i, (picture, text) in enumerate(EXAMPLES):

@@ -3,7 +3,7 @@
 space.py      what a trial may vary, from TOML
 ground.py     the rows of every split, shared read-only by all processes; new splits for the check afterwards
 trial.py      one trial: settings and splits to a score with its standard error
-stacks.py     many trials of equal shape at once (see mmsent.stacked)
+stacks.py     many trials of equal shape at once (see mmsent.training.stacked)
 ledger.py     the study (Optuna): which trials there are, which are next, which stop early
 database.py   where the study lies; whether the process of a trial is still there
 workers.py    who computes them: this process, worker processes, or stacks of like trials on a GPU

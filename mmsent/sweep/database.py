@@ -14,7 +14,7 @@ import optuna
 from filelock import FileLock
 
 from mmsent.errors import UsageError
-from mmsent.provenance import without_passwords
+from mmsent.system.provenance import without_passwords
 
 BEAT = 10  # seconds between heartbeats
 PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts to make the tables

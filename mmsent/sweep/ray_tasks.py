@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from mmsent.errors import MmsentError, UsageError
-from mmsent.sweep.ground import Ground, sides_on
+from mmsent.sweep.shared_rows import Ground, sides_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
 from mmsent.sweep.workers import Book
 

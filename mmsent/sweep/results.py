@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsent.cache import Cache
 from mmsent.errors import RunError
-from mmsent.files import write_together
-from mmsent.spreadsheet import csv_text
+from mmsent.features.cache import Cache
+from mmsent.system.files import write_together
+from mmsent.system.safe_csv import csv_text
 
 FORMAT_VERSION = 1
 SUMMARY, TABLE = "sweep.json", "trials.csv"

@@ -17,22 +17,23 @@ from typing import Any
 
 from filelock import FileLock
 
-from mmsent import provenance
-from mmsent.cache import Cache
 from mmsent.config import SplitSettings, fit_settings
 from mmsent.errors import DataError, RunError
-from mmsent.grouping import with_thresholds
-from mmsent.runs import cache_facts, ready_folder
+from mmsent.features.cache import Cache, digests
+from mmsent.features.cache.groups import with_thresholds
 from mmsent.sweep.database import file_url, shown_url
-from mmsent.sweep.ending import Progress, Watch, conclude, earlier_end, record, save_winners, up_to_date
-from mmsent.sweep.ground import Ground, make_ground, share_ground
+from mmsent.sweep.finish import Progress, Watch, conclude, earlier_end, record, save_winners, up_to_date
 from mmsent.sweep.ledger import Entry, Ledger
 from mmsent.sweep.results import Sweep, write_sweep
 from mmsent.sweep.settings import SweepSettings
+from mmsent.sweep.shared_rows import Ground, make_ground, share_ground
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job, Outcome
 from mmsent.sweep.workers import Executor, Here, Stacked, Workers, cores, one_thread
-from mmsent.train import precision_for
+from mmsent.system import provenance
+from mmsent.system.files import ready_folder
+from mmsent.training.runs import cache_facts
+from mmsent.training.train import precision_for
 
 TICK = 2.0  # seconds between looks at what other processes do
 SHARED = "shared-"  # leads the name of a folder of arrays that worker processes map
@@ -128,7 +129,7 @@ def sweep(
 
 def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSettings) -> dict[str, Any]:
     """What must be the same for scores to be comparable, by a name for people."""
-    rows = provenance.content(cache, "train")
+    rows = digests.content(cache, "train")
     base = fit_settings(space.recipe).model_dump(mode="json")
     about = {
         "cache": f"{cache.data_name} {cache.encoder} {cache.fingerprint}",

@@ -12,8 +12,8 @@ import numpy as np
 
 from mmsent.config import FitSettings
 from mmsent.metrics import bootstrap_intervals, scores
-from mmsent.sweep.ground import Sides
-from mmsent.train import evaluate_head, train_head
+from mmsent.sweep.shared_rows import Sides
+from mmsent.training.train import evaluate_head, train_head
 
 FOLD = 10_000  # steps between the first epochs of two folds, so that a step says which epoch of which fold it is
 ONE_SIGMA = 0.6827  # the level at which a normal interval reaches one standard error to each side

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmsent.errors import MmsentError, RunError
-from mmsent.process import tune_process
-from mmsent.sweep.ground import Ground, map_ground, sides_on
+from mmsent.sweep.shared_rows import Ground, map_ground, sides_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
+from mmsent.system.process import tune_process
 
 STACK = 64  # trials taken at a time where they train together
 
@@ -106,7 +106,7 @@ class Here:
 
 
 class Stacked:
-    """In this process, on one device, trials of equal shape together (see mmsent.stacked); others alone."""
+    """In this process, on one device, trials of equal shape together (see mmsent.training.stacked); others alone."""
 
     def __init__(self, ground: Ground, device: str, size: int = STACK) -> None:
         self._sides, self._classes, self._size = sides_on(ground, device), ground.classes, size
@@ -123,7 +123,7 @@ class Stacked:
 
     def step(self, book: Book, timeout: float) -> None:
         """Compute what was taken."""
-        from mmsent.sweep.stacks import run_stack, stacks_of
+        from mmsent.sweep.stacked_trials import run_stack, stacks_of
 
         jobs, self._jobs = self._jobs, []
         for stack in stacks_of(jobs):

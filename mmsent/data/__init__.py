@@ -1,0 +1,1 @@
+"""Posts in: reading, checking and copying data sets, cleaning texts, decoding images, finding duplicates."""

@@ -1,0 +1,132 @@
+"""A data set's list with corrected labels: the same file again, so that it takes the old one's place."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmsent.data.dataset import LISTS, Dataset
+from mmsent.data.lists import cell, read_list, read_manifest
+from mmsent.data.text import known_encoding
+from mmsent.errors import DataError
+from mmsent.system.files import read_file
+from mmsent.system.safe_csv import join_csv
+
+MEDIA = {
+    "txt": "text/plain",
+    "csv": "text/csv",
+    "tsv": "text/tab-separated-values",
+    "jsonl": "application/jsonl",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+def correctable(dataset: Dataset) -> set[str]:
+    """The ids of posts whose corrected labels can enter training: those of the training list; in a manifest also rows
+    that have no label yet, unless its split column calls them test. Test labels stay out."""
+    if dataset.layout == "guid":
+        return {post.id for post in dataset.posts if post.split == "train"}
+    rows, _ = read_manifest(dataset.root, dataset.settings)
+    column, split = dataset.settings.id_column, dataset.settings.split_column
+    kept = {cell(row, column) for row in rows if cell(row, split) == "test"}
+    return {post.id for post in dataset.posts} - kept
+
+
+def corrected_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
+    """The data set's training list, or its manifest, with new labels by post id: file name, media type, bytes.
+
+    All other rows are as they were. Raises DataError on a label outside the set, an id that is not listed, and a test
+    post.
+    """
+    known, listed, allowed = dataset.settings.labels, {post.id for post in dataset.posts}, correctable(dataset)
+    for name, label in labels.items():
+        if label not in known:
+            raise DataError(f"label {label[:60]!r} of post {name[:60]!r} is not one of {', '.join(known)}")
+        if name not in listed:
+            raise DataError(f"{dataset.root.name} lists no post {name[:60]!r}")
+        if name not in allowed:
+            raise DataError(f"post {name[:60]!r} is of the test split; its label stays out of training")
+    return _guid_list(dataset, labels) if dataset.layout == "guid" else _manifest(dataset, labels)
+
+
+def _guid_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
+    name = LISTS["train"]
+    rows, form = read_list(dataset.root / name, dataset.settings)
+    lines = [[f[0], labels.get(f[0].strip(), f[1])] if len(f) == 2 else f for _, f in rows]
+    text = join_csv([*([form.header] if form.header else []), *lines], newline=form.newline)
+    # UTF-8, unless a codec was given for the whole data set: its lists are then read with it too.
+    return name, MEDIA["txt"], _encoded(text, known_encoding(dataset.settings.text_encoding or "utf-8"))
+
+
+def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
+    name, settings = dataset.root.name, dataset.settings
+    ending = dataset.root.suffix.lower().lstrip(".")
+    if ending == "parquet":
+        return name, MEDIA[ending], _parquet(dataset, labels)
+    rows, decoding = read_manifest(dataset.root, settings)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if settings.label_column not in columns:
+        columns.append(settings.label_column)
+    before = _values(row.get(settings.label_column) for row in rows)
+    for row in rows:
+        if (label := labels.get(cell(row, settings.id_column) or "")) is not None:
+            row[settings.label_column] = before.get(label, label)
+    codec = decoding.encoding  # another would be another text encoding of all posts, and they would be encoded again
+    if ending == "jsonl":
+        return name, MEDIA[ending], _encoded("".join(_json_line(row, codec) for row in rows), codec)
+    cells = [[row.get(name, "") for name in columns] for row in rows]
+    crlf = decoding.decode_whole(read_file(dataset.root)).partition("\n")[0].endswith("\r")
+    text = join_csv([columns, *cells], delimiter="\t" if ending == "tsv" else ",", newline="\r\n" if crlf else "\n")
+    return name, MEDIA[ending], _encoded(text, codec)
+
+
+def _values(column: Iterable[Any]) -> dict[str, Any]:
+    """The values of a column by their text: a label may be stored as a number."""
+    return {str(value): value for value in column if value is not None}
+
+
+def _json_line(row: dict[str, Any], codec: str) -> str:
+    """As it reads, or with escapes where the codec lacks a character, such as half a surrogate pair."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode(codec)
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
+def _parquet(dataset: Dataset, labels: Mapping[str, str]) -> bytes:
+    """The file's table with another label column; types, other columns and metadata stay."""
+    import pyarrow
+    from pyarrow import parquet
+
+    settings = dataset.settings
+    table = parquet.read_table(pyarrow.BufferReader(read_file(dataset.root)))
+    place = table.schema.get_field_index(settings.label_column)
+    there = place >= 0
+    values = table.column(place).to_pylist() if there else [None] * table.num_rows
+    kind = table.schema.field(place).type if there else pyarrow.string()
+    before = _values(values)
+    for i, found in enumerate(table.column(settings.id_column).to_pylist()):
+        name = cell({"id": found}, "id") or ""
+        if name in labels:
+            values[i] = before.get(labels[name], labels[name])
+    try:
+        column = pyarrow.array(values, kind)
+    except (pyarrow.ArrowException, OverflowError):  # a label that the column's type cannot hold
+        texts = (cell({"label": value}, "label") for value in values)
+        column = pyarrow.array(list(texts), pyarrow.string())
+    field = pyarrow.field(settings.label_column, column.type)
+    table = table.set_column(place, field, column) if there else table.append_column(field, column)
+    out = io.BytesIO()
+    parquet.write_table(table, out)
+    return out.getvalue()
+
+
+def _encoded(text: str, codec: str) -> bytes:
+    try:
+        return text.encode(codec)
+    except UnicodeEncodeError as error:
+        raise DataError(f"the list cannot be written in {codec}: {error}") from error

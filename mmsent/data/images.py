@@ -1,0 +1,173 @@
+"""Pictures: safe decoding, and the preprocessing that an encoder declares. Pillow and NumPy only, no torch."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from mmsent.config import Settings
+from mmsent.errors import DataError
+from mmsent.system.files import fetch, read_file
+
+MAX_PIXELS = 100_000_000  # larger pictures are refused unread: a decompression bomb, or a scan nobody posts
+MAX_BYTES = 256 << 20  # of a picture file
+# What posts come in. Pillow knows dozens more, each with a parser of its own; EPS would even run Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+MAX_ASPECT = 16  # beyond this side ratio the ends are cut before resizing, or a 1x20000 strip would fill the memory
+
+Pixels = NDArray[np.uint8]
+_ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class Preprocess(Settings):
+    """An encoder's picture preprocessing; part of the fingerprint.
+
+    size: side of the square input in pixels. resize_to: length of the side that `resize` names before the centre
+    crop ("shortest" crops what sticks out, "longest" pads, "squash" ignores the aspect). mean, std: per channel, on
+    values in 0..1. fill: grey level (0..255) of padding.
+    """
+
+    size: int
+    resize_to: int
+    resize: Literal["shortest", "longest", "squash"] = "shortest"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fill: int = 0
+
+
+def read_picture(path: Path | str | bytes | None) -> bytes:
+    """The bytes of a picture file or of what lies at a URL, a str; bytes as they are. Raises DataError with the reason
+    where there is no such picture or it cannot be read."""
+    if path is None:
+        raise DataError("no picture")
+    if isinstance(path, bytes):
+        return path
+    try:
+        return fetch(path, MAX_BYTES) if isinstance(path, str) else read_file(path, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"picture cannot be read: {error.strerror or error}") from error
+
+
+def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture's bytes to RGB: first frame, upright by its EXIF tag, transparency over white, 16 bit to 8.
+
+    The bytes tell the format, whatever the file's name says. Colour profiles are not applied: the encoders were trained
+    on pixels as they are stored. Raises DataError with the reason: empty, not a picture, truncated, too many pixels,
+    floating-point samples.
+    """
+    if not raw:
+        raise DataError("picture file is empty")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(raw), formats=_formats())
+        if image.width * image.height > max_pixels:
+            raise DataError(f"picture has {image.width}x{image.height} pixels; the limit is {max_pixels}")
+        image.load()
+        return _to_rgb(_upright(image))
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"not a picture in any format that is read ({', '.join(FORMATS)})") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"picture has too many pixels; the limit is {max_pixels}") from error
+    except Exception as error:  # Pillow's readers raise almost anything on damaged bytes, RuntimeError among it
+        raise DataError(f"picture cannot be decoded: {error}") from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says. EXIF that cannot be read says nothing: the pixels are sound without it."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises almost anything on damaged EXIF
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise DataError("picture has floating-point samples; convert it to 8 bits a channel")
+    if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip instead of scaling
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit_square(image: Image.Image, how: Preprocess) -> Image.Image:
+    """Resize and crop or pad an RGB picture to (size, size), as torchvision's and open_clip's transforms do."""
+    resample = _FILTERS[how.interpolation]
+    if how.resize == "squash":
+        return image.resize((how.size, how.size), resample)
+    image = _limit_aspect(image)
+    width, height = image.size
+    if how.resize == "shortest":
+        if width <= height:
+            target = (how.resize_to, int(how.resize_to * height / width))
+        else:
+            target = (int(how.resize_to * width / height), how.resize_to)
+    else:
+        ratio = max(width, height) / how.resize_to  # divide as open_clip does, so that halves round alike
+        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+    if target != image.size:
+        image = image.resize(target, resample)
+    left, top = round((image.width - how.size) / 2), round((image.height - how.size) / 2)
+    if image.width < how.size or image.height < how.size:
+        canvas = Image.new("RGB", (how.size, how.size), (how.fill,) * 3)
+        # The same rounding as open_clip's CenterCropOrPad: the smaller pad comes first.
+        pad_left, pad_top = (how.size - image.width) // 2, (how.size - image.height) // 2
+        canvas.paste(image, (pad_left if pad_left >= 0 else -left, pad_top if pad_top >= 0 else -top))
+        return canvas
+    return image.crop((left, top, left + how.size, top + how.size))
+
+
+def _limit_aspect(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    long = math.ceil(min(width, height) * MAX_ASPECT)
+    if max(width, height) <= long:
+        return image
+    if width > height:
+        left = (width - long) // 2
+        return image.crop((left, 0, left + long, height))
+    top = (height - long) // 2
+    return image.crop((0, top, width, top + long))
+
+
+def as_pixels(image: Image.Image) -> Pixels:
+    """An RGB picture as (H, W, 3) bytes."""
+    return np.asarray(image, dtype=np.uint8)
+
+
+def is_blank(image: Image.Image, spread: float = 2.0) -> bool:
+    """Whether a picture is one flat colour: every channel's standard deviation stays below `spread` grey levels."""
+    small = as_pixels(image.resize((64, 64), Image.Resampling.BOX))
+    return bool(small.reshape(-1, 3).std(axis=0).max() < spread)
+
+
+# Pillow's process-wide switch stays off: a truncated picture must be an error, never a half-grey embedding.
+ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -1,0 +1,255 @@
+"""Lists and manifests: files that hold one row a post. Reading is strict, writing is atomic."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from mmsent.config import DataSettings
+from mmsent.data.text import NUL_HINT, Decoding, decide_encoding, known_encoding
+from mmsent.errors import DataError, UsageError
+from mmsent.system.files import open_file, read_file, write_bytes
+from mmsent.system.safe_csv import join_csv
+
+MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet")
+
+_PARQUET_ROWS = 4096
+_PIECE = 1 << 18  # bytes of a file that are decoded at a time
+
+csv.field_size_limit(64 * 1024 * 1024)
+
+
+@dataclass(frozen=True)
+class ListForm:
+    """How a list of labels was written, so that predictions can be written alike."""
+
+    header: tuple[str, str] | None = ("guid", "tag")
+    newline: str = "\n"
+
+
+ListRow = tuple[int, list[str]]
+
+
+def read_list(path: Path, settings: DataSettings) -> tuple[list[ListRow], ListForm]:
+    """The rows of a `guid,tag` list as (line number, fields), and its form. Raises DataError where unreadable."""
+    rows, form = list_rows(path, settings)
+    return list(rows), form
+
+
+def list_rows(path: Path, settings: DataSettings) -> tuple[Iterator[ListRow], ListForm]:
+    """As `read_list`, a row at a time; the iterator too raises DataError."""
+    text = _Text(path, settings)
+    newline = "\r\n" if text.crlf else "\n"
+    rows = _list_rows(path, text)
+    first = next(rows, None)
+    if first is not None and [f.strip().lower() for f in first[1]] == ["guid", "tag"]:
+        return rows, ListForm(("guid", "tag"), newline)
+    return chain([] if first is None else [first], rows), ListForm(None, newline)
+
+
+def _list_rows(path: Path, text: _Text) -> Iterator[ListRow]:
+    reader = csv.reader(text.lines())
+    try:
+        for fields in reader:
+            if any(f.strip() for f in fields):
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: cannot be read as 'guid,tag' lines: {error}") from error
+
+
+class _Text:
+    """The text of a list or manifest, without blank lines before and after. A file in UTF-8 is never held whole.
+
+    crlf: whether any of its lines ends in CR LF. Raises DataError where the file cannot be read.
+    """
+
+    def __init__(self, path: Path, settings: DataSettings) -> None:
+        self._path = path
+        self._whole: bytes | None = None  # as UTF-8, where it had to be read and decoded at once
+        try:
+            first = settings.text_encoding or settings.encodings[0] if settings.encodings else None
+            if first is None or known_encoding(first) != "utf-8" or not self._is_utf8():
+                self._read_whole(settings)
+            else:  # any text in UTF-8 is decided like this one
+                self.decoding = decide_encoding([b"\xef\xbb\xbf" if self._marked else b"x"], settings.encodings, first)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        if 4 * self._nuls > self._characters:  # one alone is its row's problem
+            raise DataError(f"{path} {NUL_HINT}")
+
+    def _is_utf8(self) -> bool:
+        """Whether the file is UTF-8, piece by piece; counts on the way."""
+        decoder, last = codecs.getincrementaldecoder("utf-8-sig")(), ""
+        self._nuls = self._characters = 0
+        self.crlf = False
+        with open_file(self._path) as file:
+            self._marked = file.read(3) == codecs.BOM_UTF8
+            file.seek(0)
+            try:
+                while raw := file.read(_PIECE):
+                    text = decoder.decode(raw)
+                    self._count(text)
+                    self.crlf |= "\r\n" in last + text[:1]
+                    last = text[-1:]
+                decoder.decode(b"", True)
+            except UnicodeError:
+                return False
+        return True
+
+    def _read_whole(self, settings: DataSettings) -> None:
+        raw = read_file(self._path)
+        self.decoding = decide_encoding([raw], settings.encodings, settings.text_encoding)
+        try:
+            text = self.decoding.decode_whole(raw)
+        except UnicodeError as error:
+            name = self.decoding.encoding
+            raise DataError(f"{self._path} is not {name} text: {error}; pass --text-encoding") from error
+        self._nuls = self._characters = 0
+        self.crlf = False
+        self._count(text)
+        self._whole = text.encode("utf-8", "surrogatepass")
+
+    def _count(self, text: str) -> None:
+        self._nuls += text.count("\0")
+        self._characters += len(text)
+        self.crlf |= "\r\n" in text
+
+    def lines(self, newline: str = "") -> Iterator[str]:
+        """Its lines with their ends. newline: as `open` takes it. Raises DataError where it has changed since."""
+        try:
+            raw = open_file(self._path) if self._whole is None else io.BytesIO(self._whole)
+            name = "utf-8-sig" if self._whole is None else "utf-8"
+            errors = "strict" if self._whole is None else "surrogatepass"
+            with io.TextIOWrapper(raw, encoding=name, errors=errors, newline=newline) as file:
+                yield from _without_blank_ends(file)
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"{self._path} cannot be read: {error}") from error
+
+
+def _without_blank_ends(lines: Iterable[str]) -> Iterator[str]:
+    """Without blank lines before and after. Blanks and tabs at the end of the last line stay: they may be a cell."""
+    blank: list[str] | None = None  # since the last line that was not; None before the first
+    for line in lines:
+        if line.strip(" \r\n"):
+            yield from blank or ()
+            yield line if blank is not None else line.lstrip(" ")
+            blank = []
+        elif blank is not None:
+            blank.append(line)
+
+
+def cell(row: dict[str, Any], column: str) -> str | None:
+    """One manifest value as text; None where the column is missing or null.
+
+    Raises DataError where it is neither a text nor a number: a list, say, or bytes.
+    """
+    value = row.get(column)
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, (bytes, bytearray, list, tuple, dict, set)):
+        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a text or a number")
+    return str(value)
+
+
+ManifestRow = dict[str, Any]
+
+
+def read_manifest(path: Path, settings: DataSettings) -> tuple[list[ManifestRow], Decoding]:
+    """The rows of a CSV, TSV, JSONL or Parquet file as dictionaries. Raises DataError where it cannot be read."""
+    rows, decoding = manifest_rows(path, settings)
+    return list(rows), decoding
+
+
+def manifest_rows(path: Path, settings: DataSettings) -> tuple[Iterator[ManifestRow], Decoding]:
+    """As `read_manifest`, a row at a time; the iterator too raises DataError."""
+    ending = path.suffix.lower().lstrip(".")
+    if ending not in MANIFEST_ENDINGS:
+        raise DataError(f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'")
+    if ending == "parquet":
+        rows, decoding = _read_parquet(path), Decoding("utf-8", "Parquet strings are UTF-8")
+    else:
+        text = _Text(path, settings)
+        decoding = text.decoding
+        rows = _read_jsonl(path, text) if ending == "jsonl" else _read_csv(path, text, ending)
+    first = list(islice(rows, 100))
+    if not first:
+        raise DataError(f"{path}: the manifest has no rows")
+    needed = [settings.id_column]
+    columns = Counter(name for row in first for name in row)
+    if absent := [name for name in needed if name not in columns]:
+        raise DataError(
+            f"{path}: no column {absent[0]!r}; it has {', '.join(map(repr, columns))}; "
+            "name yours with --id-column, --image-column, --text-column, --label-column"
+        )
+    if settings.image_column not in columns and settings.text_column not in columns:
+        raise DataError(
+            f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; "
+            f"it has {', '.join(map(repr, columns))}; name yours with --image-column and --text-column"
+        )
+    return chain(first, rows), decoding
+
+
+def _read_csv(path: Path, text: _Text, ending: str) -> Iterator[ManifestRow]:
+    reader = csv.DictReader(text.lines(), delimiter="\t" if ending == "tsv" else ",", strict=True)
+    try:
+        for i, row in enumerate(reader):
+            if None in row or None in row.values():
+                width = len(reader.fieldnames or ())
+                raise DataError(f"{path} row {i + 1}: the number of fields differs from the header's {width}")
+            yield row
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.reader.line_num}: not readable as {ending.upper()}: {error}") from error
+
+
+def _read_jsonl(path: Path, text: _Text) -> Iterator[ManifestRow]:
+    for number, line in enumerate(text.lines("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected a JSON object a line, got {type(row).__name__}")
+        yield row
+
+
+def _read_parquet(path: Path) -> Iterator[ManifestRow]:
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UsageError("Parquet manifests need pyarrow: pip install 'mmsent[parquet]'") from error
+    try:
+        for batch in parquet.ParquetFile(pyarrow.BufferReader(read_file(path))).iter_batches(_PARQUET_ROWS):
+            yield from batch.to_pylist()
+    except Exception as error:  # Arrow's errors have no common parent but this
+        raise DataError(f"{path}: not readable as Parquet: {error}") from error
+
+
+def write_list(path: Path, rows: Sequence[tuple[str, str]], form: ListForm) -> Path:
+    """Write (id, label) rows in the form of a list that was read, atomically. Returns the path."""
+    return write_text(path, list_text(rows, form))
+
+
+def list_text(rows: Sequence[tuple[str, str]], form: ListForm) -> str:
+    """(id, label) rows in the form of a list that was read."""
+    return join_csv([*([form.header] if form.header else []), *rows], newline=form.newline)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file whole or not at all, making its folder. Raises DataError where it cannot be written."""
+    return write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Text as the bytes that files hold: UTF-8; lone surrogates, which it cannot hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace")

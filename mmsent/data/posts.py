@@ -1,0 +1,137 @@
+"""Posts, and a compact sequence of them: some hundred bytes a post where objects and paths would take kilobytes."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from mmsent.system.packed import Strings
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+_NONE, _ITSELF, _FILE = range(3)  # what a post's text is
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One post. `image` is a file, a URL, or None where no picture was found; `text` is the text itself, its file, or
+    None."""
+
+    id: str
+    split: Split
+    label: str | None
+    image: Path | str | None
+    text: str | Path | None
+
+
+class Posts(Sequence[Post]):
+    """Posts in list order, each made when it is asked for. folder: where most of their files lie."""
+
+    def __init__(self, folder: Path, posts: Iterable[Post] = ()) -> None:
+        self._folder, self._inside = folder, f"{folder}/"
+        self.ids = Strings()
+        self._images, self._texts = Strings(), Strings()
+        self._kinds, self._splits, self._labels = array("b"), array("b"), array("i")
+        self._numbers: dict[str, int] = {}  # label -> its number here
+        self._names: list[str] = []  # the other way round
+        for post in posts:
+            self.append(post)
+
+    def append(self, post: Post) -> None:
+        """Add one at the end."""
+        self.ids.append(post.id)
+        self._splits.append(SPLITS.index(post.split))
+        self._labels.append(-1 if post.label is None else self._number(post.label))
+        self._images.append(self._short(post.image) if isinstance(post.image, Path) else post.image)
+        file = isinstance(post.text, Path)
+        self._kinds.append(_NONE if post.text is None else _FILE if file else _ITSELF)
+        self._texts.append(self._short(post.text) if isinstance(post.text, Path) else post.text)
+
+    def _number(self, label: str) -> int:
+        if label not in self._numbers:
+            self._numbers[label] = len(self._names)
+            self._names.append(label)
+        return self._numbers[label]
+
+    def _short(self, path: Path) -> str:
+        short = str(path).removeprefix(self._inside)
+        if self._folder / short != path:
+            raise ValueError(f"{path} lies neither below {self._folder} nor at an absolute path")
+        return short
+
+    def without_test_labels(self) -> Posts:
+        """The same posts; those of the test split have no label."""
+        out = Posts(self._folder)
+        out.__dict__.update(self.__dict__)
+        test = SPLITS.index("test")
+        out._labels = array("i", [-1 if s == test else k for s, k in zip(self._splits, self._labels, strict=True)])
+        return out
+
+    def of(self, split: Split) -> Sequence[Post]:
+        """The posts of one split."""
+        wanted = SPLITS.index(split)
+        return _Some(self, array("q", [i for i, s in enumerate(self._splits) if s == wanted]))
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits that hold at least one post."""
+        return [split for i, split in enumerate(SPLITS) if i in self._splits]
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def _at(self, i: int) -> Post:
+        label, text, image = self._labels[i], self._texts.get(i), self._images.get(i)
+        return Post(
+            self.ids[i],
+            SPLITS[self._splits[i]],
+            None if label < 0 else self._names[label],
+            image if image is None or "://" in image else self._folder / image,  # no path has two slashes
+            self._folder / text if text is not None and self._kinds[i] == _FILE else text,
+        )
+
+    @overload
+    def __getitem__(self, i: int) -> Post: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Post]: ...
+    def __getitem__(self, i: int | slice) -> Post | Sequence[Post]:
+        found = range(len(self))[i]
+        return self._at(found) if isinstance(found, int) else _Some(self, array("q", found))
+
+    def __iter__(self) -> Iterator[Post]:
+        return map(self._at, range(len(self)))
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Post.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Some(Sequence[Post]):
+    """Some of many posts, by their positions."""
+
+    def __init__(self, posts: Posts, positions: array[int]) -> None:
+        self._posts, self._positions = posts, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, i: int) -> Post: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Post]: ...
+    def __getitem__(self, i: int | slice) -> Post | Sequence[Post]:
+        if isinstance(i, slice):
+            return _Some(self._posts, self._positions[i])
+        return self._posts[self._positions[i]]
+
+    def __iter__(self) -> Iterator[Post]:
+        return map(self._posts.__getitem__, self._positions)
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Post.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,228 @@
+"""A UTF-8 copy of a data set (the report's preprocessing step). The original is read only.
+
+Data files come first and lists or the manifest last, each by a temporary file that is then renamed: a copy that was
+broken off is not a data set, and no half-written file keeps its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmsent.data.dataset import LISTS, Dataset, Post
+from mmsent.data.images import read_picture
+from mmsent.data.lists import cell, read_manifest
+from mmsent.data.text import Decoding, clean_text, decide_encoding
+from mmsent.errors import DataError, UsageError
+from mmsent.system.files import is_file
+from mmsent.system.safe_csv import join_csv
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A text or picture that is not in the copy, and why. Its row stays in the list."""
+
+    id: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareResult:
+    """`path` is what --data takes: the folder, or the new manifest."""
+
+    path: Path
+    decoding: Decoding
+    texts: int
+    pictures: int
+    skipped: tuple[Skipped, ...]
+
+
+def prepare(dataset: Dataset, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> PrepareResult:
+    """Copy a data set's listed posts to `out`: lists and texts as UTF-8, stripped and cleaned; pictures byte for byte.
+
+    overwrite: allow a folder that is not empty; files of this data set's posts are replaced, others are left alone.
+    progress: called with the number of posts done since the last call. Raises UsageError where `out` is or touches
+    the source, or is not empty; DataError where a file of the source cannot be read.
+    """
+    _check_target(dataset, out, overwrite)
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    return (_prepare_guid if dataset.layout == "guid" else _prepare_manifest)(dataset, out, progress)
+
+
+def _check_target(dataset: Dataset, out: Path, overwrite: bool) -> None:
+    source = dataset.root.resolve()
+    source = source if dataset.layout == "guid" else source.parent
+    targets = {out.resolve(), (out / "data").resolve()}  # the latter may be a link
+    files = (f for post in dataset.posts for f in (post.image, post.text) if isinstance(f, Path))
+    folders = {folder.resolve() for folder in {file.parent for file in files}}
+    if any(t.is_relative_to(source) or f.is_relative_to(t) for t in targets for f in {source, *folders}):
+        raise UsageError(f"{out} is, holds or lies inside the data set {dataset.root}; choose a folder outside of it")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder; choose a new one")
+    if out.is_dir() and not overwrite and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty; choose a new folder, or allow overwriting")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = _temporary(path)
+    temporary.write_bytes(text.encode("utf-8"))
+    os.replace(temporary, path)
+
+
+def _copy(source: Path, path: Path) -> None:
+    temporary = _temporary(path)
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, path)
+
+
+def _temporary(path: Path) -> Path:
+    temporary = path.with_name(".partial")  # an id may be as long as a file name can be, so its name cannot grow
+    temporary.unlink(missing_ok=True)
+    return temporary
+
+
+# --- guid layout
+
+
+def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> PrepareResult:
+    for name in LISTS.values():
+        (out / name).unlink(missing_ok=True)
+    skipped: list[Skipped] = []
+    texts: set[str] = set()
+    pictures: set[str] = set()
+    for post in dataset.posts:
+        try:
+            _write(out / "data" / f"{post.id}.txt", dataset.text_of(post))
+            texts.add(f"{post.id}.txt")
+        except (DataError, UnicodeEncodeError) as error:
+            skipped.append(Skipped(post.id, "text", str(error)))
+        if not isinstance(post.image, Path):  # the guid layout knows no URLs
+            skipped.append(Skipped(post.id, "picture", "no picture"))
+        elif reason := _no_file(post.image):
+            skipped.append(Skipped(post.id, "picture", reason))
+        else:
+            _copy_picture(post, post.image, out / "data" / post.image.name)
+            pictures.add(post.image.name)
+        if progress:
+            progress(1)
+    ids = {post.id for post in dataset.posts}
+    for path in (out / "data").iterdir():  # left by an earlier copy, and no longer true of these posts
+        if path.stem in ids and path.name not in texts | pictures and path.is_file():
+            path.unlink()
+    for name in LISTS.values():
+        if (dataset.root / name).is_file():
+            _write(out / name, _list_text(dataset, dataset.root / name))
+    return PrepareResult(out, dataset.decoding, len(texts), len(pictures), tuple(skipped))
+
+
+def _no_file(path: Path) -> str | None:
+    """Why something that lies where a picture should is none: a folder, a pipe, a link that leads nowhere."""
+    if not os.path.lexists(path) or is_file(path):
+        return None
+    try:
+        read_picture(path)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _copy_picture(post: Post, source: Path, path: Path) -> None:
+    try:
+        _copy(source, path)
+    except OSError as error:
+        raise DataError(f"the picture of {post.id} cannot be copied: {source}: {error.strerror or error}") from error
+
+
+def _list_text(dataset: Dataset, path: Path) -> str:
+    raw = path.read_bytes()
+    settings = dataset.settings
+    text = decide_encoding([raw], settings.encodings, settings.text_encoding).decode(raw)
+    return text + ("\r\n" if "\r\n" in text else "\n")
+
+
+# --- manifest layout
+
+
+def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) -> PrepareResult:
+    settings, source = dataset.settings, dataset.root
+    target = out / source.name
+    target.unlink(missing_ok=True)
+    rows, decoding = read_manifest(source, settings)
+    copied: dict[Path, str] = {}
+    remote = {post.image for post in dataset.posts if isinstance(post.image, str)}
+    skipped: list[Skipped] = []
+    texts = 0
+    for number, row in enumerate(rows, 1):
+        post_id = cell(row, settings.id_column) or ""
+        text = cell(row, settings.text_column)
+        if text is None:
+            skipped.append(Skipped(post_id, "text", "no text"))
+        else:
+            row[settings.text_column] = clean_text(text.strip(), settings.clean)
+            texts += 1
+        image = cell(row, settings.image_column)
+        picture = source.parent / image if image else None
+        if image and image in remote:
+            pass  # a URL means the same anywhere
+        elif picture is None or not is_file(picture):
+            skipped.append(Skipped(post_id, "picture", f"no file {picture}" if picture else "no picture"))
+            if picture is not None:
+                row[settings.image_column] = None  # the old path could mean another file here
+        else:
+            if picture not in copied:
+                copied[picture] = f"data/{_safe_name(number, post_id, picture)}"
+                _copy_picture(Post(post_id, "train", None, picture, None), picture, out / copied[picture])
+            row[settings.image_column] = copied[picture]
+        if progress:
+            progress(1)
+    if source.suffix.lower() == ".parquet":
+        _write_parquet(source, target, rows, [settings.text_column, settings.image_column])
+    elif source.suffix.lower() == ".jsonl":
+        _write(target, "".join(_json_line(row) for row in rows))
+    else:
+        _write(target, _csv_text(rows, "\t" if source.suffix.lower() == ".tsv" else ","))
+    return PrepareResult(target, decoding, texts, len(copied), tuple(skipped))
+
+
+def _safe_name(number: int, post_id: str, picture: Path) -> str:
+    """A name that is a name on every system, and no other row's: the row number leads, what the id allows follows."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", post_id)[:60].strip("-")
+    ending = picture.suffix.lower() if re.fullmatch(r"\.[A-Za-z0-9]{1,5}", picture.suffix) else ""
+    return f"{number:06d}-{stem}".rstrip("-") + ending
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair exists in JSON escapes alone
+        line = json.dumps(row)
+    return line + "\n"
+
+
+def _csv_text(rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:
+    names = list(rows[0])
+    return join_csv([names, *([row[name] for name in names] for row in rows)], delimiter)
+
+
+def _write_parquet(source: Path, target: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(source)  # every other column keeps its type
+    for name in columns:
+        if name in table.column_names:
+            values = [cell(dict(row), name) for row in rows]
+            table = table.set_column(table.column_names.index(name), name, pyarrow.array(values, pyarrow.string()))
+    temporary = _temporary(target)
+    parquet.write_table(table, temporary)
+    os.replace(temporary, target)

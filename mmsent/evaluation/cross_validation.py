@@ -1,0 +1,278 @@
+"""Cross-validation: a head per fold, the scores of all folds, and the folder that keeps them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsent.config import FitSettings, Fusion, SplitSettings
+from mmsent.errors import RunError
+from mmsent.features.cache import Cache
+from mmsent.inference.vote import default_tie, majority
+from mmsent.metrics import (
+    Labels,
+    Probabilities,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+    scores,
+)
+from mmsent.system import safe_csv
+from mmsent.system.files import put_folder
+from mmsent.training.calibration import apply_temperature, fit_temperature
+from mmsent.training.fit import rows_at
+from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
+from mmsent.training.runs import cache_facts, predictions_csv
+from mmsent.training.train import evaluate_head, precision_for, train_head
+from mmsent.version import __version__
+
+FORMAT_VERSION = 1
+
+
+MEASURES = ("accuracy", "f1_weighted", "f1_macro")
+
+
+@dataclass(frozen=True)
+class FoldHead:
+    """What became of one fold: scores on its rows, and the head's best epoch and temperature."""
+
+    scores: dict[str, Any]
+    train: int
+    val: int
+    best_epoch: int
+    temperature: float
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidated:
+    """Out-of-fold predictions of one kind of head. probabilities (N, C): calibrated by a temperature from other rows;
+    plain (N, C): at temperature 1."""
+
+    plan: FoldPlan
+    settings: FitSettings
+    heads: list[FoldHead]
+    probabilities: Probabilities
+    plain: Probabilities
+    seconds: float
+
+    @property
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Of each measure the mean over the folds, the standard deviation (n - 1) and the standard error."""
+        return spread([head.scores for head in self.heads])
+
+    @property
+    def pooled(self) -> dict[str, Any]:
+        """Scores over all rows at once: those of mmsent.metrics.scores, nll, brier, ece and ece_uncalibrated."""
+        truth = self.plan.labels
+        return {
+            **scores(truth, self.probabilities.argmax(axis=1).astype(np.int64), self.probabilities.shape[1]),
+            "nll": negative_log_likelihood(truth, self.probabilities),
+            "brier": brier_score(truth, self.probabilities),
+            "ece": expected_calibration_error(truth, self.probabilities),
+            "ece_uncalibrated": expected_calibration_error(truth, self.plain),
+        }
+
+
+def spread(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation and standard error of MEASURES over folds.
+
+    The folds share most of their training rows, so the standard error is somewhat too small (Bengio and Grandvalet
+    2004 show that no unbiased one exists).
+    """
+    out = {}
+    for name in MEASURES:
+        values = np.array([one[name] for one in found])
+        deviation = float(values.std(ddof=1))
+        out[name] = {"mean": float(values.mean()), "sd": deviation, "se": deviation / float(np.sqrt(len(values)))}
+    return out
+
+
+def cross_validate(
+    plan: FoldPlan, settings: FitSettings, *, device: str = "cpu", on_fold: Callable[[FoldHead], None] | None = None
+) -> CrossValidated:
+    """Train a head a fold and predict the fold. Raises DataError where a class has no row left to train on."""
+    started = time.monotonic()
+    index, cache, classes = plan.index, plan.cache, len(plan.cache.labels)
+    if settings.precision == "auto":  # the record says what it was trained in
+        settings = settings.model_copy(update={"precision": precision_for(device)})
+    labels = plan.labels
+    probabilities, plain = np.zeros((len(plan.rows), classes)), np.zeros((len(plan.rows), classes))
+    heads = []
+    for number in range(plan.folds):
+        held = plan.fold == number
+        parts = plan.sides(number)
+        train, val, out = (
+            rows_at(cache, index, plan.features, rows, device, plan.memory, clean=clean)
+            for rows, clean in ((parts.train, False), (parts.val, True), (plan.rows[held], True))
+        )
+        trained = train_head(train, val, settings, classes)
+        heat = fit_temperature(trained.val_logits, index.labels[parts.val])
+        logits = evaluate_head(trained.head, out)[0].cpu().numpy()
+        probabilities[held], plain[held] = apply_temperature(logits, heat), apply_temperature(logits, 1.0)
+        reached = scores(labels[held], logits.argmax(axis=1).astype(np.int64), classes)
+        heads.append(FoldHead(reached, len(train), len(val), trained.best_epoch, heat))
+        if on_fold:
+            on_fold(heads[-1])
+    return CrossValidated(plan, settings, heads, probabilities, plain, time.monotonic() - started)
+
+
+def vote_spread(found: Sequence[CrossValidated]) -> dict[str, dict[str, float]]:
+    """The scores of the majority vote of several heads on the same folds, as `spread` gives them."""
+    plan = found[0].plan
+    stacked = np.stack([one.probabilities for one in found])
+    said = majority(stacked, default_tie(plan.cache.labels)).winners
+    classes = stacked.shape[2]
+    return spread([scores(plan.labels[plan.fold == k], said[plan.fold == k], classes) for k in range(plan.folds)])
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A finished cross-validation, read from its folder."""
+
+    path: Path
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def fusion(self) -> Fusion:
+        """The heads' fusion."""
+        return Fusion(self.info["fit"]["fusion"])
+
+    @property
+    def split(self) -> SplitSettings:
+        """What stayed together, and the seed of the folds."""
+        return SplitSettings.model_validate(self.info["split"])
+
+    @property
+    def summary(self) -> dict[str, dict[str, float]]:
+        """See CrossValidated.summary."""
+        found: dict[str, dict[str, float]] = self.info["summary"]
+        return found
+
+    def predictions(self) -> OutOfFold:
+        """The out-of-fold predictions. Raises RunError where their file cannot be read."""
+        path = self.path / PREDICTIONS
+        labels = self.info["labels"]
+        numbers = {name: i for i, name in enumerate(labels)}
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            given = np.array([numbers[safe_csv.plain(row["label"])] for row in rows], np.int64)
+            shares = np.array([[float(row[f"p_{name}"]) for name in labels] for row in rows])
+            fold = np.array([int(row["fold"]) for row in rows], np.int64)
+            if len(rows) != self.info["rows"] or not np.isfinite(shares).all():
+                raise ValueError(f"{len(rows)} rows where {self.info['rows']} were written")
+            ids = [safe_csv.plain(row["id"]) for row in rows]
+            return OutOfFold(ids, given, shares / shares.sum(axis=1, keepdims=True), fold)
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError(f"{path} cannot be read: {error}; run `mmsent fit --folds` again") from error
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Out-of-fold predictions: ids (N,), given label indices (N,), probabilities (N, C) to six digits, fold (N,)."""
+
+    ids: list[str]
+    given: Labels
+    probabilities: Probabilities
+    fold: Ints
+
+
+def open_folds(path: Path) -> Folds:
+    """Read a cross-validation's folder. Raises RunError where it is none."""
+    file = path / SUMMARY
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        if info["format_version"] > FORMAT_VERSION:
+            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+        needed = {"fit", "split", "folds", "labels", "cache", "summary", "rows", "finished"}
+        if absent := sorted(needed - info.keys()):
+            raise RunError(f"{file} lacks {', '.join(absent)}; run `mmsent fit --folds` again")
+        return Folds(path, info)
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path} is no cross-validation: it has no {SUMMARY}; `mmsent fit --folds 10` makes one"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+
+
+def list_folds(folder: Path, cache: Cache) -> list[Folds]:
+    """The readable cross-validations of a cache in a folder, newest first."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith(".") or not (path / SUMMARY).is_file():
+            continue
+        try:
+            one = open_folds(path)
+        except RunError:
+            continue  # named outright, it says what is wrong with it
+        if one.info["cache"]["fingerprint"] == cache.fingerprint and one.info["cache"]["data_name"] == cache.data_name:
+            found.append(one)
+    return sorted(found, key=lambda one: (one.info["finished"], one.name), reverse=True)
+
+
+def save_folds(folder: Path, done: CrossValidated, *, recipe: str, device: str = "cpu") -> Folds:
+    """Write a cross-validation's folder whole, in one rename. Raises RunError where it cannot be written."""
+    plan, finished = done.plan, datetime.now(UTC)
+    info = {
+        "format_version": FORMAT_VERSION,
+        "recipe": recipe,
+        "fit": done.settings.model_dump(mode="json"),
+        "split": plan.split.model_dump(mode="json"),
+        "folds": plan.folds,
+        "rows": len(plan.rows),
+        "groups": len(np.unique(plan.groups)) if plan.groups is not None else len(plan.rows),
+        "labels": list(plan.cache.labels),
+        "cache": cache_facts(plan.cache),
+        "summary": done.summary,
+        "pooled": done.pooled,
+        "heads": [
+            {
+                "scores": head.scores,
+                "rows": {"train": head.train, "val": head.val},
+                "best_epoch": head.best_epoch,
+                "temperature": head.temperature,
+            }
+            for head in done.heads
+        ],
+        "seconds": round(done.seconds, 3),
+        "finished": finished.isoformat(),
+        "device": device,
+        "versions": {
+            "mmsent": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "numpy")},
+        },
+        "command": sys.argv,
+    }
+    names = plan.cache.labels
+    table = predictions_csv(
+        plan.ids, names, done.probabilities, [names[i] for i in plan.labels], extra={"fold": plan.fold.tolist()}
+    )
+    name = f"{finished:%Y%m%d-%H%M%S}-{done.settings.fusion.value}-s{done.settings.seed}-k{plan.folds}"
+
+    def fill(building: Path) -> None:
+        (building / PREDICTIONS).write_text(table, encoding="utf-8", newline="")
+        text = json.dumps(info, indent=1, ensure_ascii=False)
+        (building / SUMMARY).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    try:
+        return open_folds(put_folder(folder, name, fill))
+    except OSError as error:
+        raise RunError(f"cannot write a cross-validation in {folder}: {error.strerror or error}") from error

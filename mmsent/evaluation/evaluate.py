@@ -1,0 +1,229 @@
+"""Evaluating runs: scores on a split with their uncertainty, the vote as one more row, and paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import VOTING_FUSIONS
+from mmsent.errors import RunError
+from mmsent.features.cache import NO_LABEL, Cache, Features
+from mmsent.inference.logits import head_logits, require
+from mmsent.inference.vote import default_tie, majority
+from mmsent.metrics import (
+    Labels,
+    Probabilities,
+    bootstrap_intervals,
+    brier_score,
+    expected_calibration_error,
+    mcnemar,
+    negative_log_likelihood,
+    scores,
+)
+from mmsent.training.calibration import apply_temperature, cross_fitted
+from mmsent.training.runs import Run
+
+VOTE, SOFT_VOTE = "vote", "soft vote"  # stand where a run has its fusion
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One row of the comparison: a run, or a vote of several, on N rows of C classes.
+
+    scores: those of mmsent.metrics.scores and, from `probabilities`, nll (nats), brier (0..2) and ece (0..1);
+    ece_uncalibrated, the same at temperature 1; temperature, None for a vote and for a run that has none.
+    intervals: see mmsent.metrics.bootstrap_intervals. probabilities (N, C): calibrated; on validation rows each row's
+    temperature comes from the other rows, so that these scores are honest (see
+    mmsent.training.calibration.cross_fitted); of a vote, counted or soft, the mean of its voters'. predicted, truth:
+    (N,) label indices. positions: (N,) int64 into the split's rows.
+    """
+
+    name: str
+    fusion: str
+    scores: dict[str, Any]
+    intervals: dict[str, Any]
+    probabilities: Probabilities
+    predicted: Labels
+    truth: Labels
+    positions: NDArray[np.int64]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` shows: all but the arrays."""
+        return {"name": self.name, "fusion": self.fusion, "scores": self.scores, "intervals": self.intervals}
+
+
+def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | None = None) -> list[Evaluation]:
+    """Score runs on their own validation rows. Where all of them share one split, the majority vote is added, of
+    those among them that `mmsent vote` takes (concat, weighted, attention) if there are several, else of all.
+
+    The stored temperatures were fitted on these rows; here they are cross-fitted. The heads themselves stopped at their
+    best validation epoch, so every score of these rows is a little optimistic. Raises RunError where a run was trained
+    on other features or labels.
+    """
+    for run in runs:
+        require(run, cache)
+    features = features or cache.load("train")
+    where = {row_id: i for i, row_id in enumerate(features.index.ids) if features.index.good[i]}
+    positions = []
+    for run in runs:
+        ids = run.validation_ids()
+        if absent := [row_id for row_id in ids if row_id not in where]:
+            raise RunError(f"{len(absent)} validation rows of {run.name} are not in {cache.path} ({absent[0]} first)")
+        positions.append(np.array([where[row_id] for row_id in ids], np.int64))
+    return _evaluate(runs, cache, features, positions, features.index.labels, crossed=True)
+
+
+def evaluate_labelled(
+    runs: Sequence[Run], cache: Cache, features: Features, truth: NDArray[np.int64]
+) -> list[Evaluation]:
+    """Score runs, at their stored temperatures, on all good rows of a split whose label indices `truth` (N,) are known
+    (NO_LABEL: left out). Raises RunError where there are none, or a run was trained on other features or labels."""
+    known = np.flatnonzero(features.index.good & (truth != NO_LABEL))
+    if not len(known):
+        raise RunError("no row of this split has both halves and a label to compare with")
+    return _evaluate(runs, cache, features, [known] * len(runs), truth, crossed=False)
+
+
+def _evaluate(
+    runs: Sequence[Run],
+    cache: Cache,
+    features: Features,
+    positions: Sequence[NDArray[np.int64]],
+    labels: NDArray[np.int64],
+    *,
+    crossed: bool,
+) -> list[Evaluation]:
+    given = []
+    for run, rows in zip(runs, positions, strict=True):
+        require(run, cache)
+        given.append(head_logits(run, features.image[rows, 0], features.text[rows]))
+    return evaluate_logits(runs, given, positions, labels, cache.labels, crossed=crossed)
+
+
+def evaluate_logits(
+    runs: Sequence[Run],
+    given: Sequence[NDArray[np.float32]],
+    positions: Sequence[NDArray[np.int64]],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    crossed: bool,
+) -> list[Evaluation]:
+    """Score runs from their logits (n, C) on rows at `positions` (n,) of a split with label indices `labels` (N,).
+
+    names: the label set. crossed: cross-fit the temperatures, for these are the rows that they were fitted on.
+    """
+    found, plain = [], []
+    for run, logits, rows in zip(runs, given, positions, strict=True):
+        plain.append(apply_temperature(logits, 1.0))
+        if crossed and run.calibrated:
+            calibrated = cross_fitted(logits, labels[rows])
+        else:
+            calibrated = apply_temperature(logits, run.temperature)
+        heat = run.temperature if run.calibrated else None
+        predicted = calibrated.argmax(axis=1).astype(np.int64)
+        found.append(_row(run.name, run.fusion.value, labels, rows, predicted, calibrated, plain[-1], heat))
+    alike = all(np.array_equal(rows, positions[0]) for rows in positions)
+    if len(runs) < 2 or not alike:
+        return found
+    voters = [i for i, run in enumerate(runs) if run.fusion in VOTING_FUSIONS]
+    if len(voters) < 2:
+        voters = list(range(len(runs)))
+    stacked = np.stack([found[i].probabilities for i in voters])
+    mean, plain_mean = stacked.mean(axis=0), np.stack([plain[i] for i in voters]).mean(axis=0)
+    counted = majority(stacked, default_tie(names)).winners
+    soft = mean.argmax(axis=1).astype(np.int64)
+    name = f"vote of {len(voters)}"
+    found.append(_row(name, VOTE, labels, positions[0], counted, mean, plain_mean, None))
+    found.append(_row(f"{name}, --soft", SOFT_VOTE, labels, positions[0], soft, mean, plain_mean, None))
+    return found
+
+
+def _row(
+    name: str,
+    fusion: str,
+    labels: Labels,
+    positions: NDArray[np.int64],
+    predicted: Labels,
+    probabilities: Probabilities,
+    plain: Probabilities,
+    temperature: float | None,
+) -> Evaluation:
+    truth = labels[positions]
+    classes = probabilities.shape[1]
+    return Evaluation(
+        name,
+        fusion,
+        {
+            **scores(truth, predicted, classes),
+            "nll": negative_log_likelihood(truth, probabilities),
+            "brier": brier_score(truth, probabilities),
+            "ece": expected_calibration_error(truth, probabilities),
+            "ece_uncalibrated": expected_calibration_error(truth, plain),
+            "temperature": temperature,
+        },
+        bootstrap_intervals(truth, predicted, classes),
+        probabilities,
+        predicted,
+        truth,
+        positions,
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two evaluations on the same n rows: accuracy of a minus that of b, the rows that one alone has right, and the
+    p-value of McNemar's exact test."""
+
+    a: str
+    b: str
+    n: int
+    accuracy_difference: float
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def paired(evaluations: Sequence[Evaluation]) -> list[Pair]:
+    """McNemar's test for each two runs on the same rows, and for each run against the vote.
+
+    Evaluations on other rows make no pair. The soft vote is left out: it is the counted one but for a few rows, and
+    every pair more makes a chance find likelier.
+    """
+    found = []
+    for a, b in combinations([e for e in evaluations if e.fusion != SOFT_VOTE], 2):
+        if not np.array_equal(a.positions, b.positions):
+            continue
+        test = mcnemar(a.truth, a.predicted, b.predicted)
+        n = len(a.truth)
+        difference = (test.only_a - test.only_b) / n
+        found.append(Pair(a.name, b.name, n, difference, test.only_a, test.only_b, test.p_value))
+    return found
+
+
+def comparison(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> list[list[str]]:
+    """The comparison table as rows of text, header first: scores, the weighted F1 with its 95% interval, and F1 per
+    class. Precision and recall stand in `--json` alone: a line should fit a wide terminal."""
+    header = ["run", "head", "rows", "accuracy", "F1 weighted", "F1 macro", "NLL", "ECE"]
+    rows = [[*header, *(f"F1 {label}" for label in labels)]]
+    for e in evaluations:
+        low, high = e.intervals["f1_weighted"]
+        weighted = f"{e.scores['f1_weighted']:.3f} [{low:.3f}, {high:.3f}]"
+        others = [e.scores["f1_macro"], e.scores["nll"], e.scores["ece"], *e.scores["f1_per_class"]]
+        cells = [e.name, e.fusion, str(e.scores["n"]), f"{e.scores['accuracy']:.3f}", weighted]
+        rows.append([*cells, *(f"{value:.3f}" for value in others)])
+    return rows
+
+
+def paired_table(pairs: Sequence[Pair]) -> list[list[str]]:
+    """The paired tests as rows of text, header first."""
+    rows = [["a", "b", "accuracy a - b", "only a right", "only b right", "p"]]
+    for pair in pairs:
+        p = f"{pair.p_value:.4f}" if pair.p_value >= 1e-4 else "<0.0001"
+        rows.append([pair.a, pair.b, f"{pair.accuracy_difference:+.3f}", str(pair.only_a), str(pair.only_b), p])
+    return rows

@@ -1,0 +1,338 @@
+"""Replay: fit a run again from what it recorded, and compare. On the same machine and versions the head must repeat to
+the bit; elsewhere its predictions must stay within a stated tolerance, and what differs is named.
+
+Shapes: N validation rows, C classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsent.errors import CacheError, DataError, UsageError
+from mmsent.features.cache import Cache, Features
+from mmsent.features.cache.finding import list_caches
+from mmsent.inference.logits import head_logits
+from mmsent.inference.vote import parse_way, vote_split
+from mmsent.metrics import scores
+from mmsent.system.provenance import Difference, differences
+from mmsent.system.safe_csv import plain
+from mmsent.training.calibration import apply_temperature
+from mmsent.training.fit import Sides, data_facts, fit, sides
+from mmsent.training.runs import Run
+
+# What a run fitted elsewhere may differ by on its validation rows: other orders of summation move the last bits, and
+# training amplifies them. See docs/decisions.md for what was measured.
+SAME_LABELS = 0.99  # at least this share of the labels is the same
+MEAN_PROBABILITY = 1e-3  # at most this mean absolute difference of the probabilities
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two heads are apart on the validation rows. labels: share of rows with the same label; mean and largest
+    absolute difference of the calibrated probabilities; largest of the logits; f1: the new weighted F1 less the old."""
+
+    rows: int
+    labels: float
+    mean_probability: float
+    largest_probability: float
+    largest_logit: float
+    f1: float
+
+    @property
+    def within(self) -> bool:
+        """Whether that is within the tolerance for another machine or other versions."""
+        return self.labels >= SAME_LABELS and self.mean_probability <= MEAN_PROBABILITY
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run and the run fitted again. parts: what was compared byte by byte, with its outcome; apart: None where the
+    head is the same to the bit; differences: what is not as recorded."""
+
+    run: Run
+    again: Run
+    parts: dict[str, bool]
+    apart: Apart | None
+    differences: list[Difference]
+
+    @property
+    def identical(self) -> bool:
+        """Whether head, history and validation predictions repeat to the bit."""
+        return all(self.parts.values())
+
+    @property
+    def ok(self) -> bool:
+        """Identical; or within the tolerance, where something that may move numbers differs or was not recorded."""
+        return self.identical or bool(self.differences and (self.apart is None or self.apart.within))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        apart = None
+        if self.apart is not None:
+            apart = {name: round(value, 8) for name, value in vars(self.apart).items()} | {"within": self.apart.within}
+        return {
+            "run": str(self.run.path),
+            "ok": self.ok,
+            "identical": self.identical,
+            "parts": self.parts,
+            "apart": apart,
+            "differences": [difference.to_json() for difference in self.differences],
+        }
+
+
+def cache_of(run: Run, where: Path | None, folder: Path) -> Cache:
+    """The cache that a run was fitted on: `where` (a file, or a folder to look in), else where the run found it, else
+    in `folder`. Raises CacheError where it is gone or holds other features."""
+    recorded = run.info["cache"]
+    if where is not None and not where.exists():
+        raise CacheError(f"no cache at {where}; give --cache the file or the folder of run {run.name}'s cache")
+    wanted = recorded["fingerprint"]
+    first = where if where is not None else Path(recorded["path"])
+    if first.is_file():
+        cache = Cache.open(first)
+        if cache.fingerprint == wanted:
+            return cache
+        raise CacheError(
+            f"run {run.name} was fitted on features {wanted[:8]}, and {first} holds {cache.fingerprint[:8]} of "
+            f"{cache.encoder}; a replay needs the same settings, weights and versions (`mmsent cache explain`)"
+        )
+    for place in [where] if where is not None else [first.parent, folder]:
+        for cache in list_caches(place) if place.is_dir() else ():
+            if cache.fingerprint == wanted and cache.data_name == recorded["data_name"]:
+                return cache
+    looked = where if where is not None else f"{recorded['path']} and {folder}"
+    raise CacheError(
+        f"the cache of run {run.name} ({recorded['data_name']}, {recorded['encoder']}, {wanted[:8]}) is not in "
+        f"{looked}; give --cache its file or folder, or make it again with `mmsent extract`"
+    )
+
+
+def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = None) -> Replay:
+    """Fit `run` again on `cache`, with the recorded settings and number of threads, into the folder `out`; compare.
+
+    features: the train split, where the caller has loaded it. Raises CacheError where the cache's rows are no longer
+    those of the run, RunError where the run's own files are damaged.
+    """
+    run.head()  # damaged weights are told before a minute is spent
+    device = _device(run)
+    memory = run.info.get("memory")
+    if memory is not None:
+        features = None  # the run's rows were read from disk, and so they are again
+    elif features is None:
+        features = cache.load("train")
+    with _threads(run.info.get("machine", {}).get("threads")):
+        _require_rows(run, cache, sides(cache, run.split, device=device, features=features, memory=memory))
+        again = fit(
+            cache, out, [run.fit], run.split, recipe=run.info["recipe"], device=device, features=features, memory=memory
+        )[0]
+    parts = {
+        "head": run.info["head_sha256"] == again.info["head_sha256"],
+        "history": _same_history(run, again),
+        "validation": (run.path / "validation.csv").read_bytes() == (again.path / "validation.csv").read_bytes(),
+    }
+    if run.calibrated:
+        parts["temperature"] = run.temperature == again.temperature
+    apart = None if parts["head"] else _apart(run, again, cache, features)
+    return Replay(run, again, parts, apart, _named(run, again))
+
+
+def _device(run: Run) -> str:
+    """The run's device, or the CPU where this machine has no such."""
+    from mmsent.system.devices import pick_device
+
+    try:
+        return pick_device(run.info.get("device", "cpu"))
+    except UsageError:
+        return "cpu"
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    """So many threads for torch, for their number decides the order of sums; what there were comes back."""
+    import torch
+
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_ROWS = {"rows": "their number", "ids": "ids", "labels": "labels", "contents": "pictures or texts"}
+
+
+def _require_rows(run: Run, cache: Cache, given: Sides) -> None:
+    """Raise CacheError unless the cache still gives the rows that a run was fitted on, in the same order."""
+    then, now = run.info.get("data"), data_facts(cache, given)
+    moved = [shown for name, shown in _ROWS.items() if then is not None and then.get(name) not in (None, now[name])]
+    if not moved and given.val_ids != run.validation_ids():
+        moved = ["which of them validate"]
+    if moved:
+        raise CacheError(
+            f"the training rows of {cache.path} are no longer those of run {run.name}: {', '.join(moved)} changed; "
+            "bring the data set back and run `mmsent extract`, or fit anew"
+        )
+
+
+def _same_history(run: Run, again: Run) -> bool:
+    """Whether all that the old run says of each epoch stands in the new one, to the bit."""
+    then, now = (json.loads((r.path / "history.json").read_text(encoding="utf-8")) for r in (run, again))
+    return len(then) == len(now) and all(
+        json.dumps(value) == json.dumps(new.get(name))
+        for old, new in zip(then, now, strict=True)
+        for name, value in old.items()
+    )
+
+
+def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> Apart:
+    """How far apart the two heads are on the validation rows, both asked on this machine."""
+    index = cache.index("train")
+    position = {row_id: i for i, row_id in enumerate(index.ids)}
+    rows = [position[row_id] for row_id in again.validation_ids()]
+    if features is not None:
+        image, text = features.image[rows, 0], features.text[rows]
+    else:
+        stored = cache.embeddings("train", rows)
+        image, text = stored[0][:, 0].astype(np.float32), stored[1].astype(np.float32)
+    truth = index.labels[rows]
+    logits = [head_logits(r, image, text) for r in (run, again)]
+    labels = [values.argmax(axis=1).astype(np.int64) for values in logits]
+    probabilities = [apply_temperature(v, r.temperature) for v, r in zip(logits, (run, again), strict=True)]
+    gap = np.abs(probabilities[0] - probabilities[1])
+    f1 = [scores(truth, chosen, len(cache.labels))["f1_weighted"] for chosen in labels]
+    return Apart(
+        len(rows),
+        float((labels[0] == labels[1]).mean()),
+        float(gap.mean()),
+        float(gap.max()),
+        float(np.abs(logits[0] - logits[1]).max()),
+        f1[1] - f1[0],
+    )
+
+
+def _named(run: Run, again: Run) -> list[Difference]:
+    """What is not as the run recorded it: settings, data, cache, versions, code, machine."""
+    then, now = run.info, again.info
+    # As they are read, not as they stand: earlier versions wrote some values otherwise.
+    wanted = [
+        {**one.fit.model_dump(mode="json"), **_prefixed(one.split.model_dump(mode="json"))} for one in (run, again)
+    ]
+    found = differences("settings", *wanted)
+    data = then.get("data")
+    found += differences("data", data and {"split": data["split"]}, {"split": now["data"]["split"]})
+    embeddings = [(info.get("data") or {}).get("features") for info in (then, now)]
+    if all(embeddings):
+        found += differences("cache", {"embeddings": embeddings[0]}, {"embeddings": embeddings[1]})
+    else:  # not hashed: a cache that was written again may hold other embeddings
+        found += differences("cache", {"written": then["cache"].get("written")}, {"written": now["cache"]["written"]})
+    found += differences("versions", then.get("versions"), now["versions"])
+    code = then.get("code")
+    if code is None or code["sha256"] != now["code"]["sha256"]:
+        found += differences("code", code, now["code"])
+    return found + differences("machine", then.get("machine"), now["machine"])
+
+
+def _prefixed(split: dict[str, Any]) -> dict[str, Any]:
+    return {f"split {name}": value for name, value in split.items()}
+
+
+@dataclass(frozen=True)
+class VoteReplay:
+    """The vote of the heads fitted again beside that of the old ones on a split: how many of `rows` labels are the
+    same, and, where a table of predictions was given, how many of its labels."""
+
+    split: str
+    rows: int
+    same: int
+    table: Path | None
+    table_same: int | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every label is the same."""
+        return self.same == self.rows and self.table_same in (None, self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "split": self.split,
+            "rows": self.rows,
+            "same": self.same,
+            "table": str(self.table) if self.table else None,
+            "table_same": self.table_same,
+            "ok": self.ok,
+        }
+
+
+def replay_vote(
+    replays: Sequence[Replay], cache: Cache, table: Path | None, *, tie: str | None = None, soft: bool = False
+) -> VoteReplay:
+    """Compare the two votes on the test split, or on the training rows where the cache has no test split. table: a
+    predictions.csv that `mmsent vote` wrote with these runs, tie and soft; whether with twins, its columns say. Raises
+    DataError where it lists other posts.
+    """
+    twins = table is not None and "twins" in _header(table)
+    split = "test" if "test" in cache.rows else "train"
+    old, new = (
+        vote_split(runs, cache, split, tie=tie, soft=soft, twins=twins)
+        for runs in ([r.run for r in replays], [r.again for r in replays])
+    )
+    same = sum(a == b for a, b in zip(old.predicted, new.predicted, strict=True))
+    found = None
+    if table is not None:
+        listed = read_predictions(table)
+        if list(listed) != new.ids:
+            raise DataError(f"{table} lists other posts than the {split} split of {cache.path}; run `mmsent vote` anew")
+        found = sum(listed[row_id] == label for row_id, label in zip(new.ids, new.predicted, strict=True))
+    return VoteReplay(split, len(new.ids), same, table, found)
+
+
+def votes_of(table: Path, runs: Sequence[Run]) -> bool:
+    """Whether a table of predictions is there and was voted by exactly these runs."""
+    header = _header(table)
+    return "agreeing" in header and set(header[header.index("agreeing") + 1 :]) == {run.name for run in runs}
+
+
+def _header(table: Path) -> list[str]:
+    """The columns of a table; none where it cannot be read."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def way_of(table: Path) -> tuple[str | None, bool] | None:
+    """How a table of predictions was voted, as `tie` and `soft`; None where it does not say so, as older ones do not.
+
+    Raises DataError where it says what cannot be.
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            header, first = next(reader, []), next(reader, [])
+        own = header[: header.index("agreeing")]  # behind it, columns are called by runs
+        return parse_way(plain(first[own.index("vote")])) if first and "vote" in own else None
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise DataError(f"{table} does not say how it was voted ({error}); run `mmsent vote` anew") from error
+
+
+def read_predictions(table: Path) -> dict[str, str]:
+    """The labels of a predictions.csv by id. Raises DataError where it cannot be read."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return {plain(row["id"]): plain(row["predicted"]) for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{table} is no table of predictions ({error}); give the predictions.csv of `mmsent vote`"
+        ) from error

@@ -1,0 +1,1 @@
+"""Runs for other programs: Hugging Face hub folders and ONNX."""

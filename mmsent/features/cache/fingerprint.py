@@ -1,0 +1,66 @@
+"""What determines the numbers in a cache, its digest (the fingerprint), and what a head relies on (the contract)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from mmsent.config import Clean, Settings, ViewSettings
+from mmsent.encoders.base import ImageCard, TextCard
+
+
+class FeatureSettings(Settings):
+    """Everything that determines the numbers in a cache. Its digest is the fingerprint."""
+
+    image: ImageCard
+    text: TextCard
+    normalize: bool
+    views: ViewSettings
+    views_version: int
+    clean: tuple[Clean, ...]
+    text_encoding: str
+    storage: str
+
+    def canonical(self) -> dict[str, Any]:
+        """Plain JSON values, with what has no effect left out (the views' recipe where there are no views)."""
+        values = self.model_dump(mode="json")
+        if not self.views.count:
+            values["views"] = {"count": 0}
+        return values
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all settings, hex."""
+        return _digest(self.canonical())
+
+    @property
+    def contract(self) -> str:
+        """SHA-256 of what a head relies on: encoders, weights, preprocessing, cleaning and normalisation.
+
+        Precision, library versions and views stay out: they move embeddings by rounding, or not at all.
+        """
+        kept = self.model_dump(mode="json", include={"image", "text", "normalize", "clean"})
+        for half in ("image", "text"):
+            kept[half] = {k: v for k, v in kept[half].items() if k not in {"precision", "libraries"}}
+        return _digest(kept)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: FeatureSettings, new: FeatureSettings) -> list[str]:
+    """The settings in which two caches differ, as `name: old -> new` lines."""
+    a, b = _flat(old.canonical()), _flat(new.canonical())
+    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out

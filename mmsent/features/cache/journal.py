@@ -1,0 +1,193 @@
+"""The journal of an extraction in progress: one SQLite file beside the cache, so that a kill at any moment loses only
+the rows in flight.
+
+HDF5 is not safe against a kill in the middle of a write; SQLite's transactions are. Rows are journalled in whole blocks
+and poured into a new HDF5 file once a split is complete (see mmsent.features.cache). This module alone touches sqlite3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.errors import CacheError
+
+Half = Literal["image", "text"]
+COMMIT_SECONDS = 1.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rows (
+    split TEXT NOT NULL, half TEXT NOT NULL, id TEXT NOT NULL,
+    hash BLOB NOT NULL,      -- SHA-256 of the content that was encoded
+    reason TEXT NOT NULL,    -- empty, or why the half was quarantined
+    tokens INTEGER NOT NULL, -- texts: tokens before any cut
+    data BLOB NOT NULL,      -- float32 or float16, row-major; empty where quarantined
+    about_crc INTEGER,       -- CRC-32 of id, hash, reason and tokens; NULL where an older mmsent wrote the row
+    data_crc INTEGER,        -- CRC-32 of data
+    PRIMARY KEY (split, half, id)
+) WITHOUT ROWID;
+"""
+_CHECKSUMS = ("about_crc", "data_crc")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journalled half of a row. `data` is (V, D_image) or (D_text,), or None where the half was quarantined."""
+
+    id: str
+    hash: bytes
+    data: NDArray[Any] | None
+    reason: str = ""
+    tokens: int = 0
+
+
+class Journal:
+    """A journal opened for writing. Entries are committed together at most a second after they were put."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        """Open or create. meta: what identifies the extraction; a journal that was begun keeps the values it has."""
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+            have = {row[1] for row in self._db.execute("PRAGMA table_info(rows)")}
+            for name in _CHECKSUMS:
+                if name not in have:
+                    self._db.execute(f"ALTER TABLE rows ADD COLUMN {name} INTEGER")
+            self._db.execute("BEGIN IMMEDIATE")
+            for key, value in meta.items():
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+            self.meta = {k: json.loads(v) for k, v in self._db.execute("SELECT key, value FROM meta")}
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:  # a full disk, a folder that cannot be written: the rows are sound
+            raise CacheError(f"cannot write {path}: {error}; what it holds is kept, mend that and run again") from error
+        except sqlite3.DatabaseError as error:
+            raise self._unreadable(error) from error
+        self._last_commit = time.monotonic()
+
+    def put(self, split: str, half: Half, entries: Iterable[Entry]) -> None:
+        """Add the entries of one whole block; a later entry replaces an earlier one of the same row."""
+        try:
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO rows "
+                "(split, half, id, hash, reason, tokens, data, about_crc, data_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_record(split, half, entry) for entry in entries],
+            )
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+        if time.monotonic() - self._last_commit >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make everything put so far durable. Raises CacheError where that cannot be, on a full disk say."""
+        if self._db.in_transaction:  # asked of SQLite, which rolls back by itself when the disk is full
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._unwritable(error) from error
+        self._last_commit = time.monotonic()
+
+    def _unwritable(self, error: sqlite3.Error) -> CacheError:
+        return CacheError(f"cannot write {self.path}: {error}; what was committed is kept, run it again")
+
+    def _unreadable(self, error: sqlite3.Error) -> CacheError:
+        return CacheError(f"journal {self.path} cannot be used: {error}; remove it to start this extraction anew")
+
+    def known(self, split: str, half: Half) -> Iterator[tuple[str, bytes, str, int]]:
+        """(id, content hash, reason, tokens) of every journalled half that is sound. Put nothing meanwhile."""
+        query = "SELECT id, hash, reason, tokens, about_crc FROM rows WHERE split=? AND half=?"
+        try:
+            for row in self._db.execute(query, (split, half)):
+                if row[4] in (None, _about_crc(*row[:4])):
+                    yield row[:4]
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def vectors(self, split: str, half: Half, ids: Sequence[str], dtype: str) -> dict[str, NDArray[Any]]:
+        """id -> flat vector of the journalled, not quarantined halves among `ids`.
+
+        Raises CacheError where one was damaged on disk; it is dropped, so that the next run encodes it again.
+        """
+        out: dict[str, NDArray[Any]] = {}
+        damaged: list[str] = []
+        for start in range(0, len(ids), 500):
+            part = ids[start : start + 500]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT id, data, data_crc FROM rows WHERE split=? AND half=? AND data != x'' AND id IN ({marks})"
+            try:
+                for row_id, data, crc in self._db.execute(query, (split, half, *part)):
+                    if crc in (None, zlib.crc32(data)):
+                        out[row_id] = np.frombuffer(data, dtype=dtype)
+                    else:
+                        damaged.append(row_id)
+            except sqlite3.Error as error:
+                raise self._unreadable(error) from error
+        if damaged:
+            self._drop(split, half, damaged)
+            raise CacheError(
+                f"{self.path}: {len(damaged)} rows were damaged on the disk ({split} {half} of "
+                f"{', '.join(damaged[:3])}); they are dropped, run extract again to encode them"
+            )
+        return out
+
+    def _drop(self, split: str, half: Half, ids: Sequence[str]) -> None:
+        try:
+            self._db.executemany(
+                "DELETE FROM rows WHERE split=? AND half=? AND id=?", [(split, half, row_id) for row_id in ids]
+            )
+            self.commit()
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Commit and close."""
+        with contextlib.suppress(sqlite3.ProgrammingError):  # already closed
+            try:
+                self.commit()
+            finally:
+                self._db.close()
+
+    def discard(self, splits: Sequence[str]) -> bool:
+        """Drop the rows of splits that a cache holds now. Returns whether rows of another split are left.
+
+        Where there are none, nothing is written: the journal is to be removed, which a full disk does not hinder.
+        """
+        marks = ",".join("?" * len(splits))
+        try:
+            if self._db.execute(f"SELECT 1 FROM rows WHERE split NOT IN ({marks}) LIMIT 1", splits).fetchone() is None:
+                return False
+            self._db.execute(f"DELETE FROM rows WHERE split IN ({marks})", splits)
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+        return True
+
+    def remove(self) -> None:
+        """Close and delete the journal and SQLite's own side files."""
+        self.close()
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+
+def _about_crc(row_id: str, content: bytes, reason: str, tokens: int) -> int:
+    said = f"{row_id}\0{reason}\0{tokens}".encode("utf-8", "surrogatepass")
+    return zlib.crc32(said, zlib.crc32(content))
+
+
+def _record(split: str, half: Half, entry: Entry) -> tuple[Any, ...]:
+    data = b"" if entry.data is None else entry.data.tobytes()
+    about = _about_crc(entry.id, entry.hash, entry.reason, entry.tokens)
+    return split, half, entry.id, entry.hash, entry.reason, entry.tokens, data, about, zlib.crc32(data)

@@ -1,0 +1,148 @@
+"""Posts as programs have them: texts, and pictures as paths, bytes, Pillow images or arrays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import Clean
+from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, open_rgb, read_picture
+from mmsent.data.text import clean_text, require_text
+from mmsent.encoders.base import Encoders
+from mmsent.errors import DataError, InputError
+from mmsent.features.batches import scaled
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | None
+
+
+def posts_of(
+    texts: str | Sequence[str | None], images: Picture | Sequence[Picture], ids: Sequence[str] | None
+) -> list[NewPost]:
+    """N posts. texts, images: as many of each, or one of each; None for a half that is missing. An image is a path, the
+    bytes of a picture file, a Pillow image or an array (H, W, 3) of bytes. ids: by default 0, 1, ... Raises InputError
+    where they do not go together or there is none."""
+    given = [texts] if texts is None or isinstance(texts, str) else list(texts)
+    single = images is None or isinstance(images, (str, Path, bytes)) or _is_array(images) or _is_pillow(images)
+    pictures: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
+    if images is None:
+        pictures = [None] * len(given)
+    if len(given) != len(pictures):
+        raise InputError(
+            f"as many texts as images are needed, None where one is missing; got {len(given)} and {len(pictures)}"
+        )
+    names = [str(i) for i in range(len(given))] if ids is None else [str(name) for name in ids]
+    if len(names) != len(given):
+        raise InputError(f"ids must be as many as the posts; got {len(names)} for {len(given)}")
+    if not given:
+        raise InputError("no posts were given")
+    if strange := [text for text in given if not (text is None or isinstance(text, str))]:
+        raise InputError(f"a text is a str, or None where it is missing; got {type(strange[0]).__name__}")
+    return [NewPost(*post) for post in zip(names, given, map(_picture, pictures), strict=True)]
+
+
+def _is_array(images: object) -> bool:
+    """One picture as an array. What has one axis, a table's column of paths say, or four is a sequence."""
+    return hasattr(images, "shape") and len(images.shape) not in (1, 4)
+
+
+def _is_pillow(image: object) -> bool:
+    from PIL import Image
+
+    return isinstance(image, Image.Image)
+
+
+def _picture(image: Any) -> Path | bytes | None:
+    """A picture as NewPost has it; what lies in memory becomes a PNG file's bytes, which loses nothing."""
+    if image is None or isinstance(image, bytes):
+        return image
+    if isinstance(image, (str, Path)):
+        return Path(image)
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise InputError(f"an image array holds bytes, (H, W, 3); got {image.dtype} of shape {image.shape}")
+        try:
+            image = Image.fromarray(image)
+        except TypeError as error:
+            raise InputError(f"an image array holds bytes, (H, W, 3); got shape {image.shape}") from error
+    if not isinstance(image, Image.Image):
+        raise InputError(f"an image is a path, bytes, a Pillow image or an array; got {type(image).__name__}")
+    if image.mode in ("CMYK", "YCbCr", "HSV", "LAB", "RGBX"):
+        image = image.convert("RGB")
+    out = io.BytesIO()
+    try:
+        image.save(out, "PNG", exif=image.info.get("exif", b""))  # which way is up
+    except (OSError, ValueError) as error:
+        raise InputError(f"a Pillow image in mode {image.mode} cannot be used: {error}") from error
+    return out.getvalue()
+
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class NewPost:
+    """A post to label. Either half may be None where the heads allow it. image: a picture file, or its bytes."""
+
+    id: str
+    text: str | None
+    image: Path | str | bytes | None  # a file, a URL, or the picture itself
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A post as the encoders take it: pixels (size, size, 3) and the cleaned text, None where a half is missing;
+    problem: why."""
+
+    pixels: Pixels | None
+    text: str | None
+    problem: str = ""
+
+
+def prepare_post(post: NewPost, how: Preprocess, clean: Sequence[Clean], max_pixels: int = MAX_PIXELS) -> Prepared:
+    """Decode a post's picture and clean its text. A half that cannot be had is None, and `problem` says why."""
+    pixels, text, problems = None, None, []
+    try:
+        pixels = as_pixels(fit_square(open_rgb(read_picture(post.image), max_pixels), how))
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        if post.text is None:
+            raise DataError("no text")
+        text = clean_text(require_text(post.text.strip()), clean)
+    except DataError as error:
+        problems.append(str(error))
+    return Prepared(pixels, text, "; ".join(problems))
+
+
+def encode_prepared(
+    prepared: Sequence[Prepared], encoders: Encoders, normalize: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
+    """One batch through the encoders: image (N, D_image), text (N, D_text), missing (N, 2), and N reasons for what is
+    missing."""
+    image = np.zeros((len(prepared), encoders.image.card.width), np.float32)
+    text = np.zeros((len(prepared), encoders.text.card.width), np.float32)
+    missing = np.array([[p.pixels is None, p.text is None] for p in prepared]).reshape(-1, 2)
+    problems = [p.problem for p in prepared]
+    pixels = [p.pixels for p in prepared if p.pixels is not None]
+    texts = [p.text for p in prepared if p.text is not None]
+    if pixels:
+        image[~missing[:, 0]] = encoders.image.encode(np.stack(pixels))
+    if texts:
+        text[~missing[:, 1]] = encoders.text.encode(texts)
+    image, text = scaled(image, normalize), scaled(text, normalize)
+    for half, vectors in enumerate((image, text)):
+        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():  # extraction quarantines such rows
+            vectors[i], missing[i, half] = 0, True
+            problems[i] = "; ".join(filter(None, (problems[i], "the encoder gave values that are not finite")))
+    return image, text, missing, problems

@@ -1,0 +1,206 @@
+"""Looking after caches: verify by encoding rows again, repair, explain what fits, export for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import EncoderSettings, ExtractSettings
+from mmsent.data.dataset import Dataset, Split
+from mmsent.encoders.base import Encoders
+from mmsent.errors import CacheError, DataError
+from mmsent.features.batches import block_rows, blocks, load_views, scaled, text_batches, text_hash, text_windows
+from mmsent.features.cache import NO_HASH, Cache, find_damage
+from mmsent.features.extract import extract
+
+APART = 0.045  # distance, as a share of its length, beyond which a row encoded again is different: cosine 0.999
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verifying found. rows: read and checksummed; sampled: encoded again; identical: to the bit; changed: ids
+    whose picture or text is no longer what was encoded; wrong: ids whose embeddings differ; lowest: smallest cosine;
+    damaged: a line for each part of a split that is damaged, naming rows."""
+
+    rows: int
+    sampled: int
+    identical: int
+    changed: list[str]
+    wrong: list[str]
+    lowest: float
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is whole and every sampled row agrees."""
+        return not self.wrong and not self.damaged
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"ok": self.ok}
+
+
+def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sample: int, seed: int = 0) -> Verified:
+    """Read every row and its checksums, then encode a random sample again and compare.
+
+    dataset, encoders: None to check the file alone; of a damaged file no sample is encoded.
+    """
+    total = sum(cache.rows.values())
+    damage = find_damage(cache.path) if cache.damage is None else cache.damage
+    damaged = damage.lines() or _not_finite(cache)
+    if damaged or dataset is None or encoders is None or not sample:
+        return Verified(total, 0, 0, [], [], 1.0, damaged)
+    rng = np.random.default_rng(seed)
+    everything = [
+        (name, i)
+        for name in cache.rows
+        if name in dataset.splits
+        for i in np.flatnonzero(cache.index(name).good).tolist()
+    ]
+    picked = [everything[k] for k in sorted(rng.permutation(len(everything))[:sample].tolist())]
+    identical, changed, wrong, lowest = 0, [], [], 1.0
+    for split in dataset.splits:
+        positions = [i for name, i in picked if name == split]
+        if not positions:
+            continue
+        index = cache.index(split)
+        stored = cache.embeddings(split, positions)
+        again = encode_again(cache, dataset, encoders, split, positions)
+        for k, i in enumerate(positions):
+            if i not in again:
+                changed.append(index.ids[i])
+                continue
+            pairs = [(stored[half][k].reshape(-1, stored[half].shape[-1]), again[i][half]) for half in (0, 1)]
+            identical += all(np.array_equal(a, b.astype(a.dtype)) for a, b in pairs)
+            lowest = min(lowest, *(_cosine(a, b) for a, b in pairs))
+            if max(_distance(a, b) for a, b in pairs) > APART:
+                wrong.append(index.ids[i])
+    return Verified(total, len(picked), identical, changed, wrong, lowest)
+
+
+def _not_finite(cache: Cache) -> list[str]:
+    """A line for each block of rows that holds a value that is not finite."""
+    found = []
+    for name, n in cache.rows.items():
+        for block in blocks(n, 4096):
+            image, text = cache.embeddings(name, block)
+            bad = ~(np.isfinite(image).all(axis=(1, 2)) & np.isfinite(text).all(axis=1))
+            rows = (np.flatnonzero(bad) + block.start).tolist()
+            if rows:
+                found.append(f"{name}: rows {', '.join(map(str, rows[:5]))} hold values that are not finite")
+    return found
+
+
+def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The smallest cosine between rows of (n, D) and (n, D)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    alike = (a == b).all(axis=1).astype(np.float64)  # where one of the two is zero there is no angle
+    return float(np.divide((a * b).sum(axis=1), norms, out=alike, where=norms > 0).min())
+
+
+def _distance(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The largest |a - b| / |b| between rows of (n, D) and (n, D)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float((np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-12)).max())
+
+
+def encode_again(
+    cache: Cache, dataset: Dataset, encoders: Encoders, split: Split, positions: Sequence[int]
+) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Encode rows of a cache once more, in the batches that extraction makes: position -> (V, D_image), (1, D_text).
+
+    A row whose content is no longer what was encoded is left out.
+    """
+    index, posts = cache.index(split), dataset.of(split)
+    if index.ids != [post.id for post in posts]:
+        raise CacheError(f"the {split} list of {dataset.root} is not the cache's; run `mmsent extract --split {split}`")
+    views, how = cache.settings.views.count + 1, cache.settings.image.preprocess
+    wanted = set(positions)
+    images: dict[int, NDArray[np.float32]] = {}
+    for block in blocks(len(posts), block_rows(cache.provenance["batch_size"], views)):
+        rows = sorted(wanted.intersection(block))
+        pixels = np.zeros((len(block), views, how.size, how.size, 3), np.uint8)
+        for i in rows:
+            digest, picture, _ = load_views(posts[i], how, cache.settings.views)
+            if picture is None or digest != index.image_hashes[i]:
+                wanted.discard(i)
+            else:
+                pixels[i - block.start] = picture
+        if wanted.intersection(rows):
+            vectors = encoders.image.encode(pixels.reshape(-1, how.size, how.size, 3)).reshape(len(block), views, -1)
+            images |= {i: scaled(vectors[i - block.start], cache.settings.normalize) for i in rows if i in wanted}
+    found: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    for window in text_windows(len(posts)):
+        if wanted.isdisjoint(window):
+            continue
+        texts: dict[int, str] = {}
+        for i in window:
+            if index.text_hashes[i] != NO_HASH:
+                try:
+                    texts[i] = dataset.text_of(posts[i])
+                except DataError:  # it was there when it was encoded
+                    wanted.discard(i)
+        for batch in text_batches(texts, encoders.text)[1]:
+            if not wanted.isdisjoint(batch):
+                vectors = scaled(encoders.text.encode([texts[i] for i in batch]), cache.settings.normalize)
+                for k, i in enumerate(batch):
+                    if i in wanted and text_hash(texts[i]) == index.text_hashes[i]:
+                        found[i] = (images[i], vectors[k : k + 1])
+    return found
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did. found: the damage, one line each; encoded: split -> rows encoded again; dropped: split -> rows
+    that had left the list and could not be encoded again; cache: the sound one."""
+
+    cache: Cache
+    found: list[str]
+    encoded: dict[str, int]
+    dropped: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "path": str(self.cache.path),
+            "found": self.found,
+            "encoded": self.encoded,
+            "dropped": self.dropped,
+        }
+
+
+def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSettings) -> Repaired:
+    """Replace a damaged cache by one whose damaged rows were encoded again and whose other rows are as they were.
+
+    Rows are encoded in the batches that extraction makes, so that an unchanged data set gives the same bytes. Raises
+    CacheError where the damage is not in rows, where the data set lacks a damaged split, or where encoders, libraries
+    or settings here are not those of the cache.
+    """
+    damaged = Cache.salvage(path)
+    assert damaged.damage is not None
+    found = damaged.damage.lines()
+    if not found:
+        return Repaired(damaged, [], {}, {})
+    hurt = [*damaged.damage.splits, *(name for name in damaged.rows if damaged.damage.rows.get(name))]
+    if absent := [name for name in hurt if name not in dataset.splits]:
+        raise CacheError(f"{dataset.root} has no {absent[0]} posts, so those rows of {path} cannot be encoded again")
+    before = {name: len(damaged.index(name, kept=True)) - n for name, n in damaged.rows.items() if name in hurt}
+    done = extract(
+        dataset,
+        [name for name in dataset.splits if name in hurt],
+        path.parent,
+        encoder=EncoderSettings.model_validate(damaged.provenance["encoder_settings"]),
+        views=damaged.settings.views,
+        options=options,
+        encoders=encoders,
+        salvaged=damaged,
+    )
+    after = {name: len(done.cache.index(name, kept=True)) - done.cache.rows[name] for name in before}
+    dropped = {name: n - after[name] for name, n in before.items() if n > after[name]}
+    return Repaired(done.cache, found, done.encoded, dropped)

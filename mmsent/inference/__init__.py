@@ -1,0 +1,1 @@
+"""Trained heads at work: logits, votes, predictions for new posts, explanations."""

@@ -1,0 +1,89 @@
+"""Heads at work: which rows a head can label, and its logits and calibrated probabilities on features."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import Fusion
+from mmsent.errors import RunError
+from mmsent.features.cache import IMAGE_BAD, TEXT_BAD, Cache
+from mmsent.metrics import Probabilities
+from mmsent.training.calibration import apply_temperature
+from mmsent.training.runs import Run
+
+Missing = NDArray[np.bool_]
+
+
+def missing_halves(outcome: NDArray[np.uint8]) -> Missing:
+    """(N, 2) bool from a cache's outcomes: which rows lack the picture, which the text."""
+    return np.stack([(outcome & IMAGE_BAD) > 0, (outcome & TEXT_BAD) > 0], axis=1)
+
+
+def served(run: Run, missing: Missing) -> Missing:
+    """(N,) bool: which rows a run's head can label. A head needs both halves, unless it was trained with modality
+    dropout (then one is enough) or reads one half only."""
+    if run.fusion is Fusion.image:
+        return ~missing[:, 0]
+    if run.fusion is Fusion.text:
+        return ~missing[:, 1]
+    if run.fit.modality_dropout > 0:
+        return np.logical_not(missing.all(axis=1))
+    return np.logical_not(missing.any(axis=1))
+
+
+def head_logits(
+    run: Run,
+    image: NDArray[np.float32],
+    text: NDArray[np.float32],
+    missing: Missing | None = None,
+    device: str = "cpu",
+) -> NDArray[np.float32]:
+    """A run's logits (N, C) for image (N, D_image) and text (N, D_text) features; missing (N, 2) bool. Raises RunError
+    where the widths are not the head's."""
+    import torch
+
+    from mmsent.training.loaders import to_tensors
+    from mmsent.training.train import evaluate_head
+
+    head = run.head(device)
+    widths = (head.config.image_width, head.config.text_width)
+    if widths != (image.shape[1], text.shape[1]):
+        raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], text.shape[1])}")
+    rows = to_tensors(image[:, None], text, np.zeros(len(image), np.int64), device)
+    gone = torch.from_numpy(missing).to(device) if missing is not None and missing.any() else None
+    logits: NDArray[np.float32] = evaluate_head(head, rows, gone)[0].cpu().numpy()
+    return logits
+
+
+def head_probabilities(
+    run: Run,
+    image: NDArray[np.float32],
+    text: NDArray[np.float32],
+    missing: Missing | None = None,
+    device: str = "cpu",
+) -> Probabilities:
+    """A run's probabilities (N, C) at its temperature; arguments and errors as for head_logits."""
+    return apply_temperature(head_logits(run, image, text, missing, device), run.temperature)
+
+
+def head_shares(
+    run: Run, image: NDArray[np.float32], text: NDArray[np.float32], missing: Missing | None = None
+) -> NDArray[np.float32] | None:
+    """How much of a run's fused features is image and text, (N, 2): a weighted head's weights, an attention head's mean
+    attention to each half; None for other fusions. Arguments as for head_logits."""
+    import torch
+
+    gone = torch.from_numpy(missing) if missing is not None and missing.any() else None
+    with torch.no_grad():
+        shares = run.head().trace(torch.from_numpy(image), torch.from_numpy(text), gone).shares
+    return shares.numpy() if shares is not None else None
+
+
+def require(run: Run, cache: Cache) -> None:
+    """Raise RunError unless a run's head takes this cache's features and names its labels."""
+    run.require(cache.settings.contract, str(cache.path), cache.encoder)
+    if run.labels != list(cache.labels):
+        raise RunError(
+            f"run {run.name} knows the labels {', '.join(run.labels)}; the cache has {', '.join(cache.labels)}"
+        )

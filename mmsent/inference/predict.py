@@ -1,0 +1,173 @@
+"""Predicting new posts: texts and pictures through the encoders that the runs were trained on, then the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import EncoderSettings, Fusion, ViewSettings, settings
+from mmsent.data import views as view_module
+from mmsent.encoders.base import Encoders
+from mmsent.encoders.factory import open_encoders
+from mmsent.errors import RunError
+from mmsent.features.cache.fingerprint import FeatureSettings
+from mmsent.features.new_posts import BATCH, NewPost, encode_prepared, prepare_post
+from mmsent.inference.logits import head_probabilities, served
+from mmsent.inference.vote import average, averages, majority, require_distinct, tie_label
+from mmsent.metrics import Probabilities
+from mmsent.training.runs import Run, predictions_csv
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the heads said of one post; probabilities are the mean of the heads' calibrated ones. `label` is None and
+    `problem` says why where no head could label it."""
+
+    id: str
+    label: str | None
+    probabilities: dict[str, float]
+    heads: dict[str, str]
+    agreeing: int
+    problem: str = ""
+
+
+def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | None) -> EncoderSettings:
+    """The encoders that all runs share. Raises RunError where they were trained on different features."""
+    require_distinct(runs)
+    for run in runs[1:]:
+        runs[0].require(run.contract, f"run {run.name}", run.info["cache"]["encoder"])
+        if run.labels != runs[0].labels:
+            raise RunError(f"runs {runs[0].name} and {run.name} know different labels")
+    stored = runs[0].encoder_settings.model_dump()
+    return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
+
+
+def encoders_of(chosen: EncoderSettings) -> Encoders:
+    """The encoders of runs, by the settings that `encoder_settings` gives. Raises RunError where their weights are
+    gone."""
+    if chosen.weights and not Path(chosen.weights).is_file():
+        raise RunError(f"the runs' encoder weights are no longer at {chosen.weights}; pass --weights FILE")
+    return open_encoders(chosen)
+
+
+def require_encoders(encoders: Encoders, run: Run, normalize: bool) -> None:
+    """Raise RunError where the encoders are not those that the run's head was trained on."""
+    features = FeatureSettings(
+        image=encoders.image.card,
+        text=encoders.text.card,
+        normalize=normalize,
+        views=settings(ViewSettings, count=0),
+        views_version=view_module.VERSION,
+        clean=run.data_settings.clean,
+        text_encoding="utf-8",
+        storage="float32",
+    )
+    run.require(features.contract, "this machine's encoder", encoders.image.card.name)
+
+
+def encode_posts(
+    posts: Sequence[NewPost], encoders: Encoders, runs: Sequence[Run], normalize: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
+    """image (N, D_image), text (N, D_text), missing (N, 2) and the N reasons for what is missing.
+
+    Raises RunError where the encoders are not those that the runs' heads were trained on.
+    """
+    require_encoders(encoders, runs[0], normalize)
+    how, clean = encoders.image.card.preprocess, runs[0].data_settings.clean
+    parts = []
+    for start in range(0, max(1, len(posts)), BATCH):
+        prepared = [prepare_post(post, how, clean) for post in posts[start : start + BATCH]]
+        parts.append(encode_prepared(prepared, encoders, normalize))
+    image, text, missing, problems = zip(*parts, strict=True)
+    return np.concatenate(image), np.concatenate(text), np.concatenate(missing), [p for part in problems for p in part]
+
+
+@dataclass(frozen=True)
+class Voted:
+    """What R runs say of N posts: the predictions; probabilities (R, N, C) of each head at its temperature; voting
+    (R, N): which heads could label which posts."""
+
+    predictions: list[Prediction]
+    probabilities: NDArray[np.float64]
+    voting: NDArray[np.bool_]
+
+
+def vote_features(
+    ids: Sequence[str],
+    runs: Sequence[Run],
+    image: NDArray[np.float32],
+    text: NDArray[np.float32],
+    missing: NDArray[np.bool_],
+    problems: Sequence[str],
+    *,
+    tie: str | None = None,
+    soft: bool = False,
+) -> Voted:
+    """The vote of runs on the features of N new posts, as `encode_posts` gives them; a committee is averaged."""
+    labels, soft = runs[0].labels, averages(runs, soft)
+    probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
+    voting = np.stack([served(run, missing) for run in runs])
+    mean: Probabilities = average(probabilities, voting)
+    winners = mean.argmax(axis=1) if soft else majority(probabilities, tie_label(tie, labels), voting).winners
+    found = []
+    for i, name in enumerate(ids):
+        heads = {run.name: labels[int(probabilities[r, i].argmax())] for r, run in enumerate(runs) if voting[r, i]}
+        if not heads:
+            found.append(Prediction(name, None, {}, {}, 0, f"{problems[i]}; {_what_is_needed(runs)}"))
+            continue
+        label = labels[int(winners[i])]
+        shares = {name: float(p) for name, p in zip(labels, mean[i], strict=True)}
+        agreeing = sum(choice == label for choice in heads.values())
+        found.append(Prediction(name, label, shares, heads, agreeing, problems[i]))
+    return Voted(found, probabilities, voting)
+
+
+def _what_is_needed(runs: Sequence[Run]) -> str:
+    fusions = {run.fusion for run in runs}
+    if fusions == {Fusion.image}:
+        return "these heads read the picture alone"
+    if fusions == {Fusion.text}:
+        return "these heads read the text alone"
+    return "these heads need both halves; fit with --modality-dropout to label posts that lack one"
+
+
+def predict(
+    posts: Sequence[NewPost],
+    runs: Sequence[Run],
+    *,
+    weights: str | None = None,
+    device: str | None = None,
+    tie: str | None = None,
+    soft: bool = False,
+    encoders: Encoders | None = None,
+) -> list[Prediction]:
+    """Label posts with the vote of runs. A post that no head can label has label None and a problem.
+
+    Raises RunError where the runs do not share their features, EncoderError where the encoders cannot be had.
+    """
+    chosen = encoder_settings(runs, weights=weights, device=device)
+    if encoders is None:
+        encoders = encoders_of(chosen)
+    features = encode_posts(posts, encoders, runs, chosen.normalize)
+    return vote_features([post.id for post in posts], runs, *features, tie=tie, soft=soft).predictions
+
+
+def predictions_table(found: Sequence[Prediction], labels: Sequence[str]) -> str:
+    """Predictions as CSV text; a post that no head could label has an empty label and says why under `problem`."""
+    probabilities = np.array([[p.probabilities.get(name, np.nan) for name in labels] for p in found])
+    extra: dict[str, Sequence[Any]] = {
+        "agreeing": [p.agreeing for p in found],
+        "problem": [p.problem for p in found],
+    }
+    return predictions_csv(
+        [p.id for p in found],
+        labels,
+        probabilities.reshape(len(found), len(labels)),
+        predicted=[p.label or "" for p in found],
+        extra=extra,
+    )

@@ -1,0 +1,263 @@
+"""The vote (report, section 5): several heads label each post, the majority wins, a full disagreement gives neutral."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import VOTING_FUSIONS, Fusion, near_cosine
+from mmsent.data.lists import ListForm, encoded, list_text
+from mmsent.errors import RunError, UsageError
+from mmsent.features.cache import NO_LABEL, Cache, Features
+from mmsent.inference.logits import head_probabilities, missing_halves, require, served
+from mmsent.inference.near_duplicates import known_rows, lean, twin_shares, twin_table
+from mmsent.metrics import Probabilities
+from mmsent.system.files import write_together
+from mmsent.training.runs import Run, list_runs, predictions_csv
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A counted vote. winners (N,) label indices; agreeing (N,) how many heads chose the winner; tied (N,) bool, no
+    label had more votes than every other."""
+
+    winners: NDArray[np.int64]
+    agreeing: NDArray[np.int64]
+    tied: NDArray[np.bool_]
+
+
+def majority(probabilities: Probabilities, tie: int | None, served: NDArray[np.bool_] | None = None) -> Counted:
+    """Count the votes of R heads over N rows; the label with more votes than every other wins.
+
+    probabilities: (R, N, C). tie: the label index given where several labels share the most votes; None: the one of
+    them with the highest mean probability. served: (R, N) bool, which heads vote on which row; all by default.
+    """
+    heads, n, classes = probabilities.shape
+    counts = np.zeros((n, classes), np.int64)
+    for r in range(heads):
+        voting = slice(None) if served is None else served[r]
+        rows = np.arange(n)[voting]
+        counts[rows, probabilities[r].argmax(axis=1)[voting]] += 1
+    most = counts.max(axis=1, keepdims=True)
+    leading = counts == most
+    tied = leading.sum(axis=1) > 1
+    winners = counts.argmax(axis=1).astype(np.int64)
+    if tie is not None:
+        winners[tied] = tie
+    else:
+        weights = np.ones((heads, n)) if served is None else served.astype(np.float64)
+        mean = (probabilities * weights[:, :, None]).sum(axis=0)
+        winners[tied] = np.where(leading, mean, -1.0).argmax(axis=1)[tied]
+    agreeing = np.take_along_axis(counts, winners[:, None], axis=1)[:, 0]
+    return Counted(winners, agreeing, tied)
+
+
+def average(probabilities: Probabilities, served: NDArray[np.bool_] | None = None) -> Probabilities:
+    """The soft vote: mean probabilities (N, C) over the heads that vote on each row; uniform where none does."""
+    heads, n, classes = probabilities.shape
+    weights = np.ones((heads, n)) if served is None else served.astype(np.float64)
+    total = weights.sum(axis=0)
+    summed = (probabilities * weights[:, :, None]).sum(axis=0)
+    mean: Probabilities = np.where(total[:, None] > 0, summed / np.maximum(total, 1)[:, None], 1 / classes)
+    return mean
+
+
+def default_tie(labels: Sequence[str]) -> int | None:
+    """What a vote without a majority gives: neutral where there is such a label (report, section 5), else None: the
+    tied label with the highest mean probability."""
+    return list(labels).index("neutral") if "neutral" in labels else None
+
+
+def tie_label(choice: str | None, labels: Sequence[str]) -> int | None:
+    """The index behind `--tie`: a label, `soft` (the highest mean probability), or None for the default."""
+    if choice is None:
+        return default_tie(labels)
+    if choice == "soft":
+        return None
+    if choice not in labels:
+        raise UsageError(f"--tie {choice!r} is neither a label ({', '.join(labels)}) nor 'soft'")
+    return list(labels).index(choice)
+
+
+_MAJORITY = "majority, else "  # with what a row gets that has none
+
+
+def voting_way(tie: str | None, labels: Sequence[str], *, soft: bool) -> str:
+    """How a vote is counted, in words that a table of predictions keeps: `soft`, or `majority, else neutral`."""
+    index = tie_label(tie, labels)
+    return "soft" if soft else _MAJORITY + ("soft" if index is None else labels[index])
+
+
+def parse_way(way: str) -> tuple[str | None, bool]:
+    """The tie and the soft behind `voting_way`'s words. Raises ValueError on others."""
+    if way == "soft":
+        return None, True
+    if not way.startswith(_MAJORITY):
+        raise ValueError(f"{way[:60]!r} is no way of voting")
+    return way.removeprefix(_MAJORITY), False
+
+
+def voting_runs(folder: Path, cache: Cache) -> list[Run]:
+    """The newest concat, weighted and attention runs of a cache, in this order; those of them that there are. Where the
+    newest of these is one of a committee, its whole committee instead.
+
+    Raises RunError where there is none.
+    """
+    runs = list_runs(folder, fingerprint=cache.fingerprint, data_name=cache.data_name)
+    last = next((run for run in runs if run.fusion in VOTING_FUSIONS or run.committee), None)
+    if last is not None and last.committee:
+        return [run for run in reversed(runs) if run.committee == last.committee]
+    newest: dict[Fusion, Run] = {}
+    for run in runs:
+        newest.setdefault(run.fusion, run)
+    chosen = [newest[fusion] for fusion in VOTING_FUSIONS if fusion in newest]
+    if not chosen:
+        wanted = " ".join(f"--fusion {fusion}" for fusion in VOTING_FUSIONS)
+        raise RunError(f"no runs of {cache.path.name} in {folder}; fit them with `mmsent fit {wanted}`, or name runs")
+    return chosen
+
+
+def averages(runs: Sequence[Run], soft: bool) -> bool:
+    """Whether these runs are averaged, not counted: where that is asked for, and in a committee, whose many heads agree
+    so often that few posts would be decided by more than their mean."""
+    return soft or (bool(runs) and all(run.committee is not None for run in runs))
+
+
+def require_distinct(runs: Sequence[Run]) -> None:
+    """Raise RunError where there is no run, or two of one name: a head has one vote."""
+    names = Counter(run.name for run in runs)
+    if not names:
+        raise RunError("no runs to vote; fit some with `mmsent fit`, or name them")
+    if double := [name for name, n in names.items() if n > 1]:
+        raise RunError(f"two of the runs are called {double[0]}; a vote needs different ones")
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Labels for every listed row of a split. predicted: N labels; probabilities (N, C), the mean of the heads'
+    calibrated ones; choices: per run, N labels (empty where the head could not label the row); agreeing (N,); fallback:
+    positions of rows that no head could label, which got `fallback_label`; how: `voting_way` of the vote, where known.
+    """
+
+    ids: list[str]
+    labels: list[str]
+    runs: list[Run]
+    predicted: list[str]
+    probabilities: Probabilities
+    choices: list[list[str]]
+    agreeing: NDArray[np.int64]
+    tied: NDArray[np.bool_]
+    fallback: list[int]
+    fallback_label: str
+    how: str = ""
+    twins: NDArray[np.bool_] | None = None  # (N,) rows that leaned on near-duplicates among the training posts
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the probabilities are means of calibrated ones throughout."""
+        return all(run.calibrated for run in self.runs)
+
+    def agreement(self) -> dict[int, int]:
+        """How many rows had how many heads behind the winning label."""
+        return dict(sorted(Counter(self.agreeing.tolist()).items(), reverse=True))
+
+
+def vote_split(
+    runs: Sequence[Run],
+    cache: Cache,
+    split: str,
+    *,
+    tie: str | None = None,
+    soft: bool = False,
+    twins: bool = False,
+) -> Vote:
+    """Label every row of a cached split with several runs.
+
+    tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and lean on the labels of
+    training posts that are near-duplicates (see mmsent.inference.near_duplicates), for any split but the training one.
+    A row that no head can label, for its picture or text is bad, gets the commonest training label, so that the list
+    stays complete. Raises RunError where a run does not fit the cache.
+    """
+    labels = list(cache.labels)
+    tied_label = tie_label(tie, labels)
+    require_distinct(runs)
+    for run in runs:
+        require(run, cache)
+    features = cache.load(split)
+    missing = missing_halves(features.index.outcome)
+    probabilities = np.stack([head_probabilities(r, features.image[:, 0], features.text, missing) for r in runs])
+    voting = np.stack([served(run, missing) for run in runs])
+    counted = majority(probabilities, tied_label, voting)
+    mean = average(probabilities, voting)
+    with_twins = None
+    if twins:
+        mean, with_twins = _lean_on_twins(mean, cache, features, split)
+    winners = mean.argmax(axis=1) if soft or twins else counted.winners
+    agreeing = (probabilities.argmax(axis=2) == winners) & voting
+    known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
+    counts = np.bincount(known[known != NO_LABEL], minlength=len(labels))
+    common = int(counts.argmax()) if counts.any() else default_tie(labels) or 0
+    unserved = np.flatnonzero(~voting.any(axis=0)).tolist()
+    winners = np.where(voting.any(axis=0), winners, common)
+    choices = [
+        [labels[k] if ok else "" for k, ok in zip(p.argmax(axis=1), v, strict=True)]
+        for p, v in zip(probabilities, voting, strict=True)
+    ]
+    return Vote(
+        features.index.ids,
+        labels,
+        list(runs),
+        [labels[k] for k in winners],
+        mean,
+        choices,
+        agreeing.sum(axis=0),
+        counted.tied,
+        unserved,
+        labels[common],
+        voting_way(tie, labels, soft=soft),
+        with_twins,
+    )
+
+
+def _lean_on_twins(
+    mean: Probabilities, cache: Cache, features: Features, split: str
+) -> tuple[Probabilities, NDArray[np.bool_]]:
+    """Probabilities after what near-duplicates among the labelled training rows say, and which rows have such."""
+    if split == "train":
+        raise UsageError("--twins looks up labels of training posts, so it labels no training post; name another split")
+    if "train" not in cache.rows:
+        raise RunError(f"{cache.path} holds no training posts to find twins among; extract the train split")
+    train = cache.load("train")
+    rows = np.flatnonzero(train.index.good & (train.index.labels != NO_LABEL))
+    known = known_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
+    classes = len(cache.labels)
+    shares = twin_shares(known, features.image[:, 0], features.text, classes)
+    return lean(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
+
+
+def table_path(out: Path) -> Path:
+    """Where the table with probabilities lies beside a list of labels."""
+    return out.with_suffix(".csv") if out.suffix != ".csv" else out.with_suffix(".probabilities.csv")
+
+
+def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
+    """Write the list in the form of the test list, and beside it a table with probabilities (`<out stem>.csv`).
+
+    Both or neither. Returns both paths.
+    """
+    listed = list_text(list(zip(vote.ids, vote.predicted, strict=True)), form)
+    extra: dict[str, Sequence[object]] = {
+        **({"vote": [vote.how] * len(vote.ids)} if vote.how else {}),
+        **({"twins": vote.twins.astype(int).tolist()} if vote.twins is not None else {}),
+        "agreeing": vote.agreeing.tolist(),
+        **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
+    }
+    table = table_path(out)
+    text = predictions_csv(vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra)
+    write_together({out: encoded(listed), table: encoded(text)})
+    return out, table

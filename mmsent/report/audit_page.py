@@ -1,0 +1,70 @@
+"""The audit's page: the posts whose labels are likely wrong, worst first, in one file that loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+from PIL import Image
+
+from mmsent.data.dataset import Dataset, Post
+from mmsent.data.images import open_rgb, read_picture
+from mmsent.data.lists import write_text
+from mmsent.errors import DataError
+from mmsent.evaluation.audit import Audit
+from mmsent.features.cache import Cache
+from mmsent.report.page import THUMBNAIL, render
+from mmsent.version import __version__
+
+CARDS = 400
+
+
+def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path) -> Path:
+    """Write `out`/audit.html. It shows the rows that are likely wrong, CARDS at most; where there are none, the first
+    24. dataset: None where the posts are not at hand; the page then has ids and numbers alone."""
+    shown = [one for one in audit.suspects if one.likely_wrong][:CARDS] or audit.suspects[:24]
+    posts = {post.id: post for post in dataset.posts if post.split == "train"} if dataset else {}
+    cards = [
+        {"suspect": one, "text": _text(dataset, posts.get(one.id)), "picture": _picture(posts.get(one.id))}
+        for one in shown
+    ]
+    note = (
+        f"{audit.likely_wrong} of {len(audit.suspects)} labels are likely wrong, by the out-of-fold probabilities of "
+        f"{', '.join(audit.sources)}. Here are {len(cards)}, the worst first. A hard post and a wrong label look alike "
+        "to a head: look before you change a label."
+    )
+    page = render(
+        "audit.html",
+        " ".join(str(card["text"]) for card in cards),
+        title=f"{cache.data_name} - mmsent audit",
+        data_name=cache.data_name,
+        encoder=cache.encoder,
+        version=__version__,
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        labels=audit.labels,
+        cards=cards,
+        note=note,
+    )
+    return write_text(out / "audit.html", page)
+
+
+def _text(dataset: Dataset | None, post: Post | None) -> str:
+    try:
+        return dataset.text_of(post) if dataset and post else ""
+    except DataError:
+        return ""
+
+
+def _picture(post: Post | None) -> str | None:
+    if post is None:
+        return None
+    try:
+        image = open_rgb(read_picture(post.image))
+    except DataError:
+        return None
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=70)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -1,0 +1,103 @@
+"""The explanations in a report: Figure 15 for some validation posts, Figure 16 for a given text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmsent.config import Fusion
+from mmsent.encoders.base import Encoders
+from mmsent.errors import MmsentError
+from mmsent.features.new_posts import NewPost
+from mmsent.report.study import Study, Unavailable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mmsent.inference.explain import Explanation
+
+TRIES = 5  # posts of a class whose pictures can be read but which cannot be explained
+
+
+class Explained:
+    """Explains the main run of a study. encoders: None where they cannot be had; `reason` says why."""
+
+    def __init__(self, study: Study, encoders: Encoders | None, reason: str = "no encoders were given") -> None:
+        self._study = study
+        self._encoders = encoders
+        self._reason = reason
+
+    def _explain(self, post: NewPost, target: str | None) -> Explanation:
+        from mmsent.inference.explain import explain
+
+        if self._encoders is None:
+            raise Unavailable(self._reason)
+        try:
+            return explain(self._study.main, self._encoders, post, target=target, stand_in=True)
+        except MmsentError as error:
+            raise Unavailable(str(error)) from error
+
+    def pictures(self) -> tuple[Figure, str]:
+        """Figure 15: one post of each class that the head gets right, at the middle of its confidences. Raises
+        Unavailable where encoders or pictures are not at hand, or the head reads no picture."""
+        from mmsent.report.figures.explanations import grad_cam_figure
+
+        study = self._study
+        if study.dataset is None:
+            raise Unavailable("the posts are not at hand; give --data")
+        if study.main.fusion is Fusion.text:
+            raise Unavailable("a text head looks at no picture")
+        found = study.evaluation(study.main)
+        explanations = []
+        reason = "no picture of a validation post could be read"
+        for c in range(len(study.labels)):
+            rows = np.flatnonzero((found.truth == c) & (found.predicted == c))
+            if not len(rows):
+                rows = np.flatnonzero(found.truth == c)
+            order = rows[np.argsort(found.probabilities[rows, c], kind="stable")]
+            outwards = np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")
+            tries = 0
+            for i in order[outwards].tolist():
+                row_id = study.features.index.ids[int(found.positions[i])]
+                post = study.post(row_id)
+                if post is None or study.picture(row_id, 8) is None:
+                    continue
+                try:
+                    explanations.append(self._explain(NewPost(row_id, study.text(row_id), post.image), None))
+                    break
+                except Unavailable as error:
+                    reason, tries = str(error), tries + 1
+                    if tries == TRIES:
+                        break
+        if not any(e.picture for e in explanations):
+            raise Unavailable(reason)
+        values = [m.correlation for e in explanations if e.picture for m in e.picture.maps if m.correlation is not None]
+        range_ = f"{min(values):+.2f} to {max(values):+.2f}" if values else "undefined"
+        words = (
+            "A post of each class, for the predicted label. Grad-CAM at the patch embedding or stem, at a middle and a "
+            "late layer, beside occlusion, which needs no gradient; their rank correlation over the picture is "
+            f"{range_}. Where they disagree, trust occlusion."
+        )
+        return grad_cam_figure(explanations), words
+
+    def words(self, text: str, target: str) -> tuple[Figure, str]:
+        """Figure 16. Raises Unavailable where the encoders are not at hand, the head reads no text or the label set
+        lacks the target."""
+        from mmsent.report.figures.explanations import word_figure
+
+        study = self._study
+        if target not in study.labels:
+            raise Unavailable(f"the example explains {target!r}, which is not among {', '.join(study.labels)}")
+        if study.main.fusion is Fusion.image:
+            raise Unavailable("an image head reads no text")
+        found = self._explain(NewPost("example", text, None), target)
+        if found.text is None or not found.text.words:
+            raise Unavailable("the text has no words")
+        first = {name: found.text.ranked(name)[0].word for name in ("grad_cam", "integrated", "occlusion")}
+        words = (
+            f"“{text}” for {target}, with the training rows' mean in the picture's place. First by Grad-CAM at the "
+            f"token embedding: {first['grad_cam']}; by integrated gradients: {first['integrated']}; by occlusion: "
+            f"{first['occlusion']}."
+        )
+        return word_figure(found), words

@@ -1,0 +1,302 @@
+"""Figures of explanations: Grad-CAM over the picture (report, Figure 15), word by word (Figure 16), one page a post.
+
+The protocols name what the figures read of an explanation (mmsent.inference.explain makes them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmsent.report.figures.style import (
+    GREY,
+    IMAGE_COLOUR,
+    INK,
+    SLATE,
+    TEXT_COLOUR,
+    in_style,
+    label_colours,
+    label_text,
+    new_figure,
+    printable,
+)
+from mmsent.report.figures.style import wrapped as wrap
+
+MOST_WORDS = 25
+COLOURS = "inferno"  # perceptually uniform, and dark where nothing is
+COVER = 0.6  # of the colour over the picture
+METHODS = {
+    "grad_cam": "Grad-CAM, embedding",
+    "integrated": "integrated gradients",
+    "occlusion": "occlusion of the word",
+}
+
+
+class MapData(Protocol):
+    """A Grad-CAM map: values (h, w), shares of its maximum."""
+
+    @property
+    def layer(self) -> str: ...
+    @property
+    def values(self) -> NDArray[np.float32]: ...
+    @property
+    def correlation(self) -> float | None: ...
+
+
+class PictureData(Protocol):
+    """The picture (size, size, 3), its maps, and, if taken, the loss of logit (n, n) where a window covers a place."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]: ...
+    @property
+    def maps(self) -> Sequence[MapData]: ...
+    @property
+    def occlusion(self) -> NDArray[np.float32] | None: ...
+    @property
+    def window(self) -> int: ...
+
+
+class WordData(Protocol):
+    """A word and its value by each method, in units of the logit."""
+
+    @property
+    def word(self) -> str: ...
+    @property
+    def grad_cam(self) -> float: ...
+    @property
+    def integrated(self) -> float: ...
+    @property
+    def occlusion(self) -> float: ...
+
+
+class TextData(Protocol):
+    """A text and its words in order."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def words(self) -> Sequence[WordData]: ...
+
+
+class ModalityData(Protocol):
+    """How much of the loss of logit is the picture's; None where neither half matters."""
+
+    @property
+    def image_share(self) -> float | None: ...
+
+
+class ExplanationData(Protocol):
+    """What the figures read of an explanation."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def fusion(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def probabilities(self) -> Mapping[str, float]: ...
+    @property
+    def temperature(self) -> float | None: ...
+    @property
+    def modality(self) -> ModalityData: ...
+    @property
+    def missing(self) -> Sequence[str]: ...
+    @property
+    def picture(self) -> PictureData | None: ...
+    @property
+    def text(self) -> TextData | None: ...
+
+
+@in_style
+def grad_cam_figure(explanations: Sequence[ExplanationData]) -> Figure:
+    """A row a post: the picture as the encoder sees it, Grad-CAM at each layer, occlusion. Posts whose picture is not
+    explained are left out; raises ValueError where none is left."""
+    shown = [(e, e.picture) for e in explanations if e.picture is not None]
+    if not shown:
+        raise ValueError("none of these explanations has a picture")
+    columns = max(len(picture.maps) for _, picture in shown) + 2
+    figure = new_figure(2.3 * columns + 0.6, 2.75 * len(shown) + 0.4)
+    axes = figure.subplots(len(shown), columns, squeeze=False)
+    for row, (explanation, picture) in zip(axes, shown, strict=True):
+        name = f"{printable(explanation.id, 24)}, for “{label_text(explanation.target, 16)}”"
+        _draw_maps(row, picture, name)
+    _colour_bar(figure, axes)
+    return figure
+
+
+@in_style
+def word_figure(explanation: ExplanationData) -> Figure:
+    """Bars per word and method, in the order of the text; of more than 25 words the strongest 24 and the mean of the
+    rest. Raises ValueError where the text is not explained or has no words."""
+    if explanation.text is None or not explanation.text.words:
+        raise ValueError("this explanation has no words")
+    figure = new_figure(9.0, 1.6 + 0.24 * len(_rows(explanation.text.words)))
+    _draw_words(figure, explanation.text, explanation.target)
+    return figure
+
+
+@in_style
+def explanation_figure(explanation: ExplanationData) -> Figure:
+    """One page for a post: its text, picture and maps, words, probabilities, and the shares of the two halves."""
+    words = explanation.text.words if explanation.text is not None else ()
+    picture = explanation.picture
+    title = wrap(explanation.text.text, 105, 3) if explanation.text is not None else "picture alone"
+    heights = [2.75] if picture is not None else []
+    heights.append(max(2.7, 1.0 + 0.24 * len(_rows(words))))
+    figure = new_figure(11.5, sum(heights) + 0.45 + 0.2 * title.count("\n"))
+    head = f"{printable(explanation.id, 60)} — {label_text(explanation.fusion)} head, explained for “"
+    figure.suptitle(f"{head}{label_text(explanation.target, 24)}”\n{title}", fontsize=10, fontweight="normal")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    if picture is not None:
+        axes = parts[0].subplots(1, len(picture.maps) + 2)
+        _draw_maps(axes, picture, "picture, as encoded")
+        _colour_bar(parts[0], axes)
+    left, right = parts[-1].subfigures(1, 2, width_ratios=[2.6, 1])
+    if words and explanation.text is not None:
+        _draw_words(left, explanation.text, explanation.target)
+    else:
+        empty = left.subplots()
+        empty.set_axis_off()
+        reason = "the text has no words" if explanation.text is not None else "no text that this head reads"
+        empty.text(0.5, 0.5, reason, ha="center", va="center", color=GREY)
+    above, below = right.subplots(2, 1, height_ratios=[max(2, len(explanation.probabilities)), 1.2])
+    _draw_probabilities(above, explanation)
+    _draw_shares(below, explanation.modality.image_share, explanation.missing)
+    return figure
+
+
+def _draw_maps(row: Sequence[Any], picture: PictureData, name: str) -> None:
+    """Fill a row of axes; those that are left over stay empty."""
+    for axes in row:
+        axes.set_axis_off()
+    row[0].imshow(picture.pixels)
+    row[0].set_title(wrap(name, 30, 2), fontsize=8.5)
+    panels: list[tuple[NDArray[np.floating[Any]], str]] = []
+    for one in picture.maps:
+        h, w = one.values.shape
+        panels.append((one.values, f"{_short(one.layer)}\nGrad-CAM, {h} × {w}"))
+    if picture.occlusion is not None:
+        losses = np.maximum(picture.occlusion, 0)
+        strongest = float(losses.max())
+        shares = losses / strongest if strongest > 0 else losses
+        panels.append((shares, f"occlusion\nwindow {picture.window} px, {shares.shape[0]} × {shares.shape[1]}"))
+    for axes, (values, title) in zip(row[1:], panels, strict=False):
+        axes.imshow(_overlay(picture.pixels, values))
+        axes.set_title(title, fontsize=8.5)
+
+
+def _overlay(pixels: NDArray[np.uint8], shares: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """A map (h, w) of shares in colour over the grey picture (size, size, 3). Mixed here, for matplotlib's own mixing
+    of a transparent, interpolated image shifts the brightest colours to green."""
+    side = len(pixels)
+    spread = Image.fromarray(shares.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    coloured: NDArray[np.float64] = colormaps[COLOURS](np.clip(np.asarray(spread), 0, 1))[..., :3]
+    grey: NDArray[np.float64] = pixels.mean(axis=2, keepdims=True) / 255
+    return (1 - COVER) * grey + COVER * coloured
+
+
+def _short(layer: str) -> str:
+    """A layer's name in at most 26 characters, its end kept."""
+    plain = printable(layer)
+    return plain if len(plain) <= 26 else f"…{plain[-25:]}"
+
+
+def _colour_bar(figure: Any, axes: Any) -> None:
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), ax=axes, fraction=0.025, pad=0.01)
+    bar.set_label("evidence for the target\n(share of the maximum)", fontsize=8)
+    bar.outline.set_visible(False)
+
+
+def _rows(words: Sequence[WordData]) -> list[tuple[str, dict[str, float]]]:
+    """(name, value by method) of each bar: all words, or those strongest by occlusion and the mean of the rest."""
+    order = sorted(range(len(words)), key=lambda i: -abs(words[i].occlusion))
+    kept = set(order if len(words) <= MOST_WORDS else order[: MOST_WORDS - 1])
+    rows = [
+        (printable(word.word, 20), {m: float(getattr(word, m)) for m in METHODS})
+        for i, word in enumerate(words)
+        if i in kept
+    ]
+    if rest := [word for i, word in enumerate(words) if i not in kept]:
+        means = {m: sum(float(getattr(w, m)) for w in rest) / len(rest) for m in METHODS}
+        rows.append((f"(mean of {len(rest)} others)", means))
+    return rows
+
+
+def _draw_words(figure: Any, text: TextData, target: str) -> None:
+    rows = _rows(text.words)
+    places = np.arange(len(rows))
+    for number, (axes, (method, title)) in enumerate(
+        zip(figure.subplots(1, 3, sharey=True), METHODS.items(), strict=True)
+    ):
+        values = [row[method] for _, row in rows]
+        axes.barh(places, values, color=[TEXT_COLOUR if v >= 0 else SLATE for v in values], height=0.72)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        reach = max(map(abs, values)) or 1.0
+        axes.set_xlim(
+            -1.12 * reach if min(values) < 0 else -0.06 * reach, 1.12 * reach if max(values) > 0 else 0.06 * reach
+        )
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("logit units", fontsize=8)
+        if number == 0:
+            axes.set_ylabel("word, in the order of the text", fontsize=8)
+        axes.locator_params(axis="x", nbins=4)
+        axes.tick_params(axis="x", labelsize=7.5)
+        axes.grid(axis="y", visible=False)
+        if number == 0:
+            axes.set_yticks(places, [name for name, _ in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+        else:
+            axes.tick_params(axis="y", length=0)
+    figure.supxlabel(f"share in the logit of “{label_text(target, 24)}”: purple for, slate against", fontsize=8)
+
+
+def _draw_probabilities(axes: Any, explanation: ExplanationData) -> None:
+    names = list(explanation.probabilities)
+    values = [explanation.probabilities[name] for name in names]
+    colours = label_colours(names)
+    axes.barh(range(len(names)), values, color=[colours[name] for name in names], height=0.66)
+    for place, (name, value) in enumerate(zip(names, values, strict=True)):
+        weight = "bold" if name == explanation.label else "normal"
+        axes.text(value + 0.02, place, f"{value:.1%}", va="center", fontsize=8, fontweight=weight)
+    axes.set_yticks(range(len(names)), [label_text(name, 16) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1.22)
+    axes.set_xticks([0, 0.5, 1])
+    axes.grid(axis="y", visible=False)
+    axes.set_title(
+        "probability, " + ("calibrated" if explanation.temperature is not None else "not calibrated"), fontsize=9
+    )
+
+
+def _draw_shares(axes: Any, image_share: float | None, missing: Sequence[str]) -> None:
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.9, 0.6)
+    axes.set_title("share of the halves", fontsize=9)
+    if image_share is None:
+        axes.text(0.5, 0, "neither half matters", ha="center", va="center", color=GREY)
+        return
+    axes.barh(
+        [0, 0], [image_share, 1 - image_share], left=[0, image_share], color=[IMAGE_COLOUR, TEXT_COLOUR], height=0.6
+    )
+    image, text = half_shares(image_share, missing)
+    axes.text(0, -0.65, image, ha="left", va="center", fontsize=8, color=IMAGE_COLOUR)
+    axes.text(1, -0.65, text, ha="right", va="center", fontsize=8, color=TEXT_COLOUR)
+
+
+def half_shares(image_share: float, missing: Sequence[str]) -> tuple[str, str]:
+    """The shares of picture and text in words; a half that the post lacks is said to be missing."""
+    shares = {"picture": image_share, "text": 1 - image_share}
+    image, text = (f"{half} {'missing' if half in missing else f'{shares[half]:.0%}'}" for half in shares)
+    return image, text

@@ -1,0 +1,80 @@
+"""Feature maps in two dimensions by PCA, t-SNE and UMAP (report, Figures 12 to 14)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mmsent.metrics import Labels
+from mmsent.report.figures.style import in_style, label_colours, label_markers, label_text, new_figure
+
+Points = NDArray[np.float64]
+
+
+def project(features: NDArray[np.float32], seed: int = 0) -> dict[str, Points | None]:
+    """(N, D) features -> (N, 2) by method; UMAP is None where umap-learn is not installed.
+
+    PCA keeps variance, t-SNE (van der Maaten and Hinton 2008) and UMAP (McInnes et al. 2018) neighbourhoods: distances
+    between far clusters mean little there. The same features and seed give the same points.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    n = len(features)
+    values = np.asarray(features, np.float64)
+    few = n < 5
+    pca: Points = PCA(2, random_state=seed).fit_transform(values) if n > 2 and values.shape[1] > 1 else values[:, :2]
+    # The first 50 components hold what t-SNE and UMAP can see, at a fraction of the width.
+    wide = min(50, n - 1, values.shape[1])
+    slim = PCA(wide, random_state=seed, svd_solver="full").fit_transform(values) if wide > 2 else values
+    tsne: Points | None = None
+    if not few:
+        tsne = TSNE(2, perplexity=min(30.0, (n - 1) / 3), init="pca", random_state=seed).fit_transform(slim)
+    return {"PCA": pca, "t-SNE": tsne, "UMAP": None if few else _umap(slim, seed)}
+
+
+def _umap(values: Points, seed: int) -> Points | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numba and umap warn of what does not concern the caller
+            import umap
+
+            # A fixed seed means one thread: the same points every time.
+            mapper = umap.UMAP(n_neighbors=min(15, len(values) - 1), random_state=seed, n_jobs=1)
+            points: Points = mapper.fit_transform(values)
+    except ImportError:
+        return None
+    return points
+
+
+@in_style
+def projection_figure(points: Mapping[str, Points | None], truth: Labels, labels: Sequence[str], what: str) -> Figure:
+    """Figures 12 to 14: one panel a method, coloured and marked by true class. `what` names the features."""
+    colours, markers = label_colours(labels), label_markers(labels)
+    fig = new_figure(12, 4.3)
+    for ax, (method, found) in zip(fig.subplots(1, len(points)), points.items(), strict=True):
+        ax.set_title(method)
+        ax.set_xlabel(f"{method} 1 (no unit)")
+        ax.set_ylabel(f"{method} 2 (no unit)")
+        if found is None:
+            hint = "needs at least five rows, and umap-learn:\npip install 'mmsent[umap]'"
+            ax.text(0.5, 0.5, hint, ha="center", va="center", transform=ax.transAxes)
+            continue
+        order = np.random.default_rng(0).permutation(len(found))  # no class hides another by being drawn last
+        for k in range(0, len(order), 25):
+            for c, label in enumerate(labels):
+                rows = [i for i in order[k : k + 25] if truth[i] == c]
+                style = {"c": colours[label], "marker": markers[label], "s": 16, "alpha": 0.75, "lw": 0.3}
+                ax.scatter(found[rows, 0], found[rows, 1], edgecolors="white", **style)
+        ax.tick_params(labelsize=7)
+    handles = [
+        fig.axes[0].scatter([], [], c=colours[name], marker=markers[name], label=label_text(name, 24))
+        for name in labels
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(8, len(labels)), title="true class")
+    fig.suptitle(f"{label_text(what)}, {len(truth)} validation rows")
+    return fig

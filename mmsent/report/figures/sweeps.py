@@ -1,0 +1,141 @@
+"""Figures of a sweep: one line a trial through all settings (parallel coordinates); how much each setting matters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mmsent.report.figures.style import INK, SLATE, VERMILLION, in_style, label_text, new_figure
+
+STOPPED = "#D9D9D9"  # trials that were stopped early have no score to colour them by
+LEAST = 2  # finished trials that a figure needs
+
+
+def sweep_figures(info: Mapping[str, Any]) -> dict[str, Figure]:
+    """The figures of a finished sweep, by file name; info: what its sweep.json says. One that would show nothing is
+    left out."""
+    found = {}
+    finished = [one for one in info["trials"] if one["score"] is not None]
+    if len(finished) >= LEAST:
+        found["parallel"] = parallel_figure(info["trials"], info["varied"], info["ranges"])
+    if info["importances"]:
+        found["importance"] = importance_figure(info["importances"], len(finished))
+    return found
+
+
+@in_style
+def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], logs: Mapping[str, bool]) -> Figure:
+    """Parallel coordinates: an axis a setting and one for the score, a line a trial, coloured by its score; trials that
+    were stopped early are grey and end before the score. The best is drawn over all others.
+
+    names: the settings that vary; logs: those on a logarithmic axis.
+    """
+    finished = [one for one in trials if one["score"] is not None]
+    scores = np.array([one["score"] for one in finished])
+    # Poor trials lie far below; what is of interest is the upper part.
+    low, high = float(np.quantile(scores, 0.1)), float(scores.max())
+    norm = Normalize(low, high if high > low else low + 1e-6)
+    colours = mpl.colormaps["viridis"]
+    fig = new_figure(max(8.0, 1.05 * (len(names) + 1)), 4.6)
+    ax = fig.subplots()
+    ax.grid(False)
+    ax.set_xlim(-0.3, len(names) + 0.3)
+    ax.set_ylim(-0.06, 1.04)
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    places = []
+    for at, name in enumerate(names):
+        values = [one["params"][name] for one in trials]
+        place, ticks = _axis(values, name in logs)
+        places.append(place)
+        ax.plot([at, at], [0, 1], color=INK, lw=0.8, zorder=3)
+        for height, text in ticks:
+            ax.plot([at - 0.04, at], [height, height], color=INK, lw=0.8, zorder=3)
+            ax.text(
+                at - 0.06, height, label_text(text, 14), ha="right", va="center", fontsize=7, zorder=5,
+                bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 0.8},
+            )  # fmt: skip
+    last = len(names)
+    ax.plot([last, last], [0, 1], color=INK, lw=0.8, zorder=3)
+    lines = np.array(places).T  # (trials, settings)
+    # Trials with the same choice would lie on one another: those of a kind are spread a little, always alike.
+    lines = lines + np.random.default_rng(0).uniform(-0.018, 0.018, lines.shape)
+    order = np.argsort([one["score"] if one["score"] is not None else -1.0 for one in trials], kind="stable")
+    paths, shades, widths = [], [], []
+    for i in order:
+        score = trials[i]["score"]
+        points = [(float(at), float(y)) for at, y in enumerate(lines[i])]
+        if score is not None:
+            points.append((float(last), float(np.clip(norm(score), 0, 1))))
+        paths.append(_curved(points))
+        shades.append(mpl.colors.to_rgba(STOPPED, 0.6) if score is None else (*colours(norm(score))[:3], 0.75))
+        widths.append(0.5 if score is None else 0.9)
+    widths[-1], shades[-1] = 2.4, mpl.colors.to_rgba(VERMILLION)
+    ax.add_collection(LineCollection(paths, colors=shades, linewidths=widths, zorder=2))
+    ax.set_xticks(range(last + 1), [*(label_text(name).replace("_", "\n") for name in names), "weighted\nF1"])
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlabel("setting")
+    bar = fig.colorbar(ScalarMappable(norm, colours), ax=ax, pad=0.01, extend="min")
+    bar.set_label("weighted F1 of finished trials")
+    pruned = len(trials) - len(finished)
+    ax.set_title(f"{len(finished)} finished trials, {pruned} stopped early (grey); the best is the thick line")
+    return fig
+
+
+def _axis(values: Sequence[Any], log: bool) -> tuple[NDArray[np.float64], list[tuple[float, str]]]:
+    """Where values stand on an axis of height 1, and its ticks."""
+    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values) and len(set(values)) > 6:
+        numbers = np.array(values, np.float64)
+        scaled = np.log(numbers) if log else numbers
+        low, high = float(scaled.min()), float(scaled.max())
+        place = (scaled - low) / max(high - low, 1e-12)
+        ends = [low, (low + high) / 2, high]
+        return place, [(h, f"{np.exp(v) if log else v:.2g}") for h, v in zip((0.0, 0.5, 1.0), ends, strict=True)]
+    kinds = list(dict.fromkeys(values))
+    if not any(isinstance(v, str) for v in kinds):
+        kinds.sort()
+    heights = {repr(v): (i / (len(kinds) - 1) if len(kinds) > 1 else 0.5) for i, v in enumerate(kinds)}
+    return np.array([heights[repr(v)] for v in values]), [(heights[repr(v)], _word(v)) for v in kinds]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _curved(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """A smooth path through points, level at each, so that lines can be followed through an axis."""
+    steps = np.linspace(0, 1, 12)
+    ease = steps * steps * (3 - 2 * steps)
+    parts = [
+        np.stack([x0 + (x1 - x0) * steps, y0 + (y1 - y0) * ease], axis=1)
+        for (x0, y0), (x1, y1) in itertools.pairwise(points)
+    ]
+    return np.concatenate(parts)
+
+
+@in_style
+def importance_figure(importances: Mapping[str, float], finished: int) -> Figure:
+    """How much each setting matters for the score: shares that sum to 1, the largest on top."""
+    names = sorted(importances, key=lambda name: importances[name])
+    fig = new_figure(6, max(2.2, 0.9 + 0.28 * len(names)))
+    ax = fig.subplots()
+    shares = [importances[name] for name in names]
+    bars = ax.barh([label_text(name) for name in names], shares, color=SLATE)
+    ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=8)
+    ax.set_xlim(0, max(shares) * 1.15)
+    ax.set_xlabel(f"share of what the settings explain (PED-ANOVA over {finished} finished trials)")
+    ax.set_ylabel("setting")
+    ax.set_title("What mattered for the weighted F1")
+    return fig

@@ -1,0 +1,295 @@
+"""A study: a set of runs on one cache, with all that figures and a report need of them, computed once.
+
+Shapes: N validation rows, C classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmsent.config import VOTING_FUSIONS, Fusion
+from mmsent.data.dataset import Dataset, Post
+from mmsent.data.images import as_pixels, open_rgb, read_picture
+from mmsent.errors import DataError, MmsentError, RunError
+from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
+from mmsent.features.cache import NO_LABEL, Cache, Features
+from mmsent.features.cache.groups import row_groups
+from mmsent.metrics import Labels
+from mmsent.report.figures.posts import PostCase
+from mmsent.training.runs import Run
+
+FRACTIONS = (0.1, 0.2, 0.4, 0.7, 1.0)
+
+
+class Unavailable(MmsentError):
+    """A figure that cannot be made of this study; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a head computes on its validation rows: fused (N, D), hidden (N, H) or None, attention (N, heads, 2, 2) or
+    None, logits (N, C)."""
+
+    fused: NDArray[np.float32]
+    hidden: NDArray[np.float32] | None
+    attention: NDArray[np.float32] | None
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs on one cache with their validation results. `evaluations` starts with one a run, in order; the votes
+    follow. dataset: None where the posts are not at hand; texts and pictures are then missing."""
+
+    cache: Cache
+    features: Features
+    runs: list[Run]
+    evaluations: list[Evaluation]
+    dataset: Dataset | None
+
+    @property
+    def labels(self) -> list[str]:
+        """The label set."""
+        return list(self.cache.labels)
+
+    @property
+    def main(self) -> Run:
+        """The run that single-head figures show: the report's concat where there is one, on the split that most runs
+        share if it can be, else the best by validation weighted F1."""
+        shared = next((run for run in self.shared if run.fusion is Fusion.concat), None)
+        return shared or self.of(Fusion.concat) or self.runs[self.best]
+
+    @functools.cached_property
+    def splits(self) -> list[list[Run]]:
+        """The runs by the validation rows that they share: most runs first, at a tie those with the newest run."""
+        found: list[list[Run]] = []
+        for run, e in zip(self.runs, self.evaluations, strict=False):
+            like = (g for g in found if np.array_equal(self.evaluation(g[0]).positions, e.positions))
+            group = next(like, None)
+            if group is None:
+                found.append([run])
+            else:
+                group.append(run)
+        return sorted(found, key=lambda g: (len(g), max(str(run.info["finished"]) for run in g)), reverse=True)
+
+    @property
+    def shared(self) -> list[Run]:
+        """The runs on the validation rows that most share; only these can be ranked."""
+        return self.splits[0]
+
+    @property
+    def best(self) -> int:
+        """Position of the run with the best validation weighted F1 among `shared`."""
+        ranked = [i for i, run in enumerate(self.runs) if run in self.shared]
+        return max(ranked, key=lambda i: self.evaluations[i].scores["f1_weighted"])
+
+    def of(self, fusion: Fusion) -> Run | None:
+        """The first run with a fusion, if there is one."""
+        return next((run for run in self.runs if run.fusion is fusion), None)
+
+    def evaluation(self, run: Run) -> Evaluation:
+        """A run's validation result."""
+        return self.evaluations[self.runs.index(run)]
+
+    def vote(self) -> Evaluation | None:
+        """The majority vote's validation result, where the runs share a split."""
+        return next((e for e in self.evaluations[len(self.runs) :] if e.fusion == "vote"), None)
+
+    def voters(self) -> list[Run]:
+        """The runs that `vote` counts."""
+        chosen = [run for run in self.runs if run.fusion in VOTING_FUSIONS]
+        return chosen if len(chosen) > 1 else self.runs
+
+    def history(self, run: Run) -> list[dict[str, Any]]:
+        """A run's record of each epoch. Raises RunError where the file cannot be read."""
+        path = run.path / "history.json"
+        try:
+            found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}; fit it again") from error
+        if not isinstance(found, list) or not found:
+            raise RunError(f"{path} holds no epochs; fit it again")
+        return found
+
+    def trace(self, run: Run) -> Traced:
+        """The intermediate results of a run's head on its validation rows."""
+        import torch
+
+        rows = self.evaluation(run).positions
+        image = torch.from_numpy(self.features.image[rows, 0])
+        text = torch.from_numpy(self.features.text[rows])
+        head = run.head()
+        with torch.no_grad():
+            found = head.trace(image, text)
+            looks = run.fusion in {Fusion.attention, Fusion.attention_alt}
+            attention = head.attention_map(image, text).numpy() if looks else None
+        hidden = found.hidden.numpy() if found.hidden is not None else None
+        return Traced(found.fused.numpy(), hidden, attention, found.logits.numpy())
+
+    @functools.cached_property
+    def _posts(self) -> dict[str, Post]:
+        return {post.id: post for post in self.dataset.of("train")} if self.dataset else {}
+
+    def post(self, row_id: str) -> Post | None:
+        """The training post with an id, where the data set is at hand."""
+        return self._posts.get(row_id)
+
+    def text(self, row_id: str) -> str | None:
+        """A post's text as it was encoded; None where it is not at hand."""
+        post = self.post(row_id)
+        if post is None or self.dataset is None:
+            return None
+        try:
+            return self.dataset.text_of(post)
+        except DataError:
+            return None
+
+    def picture(self, row_id: str, side: int) -> NDArray[np.uint8] | None:
+        """A post's picture, (h, w, 3) with its longer side at most `side` pixels; None where it is not at hand."""
+        post = self.post(row_id)
+        try:
+            image = open_rgb(read_picture(post.image)) if post else None
+        except DataError:
+            return None
+        if image is None:
+            return None
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return as_pixels(image)
+
+    def case(self, found: Evaluation, i: int, side: int = 400) -> PostCase:
+        """Row i of an evaluation as a post to show."""
+        row_id = self.features.index.ids[int(found.positions[i])]
+        said = int(found.predicted[i])
+        return PostCase(
+            row_id,
+            self.picture(row_id, side),
+            self.text(row_id) or "",
+            self.labels[int(found.truth[i])],
+            self.labels[said],
+            float(found.probabilities[i, said]),
+        )
+
+    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the texts at these positions, before any cut."""
+        found: NDArray[np.int64] = self.features.index.tokens[rows]
+        return found
+
+
+def open_study(runs: Sequence[Run], cache: Cache, dataset: Dataset | None) -> Study:
+    """Evaluate runs on their validation rows. Raises RunError where a run does not fit the cache."""
+    if not runs:
+        raise RunError("a study needs at least one run; fit some with `mmsent fit --fusion all`")
+    features = cache.load("train")
+    return Study(cache, features, list(runs), evaluate_validation(runs, cache, features), dataset)
+
+
+def errors(found: Evaluation) -> NDArray[np.int64]:
+    """Positions (within the evaluation) of wrong predictions, the most confident first."""
+    said = np.take_along_axis(found.probabilities, found.predicted[:, None], axis=1)[:, 0]
+    wrong = np.flatnonzero(found.predicted != found.truth)
+    order: NDArray[np.int64] = wrong[np.argsort(-said[wrong], kind="stable")]
+    return order
+
+
+def varied_errors(found: Evaluation, n: int) -> list[int]:
+    """Up to n wrong predictions that show every kind of confusion: one of each (truth, prediction) in turn, from the
+    middle of its confidences outwards."""
+    by_kind: dict[tuple[int, int], list[int]] = {}
+    for i in errors(found).tolist():
+        by_kind.setdefault((int(found.truth[i]), int(found.predicted[i])), []).append(i)
+    queues = []
+    for kind in sorted(by_kind):
+        rows = by_kind[kind]
+        middle = len(rows) // 2
+        outwards = np.argsort(np.abs(np.arange(len(rows)) - middle), kind="stable")
+        queues.append([rows[at] for at in outwards.tolist()])
+    out: list[int] = []
+    while len(out) < n and any(queues):
+        out += [queue.pop(0) for queue in queues if queue]
+    return out[:n]
+
+
+def batch_of(found: Evaluation, n: int = 64, seed: int = 0) -> NDArray[np.int64]:
+    """Positions of a random batch of the rows of an evaluation."""
+    order: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(found.truth))[:n]
+    return order
+
+
+def training_rows(study: Study, run: Run) -> NDArray[np.int64]:
+    """Positions of the good, labelled rows that a run does not validate on; where its split is grouped, without those
+    that share a picture or a text with its validation rows."""
+    index = study.features.index
+    held = np.zeros(len(index.ids), np.bool_)
+    held[study.evaluation(run).positions] = True
+    usable = np.flatnonzero((index.good & (index.labels != NO_LABEL)) | held)
+    out = held[usable]
+    groups = row_groups(index, usable, run.split, study.features)
+    if groups is not None:
+        out = np.isin(groups, groups[out])
+    rows: NDArray[np.int64] = usable[~out]
+    return rows
+
+
+def learning_curve(
+    study: Study,
+    run: Run,
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    repeats: int = 3,
+    on_step: Callable[[int], None] | None = None,
+) -> tuple[list[int], NDArray[np.float64]]:
+    """Weighted F1 on a run's validation rows after training on parts of the cache's other rows, which are the run's
+    training rows unless the cache has changed; where its split is grouped, no duplicate of a validation row is among
+    them.
+
+    Each repeat draws its own rows and seed; its parts grow by adding rows. Returns the sizes and the scores
+    (sizes, repeats). Every part holds each class at least once. Raises Unavailable where no row is left to train on.
+    """
+    from mmsent.training.loaders import to_tensors
+    from mmsent.training.train import train_head
+
+    index: Labels = study.features.index.labels
+    held, pool = study.evaluation(run).positions, training_rows(study, run)
+    if not len(pool):
+        raise Unavailable(f"no row is left to train on beside the validation rows of run {run.name}")
+    image, text = study.features.image, study.features.text
+    val = to_tensors(image[held, :1], text[held], index[held], "cpu")
+    classes = len(study.labels)
+    least = max(classes, 8)
+    sizes = sorted({max(least, round(f * len(pool))) for f in fractions if f * len(pool) >= least})
+    sizes = sizes or [len(pool)]
+    scores = np.zeros((len(sizes), repeats))
+    for r in range(repeats):
+        order = np.random.default_rng(r).permutation(pool)
+        firsts = [int(np.flatnonzero(index[order] == c)[0]) for c in range(classes) if (index[order] == c).any()]
+        order = np.concatenate([order[firsts], np.delete(order, firsts)])  # each class comes first
+        settings = run.fit.model_copy(update={"seed": run.fit.seed + r})
+        for s, size in enumerate(sizes):
+            part = order[:size]
+            train = to_tensors(image[part], text[part], index[part], "cpu")
+            trained = train_head(train, val, settings, classes)
+            best = trained.history[trained.best_epoch - 1]
+            scores[s, r] = best["val_f1_weighted"]
+            if on_step:
+                on_step(1)
+    return sizes, scores
+
+
+def known_rows(cache: Cache) -> dict[str, dict[str, int]]:
+    """Rows per split and label as the cache holds them; rows without a label count under "no label"."""
+    out: dict[str, dict[str, int]] = {}
+    for split in sorted(cache.rows, reverse=True):  # train first
+        labels = cache.index(split).labels
+        counts = {name: int((labels == k).sum()) for k, name in enumerate(cache.labels)}
+        if missing := int((labels == NO_LABEL).sum()):
+            counts = {name: n for name, n in counts.items() if n} | {"no label": missing}
+        out[split] = counts
+    return out

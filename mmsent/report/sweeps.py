@@ -1,0 +1,67 @@
+"""What a report says of a sweep that lies beside its runs: a section, and two figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmsent.report.content import Table
+from mmsent.report.figures import sweeps
+from mmsent.report.study import Study, Unavailable
+from mmsent.sweep.results import Sweep, list_sweeps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def sweeps_beside(study: Study) -> list[Sweep]:
+    """The finished sweeps of this cache beside the runs, the newest first."""
+    folders = dict.fromkeys(run.path.parent for run in study.runs)
+    return [one for folder in folders for one in list_sweeps(folder, study.cache)]
+
+
+def section(study: Study) -> dict[str, Any] | None:
+    """The newest sweep in words, its best trials and its winners as tables; None where there is none."""
+    found = sweeps_beside(study)
+    if not found:
+        return None
+    done = found[0]
+    stopped = len(done.trials) - len(done.finished)
+    others = f" Older ones beside it: {', '.join(one.name for one in found[1:])}." if found[1:] else ""
+    note = (
+        f"{done.name}: {len(done.trials)} trials by {done.info['sampler']}, {stopped} of them stopped early; the score "
+        f"is the {done.measure}. {' '.join(done.says())}{others}"
+    )
+    table, winners = done.table(), done.winners_table()
+    names = len(table[0]) - 5
+    return {
+        "note": note,
+        "table": Table(table, f"rr{'l' * names}rrr"),
+        "winners": Table(winners, "lrrrrrrl"),
+        "stopped": stopped,
+    }
+
+
+def trials(study: Study) -> tuple[Figure, str]:
+    """Every trial of the newest sweep as a line. Raises Unavailable where too few are finished."""
+    done = _newest(study)
+    words = f"The sweep {done.name}: {len(done.trials)} trials; the score is the {done.measure}."
+    return sweeps.parallel_figure(done.info["trials"], done.info["varied"], done.info["ranges"]), words
+
+
+def importance(study: Study) -> tuple[Figure, str]:
+    """How much each setting of the newest sweep matters. Raises Unavailable where too few trials are finished."""
+    done = _newest(study)
+    if not done.info["importances"]:
+        raise Unavailable(f"too few trials of the sweep {done.name} are finished to say what matters")
+    words = (
+        f"The sweep {done.name}: how much of the spread of the scores each setting explains within this search space. "
+        "A setting with a narrow range matters little here, whatever it does beyond it."
+    )
+    return sweeps.importance_figure(done.info["importances"], len(done.finished)), words
+
+
+def _newest(study: Study) -> Sweep:
+    done = next(iter(sweeps_beside(study)), None)
+    if done is None or len(done.finished) < sweeps.LEAST:
+        raise Unavailable("there is no sweep with enough finished trials beside these runs; mmsent sweep makes one")
+    return done

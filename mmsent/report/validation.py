@@ -1,0 +1,80 @@
+"""What a report says of honest selection: duplicates, cross-validations, and each opening of the test labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmsent.config import near_cosine
+from mmsent.errors import DataError
+from mmsent.evaluation.cross_validation import list_folds
+from mmsent.evaluation.openings import LOG, ordinal, read_openings
+from mmsent.features.cache.groups import find_duplicates
+from mmsent.report.content import Table
+from mmsent.report.study import Study
+
+ROWS = 50_000  # beyond it comparing all rows takes minutes; `mmsent cache duplicates` does it all the same
+
+_KEPT = {"near": "near-duplicates", "exact": "exact duplicates", "none": "nothing"}
+
+
+def selection(study: Study) -> dict[str, dict[str, Any]]:
+    """The three parts, each a note and a table (None where there is nothing to list)."""
+    return {"duplicates": duplicates(study), "folds": folds(study), "openings": openings(study)}
+
+
+def duplicates(study: Study) -> dict[str, Any]:
+    """Groups of duplicates in the cache, exact and near."""
+    cache = study.cache
+    n = sum(cache.rows.values())
+    if n > ROWS:
+        note = f"{n:,} rows are too many to compare with each other here; mmsent cache duplicates does it."
+        return {"note": note, "table": Table([["same", "how", "groups"]], "llr")}
+    try:
+        found = find_duplicates(cache)
+    except DataError as error:  # the bound does not fit these features
+        return {"note": f"Not compared: {error}.", "table": Table([["same", "how", "groups"]], "llr")}
+    ways = {words: sum(run.split.group == group for run in study.runs) for group, words in _KEPT.items()}
+    kept = ", ".join(f"{words} in {count} of {len(study.runs)} runs" for words, count in ways.items() if count)
+    note = (
+        f"Pictures are near-duplicates from a cosine of {near_cosine(cache.encoder, 'near_image'):g} between their "
+        f"embeddings, texts from {near_cosine(cache.encoder, 'near_text'):g}. What the runs' validation splits keep on "
+        f"one side: {kept}."
+    )
+    return {"note": note, "table": Table(found.table(), "llrrrrr")}
+
+
+def folds(study: Study) -> dict[str, Any]:
+    """The cross-validations beside these runs."""
+    folders = dict.fromkeys(run.path.parent for run in study.runs)
+    found = [one for folder in folders for one in list_folds(folder, study.cache)]
+    if not found:
+        return {"note": "None beside these runs; mmsent fit --folds 10 makes one.", "table": None}
+    rows = [["head", "run", "folds", "kept together", "seed", "rows", "accuracy", "weighted F1", "macro F1"]]
+    for one in found:
+        cells = [f"{v['mean']:.3f} ± {v['sd']:.3f}" for v in one.summary.values()]
+        about = [str(one.info["folds"]), one.split.group.value, str(one.split.seed), str(one.info["rows"])]
+        rows.append([one.fusion.value, one.name, *about, *cells])
+    note = (
+        "Each row was predicted by a head that neither trained nor stopped on it, so these scores are free of the "
+        "optimism of a validation split; they are of heads that were thrown away."
+    )
+    return {"note": note, "table": Table(rows, "llrlrrrrr")}
+
+
+def openings(study: Study) -> dict[str, Any]:
+    """Each opening of the data set's test labels that the logs beside these runs know."""
+    found = read_openings([run.path.parent for run in study.runs], study.cache)
+    if not found:
+        return {"note": f"Never opened: there is no entry in {LOG} beside these runs.", "table": None}
+    rows = [["opened", "runs", "rows", "weighted F1", "command"]]
+    for one in found:
+        scores = one.scores or {}
+        said = "; ".join(f"{name}: {value['f1_weighted']:.3f}" for name, value in scores.items())
+        names = ", ".join(run["name"] for run in one.runs)
+        rows.append([one.time, names, str(one.rows), said or "not finished", " ".join(one.command)])
+    note = (
+        f"Opened {len(found)} {'time' if len(found) == 1 else 'times'}, last at {found[-1].time}. A choice made after "
+        f"the first look at test scores is no longer independent of them: the next would be the "
+        f"{ordinal(len(found) + 1)}."
+    )
+    return {"note": note, "table": Table(rows, "llrll")}

@@ -1,0 +1,149 @@
+"""The end of a sweep: the best of each fusion, what of it holds on other splits, and the runs that are saved."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsent.config import FitSettings, Fusion, SplitSettings, fit_settings
+from mmsent.errors import RunError
+from mmsent.features.cache import Cache, Features
+from mmsent.sweep.ledger import Entry
+from mmsent.sweep.results import Sweep, open_sweep
+from mmsent.sweep.shared_rows import Ground
+from mmsent.sweep.space import Space
+from mmsent.sweep.trial import Job
+from mmsent.sweep.workers import Executor, compute, one_thread
+from mmsent.training.fit import fit
+from mmsent.training.runs import open_run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is. best: the best trial so far, None before the first; what: the stage."""
+
+    what: str
+    done: int
+    total: int
+    best: Entry | None
+
+
+Watch = Callable[[Progress], None]
+
+
+def conclude(
+    entries: Sequence[Entry], ground: Ground, executor: Callable[[], Executor], space: Space, watch: Watch
+) -> dict[str, Any]:
+    """The best of each fusion, repeated on other cuts beside the recipe itself. executor: asked for where there are
+    other cuts."""
+    best: dict[Fusion, Entry] = {}
+    for entry in entries:
+        if entry.score is not None:
+            known = best.get(entry.settings.fusion)
+            if known is None or entry.outcome.value > known.outcome.value:
+                best[entry.settings.fusion] = entry
+    winners = sorted(best.values(), key=lambda entry: (-entry.outcome.value, entry.slot))
+    first = winners[0].settings
+    # The recipe as it is but for what trials had in common and the fusion of the winner.
+    same = {"fusion": first.fusion, "seed": first.seed, "precision": first.precision}
+    plain = fit_settings(space.recipe, **same)
+    wanted = [entry.settings for entry in winners] + [plain]
+    jobs = [
+        Job(place * len(ground.checks) + turn, settings, parts)
+        for place, settings in enumerate(wanted)
+        for turn, parts in enumerate(ground.checks)
+    ]
+    done = 0
+
+    def counted() -> None:
+        nonlocal done
+        done += 1
+        watch(Progress("checking", done, len(jobs), winners[0]))
+
+    found = compute(executor(), jobs, counted) if jobs else {}
+    turns = len(ground.checks)
+    values = [[v for turn in range(turns) for v in found[place * turns + turn].values] for place in range(len(wanted))]
+    checks = [_mean(one) for one in values]
+    gain = _mean([a - b for a, b in zip(values[0], values[-1], strict=True)])
+    return {
+        "winners": [
+            {**record(entry), "fit": entry.settings.model_dump(mode="json"), "check": check}
+            for entry, check in zip(winners, checks, strict=False)
+        ],
+        "baseline": {"fit": plain.model_dump(mode="json"), "check": checks[-1]},
+        "gain": gain,
+    }
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any] | None:
+    """Mean and standard error of at least two values; None of fewer."""
+    if len(values) < 2:
+        return None
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return {"mean": float(np.mean(values)), "se": error, "values": [float(v) for v in values]}
+
+
+def record(entry: Entry) -> dict[str, Any]:
+    """A trial as sweep.json has it."""
+    outcome = entry.outcome
+    return {
+        "slot": entry.slot,
+        "number": entry.number,
+        "params": entry.params,
+        "stopped": outcome.stopped,
+        "score": entry.score,
+        **{k: v for k, v in outcome.to_json().items() if k in {"se", "accuracy", "f1_macro", "epochs", "seconds"}},
+    }
+
+
+def save_winners(
+    cache: Cache,
+    features: Features,
+    runs: Path,
+    winners: Sequence[dict[str, Any]],
+    split: SplitSettings,
+    recipe: str,
+    device: str,
+    earlier: Sweep | None,
+) -> list[str]:
+    """Fit each winner on the sweep's split and save it as a run; one that an earlier end of the sweep saved stays. The
+    last written is the best, so that it is the newest. Returns the runs' names, in the order of the winners."""
+    kept = {json.dumps(one["fit"], sort_keys=True): one["run"] for one in (earlier.winners if earlier else ())}
+    names: dict[int, str] = {}
+    for place in reversed(range(len(winners))):
+        settings = FitSettings.model_validate(winners[place]["fit"])
+        known = kept.get(json.dumps(winners[place]["fit"], sort_keys=True))
+        if known is not None and (runs / known / "run.json").is_file():
+            names[place] = known
+            continue
+        # One thread, as the trials had: on a CPU the run is the trial, to the bit.
+        with one_thread() if device == "cpu" else contextlib.nullcontext():
+            (run,) = fit(cache, runs, [settings], split, recipe=recipe, device=device, features=features)
+        names[place] = run.name
+    return [names[place] for place in range(len(winners))]
+
+
+def earlier_end(folder: Path) -> Sweep | None:
+    """What an earlier end of the sweep wrote, if it can be read."""
+    with contextlib.suppress(RunError):
+        return open_sweep(folder)
+    return None
+
+
+def up_to_date(earlier: Sweep, entries: Sequence[Entry], runs: Path, checks: int) -> bool:
+    """Whether an earlier end of a sweep says all that there is to say about these trials."""
+    same = [one["number"] for one in earlier.trials] == [entry.number for entry in entries]
+    if not same or earlier.info["checks"] != checks:
+        return False
+    try:
+        for one in earlier.winners:
+            open_run(runs / one["run"])
+    except RunError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""Trials of equal shape, trained together."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmsent.sweep.shared_rows import Sides
+from mmsent.sweep.trial import FOLD, Job, Outcome, outcome, run_trial, stopped
+from mmsent.training.stacked import shape_of, train_stack
+from mmsent.training.train import evaluate_head
+
+
+def stacks_of(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs by what must be alike to train them together; a job that must train alone has a stack of its own."""
+    found: dict[Any, list[Job]] = {}
+    for job in jobs:
+        shape = shape_of(job.settings)
+        found.setdefault((shape, job.parts) if shape is not None else job.key, []).append(job)
+    return list(found.values())
+
+
+def run_stack(
+    jobs: Sequence[Job],
+    sides: Callable[[int], Sides],
+    classes: int,
+    report: Callable[[int, int, float], bool],
+) -> Iterator[tuple[Job, Outcome]]:
+    """The jobs of one stack with their outcomes, as `run_trial` has them. report: told the key, the step and the value;
+    a true answer stops that job. Seconds are each job's share."""
+    if shape_of(jobs[0].settings) is None:
+        for job in jobs:
+            yield job, run_trial(job, sides, classes, functools.partial(report, job.key))
+        return
+    started = time.monotonic()
+    left = list(jobs)
+    reached: dict[int, list[float]] = {job.key: [] for job in jobs}
+    epochs = dict.fromkeys(reached, 0)
+    best_epochs: dict[int, list[int]] = {job.key: [] for job in jobs}
+    found: dict[int, list[tuple[Any, Any]]] = {job.key: [] for job in jobs}
+    for at, number in enumerate(jobs[0].parts):
+        part = sides(number)
+        now = list(left)
+
+        def on_epoch(place: int, epoch: int, best: float, at: int = at, now: list[Job] = now) -> bool:
+            key = now[place].key
+            epochs[key] += 1
+            return report(key, at * FOLD + epoch, (sum(reached[key]) + best) / (at + 1))
+
+        trained = train_stack(part.train, part.val, [job.settings for job in now], classes, on_epoch)
+        for job, one in zip(now, trained, strict=True):
+            if one is None:
+                left.remove(job)
+                yield job, stopped(epochs[job.key], (time.monotonic() - started) / len(jobs))
+                continue
+            reached[job.key].append(max(record["val_f1_weighted"] for record in one.history))
+            best_epochs[job.key].append(one.best_epoch)
+            if part.out is None:
+                truth, logits = part.val.labels, one.val_logits
+            else:
+                truth, logits = part.out.labels, evaluate_head(one.head, part.out)[0].cpu().numpy()
+            found[job.key].append((truth.cpu().numpy(), logits.argmax(axis=1).astype(np.int64)))
+        if not left:
+            return
+    seconds = (time.monotonic() - started) / len(jobs)
+    for job in left:
+        yield job, outcome(found[job.key], classes, epochs[job.key], best_epochs[job.key], seconds)

@@ -1,0 +1,9 @@
+"""Stage two: cached features to trained heads.
+
+splits.py, folds.py  which rows validate; loaders.py  the rows as tensors
+heads.py             the six fusion heads
+train.py             one head; stacked.py  many heads at once
+calibration.py       temperatures
+fit.py               from a cache to run folders; runs.py  what a run folder holds
+estimator.py         the same as a scikit-learn estimator
+"""

@@ -1,0 +1,273 @@
+"""Fitting: a cache to trained runs. The split, the training and the run folder meet here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import FitSettings, SplitSettings
+from mmsent.errors import DataError
+from mmsent.features.cache import NO_LABEL, Cache, Columns, Features, RowIndex, digests
+from mmsent.features.cache.groups import row_groups, with_thresholds
+from mmsent.metrics import scores
+from mmsent.system import provenance
+from mmsent.system.files import ready_folder
+from mmsent.training.calibration import apply_temperature, fit_temperature
+from mmsent.training.loaders import Rows, Stored, Tensors, to_tensors
+from mmsent.training.runs import Run, cache_facts, predictions_csv, save_run
+from mmsent.training.splits import validation_split
+from mmsent.training.train import Trained, precision_for, train_head
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Positions of the rows to train on and to validate on, (n,) int64 each; bad and unlabelled rows are in neither."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+def usable_rows(index: RowIndex | Columns) -> NDArray[np.int64]:
+    """Positions (n,) of the good, labelled rows. Raises DataError where there are none."""
+    usable = np.flatnonzero(index.good & (index.labels != NO_LABEL))
+    if not len(usable):
+        raise DataError("the cache has no row with both halves and a label; run `mmsent check`")
+    return usable
+
+
+def ids_at(index: RowIndex | Columns, rows: NDArray[np.int64]) -> list[str] | NDArray[np.bytes_]:
+    """The ids of the rows at these positions, as the index has them: text, or UTF-8."""
+    return index.ids[rows] if isinstance(index, Columns) else [index.ids[i] for i in rows]
+
+
+def split_rows(index: RowIndex | Columns, settings: SplitSettings, features: Features | None = None) -> SplitRows:
+    """Cut the validation split from the good, labelled rows. Depends on ids, labels, contents and settings alone.
+
+    features: the embeddings, needed where near-duplicates are grouped.
+    """
+    usable = usable_rows(index)
+    groups = row_groups(index, usable, settings, features)
+    held = validation_split(ids_at(index, usable), index.labels[usable], groups, settings)
+    return SplitRows(usable[~held], usable[held])
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a split, ready to train on, and what identifies their rows."""
+
+    rows: SplitRows
+    train: Rows
+    val: Rows
+    stored: bool  # on disk, not in memory
+    val_ids: list[str]
+    truth: NDArray[np.int64]  # of the validation rows
+
+
+def sides(
+    cache: Cache, split: SplitSettings, *, device: str, features: Features | None = None, memory: int | None = None
+) -> Sides:
+    """The training rows of a cache in two sides, in memory or, where they would take more than `memory` bytes, on disk.
+
+    Raises DataError where a class has no training row.
+    """
+    stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
+    if not stored:
+        features = features or cache.load("train")
+    index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
+    rows = split_rows(index, split, features)
+    require_classes(cache, index, rows.train)
+    train = rows_at(cache, index, features, rows.train, device, memory)
+    val = rows_at(cache, index, features, rows.val, device, memory, clean=True)
+    ids = [name.decode() if isinstance(name, bytes) else name for name in (index.ids[i] for i in rows.val.tolist())]
+    return Sides(rows, train, val, stored, ids, index.labels[rows.val])
+
+
+def require_classes(cache: Cache, index: RowIndex | Columns, train: NDArray[np.int64]) -> None:
+    """Raise DataError where a class has no row among those to train on."""
+    counts = np.bincount(index.labels[train], minlength=len(cache.labels))
+    if (counts == 0).any():
+        absent = ", ".join(cache.labels[i] for i in np.flatnonzero(counts == 0))
+        raise DataError(f"no training row is labelled {absent}; add some, or leave the label out of --labels")
+
+
+def rows_at(
+    cache: Cache,
+    index: RowIndex | Columns,
+    features: Features | None,
+    rows: NDArray[np.int64],
+    device: str,
+    memory: int | None,
+    *,
+    clean: bool = False,
+) -> Rows:
+    """The training rows at increasing positions (n,): in memory where features are given, else on disk. clean: without
+    the augmented views, as validation takes them."""
+    labels = index.labels[rows]
+    if features is not None:
+        image = features.image[rows, :1] if clean else features.image[rows]
+        return to_tensors(image, features.text[rows], labels, device)
+    assert memory is not None
+    return Stored(cache, "train", rows, labels, memory, device)
+
+
+def fit(
+    cache: Cache,
+    runs: Path,
+    wanted: Sequence[FitSettings],
+    split: SplitSettings,
+    *,
+    recipe: str = "paper",
+    device: str = "cpu",
+    features: Features | None = None,
+    memory: int | None = None,
+    committee: dict[str, Any] | None = None,
+    on_epoch: Callable[[FitSettings, dict[str, Any]], None] | None = None,
+    on_run: Callable[[Run, Trained, Sides], None] | None = None,
+) -> list[Run]:
+    """Train one head per settings on one split of a cache and write a run folder for each.
+
+    features: the train split, where the caller has loaded it. memory: bytes that embeddings may take; a larger split
+    stays on disk and is read block by block (see mmsent.training.loaders). committee: what the runs record of the
+    committee that they belong to (see `fit_committee`). on_run: called with each run when it is written.
+    Raises DataError where a
+    class has no training row.
+    """
+    split = with_thresholds(split, cache.encoder)
+    given = sides(cache, split, device=device, features=features, memory=memory)
+    ready_folder(runs)  # better now than after an hour of training
+    facts = {
+        **provenance.environment(device),
+        "data": data_facts(cache, given),
+        "weights": {"image": cache.settings.image.weights_sha256, "text": cache.settings.text.weights_sha256},
+        "memory": memory if given.stored else None,
+        **({"committee": committee} if committee else {}),
+    }
+    done = []
+    for settings in wanted:
+        if settings.precision == "auto":  # a run says what it was trained in
+            settings = settings.model_copy(update={"precision": precision_for(device)})
+
+        def report(record: dict[str, Any], settings: FitSettings = settings) -> None:
+            if on_epoch:
+                on_epoch(settings, record)
+
+        trained = train_head(given.train, given.val, settings, len(cache.labels), report)
+        done.append(_save(cache, runs, settings, split, recipe, device, given, trained, facts))
+        if on_run:
+            on_run(done[-1], trained, given)
+    return done
+
+
+def data_facts(cache: Cache, given: Sides) -> dict[str, Any]:
+    """Digests of the rows of both sides: ids, labels, contents, which side each is on, and the embeddings themselves
+    (None where they stay on disk, for that would read them all once more)."""
+    used = np.zeros(cache.rows["train"], np.bool_)
+    used[given.rows.train] = used[given.rows.val] = True
+    held = np.zeros(len(used), np.bool_)
+    held[given.rows.val] = True
+    features = None
+    if isinstance(given.train, Tensors) and isinstance(given.val, Tensors):
+        tensors = (given.train.image, given.train.text, given.val.image[:, :1], given.val.text)
+        features = digests.array_digest(tensor.cpu().numpy() for tensor in tensors)
+    rows = digests.content(cache, "train", used)
+    return {**rows, "split": digests.array_digest([held[used]]), "features": features}
+
+
+def _save(
+    cache: Cache,
+    runs: Path,
+    settings: FitSettings,
+    split: SplitSettings,
+    recipe: str,
+    device: str,
+    given: Sides,
+    trained: Trained,
+    facts: dict[str, Any],
+) -> Run:
+    temperature = fit_temperature(trained.val_logits, given.truth)
+    finished = datetime.now(UTC)
+    info = {
+        "recipe": recipe,
+        "fit": settings.model_dump(mode="json"),
+        "split": split.model_dump(mode="json"),
+        "labels": list(cache.labels),
+        "cache": cache_facts(cache),
+        "rows": {"train": len(given.train), "val": len(given.val)},
+        "best_epoch": trained.best_epoch,
+        "metrics": scores(given.truth, trained.val_logits.argmax(axis=1).astype(np.int64), len(cache.labels)),
+        "temperature": temperature,
+        "seconds": round(trained.seconds, 3),
+        "finished": finished.isoformat(),
+        "device": device,
+        **facts,
+    }
+    probabilities = apply_temperature(trained.val_logits, temperature)
+    table = predictions_csv(given.val_ids, cache.labels, probabilities, [cache.labels[i] for i in given.truth])
+    name = f"{finished:%Y%m%d-%H%M%S}-{settings.fusion.value}-s{settings.seed}"
+    return save_run(runs, name, info, trained.head, trained.history, table)
+
+
+def write_tensorboard(run: Run, folder: Path) -> Path:
+    """Write a run's history as TensorBoard scalars into `folder`/<run name>. Raises UsageError without tensorboard."""
+    import json
+
+    from mmsent.errors import UsageError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("--tensorboard needs its package: pip install 'mmsent[tensorboard]'") from error
+    history = json.loads((run.path / "history.json").read_text(encoding="utf-8"))
+    writer = SummaryWriter(str(folder / run.name))
+    started = time.time()
+    for record in history:
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and name != "epoch":
+                writer.add_scalar(name.replace("_", "/", 1), value, record["epoch"], walltime=started)
+    writer.close()
+    return folder / run.name
+
+
+def fit_committee(
+    cache: Cache,
+    runs: Path,
+    wanted: Sequence[FitSettings],
+    split: SplitSettings,
+    splits: int,
+    *,
+    recipe: str,
+    device: str = "cpu",
+    memory: int | None = None,
+    on_run: Callable[[Run, Trained, Sides], None] | None = None,
+) -> list[Run]:
+    """Train one head per settings on each of `splits` validation splits of a cache, and write a run folder for each.
+
+    Split and head seeds count up from the given ones. memory, on_run and errors as for mmsent.training.fit.fit. Stopped
+    early, the runs so far are kept and vote alone.
+    """
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{recipe}"
+    about: dict[str, Any] = {"name": name, "size": splits * len(wanted)}
+    stored = memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
+    features = None if stored else cache.load("train")
+    done: list[Run] = []
+    for k in range(splits):
+        done += fit(
+            cache,
+            runs,
+            [one.model_copy(update={"seed": one.seed + k}) for one in wanted],
+            split.model_copy(update={"seed": split.seed + k}),
+            recipe=recipe,
+            device=device,
+            features=features,
+            memory=memory,
+            committee=about,
+            on_run=on_run,
+        )
+    return done

@@ -1,0 +1,263 @@
+"""Rows to train or to validate on, in memory or on disk; training takes either.
+
+In memory, each epoch is one permutation of all rows. On disk, the shuffle has two levels: blocks of consecutive rows in
+a random order, as many as the memory allows at a time, and within these the rows in a random order. Each block is read
+once an epoch.
+
+Shapes: N rows, V views, B batch, D_image and D_text widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmsent.config import FitSettings
+from mmsent.errors import UsageError
+from mmsent.features.cache import Cache
+from mmsent.metrics import Labels
+
+GATHER = 4096  # rows collected at a time in memory; their batches are then consecutive
+READ_BYTES = 8 << 20  # of one block on disk
+PART = 8192  # rows evaluated at a time
+
+Batch = tuple[Tensor, Tensor, Tensor]
+Read = Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]
+Scale = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _as_they_are(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    return image, text
+
+
+class Rows(Protocol):
+    """Labelled rows on some device."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def device(self) -> str:
+        """Where the batches are."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """D_image, D_text."""
+
+    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+        """Batches of one epoch in random order by torch's generator, one view drawn a row: image (B, D_image), text
+        (B, D_text) float32, labels (B,). scale: applied to the halves of many rows at once, so it works row by row."""
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+        """All rows once on their clean view: which rows, image, text. The order is the same every time."""
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Rows in memory: image (N, V, D_image), text (N, D_text) float32, labels (N,) int64."""
+
+    image: Tensor
+    text: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> str:
+        """Where the rows are."""
+        return str(self.labels.device)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """D_image, D_text."""
+        return self.image.shape[2], self.text.shape[1]
+
+    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+        """One permutation (or weighted draw) of all rows."""
+        views = self.image.shape[1]
+        order, view = draw_epoch(self.labels, views, settings)
+        pictures = self.image.flatten(0, 1)  # (N * V, D_image); index_select is many times faster than two indices
+        for rows in torch.split(order, _gathered(settings.batch_size)):
+            place = rows * views if view is None else rows * views + view[rows]
+            image, text = scale(pictures.index_select(0, place), self.text.index_select(0, rows))
+            yield from _batches(image, text, self.labels[rows], settings.batch_size)
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+        """Consecutive rows."""
+        for start in range(0, len(self), PART):
+            part = slice(start, start + PART)
+            yield part, self.image[part, 0], self.text[part]
+
+
+def draw_epoch(labels: Tensor, views: int, settings: FitSettings) -> tuple[Tensor, Tensor | None]:
+    """The order of an epoch's rows (N,), and the view that each row has in it (N,), by row; None: the clean one. By
+    torch's generator."""
+    n, device = len(labels), labels.device
+    if settings.balance == "sampler":
+        inverse = 1.0 / torch.bincount(labels).clamp(min=1).to(torch.float64)
+        order = torch.multinomial(inverse[labels], n, replacement=True)
+    else:
+        order = torch.randperm(n, device=device)
+    return order, torch.randint(views, (n,), device=device) if settings.views and views > 1 else None
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Some rows of arrays in memory that others use as well, so nothing is copied: those at `places` (N,) of image (M,
+    V, D_image), text (M, D_text) float32; labels (N,) int64, of these rows alone. Trains as `Tensors` does."""
+
+    image: Tensor
+    text: Tensor
+    places: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> str:
+        """Where the rows are."""
+        return str(self.labels.device)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """D_image, D_text."""
+        return self.image.shape[2], self.text.shape[1]
+
+    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+        """One permutation (or weighted draw) of all rows."""
+        views = self.image.shape[1]
+        order, view = draw_epoch(self.labels, views, settings)
+        pictures = self.image.flatten(0, 1)
+        for rows in torch.split(order, _gathered(settings.batch_size)):
+            places = self.places[rows]
+            shown = places * views if view is None else places * views + view[rows]
+            image, text = scale(pictures.index_select(0, shown), self.text.index_select(0, places))
+            yield from _batches(image, text, self.labels[rows], settings.batch_size)
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+        """Consecutive rows."""
+        for start in range(0, len(self), PART):
+            part = slice(start, start + PART)
+            places = self.places[part]
+            yield part, self.image[places, 0], self.text[places]
+
+
+def _gathered(batch_size: int) -> int:
+    """Rows collected at a time, whole batches: faster than collecting each batch."""
+    return max(1, GATHER // batch_size) * batch_size
+
+
+def _batches(image: Tensor, text: Tensor, labels: Tensor, size: int) -> Iterator[Batch]:
+    yield from zip(torch.split(image, size), torch.split(text, size), torch.split(labels, size), strict=True)
+
+
+def to_tensors(image: NDArray[np.float32], text: NDArray[np.float32], labels: Labels, device: str) -> Tensors:
+    """Move arrays to a device once; training never copies rows again."""
+    return Tensors(
+        torch.from_numpy(image).to(device), torch.from_numpy(text).to(device), torch.from_numpy(labels).to(device)
+    )
+
+
+class Stored:
+    """Rows that stay in a cache file: those at `positions` (N,), increasing, with labels (N,). At most about `memory`
+    bytes of embeddings are held at a time."""
+
+    def __init__(
+        self, cache: Cache, split: str, positions: NDArray[np.int64], labels: Labels, memory: int, device: str
+    ) -> None:
+        self.labels, self.device = torch.from_numpy(labels), device
+        self._checked = np.zeros(cache.rows[split], bool)  # rows whose checksums need no second look
+        self._cache, self._split, self._positions = cache, split, positions
+        self._total = cache.rows[split]
+        row = cache.row_bytes(split)
+        self._views = cache.settings.views.count + 1
+        self._block = max(1, READ_BYTES // row)
+        self._dtype = np.dtype(cache.settings.storage)
+        held = max(1, sum(self.widths) * self._dtype.itemsize)  # of a row in the buffer: one view, as stored
+        # Half of the limit: the other half is for what reading, shuffling and the split itself take.
+        self._buffer = max(1, memory // (2 * held * self._block))  # blocks
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """D_image, D_text."""
+        return self._cache.settings.image.width, self._cache.settings.text.width
+
+    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+        """A two-level shuffle. Raises UsageError for the weighted draw, which needs all rows at hand."""
+        if settings.balance == "sampler":
+            raise UsageError("--balance sampler draws from all rows at once; raise --memory, or use --balance weights")
+        blocks = torch.randperm(-(-self._total // self._block)).tolist()
+        bounds = np.searchsorted(self._positions, np.arange(len(blocks) + 1) * self._block)
+        image, text = (np.zeros((0, width), self._dtype) for width in self.widths)
+        labels = np.zeros(0, np.int64)
+        size = _gathered(settings.batch_size)
+        with self._cache.reader(self._split, self._checked) as read:
+            for first in range(0, len(blocks), self._buffer):
+                chosen = blocks[first : first + self._buffer]
+                kept = len(labels)  # rows that were too few for a batch
+                n = kept + sum(int(bounds[b + 1] - bounds[b]) for b in chosen)
+                places, at = torch.randperm(n).numpy(), kept
+                before = (image, text, labels)
+                image, text = (np.empty((n, width), self._dtype) for width in self.widths)
+                labels = np.empty(n, np.int64)
+                image[places[:kept]], text[places[:kept]], labels[places[:kept]] = before
+                for block in chosen:
+                    inside, pictures, texts = self._read(read, block)
+                    if not len(inside):
+                        continue
+                    here = places[at : at + len(inside)]
+                    drawn = np.zeros(len(inside), np.int64)
+                    if settings.views and pictures.shape[1] > 1:
+                        drawn = torch.randint(pictures.shape[1], (len(inside),)).numpy()
+                    image[here] = pictures[np.arange(len(inside)), drawn]
+                    text[here], labels[here] = texts, self.labels[inside].numpy()
+                    at += len(inside)
+                last = first + self._buffer >= len(blocks)
+                whole = n if last else n // settings.batch_size * settings.batch_size
+                for start in range(0, whole, size):
+                    part = slice(start, min(start + size, whole))
+                    moved = self._moved(image[part], text[part], labels[part])
+                    yield from _batches(*scale(moved[0], moved[1]), moved[2], settings.batch_size)
+                image, text, labels = image[whole:].copy(), text[whole:].copy(), labels[whole:].copy()
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+        """Block after block, as the file has them."""
+        with self._cache.reader(self._split, self._checked) as read:
+            for block in range(-(-self._total // self._block)):
+                inside, image, text = self._read(read, block)
+                for start in range(0, len(inside), PART):
+                    part = slice(start, start + PART)
+                    batch = self._moved(image[part, 0], text[part], np.zeros(0, np.int64))
+                    yield inside[part], batch[0], batch[1]
+
+    def _read(self, read: Read, block: int) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+        """Of one block: which of our rows lie in it, their image (n, V, D_image) and text (n, D_text), as stored."""
+        start, stop = block * self._block, min((block + 1) * self._block, self._total)
+        first, last = np.searchsorted(self._positions, [start, stop])
+        inside = np.arange(first, last)
+        if not len(inside):
+            none = np.zeros((0, 1, 1), np.float32)
+            return inside, none, none[:, 0]
+        image, text = read(start, stop)
+        if len(inside) == stop - start:
+            return inside, image, text
+        rows = self._positions[first:last] - start
+        return inside, image[rows], text[rows]
+
+    def _moved(self, image: NDArray[Any], text: NDArray[Any], labels: Labels) -> Batch:
+        pair = [torch.from_numpy(half).to(self.device, torch.float32) for half in (image, text)]
+        return pair[0], pair[1], torch.from_numpy(labels).to(self.device)

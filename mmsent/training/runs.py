@@ -1,0 +1,272 @@
+"""Run folders: one trained head with its settings, weights, history, validation predictions and fingerprints.
+
+A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
+
+    run.json            settings, split, metrics, temperature, fingerprints of the cache, and where it all comes from:
+                        command, versions, machine, code and digests of the data (see mmsent.system.provenance)
+    head.safetensors    weights; the head's configuration and contract stand in its metadata
+    history.json        a record per epoch
+    validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
+from mmsent.errors import RunError
+from mmsent.features.cache import Cache
+from mmsent.system.files import put_folder
+from mmsent.system.safe_csv import csv_text, plain
+
+if TYPE_CHECKING:
+    from mmsent.training.heads import Head
+
+FORMAT_VERSION = 1
+_NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
+_OF_CACHE = {"fingerprint", "contract", "data_name", "encoder", "encoder_settings", "data_settings"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder; the head's weights are loaded on demand."""
+
+    path: Path
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def fusion(self) -> Fusion:
+        """The head's fusion."""
+        return Fusion(self.info["fit"]["fusion"])
+
+    @property
+    def labels(self) -> list[str]:
+        """The label set, in the order of the head's outputs."""
+        return list(self.info["labels"])
+
+    @property
+    def fit(self) -> FitSettings:
+        """The settings the head was trained with."""
+        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not say
+
+    @property
+    def split(self) -> SplitSettings:
+        """The validation split the head was chosen on."""
+        return SplitSettings.model_validate(self.info["split"])
+
+    @property
+    def committee(self) -> tuple[str, int] | None:
+        """The committee that the head belongs to, its name and number of heads; None for a head on its own."""
+        found = self.info.get("committee")
+        return (str(found["name"]), int(found["size"])) if found else None
+
+    @property
+    def contract(self) -> str:
+        """The digest of the features the head takes."""
+        return str(self.info["cache"]["contract"])
+
+    @property
+    def encoder_settings(self) -> EncoderSettings:
+        """How the features were encoded, so that new posts can be encoded alike."""
+        return EncoderSettings.model_validate(self.info["cache"]["encoder_settings"])
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """How texts were read and cleaned."""
+        return DataSettings.model_validate(self.info["cache"]["data_settings"])
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a temperature was fitted for the head; runs of mmsent 0.1 have none."""
+        return self.info.get("temperature") is not None
+
+    @property
+    def temperature(self) -> float:
+        """What the head's logits are divided by (see mmsent.training.calibration); 1 for a run that has none."""
+        return float(self.info["temperature"]) if self.calibrated else 1.0
+
+    def head(self, device: str = "cpu") -> Head:
+        """Load the head in eval mode. Raises RunError where its file is missing or damaged, or knows other labels."""
+        from safetensors import SafetensorError, safe_open
+        from safetensors.torch import load_file
+
+        from mmsent.training.heads import Head, HeadConfig
+
+        path = self.path / "head.safetensors"
+        try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != self.info["head_sha256"]:
+                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; fit it again")
+            with safe_open(path, "pt") as file:
+                about = json.loads(file.metadata()["mmsent"])
+            config = HeadConfig.model_validate(about["config"])
+            if config.classes != len(self.labels) or about.get("labels", self.labels) != self.labels:
+                raise RunError(f"{path} was trained on other labels than run.json names; fit it again")
+            head = Head(config)
+            head.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{path} cannot be loaded ({str(error).splitlines()[0]}); fit it again") from error
+        return head.eval().to(device)
+
+    def validation_ids(self) -> list[str]:
+        """The ids of the rows the head was chosen on. Raises RunError where validation.csv cannot be read."""
+        path = self.path / "validation.csv"
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                return [plain(row["id"]) for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise RunError(f"{path} cannot be read: {error}; fit it again") from error
+
+    def require(self, contract: str, what: str, encoder: str) -> None:
+        """Raise RunError unless features with this contract are what the head was trained on."""
+        if contract != self.contract:
+            raise RunError(
+                f"run {self.name} was trained on features of {self.info['cache']['encoder']} "
+                f"(contract {self.contract[:8]}), but {what} holds {encoder} (contract {contract[:8]}); "
+                "fit a head on it, or name runs that fit"
+            )
+
+
+def open_run(path: Path) -> Run:
+    """Read a run folder. Raises RunError where it is none."""
+    file = path / "run.json"
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        if info["format_version"] > FORMAT_VERSION:
+            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+        if absent := sorted(_NEEDED - info.keys()):
+            raise RunError(f"{file} lacks {', '.join(absent)}; fit it again")
+        Fusion(info["fit"]["fusion"])
+        if absent := sorted(_OF_CACHE - info["cache"].keys()):
+            raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; fit it again")
+        if not (isinstance(info["labels"], list) and all(isinstance(label, str) for label in info["labels"])):
+            raise RunError(f"{file} names no labels; fit it again")
+        heat = info.get("temperature", 1.0)
+        if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
+            raise RunError(f"{file} has the temperature {heat!r}, not a number above 0; fit it again")
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+    return Run(path, info)
+
+
+def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | None = None) -> list[Run]:
+    """The readable runs in a folder, newest first; fingerprint: only those fitted on that cache."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith(".") or not (path / "run.json").is_file():
+            continue
+        try:
+            run = open_run(path)
+        except RunError:
+            continue  # named outright, it says what is wrong with it
+        cache = run.info["cache"]
+        if fingerprint in (None, cache["fingerprint"]) and data_name in (None, cache["data_name"]):
+            found.append(run)
+    return sorted(found, key=lambda r: (r.info["finished"], r.name), reverse=True)
+
+
+def cache_facts(cache: Cache) -> dict[str, Any]:
+    """What a run records of the cache it was fitted on."""
+    return {
+        "path": str(cache.path.absolute()),
+        "written": cache.provenance.get("written"),
+        "fingerprint": cache.fingerprint,
+        "contract": cache.settings.contract,
+        "data_name": cache.data_name,
+        "encoder": cache.encoder,
+        "encoder_settings": cache.provenance["encoder_settings"],
+        "data_settings": cache.provenance["data_settings"],
+    }
+
+
+def save_run(
+    folder: Path,
+    name: str,
+    info: dict[str, Any],
+    head: Head,
+    history: list[dict[str, Any]],
+    predictions: str,
+) -> Run:
+    """Write a run folder whole. name: the wanted folder name; a number is added where it is taken."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    def fill(building: Path) -> None:
+        about = {"config": head.config.model_dump(mode="json"), "contract": info["cache"]["contract"]}
+        # One key alone: safetensors writes several in an order that differs from save to save.
+        metadata = {"mmsent": json.dumps({**about, "labels": info["labels"]})}
+        weights = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+        save_file(weights, building / "head.safetensors", metadata)
+        (building / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
+        (building / "validation.csv").write_text(predictions, encoding="utf-8")
+        digest = hashlib.sha256((building / "head.safetensors").read_bytes()).hexdigest()
+        text = json.dumps(
+            {"format_version": FORMAT_VERSION, **info, "head_sha256": digest}, indent=1, ensure_ascii=False
+        )
+        # Paths that are not UTF-8 reach Python as lone surrogates; backslashes make them JSON's own escapes.
+        (building / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    try:
+        return open_run(put_folder(folder, name, fill))
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write a run in {folder}: {reason}") from error
+
+
+def calibration_note(runs: Sequence[Run]) -> str:
+    """One line for people: whether the runs' probabilities are calibrated."""
+    plain = sum(not run.calibrated for run in runs)
+    if not plain:
+        return "probabilities are calibrated by temperature scaling on the validation rows"
+    some = f" throughout: {plain} of {len(runs)} runs have no temperature" if plain < len(runs) else ""
+    return f"probabilities are not calibrated{some}; a new `mmsent fit` calibrates them"
+
+
+def predictions_csv(
+    ids: Sequence[str],
+    labels: Sequence[str],
+    probabilities: NDArray[np.float64],
+    truth: Sequence[str | None] | None = None,
+    predicted: Sequence[str] | None = None,
+    extra: dict[str, Sequence[Any]] | None = None,
+) -> str:
+    """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras.
+
+    predicted: N labels, where they are not simply the likeliest; empty: no label. The confidence is the predicted
+    label's probability. Cells that a spreadsheet would take for a formula are escaped (see mmsent.system.safe_csv).
+    """
+    columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
+    numbers: dict[str, int | None] = {name: i for i, name in enumerate(labels)} | {"": None}
+    best: list[Any] = (
+        [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
+    )
+
+    def rows() -> Iterator[list[Any]]:
+        yield [*columns, *(f"p_{name}" for name in labels), *(extra or {})]
+        for i, row_id in enumerate(ids):
+            known = [truth[i] or ""] if truth is not None else []
+            more = [values[i] for values in (extra or {}).values()]
+            if best[i] is None:
+                yield [row_id, *known, "", *[""] * (1 + len(labels)), *more]
+                continue
+            row = probabilities[i]
+            shown = [labels[best[i]], f"{row[best[i]]:.6f}"]
+            yield [row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more]
+
+    return csv_text(rows())
