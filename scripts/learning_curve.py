@@ -2,10 +2,10 @@
 
     python scripts/learning_curve.py --cache cache/mvsa-single.offline.XXXXXXXX.h5 --seeds 5
 
-Each seed holds out a fifth of the labelled training rows, with near-duplicates on one side, and draws the posts to learn
-from out of the rest; larger parts contain the smaller ones. A part's own validation rows, which stop training and fit the
-temperature, are cut from the part. Prints a row per size: mean and standard deviation over the seeds. Reads training
-rows only.
+Each seed holds out a fifth of the labelled training rows, with near-duplicates on one side, and draws the posts to
+learn from out of the rest; larger parts contain the smaller ones. A part's own validation rows, which stop training and
+fit the temperature, are cut from the part. Prints a row per size: mean and standard deviation over the seeds. Reads
+training rows only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The parts of the reference that are made from the code when the site is built, so that they cannot fall behind it.
 
-A page of docs/reference/ holds a comment such as `<!-- made from the code: commands -->`; on GitHub it is invisible, and on
+A page of docs/reference/ holds a comment such as `<!-- made from the code: commands -->`; on GitHub it is invisible, on
 the site the tables stand in its place. Files of the repository's root that the pages link to (SECURITY.md and others)
 become pages under project/, so that links to them are checked like all others.
 """
@@ -106,7 +106,9 @@ def settings() -> str:
             heads = f"{', '.join(f.value for f in team.fusions)}, each on {team.splits} validation splits"
         out.append(f"| `{name}` | {changed} | {heads} |")
     out.append("\n## Encoder presets\n")
-    out.append("| `--encoder` | image | text | recipe | near-duplicates from a cosine of | |\n|---|---|---|---|---|---|")
+    out.append(
+        "| `--encoder` | image | text | recipe | near-duplicates from a cosine of | |\n|---|---|---|---|---|---|"
+    )
     for name, preset in config.PRESETS.items():
         near = f"{preset.near_image} (images), {preset.near_text} (texts)"
         pair = f"`{preset.image}` | `{preset.text}` | `{preset.recipe}`"
@@ -127,7 +129,9 @@ def _type(annotation: Any) -> str:
     if arguments and not any(isinstance(a, type) or hasattr(a, "__args__") for a in arguments):
         return ", ".join(map(str, arguments))  # a Literal
     if isinstance(annotation, type) and not arguments:
-        return {"int": "whole number", "float": "number", "bool": "yes or no", "str": "text"}.get(annotation.__name__, "")
+        return {"int": "whole number", "float": "number", "bool": "yes or no", "str": "text"}.get(
+            annotation.__name__, ""
+        )
     pieces = [_type(a) for a in arguments if a not in (type(None), ...)]
     return ", ".join(dict.fromkeys(filter(None, pieces)))
 
@@ -153,9 +157,7 @@ def python() -> str:
             classes.append(name)
         elif callable(value):
             functions.append(name)
-    out = ["## Functions\n"]
-    for name in functions:
-        out.append(f"```{{eval-rst}}\n.. autofunction:: mmsent.{name}\n```\n")
+    out = ["## Functions\n", *(f"```{{eval-rst}}\n.. autofunction:: mmsent.{name}\n```\n" for name in functions)]
     out.append("## Classes\n")
     for name in classes:
         options = "   :members:\n" if not issubclass(getattr(mmsent, name), BaseException) else ""
@@ -203,11 +205,24 @@ def _copy_outside(app: Any) -> None:
 
 
 def _docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings hold Markdown's code marks and plain paragraphs; reStructuredText wants two marks."""
+    """Docstrings hold Markdown's code marks and NumPy's sections; reStructuredText wants other marks."""
     text = "\n".join(lines)
     text = re.sub(r"(?<![`:])`([^`\n]+)`(?!`)", r"``\1``", text)
     text = re.sub(r"(?<![\\`])\*(?=\w)", r"\\*", text)
-    lines[:] = text.split("\n")
+    text = re.sub(r"(?<![`\w.])(\w*[a-z]_)(?![`\w])", r"``\1``", text)  # names such as classes_
+    out: list[str] = []
+    section = False
+    for line in text.split("\n"):
+        if re.fullmatch(r"-{3,}", line) and out and out[-1]:
+            title, section = out.pop(), True
+            out += [f".. rubric:: {title}", ""]
+        elif section and line and not line[0].isspace():
+            out.append("- " + line)
+        elif section and line:
+            out.append("  " + line.strip())
+        else:
+            out.append(line)
+    lines[:] = out
 
 
 def setup(app: Any) -> dict[str, bool]:
