@@ -24,8 +24,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 
+highlight_language = "text"  # of code blocks that name no language
 html_theme = "furo"
 html_title = "mmsent"
-html_static_path: list[str] = []
 html_show_sphinx = False
 html_copy_source = False
