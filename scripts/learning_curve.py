@@ -19,6 +19,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 import mmsent
 
 
+def both(truth: np.ndarray, guessed: np.ndarray) -> tuple[float, float]:
+    """Weighted and macro F1."""
+    weighted, macro = (f1_score(truth, guessed, average=kind, zero_division=0) for kind in ("weighted", "macro"))
+    return float(weighted), float(macro)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", required=True)
@@ -36,18 +42,20 @@ def main() -> None:
         folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         pool, held = next(iter(folds.split(X, y, groups)))
         pool = np.random.default_rng(seed).permutation(pool)
+        names, counts = np.unique(y[pool], return_counts=True)
+        found.setdefault(0, []).append(both(y[held], np.full(len(held), names[counts.argmax()])))
         for size in [s for s in arguments.sizes if s <= len(pool)]:
             part = pool[:size]
             head = mmsent.FusionClassifier.from_recipe(
                 arguments.recipe, cache.image_width, fusion=arguments.fusion, random_state=seed
             )
             guessed = head.fit(X[part], y[part], groups=groups[part]).predict(X[held])
-            scores = [float(f1_score(y[held], guessed, average=kind)) for kind in ("weighted", "macro")]
-            found.setdefault(size, []).append((scores[0], scores[1]))
+            found.setdefault(size, []).append(both(y[held], guessed))
     for size, values in found.items():
         mean, deviation = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
         cells = [f"{m:.3f} ± {d:.3f}" for m, d in zip(mean, deviation, strict=True)]
-        print(f"| {size:,} | {cells[0]} | {cells[1]} |", flush=True)
+        name = f"{size:,}" if size else "none: always the most frequent label"
+        print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
 
 
 if __name__ == "__main__":
