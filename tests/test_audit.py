@@ -21,7 +21,7 @@ STRICT = 0.9999999  # the fakes' pictures of one colour are all near each other
 
 @pytest.fixture(autouse=True)
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmsent.config.near_cosine", lambda *_: STRICT)
+    monkeypatch.setattr("mmsent.features.cache.groups.near_cosine", lambda *_: STRICT)
 
 
 QUICK = ("--epochs", "4", "--lr", "0.01", "--hidden", "16", "--val-size", "0.2")
@@ -172,7 +172,7 @@ def test_folds_and_other_options(work: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["rows"] == 40
     status, message = fails(capsys, "cache", "duplicates", "--near-text", "2")
     assert status == 2
-    assert "above 0" in message
+    assert "less than or equal to 1" in message
 
 
 def test_an_audit_beyond_the_memory(
