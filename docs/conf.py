@@ -24,6 +24,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 
+smartquotes = False  # it would turn the two dashes of an option into one
 highlight_language = "text"  # of code blocks that name no language
 html_theme = "furo"
 html_title = "mmsent"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import re
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,8 @@ def commands() -> str:
     """Every command: its usage, what it does, its arguments and options, as `--help` has them."""
     import typer.main
 
-    import mmsent.cli
+    from mmsent.cli.app import app
 
-    app: Any = mmsent.cli.app
-    if isinstance(app, types.ModuleType):
-        app = app.app
     root: Any = typer.main.get_command(app)
     return "\n".join(_command(root, "mmsent", None))
 
@@ -51,29 +47,35 @@ def _command(command: Any, name: str, parent: Any) -> Iterator[str]:
     yield f"```\n{usage} [OPTIONS]\n```\n" if parent is not None else "## Options of every command\n"
     yield _prose(command.help or "")
     for kind, records in parts.items():
-        yield f"| {kind} | what it does | default |\n|---|---|---|"
+        yield f"| {kind} | what it does |\n|---|---|"
         for left, right in records:
-            words, default = _apart(right)
-            yield f"| {_code(left)} | {_cell(words)} | {_cell(default)} |"
+            yield f"| {_code(_short(left))} | {_cell(_words(right))} |"
         yield ""
     if hasattr(command, "list_commands"):
         for child in command.list_commands(context):
             yield from _command(command.get_command(context, child), f"{name} {child}", context)
 
 
-def _apart(text: str) -> tuple[str, str]:
-    """An option's help, and its default with the environment variable."""
+def _short(left: str) -> str:
+    """An option's name, without types that its help spells out anyway."""
+    return re.sub(r" <(?:list\[)?(?:str\]?|[^<>]*\|[^<>]*)>", "", left)
+
+
+def _words(text: str) -> str:
+    """An option's help, with its default and environment variable as sentences."""
     words, _, extra = text.partition("  [")
-    default, variable = "", ""
     for piece in extra.rstrip("]").split("; "):
         name, _, value = piece.partition(": ")
         if name == "default":
-            default = value if not value.startswith("(") else value.removeprefix("(").removesuffix(")")
+            value = value.removeprefix("(").removesuffix(")") if value.startswith("(") else value
+            words += f" Default: {value}."
         elif name == "env var":
-            variable = f" ({value})"
+            words += f" Environment: {value}."
+        elif piece == "required":
+            words += " Required."
         elif piece:
-            default = piece
-    return words, default + variable
+            words += f" Allowed: {piece}."
+    return words
 
 
 def settings() -> str:
@@ -192,6 +194,12 @@ def _read(app: Any, page: str, source: list[str]) -> None:
     source[0] = text
 
 
+def _made(app: Any, *rest: Any) -> list[str]:
+    """Pages with parts made from the code are read again at every build."""
+    pages = (Path(app.srcdir) / "reference").glob("*.md")
+    return [f"reference/{page.stem}" for page in pages if _MARK.search(page.read_text(encoding="utf-8"))]
+
+
 def _copy_outside(app: Any) -> None:
     """Pages under project/ from the files of the root, their links turned round."""
     folder = Path(app.srcdir) / "project"
@@ -228,6 +236,7 @@ def _docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
 def setup(app: Any) -> dict[str, bool]:
     """Sphinx calls this."""
     app.connect("builder-inited", _copy_outside)
+    app.connect("env-get-outdated", _made)
     app.connect("source-read", _read)
     app.connect("autodoc-process-docstring", _docstring)
     return {"parallel_read_safe": True}
