@@ -223,12 +223,12 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
         ({"content": b"[" * 100_000, "headers": JSON}, 400, "not JSON"),
         ({"content": b"9" * 9999, "headers": JSON}, 400, "not JSON"),
         ({"json": [1]}, 422, "expected a JSON object, got list"),
-        ({"json": {}}, 422, "neither a text nor a picture"),
+        ({"json": {}}, 422, "neither a text nor an image"),
         ({"json": {"txt": "a"}}, 422, "txt: Extra inputs are not permitted"),
         ({"json": {"text": 3}}, 422, "text: Input should be a valid string"),
         ({"json": {"posts": []}}, 422, "posts: List should have at least 1 item"),
         ({"json": {"posts": 1}}, 422, "posts: Input should be a valid list"),
-        ({"json": {"posts": [{}]}}, 422, "post '1': neither a text nor a picture"),
+        ({"json": {"posts": [{}]}}, 422, "post '1': neither a text nor an image"),
         ({"json": {"posts": [{"text": "a"}] * 65}}, 422, "65 posts in one request; the limit is 64"),
         ({"content": rb'{"text": "a", "id": "\ud800"}', "headers": JSON}, 422, "id: Input should be a valid string"),
         ({"json": {"text": "a", "id": "x" * 256}}, 422, "id: String should have at most 255"),
@@ -245,7 +245,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
             "not a multipart form",
         ),
         ({"files": {"other": b"a"}}, 422, "a part called 'other'; expected text or image"),
-        ({"files": [("image", b"a"), ("image", b"b")], "data": {"text": "a"}}, 422, "2 pictures and 1 texts"),
+        ({"files": [("image", b"a"), ("image", b"b")], "data": {"text": "a"}}, 422, "2 images and 1 texts"),
         ({"files": {"text": b"\xff"}}, 422, "text: not UTF-8"),
         ({"files": [("text", b"a")] * 129}, 422, "the form has more than 128 parts"),
     ]
@@ -441,7 +441,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(runs: list[Run
 
     asyncio.run(main())
     assert sent[0]["status"] == 400
-    assert b"ended before" in sent[1]["body"]
+    assert b"closed before" in sent[1]["body"]
 
 
 def test_an_error_in_one_post_is_that_posts_alone(
@@ -791,7 +791,7 @@ def test_review_through_the_service(runs: list[Run], review: Review, world: tupl
 def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
     for text, reason in (
         ("id,predicted\n1,positive\n", "no column 'confidence'"),
-        ("id,predicted,confidence,p_a\n1,b,0.5,1\n", "has the label 'b'"),
+        ("id,predicted,confidence,p_a\n1,b,0.5,1\n", "has the unknown label 'b'"),
         ("id,predicted,confidence,p_a\n1,a,x,1\n", "cannot be read as a table"),
         ("id,predicted,confidence,p_a\n1,a,nan,1\n", "post '1' has a probability that is not a number"),
         ("id,predicted,confidence,p_a\n1,a,1,inf\n", "post '1' has a probability that is not a number"),
