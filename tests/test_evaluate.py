@@ -204,7 +204,7 @@ def test_other_features_or_labels_are_refused(runs: list[Run], tmp_path: Path) -
     other = make_cache(tmp_path / "c", labels=LABELS[::-1])
     with pytest.raises(RunError, match="has the labels negative, neutral, positive; the cache has positive"):
         evaluate_validation(runs, other)
-    with pytest.raises(RunError, match="knows the labels"):
+    with pytest.raises(RunError, match="has the labels"):
         evaluate_labelled(runs, other, other.load("test"), np.zeros(10, np.int64))
 
 

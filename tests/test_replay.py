@@ -294,7 +294,7 @@ def test_the_cache_is_found(fresh: Path, tmp_path: Path, monkeypatch: pytest.Mon
         match=r"the cache of run .* is not in .*gone\.h5 and .*nowhere; name its file or folder with --cache",
     ):
         cache_of(elsewhere, None, nowhere)
-    with pytest.raises(CacheError, match=r"is not in .*runs; give --cache"):
+    with pytest.raises(CacheError, match=r"is not in .*runs; name its file or folder with --cache"):
         cache_of(run, fresh / "runs", nowhere)
     with pytest.raises(CacheError, match=r"no cache at .*nowhere"):
         cache_of(run, nowhere, nowhere)
