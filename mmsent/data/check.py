@@ -77,8 +77,8 @@ class CheckReport:
         failing = {"error", "warning"} if strict else {"error"}
         return int(any(finding.severity in failing for finding in self.findings))
 
-    def table(self) -> str:
-        """The report as plain text for a terminal."""
+    def table(self, width: int | None = None) -> str:
+        """The report as plain text. width: of the terminal; its messages are wrapped to it."""
         sizes = ", ".join(f"{sum(labels.values())} {split}" for split, labels in self.balance.items())
         bom = f"; {self.with_bom} with a byte order mark" if self.with_bom else ""
         facts = [
@@ -89,7 +89,7 @@ class CheckReport:
             n = self.lengths
             cut = "" if n.limit is None else f"; {n.cut} cut at {n.limit}"
             facts.append(["text length", f"{n.unit}: median {n.median:g}, 95% {n.p95:g}, longest {n.longest}{cut}"])
-        blocks = [columns(facts)]
+        blocks = [columns(facts, width=width)]
         if self.balance:
             names = list(dict.fromkeys(name for labels in self.balance.values() for name in labels))
             rows = [[split, *(str(labels.get(name, 0)) for name in names)] for split, labels in self.balance.items()]
@@ -104,7 +104,7 @@ class CheckReport:
                 ]
                 for f in self.findings
             ]
-            blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,)))
+            blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,), width=width))
         tally = Counter(finding.severity for finding in self.findings)
         blocks.append(", ".join(f"{tally[s]} {s}{'s' * (tally[s] != 1)}" for s in SEVERITIES))
         return "\n\n".join(blocks)

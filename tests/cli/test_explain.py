@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmsent.cli import main
-from mmsent.commands.explain import safe_name
+from mmsent.cli.explain import safe_name
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
 from mmsent.data.dataset import load_dataset
 from mmsent.features.extract import extract

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import CacheError, DataError, RunError
@@ -21,7 +21,7 @@ from mmsent.features.cache import Cache
 from mmsent.features.extract import extract
 from mmsent.inference.vote import vote_split, write_vote
 from mmsent.system.provenance import NOT_RECORDED
-from mmsent.training.fit import fit
+from mmsent.training.fit import Training, fit
 from mmsent.training.runs import Run, open_run
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid
@@ -100,7 +100,7 @@ def test_runs_repeat_to_the_bit(made: Path, tmp_path: Path) -> None:
 
 def test_a_run_read_from_disk_is_read_from_disk_again(made: Path, tmp_path: Path) -> None:
     cache = cache_in(made)
-    run = fit(cache, tmp_path / "runs", [FIT], SPLIT, memory=5000)[0]
+    run = fit(cache, tmp_path / "runs", [FIT], SPLIT, Training(memory=5000))[0]
     found = replay(run, cache, tmp_path / "again", features=cache.load("train"))
     assert found.identical
     assert found.again.info["memory"] == 5000

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from mmsent.api import Model, open_cache
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     Clean,
     DataSettings,

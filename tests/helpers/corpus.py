@@ -32,7 +32,8 @@ import numpy as np
 import typer.main
 from PIL import Image, ImageCms
 
-from mmsent.cli import app, main
+from mmsent.cli.app import app
+from mmsent.cli.main import main
 from mmsent.data.images import MAX_BYTES, as_pixels, fit_square
 from mmsent.data.text import MAX_BYTES as MAX_TEXT_BYTES
 from mmsent.features.batches import text_hash
@@ -677,7 +678,7 @@ def fakes() -> Iterator[None]:
     """mmsent with the encoders of fake.py, and its parser built once: that takes longer than most commands."""
     with (
         mock.patch("mmsent.features.extract.open_encoders", side_effect=lambda _: fake_encoders()),
-        mock.patch("mmsent.cli.app", parser()),
+        mock.patch("mmsent.cli.main.app", parser()),
     ):
         yield
 

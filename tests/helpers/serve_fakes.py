@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import mmsent.inference.predict
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, Encoders
 from tests.helpers.fake import FakeImageEncoder, FakeTextEncoder

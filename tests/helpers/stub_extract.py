@@ -17,7 +17,7 @@ from typing import Any
 import mmsent.features.batches
 import mmsent.features.cache.journal
 import mmsent.features.extract
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, Encoders
 from tests.helpers.fake import FakeImageEncoder, FakeTextEncoder

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     Clean,
     DataSettings,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     DataSettings,
     EncoderSettings,

@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import pytest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     DataSettings,
     EncoderSettings,

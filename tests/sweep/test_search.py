@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import DataError, RunError, UsageError
 from mmsent.evaluation.cross_validation import cross_validate

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsent.commands.say import say, say_json
+from mmsent.cli.output import say, say_json
 from mmsent.data.dataset import load_dataset
 from mmsent.data.images import open_rgb
 from mmsent.data.prepare import prepare

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import Split, load_dataset
 from mmsent.encoders.base import Encoders
