@@ -19,7 +19,7 @@ from mmsent.system.tables import columns
 
 if TYPE_CHECKING:
     from mmsent.features.new_posts import NewPost
-    from mmsent.inference.explanation import Explanation
+    from mmsent.inference.attribution import Explanation
     from mmsent.training.runs import Run
 
 TOP = 5  # words per method that the summary shows

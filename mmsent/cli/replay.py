@@ -16,7 +16,7 @@ from mmsent.cli.workspace import Workspace
 from mmsent.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mmsent.evaluation.replay import Apart, Replay
+    from mmsent.evaluation.replay import HeadDistance, Replay
     from mmsent.features.cache import Cache
     from mmsent.training.runs import Run
 
@@ -197,7 +197,7 @@ def _tell(one: Replay) -> None:
         say("  nothing that was recorded differs: please report this with what `mmsent env` prints")
 
 
-def _distance(apart: Apart) -> str:
+def _distance(apart: HeadDistance) -> str:
     verdict = "within the tolerance" if apart.within else "beyond the tolerance"
     return (
         f"{apart.labels:.1%} of {apart.rows} validation labels are the same, probabilities differ by "

@@ -53,7 +53,8 @@ def vote(
     beside it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged.
     """
     from mmsent.data.dataset import SPLITS
-    from mmsent.inference.vote import averages, tie_label, vote_split, write_vote
+    from mmsent.inference.tally import tie_label
+    from mmsent.inference.vote import averages, vote_split, write_vote
 
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: choose test or train")
