@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import RUN, Json, RunNames, Weights
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import MmsentError, UsageError
 
@@ -74,7 +74,7 @@ def report(
     except MmsentError as error:
         why = f"{why}; {error}" if why else str(error)
     written = _write(study, out, form, preflight, Explainer(study, encoders, why), skip or ())
-    say_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
+    echo_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
 
 
 def _refuse(form: str, out: Path, skip: Any) -> None:
@@ -135,4 +135,4 @@ def _tell(written: Written, out: Path, no_posts: str) -> None:
     if no_posts:
         note(no_posts)
     drawn = len(written.figures) - len(missing)
-    say(f"{written.page} ({written.size / 1e6:.1f} MB), {drawn} figures in {out / 'figures'} as PNG and SVG")
+    echo(f"{written.page} ({written.size / 1e6:.1f} MB), {drawn} figures in {out / 'figures'} as PNG and SVG")
