@@ -252,7 +252,7 @@ def test_encoding_new_posts_for_an_estimator(cache: FeatureCache, patched: Any) 
 def test_load_refuses_what_does_not_fit(model: Model, cache: FeatureCache, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="run folder"):
         mmsent.load()
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         mmsent.load(tmp_path)
     with pytest.raises(UsageError, match="unknown recipe"):
         mmsent.train_heads(cache, recipe="stew", runs=tmp_path)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmsent.data.images import Pixels
+from mmsent.data.vectors import unit_length
 from mmsent.encoders.base import Card, Embeddings, ImageCard, ImageEncoder, TextCard, TextEncoder
 from mmsent.errors import UsageError
 
@@ -63,9 +64,7 @@ def scaled(vectors: Embeddings, card: Card) -> Embeddings:
     a lexicon's, whose length says something, at most so."""
     if card.library == "lexicon":
         return vectors / np.float32(np.sqrt(card.width))
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    out: Embeddings = vectors / np.maximum(lengths, np.float32(1e-12))
-    return out
+    return unit_length(vectors)
 
 
 def _about(cards: Sequence[Card]) -> dict[str, Any]:

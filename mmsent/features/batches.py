@@ -12,6 +12,7 @@ import numpy as np
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import Pixels, Preprocess, open_rgb, read_picture
+from mmsent.data.vectors import unit_length
 from mmsent.data.views import make_views
 from mmsent.encoders.base import Embeddings, TextEncoder
 from mmsent.errors import DataError
@@ -37,10 +38,7 @@ def text_batches(texts: dict[int, str], encoder: TextEncoder) -> tuple[dict[int,
 
 def scaled(vectors: Embeddings, normalize: bool) -> Embeddings:
     """The embeddings (..., D) as they are, or scaled to length 1."""
-    if not normalize:
-        return vectors
-    norms: Embeddings = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
-    return vectors / norms
+    return unit_length(vectors) if normalize else vectors
 
 
 def block_rows(batch_size: int, views: int) -> int:

@@ -32,9 +32,16 @@ def half_precision_for(device: str) -> str:
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if device == "cpu":
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+        return "bf16" if cpu_multiplies_bf16() else "fp32"
     return "fp32"
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products of bf16 numbers."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def torch_dtype(precision: str) -> torch.dtype:

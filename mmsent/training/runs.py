@@ -1,10 +1,10 @@
 """Run folders: one trained head with its settings, weights, history, validation predictions and fingerprints.
 
-A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
+A run folder appears complete, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
 
-    run.json            settings, split, metrics, temperature, fingerprints of the cache, and where it all comes from:
+    run.json            settings, split, metrics, temperature, fingerprints of the cache, and its origin:
                         command, versions, machine, code and digests of the data (see mmsent.system.provenance)
-    head.safetensors    weights; the head's configuration and contract stand in its metadata
+    head.safetensors    weights; its metadata holds the head's configuration and contract
     history.json        a record per epoch
     validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
 """
@@ -27,27 +27,27 @@ from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, Sp
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
 from mmsent.system.files import put_folder
+from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text, plain
 
 if TYPE_CHECKING:
     from mmsent.training.heads import Head
 
 FORMAT_VERSION = 1
-_NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
+_KIND = RecordKind(
+    file="run.json",
+    version=FORMAT_VERSION,
+    needed=frozenset({"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}),
+    name="a run folder",
+    made_by="`mmsent fit` writes runs",
+    again="fit it again",
+)
 _OF_CACHE = {"fingerprint", "contract", "data_name", "encoder", "encoder_settings", "data_settings"}
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Record):
     """A finished run, read from its folder; the head's weights are loaded on demand."""
-
-    path: Path
-    info: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
 
     @property
     def fusion(self) -> Fusion:
@@ -62,7 +62,7 @@ class Run:
     @property
     def fit(self) -> FitSettings:
         """The settings the head was trained with."""
-        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not say
+        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not record it
 
     @property
     def split(self) -> SplitSettings:
@@ -142,14 +142,9 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """Read a run folder. Raises RunError where it is none."""
-    file = path / "run.json"
+    """Read a run folder. Raises RunError where it is not one."""
+    file, info = path / _KIND.file, _KIND.read(path)
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        if info["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
-        if absent := sorted(_NEEDED - info.keys()):
-            raise RunError(f"{file} lacks {', '.join(absent)}; fit it again")
         Fusion(info["fit"]["fusion"])
         if absent := sorted(_OF_CACHE - info["cache"].keys()):
             raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; fit it again")
@@ -158,27 +153,14 @@ def open_run(path: Path) -> Run:
         heat = info.get("temperature", 1.0)
         if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
             raise RunError(f"{file} has the temperature {heat!r}, not a number above 0; fit it again")
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     return Run(path, info)
 
 
 def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | None = None) -> list[Run]:
     """The readable runs in a folder, newest first; fingerprint: only those fitted on that cache."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not (path / "run.json").is_file():
-            continue
-        try:
-            run = open_run(path)
-        except RunError:
-            continue  # named outright, it says what is wrong with it
-        cache = run.info["cache"]
-        if fingerprint in (None, cache["fingerprint"]) and data_name in (None, cache["data_name"]):
-            found.append(run)
-    return sorted(found, key=lambda r: (r.info["finished"], r.name), reverse=True)
+    return _KIND.newest_first(folder, open_run, fingerprint, data_name)
 
 
 def cache_facts(cache: Cache) -> dict[str, Any]:
@@ -231,10 +213,10 @@ def save_run(
 
 def calibration_note(runs: Sequence[Run]) -> str:
     """One line for people: whether the runs' probabilities are calibrated."""
-    plain = sum(not run.calibrated for run in runs)
-    if not plain:
+    without = sum(not run.calibrated for run in runs)
+    if not without:
         return "probabilities are calibrated by temperature scaling on the validation rows"
-    some = f" throughout: {plain} of {len(runs)} runs have no temperature" if plain < len(runs) else ""
+    some = f" throughout: {without} of {len(runs)} runs have no temperature" if without < len(runs) else ""
     return f"probabilities are not calibrated{some}; a new `mmsent fit` calibrates them"
 
 

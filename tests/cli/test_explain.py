@@ -87,7 +87,7 @@ def test_a_post_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[st
     best = found["probabilities"][found["label"]]
     assert printed.startswith(f"{found['label']} ({best:.1%}, calibrated at temperature {found['temperature']:.2f})\n")
     assert f"explained: {found['label']}, logit {found['logit']:.3f}, by the concat head" in printed
-    assert f"picture {found['modality']['image_share']:.0%}, text " in printed
+    assert f"image {found['modality']['image_share']:.0%}, text " in printed
     assert "integrated gradients  " in printed
     assert f"wrote {tmp_path / page_file} and " in printed
     with Image.open(tmp_path / page_file) as page:
@@ -161,11 +161,11 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     """The training mean stands in for the missing half; a head that was not fitted for that says so."""
     assert run("--guid", "no picture", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
-    assert "picture missing, text 100%" in printed.out
-    assert "the training rows' mean stands in, which this head was not fitted for" in printed.err
+    assert "image missing, text 100%" in printed.out
+    assert "the mean of the training rows is used instead, which this head was not trained for" in printed.err
     assert run("--text", "a happy day", "--runs", "half", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
-    assert "picture missing, text 100%" in printed.out
+    assert "image missing, text 100%" in printed.out
     assert "Grad-CAM at" not in printed.out
     assert "not fitted for" not in printed.err
 
@@ -182,7 +182,7 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--text", "x", "--layer", "y", "--runs", "half"], 2, "--layer 'y': choose from first, middle, late, conv"),
         (["--guid", "planted", "--out", "posts/posts.csv"], 2, "--out posts/posts.csv is a file; name a folder"),
         (["--guid", "planted", "--runs", "none"], 1, "no runs of posts.offline."),
-        (["no-run", "--guid", "planted"], 1, "runs/no-run is no run folder"),
+        (["no-run", "--guid", "planted"], 1, "runs/no-run is not a run folder"),
     ],
 )
 def test_requests_that_cannot_be_met(

@@ -44,7 +44,7 @@ def test_the_worst_comes_first() -> None:
     assert found.suspects[0].likely_wrong
     assert not found.suspects[-1].likely_wrong
     assert found.sources == ["run"]
-    with pytest.raises(UsageError, match="none is labelled z"):
+    with pytest.raises(UsageError, match="no row is labelled z"):
         audit_labels(["a", "b"], np.array([0, 1]), sure[:2], ["x", "y", "z"])
 
 

@@ -202,9 +202,9 @@ def test_other_features_or_labels_are_refused(runs: list[Run], tmp_path: Path) -
     with pytest.raises(RunError, match=r"was trained on features of offline \(contract"):
         evaluate_validation(runs, make_cache(tmp_path / "b", n_train=20, seed=1))
     other = make_cache(tmp_path / "c", labels=LABELS[::-1])
-    with pytest.raises(RunError, match="knows the labels negative, neutral, positive; the cache has positive"):
+    with pytest.raises(RunError, match="has the labels negative, neutral, positive; the cache has positive"):
         evaluate_validation(runs, other)
-    with pytest.raises(RunError, match="knows the labels"):
+    with pytest.raises(RunError, match="has the labels"):
         evaluate_labelled(runs, other, other.load("test"), np.zeros(10, np.int64))
 
 
@@ -227,7 +227,7 @@ def test_labelled_rows(cache: Cache, runs: list[Run]) -> None:
     assert found[0].probabilities == pytest.approx(served, abs=1e-6)
     assert found[0].positions.tolist() == kept
     assert found[0].truth.tolist() == truth[kept].tolist()
-    with pytest.raises(RunError, match="no row of this split has both halves and a label"):
+    with pytest.raises(RunError, match="no row of this split has an image, a text and a label"):
         evaluate_labelled(runs, cache, features, np.where(np.arange(10) == 2, 1, NO_LABEL))
 
 
@@ -316,10 +316,11 @@ def test_the_command_prints_tables(cache: Cache, runs: list[Run], capsys: pytest
     assert "probabilities are calibrated by temperature scaling on the validation rows" in shown
     assert "cross-fitted" in shown
     pairs = paired(found)
+    heads = {e.name: e.fusion for e in found}  # as many as there are: they stand for the names
     assert len(pairs) == 21
     header = next(i for i, line in enumerate(lines) if line.startswith("a ") and line.endswith(" p"))
     for line, p in zip(lines[header + 1 :], pairs, strict=False):
-        assert line.startswith(p.a)
+        assert line.split()[:1] == heads[p.a].split()[:1]
         assert line.split()[-4:] == [f"{p.accuracy_difference:+.3f}", str(p.only_a), str(p.only_b), f"{p.p_value:.4f}"]
     assert "21 pairs were tested, so by chance alone about 1.05 would" in lines[-1]
 

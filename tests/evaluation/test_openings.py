@@ -14,7 +14,7 @@ from mmsent.errors import RunError
 from mmsent.evaluation.openings import LOG, ordinal, read_openings, record_opening
 from mmsent.features.cache import NO_LABEL
 from mmsent.features.cache.finding import list_caches
-from mmsent.report import validation as selection
+from mmsent.report import validation
 from mmsent.report.study import open_study
 from mmsent.training.runs import list_runs
 from tests.cli.test_cli import run, three, work  # noqa: F401
@@ -77,7 +77,7 @@ def test_other_test_labels_change_nothing(
 
 
 def test_one_place_alone_opens_test_labels() -> None:
-    """`with_test_labels` is asked for in `commands.evaluate`, behind the log, and nowhere else in the package."""
+    """`with_test_labels` is asked for in `cli.evaluate`, behind the log, and nowhere else in the package."""
     asking = []
     for path in PACKAGE.rglob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
@@ -85,7 +85,7 @@ def test_one_place_alone_opens_test_labels() -> None:
                 calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
                 if any(keyword.arg == "with_test_labels" for call in calls for keyword in call.keywords):
                     asking.append((path.relative_to(PACKAGE).as_posix(), function.name))
-    assert asking == [("commands/heads.py", "evaluate")]
+    assert asking == [("cli/evaluate.py", "_on_test_labels")]
 
 
 def labelled(root: Path) -> None:
@@ -116,7 +116,7 @@ def test_each_opening_is_written_down(work: Path, capsys: pytest.CaptureFixture[
     assert entries[1].fingerprint == cache.fingerprint
     assert entries[1].scores == {e["name"]: {k: e["scores"][k] for k in ("accuracy", "f1_weighted")} for e in found}
     assert entries[0].time <= entries[1].time
-    table = selection.openings(open_study(runs, cache, None))["table"]
+    table = validation.openings(open_study(runs, cache, None))["table"]
     assert table is not None
     assert len(table.rows) == 3
     assert f"{found[0]['scores']['f1_weighted']:.3f}" in table.rows[2][3]
@@ -126,12 +126,12 @@ def test_the_report_says_that_nothing_was_opened(work: Path) -> None:  # noqa: F
     three("concat")
     (cache,) = list_caches(work / "cache")
     study = open_study(list_runs(work / "runs"), cache, None)
-    said = selection.selection(study)
-    assert said["openings"]["note"].startswith("Never opened")
+    said = validation.selection(study)
+    assert said["openings"]["note"].startswith("The test labels were never opened")
     assert said["folds"]["table"] is None
     assert len(said["duplicates"]["table"].rows) == 7
     assert run("fit", "--folds", "3", *QUICK) == 0
-    assert [row[2:6] for row in selection.folds(study)["table"].rows[1:]] == [["3", "near", "0", "40"]]
+    assert [row[2:6] for row in validation.folds(study)["table"].rows[1:]] == [["3", "near", "0", "40"]]
 
 
 def test_without_the_log_nothing_is_opened(
@@ -147,7 +147,7 @@ def test_without_the_log_nothing_is_opened(
     )
     capsys.readouterr()
     assert run("evaluate", "--split", "test") == 1
-    assert "not opened without it" in capsys.readouterr().err
+    assert "so the test labels stay closed" in capsys.readouterr().err
 
 
 def test_an_evaluation_cut_short_leaves_its_trace(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -163,7 +163,7 @@ def test_an_evaluation_cut_short_leaves_its_trace(work: Path, monkeypatch: pytes
     assert entry.scores is None
     (cache,) = list_caches(work / "cache")
     study = open_study(list_runs(work / "runs"), cache, None)
-    assert selection.openings(study)["table"].rows[1][3] == "not finished"
+    assert validation.openings(study)["table"].rows[1][3] == "not finished"
 
 
 def test_the_log_stands_damage_and_many_writers(work: Path) -> None:  # noqa: F811

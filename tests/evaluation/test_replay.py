@@ -16,7 +16,7 @@ from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion,
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import CacheError, DataError, RunError
 from mmsent.evaluation import replay as replay_module
-from mmsent.evaluation.replay import Apart, cache_of, read_predictions, replay, replay_vote, votes_of
+from mmsent.evaluation.replay import HeadDistance, cache_of, read_predictions, replay, replay_vote, votes_of
 from mmsent.features.cache import Cache
 from mmsent.features.extract import extract
 from mmsent.inference.vote import vote_split, write_vote
@@ -151,7 +151,7 @@ def test_distance_is_counted_right(here: Path, tmp_path: Path) -> None:
     run = runs_in(here)[0]
     found = replay(run, cache_in(here), tmp_path / "again")
     same = replay_module._apart(run, found.again, cache_in(here), None)
-    assert same == Apart(20, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert same == HeadDistance(20, 1.0, 0.0, 0.0, 0.0, 0.0)
     head = run.head()
     with torch.no_grad():
         head.out.bias[0] += 100.0
@@ -178,7 +178,7 @@ def test_distance_is_counted_right(here: Path, tmp_path: Path) -> None:
     [(1.0, 0.0, True), (0.99, 1e-3, True), (0.989, 0.0, False), (1.0, 1.01e-3, False)],
 )
 def test_tolerance(labels: float, mean: float, within: bool) -> None:
-    assert Apart(500, labels, mean, 0.5, 3.0, 0.0).within is within
+    assert HeadDistance(500, labels, mean, 0.5, 3.0, 0.0).within is within
 
 
 def test_what_differs_is_named(here: Path, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_rows_that_changed_are_an_error(fresh: Path, tmp_path: Path) -> None:
         return str(raised.value)
 
     other = "neutral" if lines[1].endswith("negative") else "negative"
-    assert ": labels changed; bring" in message("\n".join([lines[0], f"1,{other}", *lines[2:]]) + "\n")
+    assert ": labels changed; restore" in message("\n".join([lines[0], f"1,{other}", *lines[2:]]) + "\n")
     assert ": their number, ids, labels, pictures or texts changed" in message("\n".join(lines[:-1]) + "\n")
     (fresh / "posts" / "data" / "5.txt").write_text("another text")
     assert ": pictures or texts changed" in message("\n".join(lines) + "\n")
@@ -289,7 +289,10 @@ def test_the_cache_is_found(fresh: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert cache_of(elsewhere, cache.path, nowhere).path == cache.path
     assert cache_of(elsewhere, fresh / "cache", nowhere).path == cache.path
     assert cache_of(elsewhere, None, fresh / "cache").path == cache.path
-    with pytest.raises(CacheError, match=r"the cache of run .* is not in .*gone\.h5 and .*nowhere; give --cache"):
+    with pytest.raises(
+        CacheError,
+        match=r"the cache of run .* is not in .*gone\.h5 and .*nowhere; name its file or folder with --cache",
+    ):
         cache_of(elsewhere, None, nowhere)
     with pytest.raises(CacheError, match=r"is not in .*runs; give --cache"):
         cache_of(run, fresh / "runs", nowhere)
@@ -332,9 +335,9 @@ def test_votes_are_compared(here: Path, tmp_path: Path) -> None:
     assert found.table_same == 11
     assert not found.ok
     table.write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(DataError, match="lists other posts than the test split"):
+    with pytest.raises(DataError, match="does not list the posts of the test split"):
         replay_vote(done, cache, table)
-    with pytest.raises(DataError, match="is no table of predictions"):
+    with pytest.raises(DataError, match="is not a table of predictions"):
         read_predictions(tmp_path / "none.csv")
 
 
@@ -405,10 +408,10 @@ def test_the_command_refuses_what_makes_no_sense(
         assert call("replay", name, *arguments) == 2
         assert message in capsys.readouterr().err
     assert call("replay", "no-such-run") == 1
-    assert "no-such-run is no run folder" in capsys.readouterr().err
+    assert "no-such-run is not a run folder" in capsys.readouterr().err
     shutil.rmtree(fresh / "cache")
     assert call("replay", name) == 1
-    assert "give --cache its file or folder" in capsys.readouterr().err
+    assert "name its file or folder with --cache" in capsys.readouterr().err
 
 
 def test_many_differences_are_cut_short(

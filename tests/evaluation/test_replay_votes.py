@@ -34,7 +34,7 @@ def test_ways_in_words(tie: str | None, soft: bool, labels: Sequence[str], way: 
 
 
 def test_no_way() -> None:
-    with pytest.raises(ValueError, match="'by lot' is no way of voting"):
+    with pytest.raises(ValueError, match="'by lot' is not a known way of voting"):
         parse_way("by lot")
     with pytest.raises(UsageError, match="--tie 'maybe'"):
         voting_way("maybe", LABELS, soft=False)

@@ -44,7 +44,7 @@ from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_probabilities
 from mmsent.inference.predict import encode_posts, vote_features
-from mmsent.inference.vote import average, majority
+from mmsent.inference.tally import Way, tally
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
 from tests.encoders.test_clip import CONFIG, TEXTS, Tiny, make_tiny
@@ -114,19 +114,20 @@ def test_the_graph_votes_as_the_vote_does(runs: dict[str, Run], cache: Cache, ti
     image, text, missing = features(cache)
     cases = np.array([[False, False], [True, False], [False, True], [True, True]])
     serves = torch.from_numpy(np.stack([served(run, cases) for run in chosen]))
-    graph = VotingHeads([run.head() for run in chosen], [run.temperature for run in chosen], serves, tie, soft)
+    graph = VotingHeads([run.head() for run in chosen], [run.temperature for run in chosen], serves, Way(tie, soft))
     with torch.no_grad():
         found = [part.numpy() for part in graph(*map(torch.from_numpy, (image, text, missing)))]
     each = np.stack([head_probabilities(run, image, text, missing) for run in chosen])
     voting = np.stack([served(run, missing) for run in chosen])
-    mean, counted = average(each, voting), majority(each, tie, voting)
-    winners = mean.argmax(axis=1) if soft else counted.winners
+    counted = tally(each, Way(tie, soft), voting)
+    mean, winners = counted.probabilities, counted.labels
     there = voting.any(axis=0)
     assert (~there).any()
     assert (counted.tied & there).sum() > 20
     assert np.array_equal(found[0], np.where(there, winners, -1))
     assert found[1] == pytest.approx(mean, abs=1e-6)
     agreeing = ((each.argmax(axis=2) == winners) & voting).sum(axis=0)
+    assert np.array_equal(agreeing, counted.agreeing)
     assert np.array_equal(found[2][there], agreeing[there])
     assert found[3] == pytest.approx(each.swapaxes(0, 1), abs=1e-6)
     assert np.array_equal(found[4], voting.T)
@@ -198,7 +199,7 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
             model.classify(image, text, missing, contract=model.contract)
     with pytest.raises(UsageError, match="--with-encoder"):
         model.predict([NewPost("1", "a", None)])
-    with pytest.raises(RunError, match="no exported model"):
+    with pytest.raises(RunError, match="not an exported model"):
         OnnxModel.open(tmp_path)
     copy = shutil.copytree(exported, tmp_path / "copy")
     raw = bytearray((copy / "heads.onnx").read_bytes())
@@ -213,11 +214,11 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
     [
         ({"../elsewhere": "", "heads.onnx": ""}, "outside of its folder"),
         ({"/dev/zero": "", "heads.onnx": ""}, "outside of its folder"),
-        ({"heads.onnx": ""}, "no exported model"),
+        ({"heads.onnx": ""}, "not an exported model"),
         ({"pipe": "", "heads.onnx": ""}, "no regular file"),
         ({}, "no checksum of heads.onnx"),
         ([], "no checksum of heads.onnx"),
-        (3, "no exported model"),
+        (3, "not an exported model"),
     ],
 )
 def test_an_exported_folder_is_not_trusted(files: Any, message: str, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_what_disagrees_is_not_written(
 def test_heads_without_an_onnx_form_and_names_that_are_taken(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="exists already"):
         export_onnx([runs["concat"]], tmp_path, card="")
 
     class Odd(torch.nn.Module):
@@ -284,10 +285,10 @@ def test_heads_without_an_onnx_form_and_names_that_are_taken(
             raise RuntimeError("a head that asks a dictionary")
 
     monkeypatch.setattr(Run, "head", lambda self, device="cpu": Odd())
-    with pytest.raises(RunError, match="have no ONNX form"):
+    with pytest.raises(RunError, match="cannot be converted to ONNX"):
         export_onnx([runs["concat"]], tmp_path / "out", card="")
     monkeypatch.setattr(Run, "head", lambda self, device="cpu": type("Lexicon", (), {"config": Odd.config})())
-    with pytest.raises(RunError, match=r"concat head of run .* has no ONNX form"):
+    with pytest.raises(RunError, match=r"concat head of run .* cannot be converted to ONNX"):
         export_onnx([runs["concat"]], tmp_path / "out", card="")
     assert list(tmp_path.iterdir()) == []
 
@@ -343,9 +344,9 @@ def test_the_hub_folder_comes_back_bit_for_bit(runs: dict[str, Run], cache: Cach
     [
         ({"library_name": "transformers"}, "a model of transformers"),
         ({"format_version": 9}, "newer mmsent"),
-        ({"heads": [{"name": "../../elsewhere"}]}, "no name of a folder"),
+        ({"heads": [{"name": "../../elsewhere"}]}, "cannot be the name of a folder"),
         ({"heads": 3}, "cannot be read"),
-        ({"heads": [{"name": "gone"}]}, "no run folder"),
+        ({"heads": [{"name": "gone"}]}, "not a run folder"),
     ],
 )
 def test_a_hub_folder_is_not_trusted(
@@ -369,7 +370,13 @@ def test_the_card_has_the_scores_that_evaluate_prints(runs: dict[str, Run], cach
     card = model_card(chosen, "my model", "hf")
     low, high = known["vote of 3"].intervals["f1_weighted"]
     assert f"{known['vote of 3'].scores['f1_weighted']:.3f} [{low:.3f}, {high:.3f}]" in card
-    for said in ("## Limits", "## Intended use", "48 posts of `posts`", cache.settings.contract, "Weakest on"):
+    for said in (
+        "## Limits",
+        "## Intended use",
+        "48 posts of `posts`",
+        cache.settings.contract,
+        "The weakest label is",
+    ):
         assert said in card
     assert card.startswith("---\nlibrary_name: mmsent\n")
 
@@ -389,7 +396,7 @@ def test_the_card_has_the_scores_of_the_vote_that_is_exported(
     where = ["--runs", str(cache.path.parent / "runs"), "--out", str(tmp_path / "out")]
     found = set()
     for tie in (*LABELS, "soft"):
-        counted = majority(each, LABELS.index(tie) if tie in LABELS else None).winners
+        counted = tally(each, Way(LABELS.index(tie) if tie in LABELS else None)).labels
         wanted = float((counted == train.index.labels[rows]).mean())
         assert run_command("export", *(run.name for run in chosen), *where, "--tie", tie) == 1
         assert f"      value: {wanted:.4f}" in cards[-1]
@@ -402,7 +409,7 @@ def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
     assert "the mean of 6 heads" in model_card(chosen, "m", "onnx", soft=True)
     image, text, missing = features(cache, 300)
     each = np.stack([head_probabilities(run, image, text) for run in chosen])
-    mean, counted = each.mean(axis=0).argmax(axis=1), majority(each, 1).winners
+    mean, counted = each.mean(axis=0).argmax(axis=1), tally(each, Way(1)).labels
     assert (mean != counted).any()
     posts = vote_features([str(i) for i in range(300)], chosen, image, text, missing & False, [""] * 300).predictions
     assert [post.label for post in posts] == [LABELS[k] for k in mean]
@@ -411,11 +418,11 @@ def test_a_committee_is_averaged(runs: dict[str, Run], cache: Cache) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("concat weighted", "A post needs both a picture and a text."),
-        ("image", "A post needs a picture; one without a text can be labelled."),
-        ("text concat", "A post needs a text; one without a picture can be labelled, by fewer heads."),
-        ("dropout", "Posts without a picture or without a text can be labelled."),
-        ("image text", "Posts without a picture or without a text can be labelled, by fewer heads."),
+        ("concat weighted", "A post needs both an image and a text."),
+        ("image", "A post needs an image; one without a text can be labelled."),
+        ("text concat", "A post needs a text; one without an image can be labelled, by fewer heads."),
+        ("dropout", "Posts without an image or without a text can be labelled."),
+        ("image text", "Posts without an image or without a text can be labelled, by fewer heads."),
     ],
 )
 def test_the_card_says_which_half_may_be_missing(names: str, said: str, runs: dict[str, Run]) -> None:
@@ -426,6 +433,7 @@ def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     info = json.loads(json.dumps(runs["concat"].info))
     info["labels"] = ["<script>", "a|b", "*c*"]
     info["cache"]["data_name"] = "x`\n# y <img src=z>"
+    info["cache"]["encoder"] = "b_16"
     run = Run(runs["concat"].path, info)
     card = model_card([run], 'a: "name"', "onnx")
     _, front, body = card.split("---\n", 2)
@@ -433,7 +441,9 @@ def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     assert "<script>" not in body
     assert "<img" not in body
     assert "\n# y" not in body
-    assert "F1 a\\|b" in body
+    assert "`b_16`" in body
+    assert "<code>x&#96; &#35; y &lt;img src=z&gt;</code>" in body
+    assert "F1 a&#124;b" in body
     assert '- name: "a: \\"name\\""' in card
     front = model_card([run], "mood 😀 情感", "onnx").split("---\n", 2)[1]
     assert yaml.safe_load(front)["model-index"][0]["name"] == "mood 😀 情感"
@@ -463,7 +473,7 @@ def test_the_command_exports_and_predict_reads_back(
     assert run_command("predict", str(out), *post) == 0
     assert json.loads(capsys.readouterr().out) == first
     assert run_command("export", *names, *where, "--format", "hf", "--out", str(out)) == 2
-    assert "there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert run_command("export", "--format", "pmml", "--out", str(tmp_path / "x")) == 2
     assert run_command("export", *names, *where, "--format", "hf", "--soft", "--out", str(tmp_path / "x")) == 2
     assert "--soft goes with --format onnx" in capsys.readouterr().err
@@ -493,10 +503,8 @@ def compare_posts(cache: Cache, runs: list[Run], encoders: Encoders, folder: Pat
     model = OnnxModel.open(folder)
     posts = posts_of(cache)
     image, text, missing, problems = encode_posts(posts, encoders, runs, runs[0].encoder_settings.normalize)
-    wanted = average(
-        np.stack([head_probabilities(run, image, text, missing) for run in runs]),
-        np.stack([~missing.any(axis=1)] * len(runs)),
-    )
+    each = np.stack([head_probabilities(run, image, text, missing) for run in runs])
+    wanted = tally(each, Way(), np.stack([~missing.any(axis=1)] * len(runs))).probabilities
     found = model.predict(posts)
     assert [post.id for post in found] == [post.id for post in posts]
     assert found[-1].label is None

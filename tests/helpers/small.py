@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mmsent.cli.main import main
-from mmsent.report import figure_set as plates
+from mmsent.report import figure_set
 from tests.helpers.made import LABELS, make_picture, make_rows
 
 NASTY = '<script>document.title="owned"</script> "quotes" & \'more\' </p><img src=x onerror=alert(1)> 情感 😀🎉'
@@ -57,13 +57,13 @@ def figures() -> list[tuple[str, Figure]]:
 def page(small: Path, figures: list[tuple[str, Figure]]) -> Iterator[Path]:
     """The report of the small runs; figures are collected on the way."""
     patch = pytest.MonkeyPatch()
-    save = plates.save
+    save = figure_set.save
 
     def collect(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
         figures.append((name, figure))
         return save(figure, folder, name)
 
-    patch.setattr(plates, "save", collect)
+    patch.setattr(figure_set, "save", collect)
     arguments = ["--data", str(small / "posts" / "posts.jsonl"), "--cache", str(small / "cache")]
     assert run("report", *arguments, "--runs", str(small / "runs"), "--out", str(small / "report")) == 0
     patch.undo()

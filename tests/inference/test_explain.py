@@ -744,12 +744,12 @@ def test_a_post_that_lacks_a_half(tmp_path: Path) -> None:
     assert found.modality.image_share == 0
 
 
-@pytest.mark.parametrize(("fusion", "needs"), [(Fusion.image, "a picture"), (Fusion.text, "a text")])
+@pytest.mark.parametrize(("fusion", "needs"), [(Fusion.image, "an image"), (Fusion.text, "a text")])
 def test_a_head_of_one_half_asks_for_that_half(fusion: Fusion, needs: str, tmp_path: Path) -> None:
     encoders = planted()
     run = make_run(tmp_path, encoders, fusion=fusion)
     half = NewPost("a", "happy", None) if fusion is Fusion.image else NewPost("a", None, spot(tmp_path / "s.png", 1, 2))
-    with pytest.raises(RunError, match=rf"the {fusion} head .* cannot label such a post: give {needs}$"):
+    with pytest.raises(RunError, match=rf"the {fusion} head .* cannot label it: give {needs}$"):
         explain(run, encoders, half)
 
 
@@ -757,7 +757,10 @@ def test_the_mean_stands_in_where_that_is_asked_for(tmp_path: Path) -> None:
     encoders = planted()
     run = make_run(tmp_path, encoders)
     found = explain(run, encoders, NewPost("a", "happy day", None), stand_in=True)
-    assert found.problem == "no picture; the training rows' mean stands in, which this head was not fitted for"
+    assert (
+        found.problem
+        == "no picture; the mean of the training rows is used instead, which this head was not trained for"
+    )
     head = run.head()
     with torch.no_grad():
         image, text = head.image_mean[None], torch.from_numpy(encoders.text.encode(["happy day"]))
@@ -779,7 +782,7 @@ def test_unknown_target_layer_or_encoder(tmp_path: Path) -> None:
     encoders = planted()
     run = make_run(tmp_path, encoders)
     post = NewPost("a", "happy", spot(tmp_path / "spot.png", 1, 2))
-    with pytest.raises(UsageError, match=r"--target 'joy': run concat knows the labels negative, neutral, positive"):
+    with pytest.raises(UsageError, match=r"--target 'joy': run concat has the labels negative, neutral, positive"):
         explain(run, encoders, post, target="joy")
     with pytest.raises(UsageError, match=r"--layer 'conv9': choose from first, middle, late, conv$"):
         explain(run, encoders, post, layers=["conv9"])
@@ -882,7 +885,7 @@ def test_figures_of_what_is_not_there(explained: dict[str, tuple[Run, Explanatio
     assert found.text is not None
     with pytest.raises(ValueError, match="no words"):
         word_figure(replace(found, text=None))
-    with pytest.raises(ValueError, match="has a picture"):
+    with pytest.raises(ValueError, match="has an image"):
         grad_cam_figure([replace(found, picture=None)])
     for bare in (replace(found, picture=None), replace(found, text=None)):
         assert png_bytes(explanation_figure(bare), dpi=50)

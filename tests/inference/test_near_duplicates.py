@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from mmsent.inference import near_duplicates as twins
-from mmsent.inference.near_duplicates import Known, lean, twin_shares, twin_table
+from mmsent.inference.near_duplicates import LabelledRows, posterior, twin_shares, twin_table
 
 EYE = np.eye(6, dtype=np.float32)
 
 
-def known(labels: list[int], image: list[int], text: list[int]) -> Known:
+def known(labels: list[int], image: list[int], text: list[int]) -> LabelledRows:
     """Rows whose picture and text are unit vectors: the same number, the same content."""
-    return Known(EYE[image], EYE[text], np.array(labels), 0.9, 0.9)
+    return LabelledRows(EYE[image], EYE[text], np.array(labels), 0.9, 0.9)
 
 
 def test_shares_count_twins_by_picture_or_text_once() -> None:
@@ -44,7 +44,7 @@ def test_the_table_counts_every_post_once_and_not_itself() -> None:
 def test_leaning_is_bayes_rule() -> None:
     table = np.array([[0.8, 0.2], [0.3, 0.7]])
     p = np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1]])
-    found = lean(p, np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]]), table)
+    found = posterior(p, np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]]), table)
     np.testing.assert_allclose(found[0], [0.8 / 1.1, 0.3 / 1.1])
     half = np.sqrt([0.8 * 0.2, 0.3 * 0.7])
     np.testing.assert_allclose(found[1], half / half.sum())

@@ -205,7 +205,7 @@ def test_a_missing_half_without_modality_dropout(
     posts = [whole[0], cut(whole[1], tmp_path), whole[2]]
     found = predict(posts, world.of(*THREE), encoders=fake_encoders())
     assert found[1].label is None
-    assert found[1].problem.startswith(f"{problem}; these heads need both halves")
+    assert found[1].problem.startswith(f"{problem}; these heads need both image and text")
     assert (found[1].probabilities, found[1].heads, found[1].agreeing) == ({}, {}, 0)
     untouched = predict(whole, world.of(*THREE), encoders=fake_encoders())
     for i in (0, 2):
@@ -222,9 +222,8 @@ def test_a_head_of_one_half_says_which_it_reads(
 ) -> None:
     """No modality dropout would help it."""
     (found,) = predict([cut(world.posts()[0], tmp_path)], world.of(half), encoders=fake_encoders())
-    name = {"image": "picture", "text": "text"}[half]
     assert found.label is None
-    assert found.problem.endswith(f"; these heads read the {name} alone")
+    assert found.problem.endswith(f"; these heads read only the {half}")
 
 
 @pytest.mark.parametrize(("cut", "problem"), CUTS)
@@ -295,7 +294,7 @@ def test_runs_of_other_features_are_refused(world: World, tmp_path: Path) -> Non
     with pytest.raises(RunError, match="but this machine's encoder holds grid"):
         predict(world.posts(), world.of("concat"), encoders=fake_encoders(seed=1))
     backwards = make_world(tmp_path / "b", labels=LABELS[::-1])
-    with pytest.raises(RunError, match="know different labels"):
+    with pytest.raises(RunError, match="have different labels"):
         predict(world.posts(), [world.runs["concat"], backwards.runs["image"]], encoders=fake_encoders())
 
 
@@ -306,7 +305,7 @@ def test_encoder_settings_of_the_runs(world: World, tmp_path: Path) -> None:
     )
     cache = {**run.info["cache"], "encoder_settings": stored.model_dump(mode="json")}
     run = replace(run, info={**run.info, "cache": cache})
-    with pytest.raises(RunError, match=r"no longer at .*w\.pt; pass --weights FILE"):
+    with pytest.raises(RunError, match=r"no longer at .*w\.pt; name them with --weights FILE"):
         predict(world.posts(), [run])
     assert encoder_settings([run], weights="v.pt", device="cuda") == stored.model_copy(
         update={"weights": "v.pt", "device": "cuda"}

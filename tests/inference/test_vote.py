@@ -29,17 +29,8 @@ from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import Cache
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities, missing_halves, served
-from mmsent.inference.vote import (
-    Vote,
-    average,
-    default_tie,
-    majority,
-    require_distinct,
-    tie_label,
-    vote_split,
-    voting_runs,
-    write_vote,
-)
+from mmsent.inference.tally import Way, default_tie, tally, tie_label
+from mmsent.inference.vote import Vote, require_distinct, vote_split, voting_runs, write_vote
 from mmsent.metrics import Probabilities
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
@@ -94,57 +85,79 @@ def one_hot(*choices: list[int]) -> Probabilities:
 
 def test_majority_by_hand() -> None:
     #                     2:1  3:0  1:1:1  1:2 against the tie label
-    counted = majority(one_hot([0, 2, 0, 1], [0, 2, 1, 2], [2, 2, 2, 2]), tie=1)
-    assert counted.winners.tolist() == [0, 2, 1, 2]
+    counted = tally(one_hot([0, 2, 0, 1], [0, 2, 1, 2], [2, 2, 2, 2]), Way(1))
+    assert counted.labels.tolist() == [0, 2, 1, 2]
     assert counted.agreeing.tolist() == [2, 3, 1, 2]
     assert counted.tied.tolist() == [False, False, True, False]
-    assert counted.winners.dtype == np.int64
+    assert counted.labels.dtype == np.int64
 
 
 def test_the_probabilities_do_not_matter_to_a_majority() -> None:
     sure_but_alone = np.array([[[0.0, 0.0, 1.0]], [[0.34, 0.33, 0.33]], [[0.34, 0.33, 0.33]]])
-    assert majority(sure_but_alone, tie=None).winners.tolist() == [0]
+    assert tally(sure_but_alone, Way()).labels.tolist() == [0]
 
 
 def test_a_soft_tie_goes_to_the_likeliest_of_those_tied() -> None:
     # votes 0, 0, 2, 2 and nearly 1 throughout: label 1 has the highest mean, 0.45, yet no vote
     four = np.array([[[0.5, 0.45, 0.05]], [[0.5, 0.45, 0.05]], [[0.04, 0.45, 0.51]], [[0.01, 0.45, 0.54]]])
     assert four.mean(axis=0).argmax() == 1
-    counted = majority(four, tie=None)
-    assert (counted.winners.tolist(), counted.agreeing.tolist(), counted.tied.tolist()) == ([2], [2], [True])
-    assert majority(four, tie=1).winners.tolist() == [1]
-    assert majority(four, tie=1).agreeing.tolist() == [0]
+    counted = tally(four, Way())
+    assert (counted.labels.tolist(), counted.agreeing.tolist(), counted.tied.tolist()) == ([2], [2], [True])
+    assert tally(four, Way(1)).labels.tolist() == [1]
+    assert tally(four, Way(1)).agreeing.tolist() == [0]
     three = np.array([[[0.6, 0.3, 0.1]], [[0.2, 0.5, 0.3]], [[0.0, 0.2, 0.8]]])  # sums 0.8, 1.0, 1.2
-    assert majority(three, tie=None).winners.tolist() == [2]
+    assert tally(three, Way()).labels.tolist() == [2]
 
 
 def test_two_heads_and_one() -> None:
-    two = majority(one_hot([0, 1], [2, 1]), tie=1)
-    assert two.winners.tolist() == [1, 1]
+    two = tally(one_hot([0, 1], [2, 1]), Way(1))
+    assert two.labels.tolist() == [1, 1]
     assert two.agreeing.tolist() == [0, 2]
     assert two.tied.tolist() == [True, False]
-    one = majority(one_hot([2, 0]), tie=1)
-    assert (one.winners.tolist(), one.agreeing.tolist(), one.tied.tolist()) == ([2, 0], [1, 1], [False, False])
+    one = tally(one_hot([2, 0]), Way(1))
+    assert (one.labels.tolist(), one.agreeing.tolist(), one.tied.tolist()) == ([2, 0], [1, 1], [False, False])
 
 
 def test_heads_that_do_not_serve_a_row_have_no_vote() -> None:
     votes = one_hot([0, 0, 0, 0], [0, 0, 0, 2], [2, 2, 2, 1])
     serving = np.array([[1, 0, 0, 1], [1, 0, 1, 1], [1, 1, 1, 0]], bool)
-    counted = majority(votes, 1, serving)
-    assert counted.winners.tolist() == [0, 2, 1, 1]
+    counted = tally(votes, Way(1), serving)
+    assert counted.labels.tolist() == [0, 2, 1, 1]
     assert counted.agreeing.tolist() == [2, 1, 0, 0]
     assert counted.tied.tolist() == [False, False, True, True]
     # the soft tie looks at serving heads alone: without the last head label 2 would win the last row
     probabilities = np.array([[[0.6, 0.0, 0.4]], [[0.3, 0.0, 0.7]], [[1.0, 0.0, 0.0]]])
-    assert majority(probabilities, None, np.array([[True], [True], [False]])).winners.tolist() == [2]
-    assert majority(probabilities, None).winners.tolist() == [0]
+    assert tally(probabilities, Way(), np.array([[True], [True], [False]])).labels.tolist() == [2]
+    assert tally(probabilities, Way()).labels.tolist() == [0]
 
 
-def test_average_by_hand() -> None:
+def test_mean_probabilities_by_hand() -> None:
     probabilities = np.array([[[0.6, 0.2, 0.2], [1, 0, 0]], [[0.2, 0.6, 0.2], [0, 1, 0]]])
-    assert average(probabilities) == pytest.approx(np.array([[0.4, 0.4, 0.2], [0.5, 0.5, 0]]))
+    assert tally(probabilities, Way()).probabilities == pytest.approx(np.array([[0.4, 0.4, 0.2], [0.5, 0.5, 0]]))
     serving = np.array([[True, False], [False, False]])
-    assert average(probabilities, serving) == pytest.approx(np.array([[0.6, 0.2, 0.2], [1 / 3, 1 / 3, 1 / 3]]))
+    found = tally(probabilities, Way(), serving)
+    assert found.probabilities == pytest.approx(np.array([[0.6, 0.2, 0.2], [1 / 3, 1 / 3, 1 / 3]]))
+    assert found.labels.tolist() == [0, -1]
+    assert found.labelled.tolist() == [True, False]
+    assert found.choices.tolist() == [[0, -1], [-1, -1]]
+    assert found.agreeing.tolist() == [1, 0]
+
+
+def test_a_soft_vote_by_hand() -> None:
+    probabilities = np.array([[[0.5, 0.4, 0.1]], [[0.5, 0.4, 0.1]], [[0.0, 0.6, 0.4]]])  # sums 1.0, 1.4, 0.6
+    found = tally(probabilities, Way(tie=2, soft=True))
+    assert (found.labels.tolist(), found.agreeing.tolist(), found.tied.tolist()) == ([1], [1], [False])
+    assert tally(probabilities, Way(tie=2)).labels.tolist() == [0]
+
+
+def test_other_probabilities_decide_the_same_votes() -> None:
+    votes = one_hot([0, 0, 0], [2, 1, 0])
+    serving = np.array([[True, True, False], [True, True, False]])
+    found = tally(votes, Way(tie=1), serving).decided_by(np.array([[0.1, 0.2, 0.7], [0.9, 0.1, 0.0], [0.3, 0.4, 0.3]]))
+    assert found.labels.tolist() == [2, 0, -1]
+    assert found.agreeing.tolist() == [1, 1, 0]
+    assert found.tied.tolist()[:2] == [True, True]
+    assert found.probabilities[0].tolist() == [0.1, 0.2, 0.7]
 
 
 def test_tie_labels() -> None:
@@ -300,7 +313,7 @@ def test_the_command_says_whether_probabilities_are_calibrated(
 def test_runs_must_fit_the_cache(cache: Cache, runs: dict[str, Run], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"was trained on features of offline \(contract"):
         vote_split([runs["concat"]], make_cache(tmp_path / "a", seed=1), "test")
-    with pytest.raises(RunError, match="knows the labels negative, neutral, positive; the cache has positive"):
+    with pytest.raises(RunError, match="has the labels negative, neutral, positive; the cache has positive"):
         vote_split([runs["concat"]], make_cache(tmp_path / "b", labels=tuple(LABELS[::-1])), "test")
 
 
@@ -378,14 +391,14 @@ def test_write_vote(form: ListForm, wanted: bytes, runs: dict[str, Run], tmp_pat
 def test_a_soft_tie_looks_at_the_tied_labels_and_the_voting_heads_alone() -> None:
     heads = np.array([[[0.5, 0.1, 0.4]], [[0.0, 0.55, 0.45]], [[0.0, 0.9, 0.1]]])
     # Of the two that vote, one is for each of the first two labels; the third label has the highest mean.
-    counted = majority(heads, None, np.array([[True], [True], [False]]))
-    assert counted.winners.tolist() == [1]
+    counted = tally(heads, Way(), np.array([[True], [True], [False]]))
+    assert counted.labels.tolist() == [1]
     assert counted.tied.tolist() == [True]
     assert counted.agreeing.tolist() == [1]
     # Were the third head counted too, its weight of nought must not turn into an infinite one.
     heads[2, 0] = [0.9, 0.05, 0.05]
     heads[0, 0] = [0.5, 0.2, 0.3]
-    assert majority(heads, None, np.array([[True], [True], [False]])).winners.tolist() == [1]
+    assert tally(heads, Way(), np.array([[True], [True], [False]])).labels.tolist() == [1]
 
 
 def test_heads_that_serve_no_half_row_have_no_say_in_it(
@@ -443,10 +456,10 @@ def test_a_cache_without_labels_falls_back_on_neutral(tmp_path: Path, cache: Cac
 
 
 def test_a_head_has_one_vote(runs: dict[str, Run]) -> None:
-    with pytest.raises(RunError, match="no runs to vote; fit some with `mmsent fit`, or name them"):
+    with pytest.raises(RunError, match="there are no runs to vote; train some with `mmsent fit`, or name them"):
         require_distinct([])
     with pytest.raises(
-        RunError, match=f"two of the runs are called {runs['concat'].name}; a vote needs different ones"
+        RunError, match=f"two of the runs are called {runs['concat'].name}; each run can vote only once"
     ):
         require_distinct([runs["text"], runs["concat"], runs["concat"]])
     require_distinct([runs["text"], runs["concat"]])

@@ -19,9 +19,8 @@ from mmsent.config import Fusion, SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
-from mmsent.report import content
-from mmsent.report import figure_set as plates
-from mmsent.report.explanations import Explained
+from mmsent.report import content, figure_set
+from mmsent.report.explanations import Explainer
 from mmsent.report.reproduce import commands
 from mmsent.report.study import Study, Unavailable, open_study, training_rows
 from mmsent.training.fit import split_rows
@@ -53,7 +52,7 @@ class Elements(HTMLParser):
 
 def test_every_figure_is_made_and_shows_something(page: Path) -> None:
     folder = page.parent / "figures"
-    for number, (name, _, _) in enumerate(plates.PLATES, 1):
+    for number, (name, _, _) in enumerate(figure_set.FIGURES, 1):
         with Image.open(folder / f"{number:02d}-{name}.png") as image:
             assert image.info["dpi"][0] == pytest.approx(200, abs=1), name
             pixels = np.asarray(image.convert("L"), np.float64)
@@ -62,11 +61,11 @@ def test_every_figure_is_made_and_shows_something(page: Path) -> None:
         assert pixels.std(axis=0).max() > 10, name
         svg = (folder / f"{number:02d}-{name}.svg").read_text(encoding="utf-8")
         assert svg.count("<path") + svg.count("<image") > 5, name
-    assert len(list(folder.iterdir())) == 2 * len(plates.PLATES)
+    assert len(list(folder.iterdir())) == 2 * len(figure_set.FIGURES)
 
 
 def test_every_axis_is_named(page: Path, figures: list[tuple[str, Figure]]) -> None:
-    assert len(figures) == len(plates.PLATES)
+    assert len(figures) == len(figure_set.FIGURES)
     for name, figure in figures:
         plain = [ax for ax in figure.axes if ax.axison and ax.get_visible()]
         assert plain or name.startswith("01"), name  # the architecture has boxes, no axes
@@ -87,7 +86,7 @@ def test_page_is_self_contained(page: Path) -> None:
             value = attributes.get(name, "")
             assert value.startswith(("data:", "#")) or not value, f"{tag} loads {value[:60]}"
     assert "http-equiv" in text
-    assert elements.text.count("Figure ") >= len(plates.PLATES)
+    assert elements.text.count("Figure ") >= len(figure_set.FIGURES)
 
 
 def test_hostile_posts_harm_neither_page_nor_files(page: Path, small: Path) -> None:
@@ -123,11 +122,11 @@ def test_commands_fit_the_runs(page: Path) -> None:
 
 def test_test_labels_stay_closed(page: Path) -> None:
     text = Elements(page.read_text(encoding="utf-8")).text
-    assert "whose labels this report never opens" in text
+    assert "(this report never reads their labels)" in text
 
 
 def test_markdown(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plates, "PLATES", plates.PLATES[:4])
+    monkeypatch.setattr(figure_set, "FIGURES", figure_set.FIGURES[:4])
     out = tmp_path / "md"
     arguments = ["--data", str(small / "posts" / "posts.jsonl"), "--cache", str(small / "cache")]
     assert run("report", *arguments, "--runs", str(small / "runs"), "--out", str(out), "--format", "md") == 0
@@ -142,8 +141,8 @@ def test_markdown(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_without_posts_the_page_says_so(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = [p for p in plates.PLATES if p[0] in {"labels", "errors", "grad-cam"}]
-    monkeypatch.setattr(plates, "PLATES", tuple(kept))
+    kept = [p for p in figure_set.FIGURES if p[0] in {"labels", "errors", "grad-cam"}]
+    monkeypatch.setattr(figure_set, "FIGURES", tuple(kept))
     moved = shutil.move(small / "posts", small / "away")
     try:
         monkeypatch.chdir(tmp_path)
@@ -154,21 +153,21 @@ def test_without_posts_the_page_says_so(
     said = capsys.readouterr()
     assert "not at hand" in said.err
     text = Elements((tmp_path / "r" / "report.html").read_text(encoding="utf-8")).text
-    assert "The posts are not at hand, so the preflight was not run" in text
-    assert "picture not at hand" in text
+    assert "The posts were not available, so they were not checked" in text
+    assert "image not available" in text
     assert (tmp_path / "r" / "figures" / "02-errors.png").is_file()
 
 
 def test_one_run_alone(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"metrics", "fusion-weights", "attention", "agreement", "fused-attention-alt", "text-length"}
-    monkeypatch.setattr(plates, "PLATES", tuple(p for p in plates.PLATES if p[0] in names))
+    monkeypatch.setattr(figure_set, "FIGURES", tuple(p for p in figure_set.FIGURES if p[0] in names))
     image = next(path.name for path in (small / "runs").iterdir() if "-image-" in path.name)
     where = ["--cache", str(small / "cache"), "--runs", str(small / "runs"), "--out", str(tmp_path)]
     assert run("report", image, *where, "--data", str(small / "posts" / "posts.jsonl")) == 0
     text = Elements((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "no weighted run among these" in text
-    assert "needs at least two runs on one validation split" in text
-    assert "A paired test needs at least two runs" in text
+    assert "this figure needs two or more runs on the same validation rows" in text
+    assert "Paired tests need two or more runs" in text
 
 
 @pytest.mark.parametrize(
@@ -224,16 +223,16 @@ def test_heads_on_other_rows_are_not_ranked(mixed: list[Run], cache: Cache) -> N
     assert study.main.fusion is Fusion.concat
     table, note = content.results(study)
     assert [row[1] for row in table.rows] == ["split", "A", "A", "B", "A"]
-    assert "not comparable across splits" in note
+    assert "scores of different splits cannot be compared" in note
     assert "on split A" in content.tiles(study)[0]["more"]
-    _, caption = plates._metrics(plates.Source(study, Explained(study, None)))
-    assert "not comparable across splits" in caption
+    _, caption = figure_set._metrics(figure_set.Source(study, Explainer(study, None)))
+    assert "scores of different splits cannot be compared" in caption
     tests, others, words = content.pairs(study)
     assert tests is not None
     assert len(tests.rows) == 3  # the best of split A against its two others
     assert others is not None
     assert len(others.rows) == 2
-    assert "First those of the best head" in words
+    assert "The first table holds the pairs with the best head" in words
 
 
 def test_one_split_needs_no_letter(mixed: list[Run], cache: Cache) -> None:
@@ -241,30 +240,30 @@ def test_one_split_needs_no_letter(mixed: list[Run], cache: Cache) -> None:
     table, note = content.results(study)
     assert "split" not in table.rows[0]
     assert "comparable" not in note
-    assert "name the runs that these lines make" in commands(study)[1]
+    assert "name the runs that these commands make" in commands(study)[1]
 
 
 def test_seeds_are_drawn_apart(mixed: list[Run], cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_study([run for run in mixed if run.fusion is Fusion.concat], cache, None)
-    source = plates.Source(study, Explained(study, None))
-    for make in (plates._metrics, plates._length):
+    source = figure_set.Source(study, Explainer(study, None))
+    for make in (figure_set._metrics, figure_set._length):
         figure, _ = make(source)
         legend = figure.legends[0] if figure.legends else figure.axes[0].get_legend()
         assert legend is not None
         shown = [t.get_text() for t in legend.get_texts()]
         assert {"concat", "concat (seed 1)"} <= set(shown)
-    figure, caption = plates._agreement(source)
+    figure, caption = figure_set._agreement(source)
     assert "concat, concat (seed 1)" in figure.get_suptitle()
     assert "nan" not in caption
-    _, caption = plates._length(source)
+    _, caption = figure_set._length(source)
     assert "95% Wilson interval of concat's accuracy" in caption
     vote = study.vote()
     assert vote is not None
     here = study.evaluation(study.runs[0])
     opposed = replace(study.evaluation(study.runs[1]), predicted=(here.predicted + 1) % 3)
     apart = replace(study, evaluations=[here, opposed, *study.evaluations[2:]])
-    _, caption = plates._agreement(plates.Source(apart, Explained(apart, None)))
-    assert caption == "All 2 agree on 0.0% of the rows."
+    _, caption = figure_set._agreement(figure_set.Source(apart, Explainer(apart, None)))
+    assert caption == "All 2 heads agree on 0.0% of the rows."
 
 
 def test_one_head_makes_no_vote(mixed: list[Run], cache: Cache) -> None:
@@ -281,11 +280,13 @@ def test_no_error_and_no_rows_are_said(mixed: list[Run], cache: Cache) -> None:
     flawless = replace(study, evaluations=[replace(found, predicted=found.truth)])
     assert content.gallery(flawless, lambda _: None, 9) == (
         [],
-        f"No validation row is wrong: all {len(found.truth)} are right.",
+        f"All {len(found.truth)} validation rows are labelled correctly.",
     )
     none = {**found.scores, "support": [0, *found.scores["support"][1:]]}
     bare = replace(study, evaluations=[replace(found, scores=none)])
-    assert "Recall: negative no rows, neutral " in plates._confusion(plates.Source(bare, Explained(bare, None)))[1]
+    assert (
+        "Recall: negative no rows, neutral " in figure_set._confusion(figure_set.Source(bare, Explainer(bare, None)))[1]
+    )
 
 
 def test_training_rows_of_the_learning_curve(mixed: list[Run], cache: Cache) -> None:
@@ -317,13 +318,13 @@ def test_a_figure_that_cannot_be_made_leaves_the_others(mixed: list[Run], cache:
     shutil.copytree(mixed[0].path, tmp_path / "run")
     (tmp_path / "run" / "history.json").unlink()
     study = open_study([open_run(tmp_path / "run")], cache, None)
-    wanted = [p for p in plates.PLATES if p[0] in {"loss", "confusion", "labels"}]
+    wanted = [p for p in figure_set.FIGURES if p[0] in {"loss", "confusion", "labels"}]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plates, "PLATES", tuple(wanted))
-        made = plates.make_plates(study, Explained(study, None), tmp_path / "out", skip={"labels"})
+        patch.setattr(figure_set, "FIGURES", tuple(wanted))
+        made = figure_set.draw_figures(study, Explainer(study, None), tmp_path / "out", skip={"labels"})
     found = {plate.name: plate.missing for plate in made}
     assert "history.json cannot be read" in found["loss"]
-    assert found["labels"] == "left out by --skip"
+    assert found["labels"] == "left out with --skip"
     assert found["confusion"] == ""
 
 
@@ -347,12 +348,12 @@ def test_pictures_take_the_next_post(
     encoders: Any = object()
     monkeypatch.setattr("mmsent.report.figures.explanations.grad_cam_figure", lambda found: [e.id for e in found])
     monkeypatch.setattr("mmsent.inference.explain.explain", explain(2))
-    drawn, _ = Explained(study, encoders).pictures()
+    drawn, _ = Explainer(study, encoders).pictures()
     assert len(asked) == len(set(asked)) == 5
     assert drawn == asked[2:]
     monkeypatch.setattr("mmsent.inference.explain.explain", explain(99))
     with pytest.raises(Unavailable, match="broken"):
-        Explained(study, encoders).pictures()
+        Explainer(study, encoders).pictures()
 
 
 def test_figures_left_out_and_a_run_named_twice(
@@ -360,15 +361,15 @@ def test_figures_left_out_and_a_run_named_twice(
 ) -> None:
     one = str(mixed[0].path)
     arguments = [one, one, "--cache", str(cache.path), "--out", str(tmp_path / "r"), "--format", "md"]
-    names = [name for name, _, _ in plates.PLATES]
+    names = [name for name, _, _ in figure_set.FIGURES]
     skipped = [part for name in names if name != "labels" for part in ("--skip", name)]
     capsys.readouterr()
     assert run("report", *arguments, "--data", str(small / "posts" / "posts.jsonl"), *skipped, "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["runs"] == [one]
     assert list(said["figures"]) == ["labels"]
-    assert set(said["left_out"].values()) == {"left out by --skip"}
-    assert "left out by --skip" in (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
+    assert set(said["left_out"].values()) == {"left out with --skip"}
+    assert "left out with --skip" in (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
     assert run("report", *arguments, "--skip", "grad-cams") == 2
     message = capsys.readouterr().err
     assert "--skip 'grad-cams': choose from architecture, first-layer" in message
@@ -377,12 +378,7 @@ def test_figures_left_out_and_a_run_named_twice(
 def test_columns_stand_in_the_command_lines(mixed: list[Run], cache: Cache) -> None:
     study = open_study(mixed[:1], cache, None)
     posts = {**cache.provenance["data_settings"], "id_column": "guid", "text_column": "the text"}
-    other: Any = SimpleNamespace(
-        settings=cache.settings,
-        encoder=cache.encoder,
-        data_name=cache.data_name,
-        provenance={**cache.provenance, "data_settings": posts, "max_bad": 0.5},
-    )
+    other = replace(cache, provenance={**cache.provenance, "data_settings": posts, "max_bad": 0.5})
     given: Any = SimpleNamespace(cache=other, labels=study.labels, runs=study.runs)
     line = commands(given)[0][0]
     assert "--id-column guid --text-column 'the text' --max-bad 0.5" in line

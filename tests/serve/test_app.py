@@ -39,7 +39,7 @@ from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.explain import Explanation, Modality
 from mmsent.inference.predict import predict
-from mmsent.inference.vote import average, majority
+from mmsent.inference.tally import Way, tally
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run, predictions_csv
 from tests.helpers.fake import fake_encoders
@@ -183,7 +183,7 @@ def test_a_missing_half_is_refused_where_the_heads_need_both(
     post = posts_of(world[0])[0]
     alone = client.post("/predict", json={"text": post.text})
     assert alone.status_code == 422
-    assert alone.json()["detail"].startswith("no picture; these heads need both halves")
+    assert alone.json()["detail"].startswith("no picture; these heads need both image and text")
     among = client.post("/predict", json={"posts": [{"text": "a"}, as_json(post)]})
     assert among.status_code == 200
     first, second = among.json()["predictions"]
@@ -232,7 +232,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
         ({"json": {"posts": [{"text": "a"}] * 65}}, 422, "65 posts in one request; the limit is 64"),
         ({"content": rb'{"text": "a", "id": "\ud800"}', "headers": JSON}, 422, "id: Input should be a valid string"),
         ({"json": {"text": "a", "id": "x" * 256}}, 422, "id: String should have at most 255"),
-        ({"json": url}, 422, "this is an address, and nothing is fetched"),
+        ({"json": url}, 422, "this is an address, and the service fetches nothing"),
         ({"json": {"text": "a", "image": "$"}}, 422, "image: not base64"),
         ({"json": {"text": "a" * 10_001}}, 422, "the text has 10001 characters; the limit is 10000"),
         ({"content": b"a=b", "headers": {"content-type": "text/plain"}}, 415, "content type 'text/plain'"),
@@ -259,7 +259,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b'{"posts": [[%s[]]]}' % (b"[]," * 700_000), "the body holds more than the posts of one request can"),
+        (b'{"posts": [[%s[]]]}' % (b"[]," * 700_000), "the body holds more than one request may"),
         (b"{%s}" % b",".join(b'"%x": 1' % i for i in range(200_000)), "0: Extra inputs are not permitted"),
         (b'{"posts": [{%s}]}' % b",".join(b'"%x": 1' % i for i in range(200_000)), "posts.0.0: Extra inputs are not"),
         (
@@ -402,7 +402,7 @@ def test_what_a_stopping_service_gives_up_on_gets_an_answer(
                 go.set()
 
     found = asyncio.run(main())
-    assert (found.status_code, found.json()["detail"]) == (503, "the service is stopping; ask again later")
+    assert (found.status_code, found.json()["detail"]) == (503, "the service is stopping; try again later")
     assert int(found.headers["retry-after"]) >= 1
 
 
@@ -419,7 +419,7 @@ def test_a_body_that_does_not_come_is_given_up(runs: list[Run]) -> None:
             return await client.post("/predict", content=stalls(), headers=JSON)
 
     found = asyncio.run(main())
-    assert (found.status_code, found.json()["detail"]) == (408, "the request did not come in whole within 0.1 s")
+    assert (found.status_code, found.json()["detail"]) == (408, "the request did not arrive completely within 0.1 s")
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(runs: list[Run]) -> None:
@@ -601,7 +601,10 @@ def test_explanations_go_through_with_their_arguments(
         assert client.post("/explain", json=post).json()["run"] == runs[0].name
         assert client.post("/explain", json=post, params={"target": "odd"}).status_code == 422
         assert client.post("/explain", json=post, params={"run": "none"}).status_code == 422
-        assert client.post("/explain", json={"posts": [post]}).json()["detail"] == "one post at a time is explained"
+        assert (
+            client.post("/explain", json={"posts": [post]}).json()["detail"]
+            == "only one post can be explained per request"
+        )
         bad = client.post("/explain", json={**post, "image": "AAAA"})
         assert bad.json()["detail"].startswith("not a picture")
 
@@ -610,7 +613,7 @@ def test_fakes_that_cannot_be_explained_say_so(client: TestClient, world: tuple[
     found = client.post("/explain", json=as_json(posts_of(world[0])[0]))
     assert (found.status_code, found.json()["detail"]) == (
         422,
-        "grid has no differentiable path, so it cannot be explained",
+        "grid cannot be differentiated, so its labels cannot be explained",
     )
 
 
@@ -687,7 +690,7 @@ def test_half_precision_goes_one_by_one(runs: list[Run]) -> None:
 def test_runs_must_fit_the_encoders_and_each_other(runs: list[Run]) -> None:
     with pytest.raises(RunError, match="was trained on features of"):
         Service(runs, Limits(), opener=lambda _: fake_encoders(1))
-    with pytest.raises(RunError, match="a vote needs different ones"):
+    with pytest.raises(RunError, match="each run can vote only once"):
         service_of([runs[0], runs[0]])
     with pytest.raises(UsageError, match="--tie"):
         Service(runs, Limits(), tie="odd", opener=lambda _: fake_encoders())
@@ -708,8 +711,8 @@ def test_validation_rows_are_the_vote_of_the_runs(runs: list[Run]) -> None:
     labels = runs[0].labels
     tables = [{row.id: row for row in read_table(run.path / "validation.csv", labels)} for run in runs]
     p = np.array([[[t[row.id].probabilities[x] for x in labels] for row in rows] for t in tables])
-    assert [row.predicted for row in rows] == [labels[k] for k in majority(p, 1).winners]
-    mean = average(p)
+    assert [row.predicted for row in rows] == [labels[k] for k in tally(p, Way(1)).labels]
+    mean = tally(p, Way()).probabilities
     assert [[row.probabilities[x] for x in labels] for row in rows] == pytest.approx(mean, abs=1e-9)
     assert {row.label for row in rows} <= {*labels}
 
@@ -790,8 +793,8 @@ def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
         ("id,predicted\n1,positive\n", "no column 'confidence'"),
         ("id,predicted,confidence,p_a\n1,b,0.5,1\n", "has the label 'b'"),
         ("id,predicted,confidence,p_a\n1,a,x,1\n", "cannot be read as a table"),
-        ("id,predicted,confidence,p_a\n1,a,nan,1\n", "post '1' has a probability that is no number"),
-        ("id,predicted,confidence,p_a\n1,a,1,inf\n", "post '1' has a probability that is no number"),
+        ("id,predicted,confidence,p_a\n1,a,nan,1\n", "post '1' has a probability that is not a number"),
+        ("id,predicted,confidence,p_a\n1,a,1,inf\n", "post '1' has a probability that is not a number"),
     ):
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(DataError, match=reason):

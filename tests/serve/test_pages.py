@@ -218,7 +218,7 @@ def test_every_control_has_a_name(browser: Any, address: str) -> None:
 def test_a_refusal_is_said(browser: Any, address: str) -> None:
     show(browser, address)
     click(browser, "submit")
-    assert browser.find_element("id", "problem").text == "Give a picture or a text."
+    assert browser.find_element("id", "problem").text == "Add an image or a text."
     browser.find_element("id", "text").send_keys("only words")
     click(browser, "submit")
     wait(browser, "document.getElementById('problem').textContent.startsWith('no picture; ')")

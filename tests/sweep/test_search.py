@@ -21,8 +21,7 @@ from mmsent.errors import DataError, RunError, UsageError
 from mmsent.evaluation.cross_validation import cross_validate
 from mmsent.features.cache import Cache
 from mmsent.inference.vote import vote_split
-from mmsent.report import figure_set as plates
-from mmsent.report import sweeps as swept
+from mmsent.report import figure_set, sweeps
 from mmsent.report.figures.sweeps import sweep_figures
 from mmsent.report.study import open_study
 from mmsent.report.write import write_report
@@ -500,16 +499,16 @@ def run(*arguments: str) -> int:
 
 def test_the_report_shows_it(done: Sweep, cache: Cache, runs: Path, tmp_path: Path) -> None:
     study = open_study([open_run(runs / one["run"]) for one in done.winners], cache, None)
-    names = [name for name, _, _ in plates.PLATES]
+    names = [name for name, _, _ in figure_set.FIGURES]
     written = write_report(study, tmp_path / "report", skip=names)
-    assert "sweep-trials" in {plate.name for plate in written.plates if plate.png}
+    assert "sweep-trials" in {one.name for one in written.figures if one.png}
     text = written.page.read_text(encoding="utf-8")
     assert 'id="sweep"' in text
     assert f"{done.best['score']:.4f}" in text
     assert "on other cuts" in text
     lonely = open_study([copy_run(runs / done.best["run"], tmp_path / "elsewhere")], cache, None)
-    assert plates.plates_of(lonely) == plates.PLATES
-    assert swept.section(lonely) is None
+    assert figure_set.figures_of(lonely) == figure_set.FIGURES
+    assert sweeps.section(lonely) is None
 
 
 def copy_run(path: Path, folder: Path) -> Run:

@@ -552,21 +552,21 @@ def test_a_stopped_report_leaves_the_earlier_one(
     capsys: pytest.CaptureFixture[str],
     form: str,
 ) -> None:
-    from mmsent.report import figure_set as plates
+    from mmsent.report import figure_set
 
     def none_here(_: Any) -> Any:
         raise EncoderError("none here")
 
     monkeypatch.setattr("mmsent.encoders.factory.open_encoders", none_here)
     shown = {"labels", "loss", "confusion"}
-    monkeypatch.setattr(plates, "PLATES", tuple(p for p in plates.PLATES if p[0] in shown))
+    monkeypatch.setattr(figure_set, "FIGURES", tuple(p for p in figure_set.FIGURES if p[0] in shown))
     out = tmp_path / "report"
     arguments = ["--data", str(small / "posts" / "posts.jsonl"), "--cache", str(small / "cache"), "--format", form]
     arguments += ["--runs", str(small / "runs"), "--out", str(out)]
     assert command("report", *arguments) == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert len(before) == 7
-    save, left = plates.save, [1]
+    save, left = figure_set.save, [1]
 
     def stopped(*values: Any) -> Any:
         left[0] -= 1
@@ -576,7 +576,7 @@ def test_a_stopped_report_leaves_the_earlier_one(
 
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(plates, "save", stopped)
+        patch.setattr(figure_set, "save", stopped)
         assert command("report", *arguments, "--skip", "labels") == 143
     assert "interrupted; no report was written, an earlier one stays" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsent.cli.output import say, say_json
+from mmsent.cli.output import echo, echo_json
 from mmsent.data.dataset import load_dataset
 from mmsent.data.images import open_rgb
 from mmsent.data.prepare import prepare
@@ -167,8 +167,8 @@ def test_prepare_leaves_out_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_half_a_surrogate_pair_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a \ud83d b 好")
-    say_json({"a": "\ud83d"})
+    echo("a \ud83d b 好")
+    echo_json({"a": "\ud83d"})
     assert capsys.readouterr().out == 'a \\ud83d b 好\n{\n "a": "\\ud83d"\n}\n'
 
 

@@ -260,9 +260,9 @@ def test_the_folder(cache: Cache, done: CrossValidated, tmp_path: Path) -> None:
     assert table[0].keys() >= {"id", "label", "predicted", "confidence", "fold"}
     lines = (second.path / "oof.csv").read_text().splitlines()
     (second.path / "oof.csv").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(RunError, match="78 rows where 79"):
+    with pytest.raises(RunError, match="78 rows, but 79"):
         second.predictions()
-    with pytest.raises(RunError, match="no cross-validation"):
+    with pytest.raises(RunError, match="not a cross-validation"):
         open_folds(tmp_path)
     (second.path / "folds.json").write_text("{}")
     with pytest.raises(RunError, match="cannot be read"):

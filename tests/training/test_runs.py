@@ -234,11 +234,11 @@ def test_a_head_of_other_labels_is_refused(labels: list[str], tmp_path: Path) ->
 
 
 def test_no_run_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is no run folder: it has no run\.json"):
+    with pytest.raises(RunError, match=r"is not a run folder: it has no run\.json"):
         open_run(tmp_path / "absent")
     run = save(tmp_path)
     (run.path / "run.json").unlink()
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         open_run(run.path)
 
 

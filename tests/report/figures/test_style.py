@@ -132,5 +132,5 @@ def test_violins_have_the_colours_of_the_page() -> None:
 
 
 def test_a_half_that_is_missing_has_no_share() -> None:
-    assert half_shares(0.25, ()) == ("picture 25%", "text 75%")
-    assert half_shares(0.0, ["picture"]) == ("picture missing", "text 100%")
+    assert half_shares(0.25, ()) == ("image 25%", "text 75%")
+    assert half_shares(0.0, ["picture"]) == ("image missing", "text 100%")

@@ -1,4 +1,4 @@
-"""What an explanation holds: maps of the picture, scores of the words, shares of the two halves."""
+"""What an explanation holds: maps of the image, scores of the words, shares of the two halves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Map = NDArray[np.float32]
 @dataclass(frozen=True)
 class CamMap:
     """Grad-CAM at one layer. values (h, w): shares of `maximum`, the largest value in units of the logit (0 where
-    nothing speaks for the target); correlation: Spearman's, with occlusion on the same grid; None where constant, or
+    nothing supports the target); correlation: Spearman's, with occlusion on the same grid; None where constant, or
     without occlusion."""
 
     layer: str
@@ -49,7 +49,7 @@ class PictureExplanation:
 
 @dataclass(frozen=True)
 class WordScore:
-    """What a word does for the target's logit, by each method, summed over the word's tokens.
+    """How a word changes the target's logit, by each method, summed over the word's tokens.
 
     grad_cam: Grad-CAM at the token embedding, signed (report, Figure 16). gradient: gradient x input, which a layer
     norm right after the embedding, as in BERT, makes nearly zero whatever the word does. gradient_norm: L2 norm of the
@@ -81,7 +81,7 @@ class TextExplanation:
     cut: bool
 
     def ranked(self, method: str) -> list[WordScore]:
-        """The words, those that speak most for the target first. method: any field of a WordScore."""
+        """The words, those that support the target most first. method: any field of a WordScore."""
         return sorted(self.words, key=lambda w: -float(getattr(w, method)))
 
 
@@ -98,9 +98,9 @@ class Modality:
 @dataclass(frozen=True)
 class Explanation:
     """One post, one head, one target. probabilities are those that `predict` gives, calibrated by `temperature` where
-    the run has one. picture or text is None where the post or the head is without. difference: the largest gap in
-    probability between the path explained and the features that `encode` gives (rounding, in half precision). missing:
-    which halves, "picture" or "text", the post lacks."""
+    the run has one. picture or text is None where the post lacks it or the head does not read it. difference: the
+    largest gap in probability between the path explained and the features that `encode` gives (rounding, in half
+    precision). missing: which halves, "picture" or "text", the post lacks."""
 
     id: str
     run: str
