@@ -31,7 +31,7 @@ BAD = 7  # position in the training list of a post without a picture
 def patched() -> Any:
     """Every encoder is a fake."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("extract", "predict", "feature_cache"):
+        for module in ("features.extract", "inference.predict", "api"):
             patch.setattr(f"mmsent.{module}.open_encoders", lambda settings: fake_encoders())
         yield patch
 
