@@ -19,7 +19,7 @@ from mmsent.errors import DataError
 Ints = NDArray[np.int64]
 
 HASH_BITS = 64
-HASH_LIMIT = 6  # differing bits up to which two pictures are alike; docs/decisions.md says why
+HASH_LIMIT = 6  # differing bits up to which two pictures are alike; docs/notes.md says why
 GIANT = 0.05  # share of the rows beyond which a group is chained too far
 SMALL = 8  # rows that a group may always have
 MAX_PAIRS = 5_000_000

@@ -3,7 +3,7 @@
 A cache file is only ever replaced whole: an extraction in progress lives in a journal (mmsent.features.cache.journal),
 and when the split is complete, old rows and journalled rows are poured into a new file that takes the old one's place
 in one rename. So a file that can be read is a file that was finished. Damage is found on reading, row by row (see
-mmsent.features.cache.damage). The layout is documented in cache/README.md.
+mmsent.features.cache.damage). The layout is documented in docs/reference/cache.md.
 """
 
 from __future__ import annotations
