@@ -11,7 +11,7 @@ import numpy as np
 
 from mmsent.config import EncoderSettings, ExtractSettings, Fusion, SplitSettings, ViewSettings, fit_settings, settings
 from mmsent.data.dataset import load_dataset
-from mmsent.data.synthetic.posts import DrawnSet, draw_dataset
+from mmsent.data.synthetic.posts import SyntheticDataset, write_dataset
 from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
 from mmsent.features.extract import extract
 from mmsent.inference.vote import Vote, vote_split, voting_runs, write_vote
@@ -26,7 +26,7 @@ RECIPE = "small"
 class Quickstart:
     """What the quickstart did and where it lies."""
 
-    drawn: DrawnSet
+    drawn: SyntheticDataset
     cache: Path
     runs: list[Path]
     validation: list[Evaluation]
@@ -47,7 +47,7 @@ def quickstart(folder: Path, *, n_train: int = 600, n_test: int = 150, seed: int
         seconds[name] = round(now - clock, 1)
         clock = now
 
-    drawn = draw_dataset(folder / "data", n_train=n_train, n_test=n_test, seed=seed)
+    drawn = write_dataset(folder / "data", n_train=n_train, n_test=n_test, seed=seed)
     lap("draw")
     dataset = load_dataset(folder / "data")
     extracted = extract(

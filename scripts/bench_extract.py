@@ -175,9 +175,9 @@ def make_list(data: Path, posts: int, out: Path) -> Path:
 
 def drawn(folder: Path) -> Path:
     """A small drawn data set, where none is given."""
-    from mmsent.data.synthetic.posts import draw_dataset
+    from mmsent.data.synthetic.posts import write_dataset
 
-    return draw_dataset(folder / "drawn", n_train=60, n_test=12, seed=0).root
+    return write_dataset(folder / "drawn", n_train=60, n_test=12, seed=0).root
 
 
 def clip_retrieval(program: str, listed: Path, weights: Path, folder: Path) -> dict[str, float]:

@@ -82,11 +82,11 @@ def run(code: str, *arguments: str) -> dict[str, float]:
 
 def generate(folder: Path, n: int) -> Path:
     """A manifest of n posts over 200 drawn pictures; all texts differ."""
-    from mmsent.data.synthetic.posts import draw_dataset
+    from mmsent.data.synthetic.posts import write_dataset
 
     drawn = folder / "drawn"
     if not drawn.exists():
-        draw_dataset(drawn, n_train=180, n_test=20, seed=0)
+        write_dataset(drawn, n_train=180, n_test=20, seed=0)
     pictures = sorted(path.name for path in (drawn / "data").glob("*.jpg"))
     manifest = drawn / "data" / f"posts-{n}.jsonl"
     with manifest.open("w", encoding="utf-8") as file:
