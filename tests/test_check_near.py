@@ -9,7 +9,8 @@ import pytest
 from made import make_guid
 from PIL import Image
 
-from mmsent.data.check import CheckReport, Finding, check_dataset
+from mmsent.data.check import check_dataset
+from mmsent.data.check_report import CheckReport, Finding
 from mmsent.data.dataset import load_dataset
 
 
