@@ -36,7 +36,7 @@ from PIL import Image, ImageCms
 from mmsent.cli import app, main
 from mmsent.data.images import MAX_BYTES, as_pixels, fit_square
 from mmsent.data.text import MAX_BYTES as MAX_TEXT_BYTES
-from mmsent.features.batches import text_hash
+from mmsent.data.text import text_hash
 from mmsent.features.cache import Cache
 
 Outcome = Literal["used", "quarantined", "refused"]

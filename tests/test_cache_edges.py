@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_cache import attributes, journalled, made_cache, made_rows, made_settings
 
-from mmsent.errors import CacheError
+from mmsent.errors import CacheError, first_line
 from mmsent.features.cache import (
     IMAGE_BAD,
     NO_HASH,
@@ -29,7 +29,7 @@ from mmsent.features.cache import reading as reading_module
 from mmsent.features.cache import sources as sources_module
 from mmsent.features.cache import writing as writing_module
 from mmsent.features.cache.journal import Entry, Journal
-from mmsent.features.cache.opening import _Padded, attribute, fixed_text, reason_of
+from mmsent.features.cache.opening import _Padded, attribute, fixed_text
 
 # --- rows
 
@@ -404,5 +404,5 @@ def test_a_split_without_rows_is_carried_over(tmp_path: Path) -> None:
 
 
 def test_the_first_line_of_a_reason_or_the_kind_of_error() -> None:
-    assert reason_of(ValueError("bad magic\nand more")) == "bad magic"
-    assert reason_of(OSError()) == "OSError"
+    assert first_line(ValueError("bad magic\nand more")) == "bad magic"
+    assert first_line(OSError()) == "OSError"

@@ -414,15 +414,15 @@ def test_versions_always_count_torch_and_pillow() -> None:
     assert list(versions("timm")) == ["pillow", "timm", "torch"]
 
 
-def test_file_sha256_sees_a_changed_file(tmp_path: Path) -> None:
+def test_weights_sha256_sees_a_changed_file(tmp_path: Path) -> None:
     path = tmp_path / "w"
     path.write_bytes(b"abc")
-    assert common_module.file_sha256(path).startswith("ba7816bf")
+    assert common_module.weights_sha256(path).startswith("ba7816bf")
     path.write_bytes(b"abd")
     os.utime(path, ns=(1, 1))
-    assert common_module.file_sha256(path).startswith("a52d159f")
+    assert common_module.weights_sha256(path).startswith("a52d159f")
     with pytest.raises(EncoderError, match="cannot be read: No such file"):
-        common_module.file_sha256(tmp_path / "none")
+        common_module.weights_sha256(tmp_path / "none")
 
 
 # --- weights that are not there

@@ -182,7 +182,7 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--text", "x", "--layer", "y", "--runs", "half"], 2, "--layer 'y': choose from first, middle, late, conv"),
         (["--guid", "planted", "--out", "posts/posts.csv"], 2, "--out posts/posts.csv is a file; name a folder"),
         (["--guid", "planted", "--runs", "none"], 1, "no runs of posts.offline."),
-        (["no-run", "--guid", "planted"], 1, "runs/no-run is no run folder"),
+        (["no-run", "--guid", "planted"], 1, "runs/no-run is not a run"),
     ],
 )
 def test_requests_that_cannot_be_met(

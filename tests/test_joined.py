@@ -10,7 +10,7 @@ from mmsent.config import PRESETS, EncoderSettings
 from mmsent.encoders.availability import presence
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
-from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder, scaled
+from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder, scaled_for_joining
 from mmsent.encoders.lexicon import USUAL, LexiconEncoder
 from mmsent.encoders.specs import Spec, encoder_label, parse_spec, parts_of, specs
 from mmsent.errors import EncoderError, UsageError
@@ -77,7 +77,7 @@ def test_joined_texts_stand_side_by_side() -> None:
     assert joined.card.max_tokens == 12
     assert joined.lengths(texts) == bag.lengths(texts)
     assert joined.card.libraries == {**bag.card.libraries, **vader.card.libraries}
-    assert not scaled(np.zeros((1, 32), np.float32), bag.card).any()  # nothing stays nothing
+    assert not scaled_for_joining(np.zeros((1, 32), np.float32), bag.card).any()  # nothing stays nothing
 
 
 def test_a_joined_card_tells_its_parts_apart() -> None:

@@ -21,9 +21,8 @@ from mmsent.data.dataset import load_dataset, unsafe_id
 from mmsent.data.images import Preprocess, as_pixels, fit_square, open_rgb
 from mmsent.data.lists import ListForm, read_list, read_manifest, write_list
 from mmsent.data.prepare import prepare
-from mmsent.data.text import clean_text, decide_encoding
+from mmsent.data.text import clean_text, decide_encoding, text_hash
 from mmsent.errors import DataError, MmsentError
-from mmsent.features.batches import text_hash
 from mmsent.features.cache import IMAGE_BAD, NO_LABEL, REASON_BYTES, TEXT_BAD, Row, pour
 from mmsent.features.cache.journal import Entry, Journal
 

@@ -405,7 +405,7 @@ def test_the_command_refuses_what_makes_no_sense(
         assert call("replay", name, *arguments) == 2
         assert message in capsys.readouterr().err
     assert call("replay", "no-such-run") == 1
-    assert "no-such-run is no run folder" in capsys.readouterr().err
+    assert "no-such-run is not a run" in capsys.readouterr().err
     shutil.rmtree(fresh / "cache")
     assert call("replay", name) == 1
     assert "give --cache its file or folder" in capsys.readouterr().err

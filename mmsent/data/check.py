@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import statistics
 from collections import Counter, defaultdict
@@ -16,8 +15,8 @@ from mmsent.config import Clean, ExtractSettings, default
 from mmsent.data.check_report import SEVERITIES, CheckReport, Finding, Lengths, Severity
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
-from mmsent.data.images import is_blank, open_rgb, read_picture
-from mmsent.data.text import clean_text
+from mmsent.data.images import image_hash, is_blank, open_rgb, read_picture
+from mmsent.data.text import clean_text, text_hash
 from mmsent.errors import DataError
 
 MIN_SIDE = 32  # pixels; a shorter side is smaller than one patch of most encoders
@@ -66,7 +65,7 @@ def check_dataset(
                 unusable.append((image.problem, post.id, image.reason))
             if progress:
                 progress(1)
-    text_hashes = [hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest() if t else b"" for t in texts]
+    text_hashes = [text_hash(t) if t else b"" for t in texts]
     balance = _balance(dataset)
     findings = [
         *_finding("error", "no posts", [] if posts else [dataset.root.name], "there is nothing to encode"),
@@ -119,7 +118,7 @@ def _decoded(post: Post) -> _Image:
     except DataError as error:
         problem = "picture too large" if LIMIT in str(error) else "missing picture"
         return _Image(problem=problem, reason=str(error))
-    digest = hashlib.sha256(raw).digest()
+    digest = image_hash(raw)
     try:
         image = open_rgb(raw)
     except DataError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import math
 from pathlib import Path
@@ -64,6 +65,11 @@ def read_picture(path: Path | str | bytes | None) -> bytes:
         return fetch(path, MAX_BYTES) if isinstance(path, str) else read_file(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"picture cannot be read: {error.strerror or error}") from error
+
+
+def image_hash(raw: bytes) -> bytes:
+    """The content hash of an image file: the SHA-256 of its bytes, 32 bytes."""
+    return hashlib.sha256(raw).digest()
 
 
 def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:

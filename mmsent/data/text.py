@@ -8,6 +8,7 @@ file by file, because it names its own encoding.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
@@ -48,6 +49,11 @@ class Decoding:
     def decode_whole(self, raw: bytes) -> str:
         """The same, blanks and line ends included."""
         return raw.decode(bom_encoding(raw) or self.encoding)
+
+
+def text_hash(text: str) -> bytes:
+    """The content hash of a decoded and cleaned text: its SHA-256, 32 bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def encodable(text: str) -> bool:

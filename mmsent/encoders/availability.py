@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmsent.config import PRESETS
-from mmsent.encoders.common import file_sha256
+from mmsent.encoders.common import weights_sha256
 from mmsent.encoders.specs import own_name, parse_spec, parts_of
 from mmsent.errors import EncoderError
 
@@ -52,6 +52,6 @@ def _present(find: Callable[[], object]) -> str:
 
 def _checked(find: Callable[[], Path], sha256: str) -> str:
     try:
-        return "found" if file_sha256(find()) == sha256 else "damaged: another SHA-256 than expected"
+        return "found" if weights_sha256(find()) == sha256 else "damaged: another SHA-256 than expected"
     except EncoderError as error:
         return str(error)

@@ -15,14 +15,14 @@ from mmsent.encoders.common import (
     WAYS_OUT,
     FittingBatches,
     existing_file,
-    file_sha256,
     normalized,
     refuse_code,
     require_hub,
     versions,
+    weights_sha256,
 )
 from mmsent.encoders.specs import Spec
-from mmsent.errors import EncoderError, UsageError
+from mmsent.errors import EncoderError, UsageError, first_line
 from mmsent.system.devices import half_precision_for, pick_device, torch_dtype
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ClipModel:
         self.tag = spec.tag
         tag_config = self._tag_config(open_clip, config)
         self.path = existing_file(weights) if weights else self._weights_of_tag(open_clip, tag_config)
-        self.sha256 = file_sha256(self.path)
+        self.sha256 = weights_sha256(self.path)
         self.device = pick_device(device)
         self.precision = half_precision_for(self.device) if precision == "auto" else precision
         self.width = int(config["embed_dim"])
@@ -92,7 +92,7 @@ class ClipModel:
         try:
             return Path(open_clip.pretrained.download_pretrained(tag_config))
         except Exception as error:  # hub, proxy and file errors have no common parent; the way out is the same
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise EncoderError(f"no weights for {self.arch} {self.tag}: {reason}; {WAYS_OUT}") from error
 
     @functools.cached_property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import socket
 import warnings
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from mmsent.errors import EncoderError
+from mmsent.system.hashing import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +35,11 @@ TEXT_WAYS_OUT = _WAYS.format(what="folder with --text-encoder sentence-transform
 
 @functools.lru_cache(maxsize=32)
 def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(Path(path))
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a weights file, hex. Raises EncoderError where it cannot be read."""
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a weights file, in hexadecimal; computed once per file. Raises EncoderError if it cannot be read."""
     try:
         stat = path.stat()
         return _sha256(str(path), stat.st_size, stat.st_mtime_ns)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +9,9 @@ import numpy as np
 
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Card, Embeddings, ImageCard, ImageEncoder, TextCard, TextEncoder
+from mmsent.encoders.vectors import l2_normalized
 from mmsent.errors import UsageError
+from mmsent.system.hashing import json_sha256
 
 
 class JoinedImageEncoder:
@@ -37,7 +37,7 @@ class JoinedImageEncoder:
 
     def encode(self, pixels: Pixels) -> Embeddings:
         """Pixels (B, size, size, 3) to (B, D_image)."""
-        return np.concatenate([scaled(part.encode(pixels), part.card) for part in self._parts], axis=1)
+        return np.concatenate([scaled_for_joining(part.encode(pixels), part.card) for part in self._parts], axis=1)
 
 
 class JoinedTextEncoder:
@@ -55,17 +55,15 @@ class JoinedTextEncoder:
 
     def encode(self, texts: list[str]) -> Embeddings:
         """B texts to (B, D_text)."""
-        return np.concatenate([scaled(part.encode(texts), part.card) for part in self._parts], axis=1)
+        return np.concatenate([scaled_for_joining(part.encode(texts), part.card) for part in self._parts], axis=1)
 
 
-def scaled(vectors: Embeddings, card: Card) -> Embeddings:
-    """Features (B, D) in the size in which they are joined, so that no part drowns another: embeddings at length 1,
-    a lexicon's, whose length says something, at most so."""
+def scaled_for_joining(vectors: Embeddings, card: Card) -> Embeddings:
+    """Features (B, D) scaled for joining, so that all parts have a similar size: embeddings to length 1, a lexicon's
+    features, whose length carries information, to at most length 1."""
     if card.library == "lexicon":
         return vectors / np.float32(np.sqrt(card.width))
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    out: Embeddings = vectors / np.maximum(lengths, np.float32(1e-12))
-    return out
+    return l2_normalized(vectors)
 
 
 def _about(cards: Sequence[Card]) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def _about(cards: Sequence[Card]) -> dict[str, Any]:
     return {
         "library": "joined",
         "name": "+".join(label(card) for card in cards),
-        "weights_sha256": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        "weights_sha256": json_sha256(parts),
         "width": sum(card.width for card in cards),
         "precision": "+".join(dict.fromkeys(card.precision for card in cards)),
         "libraries": {name: version for card in cards for name, version in card.libraries.items()},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmsent.encoders.base import Embeddings, TextCard
-from mmsent.encoders.common import file_sha256, versions
+from mmsent.encoders.common import versions, weights_sha256
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError
 
@@ -45,7 +45,7 @@ class LexiconEncoder:
         """Raises UsageError on an unknown lexicon, EncoderError where its package is missing."""
         if spec.name not in LEXICONS:
             raise UsageError(f"unknown lexicon {spec.name!r}; choose from {', '.join(LEXICONS)}")
-        data = b"".join(bytes.fromhex(file_sha256(path)) for path in lexicon_files()) + json.dumps(USUAL).encode()
+        data = b"".join(bytes.fromhex(weights_sha256(path)) for path in lexicon_files()) + json.dumps(USUAL).encode()
         self.card = TextCard(
             library="lexicon",
             name=spec.name,

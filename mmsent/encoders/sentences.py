@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders.base import Embeddings, TextCard
-from mmsent.encoders.common import TEXT_WAYS_OUT, file_sha256, refuse_code, require_hub, versions
+from mmsent.encoders.common import TEXT_WAYS_OUT, refuse_code, require_hub, versions, weights_sha256
 from mmsent.encoders.specs import Spec
-from mmsent.errors import EncoderError
+from mmsent.errors import EncoderError, first_line
 from mmsent.system.devices import pick_device, torch_dtype
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SentenceEncoder:
         weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
         if not weights:
             raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {TEXT_WAYS_OUT}")
-        hashes = [file_sha256(path) for path in weights]
+        hashes = [weights_sha256(path) for path in weights]
         if spec.name == MINILM:
             width, max_tokens = 384, 256
         else:
@@ -82,7 +82,7 @@ class SentenceEncoder:
                     str(self._folder), device=self._device, local_files_only=True, trust_remote_code=False
                 )
             except (OSError, ValueError, RuntimeError, KeyError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
             return model.eval().requires_grad_(False).to(torch_dtype(self._precision))
 
@@ -182,5 +182,5 @@ def _folder_of(name: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:  # hub, proxy and file errors have no common parent
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise EncoderError(f"no weights for sentence-transformers:{name}: {reason}; {TEXT_WAYS_OUT}") from error

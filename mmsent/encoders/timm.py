@@ -14,14 +14,14 @@ from mmsent.encoders.common import (
     WAYS_OUT,
     FittingBatches,
     existing_file,
-    file_sha256,
     normalized,
     refuse_code,
     require_hub,
     versions,
+    weights_sha256,
 )
 from mmsent.encoders.specs import Spec
-from mmsent.errors import EncoderError, UsageError
+from mmsent.errors import EncoderError, UsageError, first_line
 from mmsent.system.devices import pick_device, torch_dtype
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class TimmImageEncoder:
         self.card = ImageCard(
             library="timm",
             name=spec.name,
-            weights_sha256=file_sha256(self._path),
+            weights_sha256=weights_sha256(self._path),
             width=width,
             precision=self._precision,
             libraries=versions("timm"),
@@ -116,7 +116,7 @@ class TimmImageEncoder:
                 model = timm.create_model(self._name, pretrained=False, num_classes=0)
                 loaded = timm.models.load_checkpoint(model, str(self._path), strict=False, weights_only=True)
             except Exception as error:  # pickle.UnpicklingError, and what a damaged archive raises
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise EncoderError(f"{self._path} does not load as {self._name}: {reason}") from error
             # Lenient, for the classifier is left over; but a weight left at random would be a silent error.
             missing = [name for name, _ in model.named_parameters() if name in getattr(loaded, "missing_keys", ())]
@@ -215,7 +215,7 @@ def _hub_file(name: str) -> Path:
     try:
         return Path(hf_hub_download(repository, stem))
     except Exception as error:  # hub, proxy and file errors have no common parent
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise EncoderError(f"no weights for timm:{name}: {reason}; {WAYS_OUT}") from error
 
 

@@ -22,7 +22,7 @@ _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # ope
 
 
 def _scaled(vectors: Tensor, normalize: bool) -> Tensor:
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12) if normalize else vectors
+    return nn.functional.normalize(vectors, dim=1) if normalize else vectors
 
 
 class ImageTower(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +10,11 @@ import numpy as np
 
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import Pixels, Preprocess, open_rgb, read_picture
+from mmsent.data.images import Pixels, Preprocess, image_hash, open_rgb, read_picture
+from mmsent.data.text import text_hash
 from mmsent.data.views import make_views
 from mmsent.encoders.base import Embeddings, TextEncoder
+from mmsent.encoders.vectors import l2_normalized
 from mmsent.errors import DataError
 from mmsent.features.cache import NO_HASH, NO_LABEL, RowTable
 from mmsent.system.packed import Strings
@@ -37,10 +38,7 @@ def text_batches(texts: dict[int, str], encoder: TextEncoder) -> tuple[dict[int,
 
 def scaled(vectors: Embeddings, normalize: bool) -> Embeddings:
     """The embeddings (..., D) as they are, or scaled to length 1."""
-    if not normalize:
-        return vectors
-    norms: Embeddings = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
-    return vectors / norms
+    return l2_normalized(vectors) if normalize else vectors
 
 
 def block_rows(batch_size: int, views: int) -> int:
@@ -54,16 +52,11 @@ def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes,
         raw = read_picture(post.image)
     except DataError as error:
         return NO_HASH, None, str(error)
-    digest = hashlib.sha256(raw).digest()
+    digest = image_hash(raw)
     try:
         return digest, make_views(open_rgb(raw), post.id, how, views), ""
     except DataError as error:
         return digest, None, str(error)
-
-
-def text_hash(text: str) -> bytes:
-    """The content hash of a decoded and cleaned text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable:
@@ -78,7 +71,7 @@ def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable
         for i in some:
             post = posts[i]
             try:
-                image = hashlib.sha256(read_picture(post.image)).digest()
+                image = image_hash(read_picture(post.image))
             except DataError:
                 image = NO_HASH
             try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import Dataset, Post, Split
+from mmsent.data.text import text_hash
 from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import DataError
 from mmsent.features.batches import (
@@ -25,7 +26,6 @@ from mmsent.features.batches import (
     read_rows,
     scaled,
     text_batches,
-    text_hash,
     text_windows,
 )
 from mmsent.features.cache import NO_HASH, RowTable

@@ -26,7 +26,7 @@ from mmsent.config import EncoderSettings
 from mmsent.data.dataset import Dataset, Post
 from mmsent.encoders.base import Embeddings, Encoders, ImageCard, TextCard
 from mmsent.encoders.factory import open_encoders
-from mmsent.errors import CacheError, DataError, EncoderError, UsageError
+from mmsent.errors import CacheError, DataError, EncoderError, UsageError, first_line
 from mmsent.features.batches import block_rows, read_rows
 from mmsent.features.cache import HALVES, NO_HASH, NO_LABEL, RowTable
 from mmsent.features.cache.fingerprint import FeatureSettings
@@ -120,7 +120,7 @@ class RayEngine:
                 self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
             except Exception as error:  # Ray raises almost anything here, Exception itself among it
                 raise UsageError(
-                    f"no Ray cluster at {self._address!r}: {_first_line(error)}; start one with `ray start --head`, or "
+                    f"no Ray cluster at {self._address!r}: {first_line(error)}; start one with `ray start --head`, or "
                     "leave --address out to use this machine alone"
                 ) from error
 
@@ -375,10 +375,6 @@ def _failures() -> tuple[type[Exception], ...]:
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
     return exceptions.RayError, SystemException, ExecutionTimeoutError
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _last_line(error: BaseException) -> str:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from mmsent.config import EncoderSettings, ExtractSettings
 from mmsent.data.dataset import Dataset, Split
+from mmsent.data.text import text_hash
 from mmsent.encoders.base import Encoders
 from mmsent.errors import CacheError, DataError
-from mmsent.features.batches import block_rows, blocks, load_views, scaled, text_batches, text_hash, text_windows
+from mmsent.features.batches import block_rows, blocks, load_views, scaled, text_batches, text_windows
 from mmsent.features.cache import NO_HASH, Cache, find_damage
 from mmsent.features.extract import extract
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mmsent.errors import MmsentError, UsageError
+from mmsent.errors import MmsentError, UsageError, first_line
 from mmsent.sweep.shared_rows import Ground, sides_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
 from mmsent.sweep.workers import Book
@@ -73,7 +73,7 @@ class RayTasks:
                 ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise UsageError(
-                    f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}; `ray start --head` "
+                    f"no Ray cluster at {address or 'this machine'}: {first_line(error)}; `ray start --head` "
                     "begins one, `ray status` shows it"
                 ) from error
         self._limit = limit
@@ -115,7 +115,7 @@ class RayTasks:
                     raise error.cause from None
                 raise
             except ray.exceptions.RayError as error:  # its worker or its node died
-                book.lost(job.key, str(error).splitlines()[0])
+                book.lost(job.key, first_line(error))
                 continue
             book.finish(job.key, found)
 

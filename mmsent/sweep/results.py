@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsent.errors import RunError
 from mmsent.features.cache import Cache
 from mmsent.system.files import write_together
+from mmsent.system.records import RecordFormat, list_records, read_record
 from mmsent.system.safe_csv import csv_text
 
 FORMAT_VERSION = 1
 SUMMARY, TABLE = "sweep.json", "trials.csv"
 TOP = 10  # trials in a table
+_NEEDED = {"trials", "winners", "varied", "cache", "folds", "checks", "baseline", "gain", "finished", "importances"}
+RECORD = RecordFormat(SUMMARY, FORMAT_VERSION, _NEEDED, "finished sweep", "`mmsent sweep`")
 
 
 @dataclass(frozen=True)
@@ -166,43 +168,10 @@ def write_sweep(path: Path, info: dict[str, Any]) -> Sweep:
 
 
 def open_sweep(path: Path) -> Sweep:
-    """Read a sweep's folder. Raises RunError where it is none."""
-    file = path / SUMMARY
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        if info["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
-        needed = {
-            "trials",
-            "winners",
-            "varied",
-            "cache",
-            "folds",
-            "checks",
-            "baseline",
-            "gain",
-            "finished",
-            "importances",
-        }
-        if absent := sorted(needed - info.keys()):
-            raise RunError(f"{file} lacks {', '.join(absent)}; run `mmsent sweep` again")
-        return Sweep(path, info)
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is no finished sweep: it has no {SUMMARY}; `mmsent sweep` makes one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+    """Read a sweep's folder. Raises RunError if it is not one."""
+    return Sweep(path, read_record(path, RECORD))
 
 
 def list_sweeps(folder: Path, cache: Cache) -> list[Sweep]:
     """The readable finished sweeps of a cache in a folder, newest first."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not (path / SUMMARY).is_file():
-            continue
-        try:
-            one = open_sweep(path)
-        except RunError:
-            continue  # named outright, it says what is wrong with it
-        if one.info["cache"]["fingerprint"] == cache.fingerprint and one.info["cache"]["data_name"] == cache.data_name:
-            found.append(one)
-    return sorted(found, key=lambda one: (one.info["finished"], one.name), reverse=True)
+    return list_records(folder, SUMMARY, open_sweep, fingerprint=cache.fingerprint, data_name=cache.data_name)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmsent.errors import UsageError
+from mmsent.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     import torch
 
 
 def pick_device(device: str) -> str:
-    """A torch device name for `auto`, or the given one. Raises UsageError where it does not exist here."""
+    """The torch device that `auto` means here, or the device itself. Raises UsageError if it is not available."""
     import torch
 
     if device == "auto":
@@ -21,7 +21,7 @@ def pick_device(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"device {device!r} cannot be used here: {first_line(error)}") from error
     return device
 
 
@@ -31,10 +31,15 @@ def half_precision_for(device: str) -> str:
 
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if device == "cpu":
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
-    return "fp32"
+    return "bf16" if device == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices natively."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def torch_dtype(precision: str) -> torch.dtype:

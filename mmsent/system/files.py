@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from mmsent.errors import DataError, RunError, UsageError
+from mmsent.errors import DataError, RunError, UsageError, first_line
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a path has lost the second slash
 
@@ -78,12 +78,12 @@ def fetch(url: str, limit: int) -> bytes:
     try:
         store, path = url_to_fs(url)
     except (ImportError, ValueError) as error:  # a library that is not installed, a protocol that there is not
-        raise UsageError(f"{url} cannot be fetched: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{url} cannot be fetched: {first_line(error)}") from error
     try:
         with store.open(path, "rb") as file:
             raw: bytes = file.read(limit + 1)
     except Exception as error:  # each file system has errors of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise OSError(errno.EIO, reason, url) from error
     if len(raw) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes, the limit", url)

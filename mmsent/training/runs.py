@@ -12,7 +12,6 @@ A run folder appears whole, in one rename. No pickle: weights are safetensors, e
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -24,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
-from mmsent.errors import RunError
+from mmsent.errors import RunError, first_line
 from mmsent.features.cache import Cache
 from mmsent.system.files import put_folder
+from mmsent.system.hashing import file_sha256
+from mmsent.system.records import RecordFormat, list_records, read_record
 from mmsent.system.safe_csv import csv_text, plain
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
+RECORD = RecordFormat("run.json", FORMAT_VERSION, _NEEDED, "run", "`mmsent fit`")
+AGAIN = "run `mmsent fit` again"
 _OF_CACHE = {"fingerprint", "contract", "data_name", "encoder", "encoder_settings", "data_settings"}
 
 
@@ -109,17 +112,17 @@ class Run:
 
         path = self.path / "head.safetensors"
         try:
-            if hashlib.sha256(path.read_bytes()).hexdigest() != self.info["head_sha256"]:
-                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; fit it again")
+            if file_sha256(path) != self.info["head_sha256"]:
+                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; {AGAIN}")
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["mmsent"])
             config = HeadConfig.model_validate(about["config"])
             if config.classes != len(self.labels) or about.get("labels", self.labels) != self.labels:
-                raise RunError(f"{path} was trained on other labels than run.json names; fit it again")
+                raise RunError(f"{path} was trained on other labels than run.json names; {AGAIN}")
             head = Head(config)
             head.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RunError(f"{path} cannot be loaded ({str(error).splitlines()[0]}); fit it again") from error
+            raise RunError(f"{path} cannot be loaded ({first_line(error)}); {AGAIN}") from error
         return head.eval().to(device)
 
     def validation_ids(self) -> list[str]:
@@ -129,7 +132,7 @@ class Run:
             with path.open(encoding="utf-8", newline="") as file:
                 return [plain(row["id"]) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise RunError(f"{path} cannot be read: {error}; fit it again") from error
+            raise RunError(f"{path} cannot be read: {error}; {AGAIN}") from error
 
     def require(self, contract: str, what: str, encoder: str) -> None:
         """Raise RunError unless features with this contract are what the head was trained on."""
@@ -137,48 +140,29 @@ class Run:
             raise RunError(
                 f"run {self.name} was trained on features of {self.info['cache']['encoder']} "
                 f"(contract {self.contract[:8]}), but {what} holds {encoder} (contract {contract[:8]}); "
-                "fit a head on it, or name runs that fit"
+                "fit a head on it, or choose runs that match"
             )
 
 
 def open_run(path: Path) -> Run:
-    """Read a run folder. Raises RunError where it is none."""
-    file = path / "run.json"
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        if info["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
-        if absent := sorted(_NEEDED - info.keys()):
-            raise RunError(f"{file} lacks {', '.join(absent)}; fit it again")
-        Fusion(info["fit"]["fusion"])
-        if absent := sorted(_OF_CACHE - info["cache"].keys()):
-            raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; fit it again")
-        if not (isinstance(info["labels"], list) and all(isinstance(label, str) for label in info["labels"])):
-            raise RunError(f"{file} names no labels; fit it again")
-        heat = info.get("temperature", 1.0)
-        if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
-            raise RunError(f"{file} has the temperature {heat!r}, not a number above 0; fit it again")
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is no run folder: it has no run.json; `mmsent fit` writes runs") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
-    return Run(path, info)
+    """Read a run folder. Raises RunError if it is not one."""
+    return Run(path, read_record(path, RECORD, _check))
+
+
+def _check(file: Path, info: dict[str, Any]) -> None:
+    Fusion(info["fit"]["fusion"])
+    if absent := sorted(_OF_CACHE - info["cache"].keys()):
+        raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; {AGAIN}")
+    if not (isinstance(info["labels"], list) and all(isinstance(label, str) for label in info["labels"])):
+        raise RunError(f"{file} does not name its labels; {AGAIN}")
+    heat = info.get("temperature", 1.0)
+    if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
+        raise RunError(f"{file} has the temperature {heat!r}, which is not a number above 0; {AGAIN}")
 
 
 def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | None = None) -> list[Run]:
-    """The readable runs in a folder, newest first; fingerprint: only those fitted on that cache."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not (path / "run.json").is_file():
-            continue
-        try:
-            run = open_run(path)
-        except RunError:
-            continue  # named outright, it says what is wrong with it
-        cache = run.info["cache"]
-        if fingerprint in (None, cache["fingerprint"]) and data_name in (None, cache["data_name"]):
-            found.append(run)
-    return sorted(found, key=lambda r: (r.info["finished"], r.name), reverse=True)
+    """The readable runs in a folder, newest first. fingerprint, data_name: only those fitted on this cache."""
+    return list_records(folder, RECORD.file, open_run, fingerprint=fingerprint, data_name=data_name)
 
 
 def cache_facts(cache: Cache) -> dict[str, Any]:
@@ -215,7 +199,7 @@ def save_run(
         save_file(weights, building / "head.safetensors", metadata)
         (building / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
         (building / "validation.csv").write_text(predictions, encoding="utf-8")
-        digest = hashlib.sha256((building / "head.safetensors").read_bytes()).hexdigest()
+        digest = file_sha256(building / "head.safetensors")
         text = json.dumps(
             {"format_version": FORMAT_VERSION, **info, "head_sha256": digest}, indent=1, ensure_ascii=False
         )
@@ -231,10 +215,10 @@ def save_run(
 
 def calibration_note(runs: Sequence[Run]) -> str:
     """One line for people: whether the runs' probabilities are calibrated."""
-    plain = sum(not run.calibrated for run in runs)
-    if not plain:
+    uncalibrated = sum(not run.calibrated for run in runs)
+    if not uncalibrated:
         return "probabilities are calibrated by temperature scaling on the validation rows"
-    some = f" throughout: {plain} of {len(runs)} runs have no temperature" if plain < len(runs) else ""
+    some = f" throughout: {uncalibrated} of {len(runs)} runs have no temperature" if uncalibrated < len(runs) else ""
     return f"probabilities are not calibrated{some}; a new `mmsent fit` calibrates them"
 
 

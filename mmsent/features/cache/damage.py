@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsent.errors import first_line
+
 # What a row's index is, in the order in which its checksum runs over the stored bytes.
 INDEX = ("id", "label", "outcome", "image_reason", "text_reason", "tokens", "image_sha256", "text_sha256")
 CRC = "crc32"  # the data set of the checksums, (N, 3) uint32
@@ -153,7 +155,7 @@ def scan(file: Any, cut: str = "") -> Damage:
             group = file[split]
             found, unread, known, rough = _scan_split(group)
         except UNREADABLE as error:
-            splits[split] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            splits[split] = first_line(error)
             continue
         coarse |= rough
         if unread:

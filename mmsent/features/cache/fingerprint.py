@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from mmsent.config import Clean, Settings, ViewSettings
 from mmsent.encoders.base import ImageCard, TextCard
+from mmsent.system.hashing import json_sha256
 
 
 class FeatureSettings(Settings):
@@ -32,7 +31,7 @@ class FeatureSettings(Settings):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all settings, hex."""
-        return _digest(self.canonical())
+        return json_sha256(self.canonical())
 
     @property
     def contract(self) -> str:
@@ -43,11 +42,7 @@ class FeatureSettings(Settings):
         kept = self.model_dump(mode="json", include={"image", "text", "normalize", "clean"})
         for half in ("image", "text"):
             kept[half] = {k: v for k, v in kept[half].items() if k not in {"precision", "libraries"}}
-        return _digest(kept)
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return json_sha256(kept)
 
 
 def differences(old: FeatureSettings, new: FeatureSettings) -> list[str]:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.errors import CacheError
+from mmsent.errors import CacheError, first_line
 from mmsent.features.cache.damage import UNREADABLE, Damage, scan
 from mmsent.features.cache.fingerprint import FeatureSettings
 
@@ -49,7 +49,7 @@ def find_damage(path: Path) -> Damage:
                 return Damage("its attributes do not match their checksum", cut)
             return scan(file, cut)
     except UNREADABLE as error:
-        return Damage(f"its structure cannot be read ({reason_of(error)})", cut)
+        return Damage(f"its structure cannot be read ({first_line(error)})", cut)
 
 
 class Reading:
@@ -82,7 +82,7 @@ class Reading:
                 return CacheError(
                     f"{self._path} is damaged: {lines}; {repair_command(self._path)} encodes just these again"
                 )
-        return CacheError(f"{self._path} is damaged or no HDF5 file ({reason_of(error)}); {ANEW}")
+        return CacheError(f"{self._path} is damaged or no HDF5 file ({first_line(error)}); {ANEW}")
 
 
 def reading(path: Path, group: str | None = None, lenient: bool = False) -> Reading:
@@ -144,10 +144,6 @@ def cut_off(path: Path) -> str:
     """Where a file ends too early; empty where it does not."""
     end, size = stored_end(path), path.stat().st_size
     return f"it ends after {size:,} of {end:,} bytes" if end is not None and size < end else ""
-
-
-def reason_of(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def repair_command(path: Path) -> str:

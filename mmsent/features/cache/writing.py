@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.data.dataset import Split
-from mmsent.errors import CacheError
+from mmsent.errors import CacheError, first_line
 from mmsent.features.cache.damage import CRC, PARTS, index_crcs, row_crcs
 from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.cache.journal import Half, Journal
@@ -65,7 +65,7 @@ def pour(
             for split, plan in plans.items():
                 _pour_split(groups[split], plan)
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        reason = error.strerror or first_line(error)
         raise CacheError(f"cannot write {path}: {reason}; encoded rows are kept in {journal.path.name}") from error
     return Cache.open(path)
 
