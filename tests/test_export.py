@@ -520,6 +520,6 @@ def test_open_clip_as_onnx(tmp_path: Path) -> None:
     assert done.embeddings < 1e-4
     model = compare_posts(cache, runs, encoders, done.path)
     texts = [*TEXTS, "<start_of_text> odd <end_of_text>", "the ＷＩＤＥ ½ ﷽ text's we'll"]
-    ids = encoders.text._clip.tokenizer(texts).numpy()  # type: ignore[attr-defined]
+    ids = encoders.text.clip.tokenizer(texts).numpy()  # type: ignore[attr-defined]
     assert np.array_equal(model.encoders.text.tokens(texts)["ids"], ids)  # type: ignore[attr-defined]
     assert model.encoders.text.lengths(["a b", "so " * 100]) == encoders.text.lengths(["a b", "so " * 100])
