@@ -1,6 +1,6 @@
 """`python -m mmsent` is the command `mmsent`, for where the folder of scripts is not on the path."""
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -21,16 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import (
-    VOTING_FUSIONS,
     Clean,
     DataSettings,
     EncoderSettings,
     ExtractSettings,
-    Fusion,
     SplitSettings,
     ViewSettings,
+    choose_recipe,
     fit_settings,
-    recipe_for,
+    fusions_named,
     settings,
 )
 from mmsent.data.dataset import Split, load_dataset
@@ -201,8 +200,8 @@ def train_heads(
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import fit
 
-    chosen = recipe_for(cache.encoder) if recipe == "auto" else recipe
-    wanted = [fit_settings(chosen, fusion=name, **overrides) for name in _fusions(fusion)]
+    chosen = choose_recipe(recipe, cache.encoder)
+    wanted = [fit_settings(chosen, fusion=name, **overrides) for name in fusions_named(fusion)]
     split = settings(SplitSettings, val_size=val_size, group=group, seed=split_seed)
     done = fit(cache.cache, Path(runs), wanted, split, recipe=chosen, device=pick_device(device))
     return Model(tuple(done))
@@ -218,13 +217,6 @@ def load(*folders: str | Path, weights: str | None = None, device: str = "auto")
     runs = tuple(run for folder in folders for run in open_runs(Path(folder)))
     encoder_settings(runs, weights=None, device=None)
     return Model(runs, weights, device)
-
-
-def _fusions(names: str | Sequence[str]) -> list[str]:
-    if isinstance(names, str):
-        several = {"all": tuple(Fusion), "vote": VOTING_FUSIONS}.get(names)
-        return [fusion.value for fusion in several] if several else [names]
-    return list(names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,12 @@ report into one `UsageError` that lists all problems at once. JSON round trip: `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from mmsent.errors import UsageError
 
@@ -49,26 +51,85 @@ class Clean(StrEnum):
     emoji = "emoji"
 
 
+class Panel(StrEnum):
+    """The groups in which a command's options are listed."""
+
+    reading = "What to read"
+    encoding = "How to encode"
+    training = "What to train"
+    head = "The head and its training"
+    scaling = "Scaling and views"
+    splitting = "Which rows validate"
+    running = "How to run"
+
+
+@dataclass(frozen=True)
+class OnCommandLine:
+    """How a setting appears on the command line.
+
+    flag: its long option, `--` and the field's name without it; of a switch, also `--yes/--no`. shown: the default in
+    words, where the value itself says too little. panel: the group it is listed in. env: an environment variable that
+    sets it.
+    """
+
+    flag: str | None = None
+    shown: str | None = None
+    panel: Panel = Panel.reading
+    env: str | None = None
+
+
+def setting(default: Any, what: str, on: OnCommandLine | None = None, **bounds: Any) -> Any:
+    """A field of a settings model: its default, what it is in words, its bounds, and how the command line shows it.
+
+    This is the one place where a setting is described: options, `--help`, the estimator's parameters, the sweep's space
+    and the reference read it from here. on: None where no command takes the setting.
+    """
+    extra: Any = {"on": on}
+    return Field(default, description=what, json_schema_extra=extra, **bounds)
+
+
+def on_command_line(model: type[BaseModel], name: str) -> OnCommandLine | None:
+    """How a field appears on the command line; None where it does not."""
+    extra = model.model_fields[name].json_schema_extra
+    found = extra.get("on") if isinstance(extra, dict) else None
+    return found if isinstance(found, OnCommandLine) else None
+
+
+_READ, _ENCODE, _TRAIN, _HEAD, _SCALE, _SPLIT, _RUN = (OnCommandLine(panel=panel) for panel in Panel)
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _several(value: Any) -> Any:
+    """`a,b` as (a, b)."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
 class DataSettings(Settings):
     """How a data set is read."""
 
-    labels: tuple[str, ...] = DEFAULT_LABELS
-    text_encoding: str | None = None  # None: decide per data set, see mmsent.data.text
-    encodings: tuple[str, ...] = TEXT_ENCODINGS
-    clean: tuple[Clean, ...] = ()
-    # manifest columns
-    id_column: str = "id"
-    image_column: str = "image"
-    text_column: str = "text"
-    label_column: str = "label"
-    split_column: str = "split"
-    remote: tuple[str, ...] = ()  # protocols of URLs, such as s3, that pictures of a manifest may be fetched from
+    labels: Annotated[tuple[str, ...], BeforeValidator(_several)] = setting(
+        DEFAULT_LABELS, "The label set, separated by commas.", OnCommandLine(shown=",".join(DEFAULT_LABELS))
+    )
+    text_encoding: str | None = setting(
+        None, "Encoding of all texts.", OnCommandLine(shown="decided once for the data set")
+    )
+    encodings: tuple[str, ...] = setting(TEXT_ENCODINGS, "Encodings to try, in this order.")
+    clean: tuple[Clean, ...] = setting(
+        (), f"Clean texts before encoding: {', '.join(Clean)}. Repeat it for several steps.", _READ
+    )
+    remote: tuple[str, ...] = setting(
+        (), "Protocol of image URLs in a manifest that may be fetched, such as s3 or https. Repeatable.", _READ
+    )
+    id_column: str = setting("id", "Manifest column with the ids.", _READ)
+    image_column: str = setting("image", "Manifest column with the image paths.", _READ)
+    text_column: str = setting("text", "Manifest column with the texts.", _READ)
+    label_column: str = setting("label", "Manifest column with the labels.", _READ)
+    split_column: str = setting("split", "Manifest column that says train or test.")
 
     @field_validator("labels")
     @classmethod
@@ -82,125 +143,10 @@ class DataSettings(Settings):
     def _clean(cls, value: tuple[Clean, ...]) -> tuple[Clean, ...]:
         return tuple(step for step in Clean if step in value)  # always in the order of application
 
-
-class EncoderSettings(Settings):
-    """Which frozen encoders make the features. Specs read `library:name[:tag]`; see mmsent.encoders."""
-
-    encoder: str = "clip-l14-336"
-    image_encoder: str | None = None
-    text_encoder: str | None = None
-    weights: str | None = None
-    device: Literal["auto", "cpu", "cuda", "mps"] | str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    normalize: bool = False
-
-
-class ViewSettings(Settings):
-    """The K augmented views of each picture (report, section 2). View 0 is always the clean picture.
-
-    Angles in degrees, translation as a fraction of the side, colour strengths as in torchvision's ColorJitter.
-    """
-
-    count: int = Field(default=4, ge=0, le=64)
-    seed: int = Field(default=0, ge=0)
-    rotation: float = Field(default=15.0, ge=0, le=180)
-    flip: float = Field(default=0.5, ge=0, le=1)
-    translate: float = Field(default=0.1, ge=0, le=0.5)
-    scale: tuple[float, float] = (0.9, 1.1)
-    shear: float = Field(default=5.0, ge=0, le=45)
-    brightness: float = Field(default=0.2, ge=0, le=1)
-    contrast: float = Field(default=0.2, ge=0, le=1)
-    saturation: float = Field(default=0.2, ge=0, le=1)
-    hue: float = Field(default=0.05, ge=0, le=0.5)
-
-    @field_validator("scale")
+    @field_validator("remote")
     @classmethod
-    def _scale(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("needs 0 < low <= high")
-        return value
-
-
-class ExtractSettings(Settings):
-    """How extraction runs; nothing here changes the numbers beyond the last bits."""
-
-    batch_size: int | None = Field(default=None, ge=1)  # pictures a forward pass; None: chosen for the device
-    workers: int | None = Field(default=None, ge=1)  # threads that decode; None: one a core, eight at most
-    max_bad: float = Field(default=0.01, ge=0, le=1)  # share of rows that may be quarantined
-    storage: Literal["float32", "float16"] = "float32"
-    wait: bool = False  # where another extraction holds the cache: wait for it, instead of refusing
-    engine: Literal["local", "ray"] = "local"  # what encodes: this process, or actors on a Ray cluster
-    address: str | None = None  # of the Ray cluster; None: RAY_ADDRESS, or this machine alone
-    actors: int | None = Field(default=None, ge=1)  # encoder pairs on the cluster; None: as many as have room
-
-
-class SplitSettings(Settings):
-    """The validation split, cut from the training rows (report: 500 of 4,000, stratified)."""
-
-    val_size: float = Field(default=0.125, gt=0)  # below 1: a share; 1 or more: a number of rows
-    group: Group = Group.exact  # what stays on one side
-    seed: int = Field(default=0, ge=0)
-    # Cosines from which two pictures, or two texts, are near-duplicates; None: the encoder pair's own (see Preset).
-    near_image: float | None = Field(default=None, gt=0, le=1)
-    near_text: float | None = Field(default=None, gt=0, le=1)
-
-    @field_validator("group", mode="before")
-    @classmethod
-    def _group(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # as runs of earlier versions have it
-            return Group.exact if value else Group.none
-        return value
-
-
-class FitSettings(Settings):
-    """One head and its training. The defaults are the report's recipe (section 2)."""
-
-    fusion: Fusion = Fusion.concat
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    lr: float = Field(default=1e-4, gt=0)  # peak of the OneCycle schedule
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup: float = Field(default=0.3, gt=0, lt=1)  # share of the steps before the peak
-    epochs: int = Field(default=10, ge=1)
-    patience: int = Field(default=2, ge=1)  # epochs without a better validation weighted F1 before stopping
-    batch_size: int = Field(default=64, ge=1)
-    hidden: int = Field(default=256, ge=1)
-    depth: int = Field(default=1, ge=1, le=16)  # hidden layers; attention_alt's classifier has none
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    balance: Literal["weights", "sampler", "none"] = "weights"
-    class_weight_power: float = Field(default=0.3, ge=0)  # weights (N / (C * count)) ** power, scaled to sum to C
-    heads: int = Field(default=8, ge=1)  # attention heads
-    common_width: int | None = Field(default=None, ge=1)  # projected width where the two widths differ; None: 512
-    rms: bool = False  # scale each half of each row to root mean square 1
-    standardize: bool = False  # subtract the training rows' mean and divide by their standard deviation
-    modality_dropout: float = Field(default=0.0, ge=0, lt=1)
-    views: bool = True  # draw one view per picture and epoch; off: the clean picture only
-    # Of the large matrix products of training; weights and evaluation are fp32. auto: see train.precision_for
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-
-RECIPES: dict[str, dict[str, Any]] = {
-    # The report's recipe, word for word: every value is FitSettings' own default.
-    "paper": {},
-    # For the offline pair, whose two halves differ in scale: found on grouped validation splits of mvsa-single with
-    # scripts/compare_recipes.py, see docs/decisions.md.
-    "offline": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
-    # For some hundred posts, where an epoch has few steps; the quickstart's.
-    "small": {"rms": True, "lr": 1e-3, "epochs": 40, "patience": 10},
-    # The best that the offline encoders give, for a preset with several of them: chosen by cross-validation with
-    # scripts/compare_accuracy.py, see docs/decisions.md. Its heads make a committee, see COMMITTEES.
-    "best": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
-}
-
-
-class Committee(Settings):
-    """What a recipe fits where nothing else is asked for: these fusions, each on so many validation splits."""
-
-    fusions: tuple[Fusion, ...]
-    splits: int = Field(ge=1)
-
-
-COMMITTEES: dict[str, Committee] = {"best": Committee(fusions=VOTING_FUSIONS, splits=5)}
+    def _remote(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name.lower() for name in value)
 
 
 class Preset(Settings):
@@ -239,6 +185,194 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
+
+class EncoderSettings(Settings):
+    """Which frozen encoders make the features. Specs read `library:name[:tag]`; see mmsent.encoders."""
+
+    encoder: str = setting(
+        "clip-l14-336",
+        f"Encoder pair: {', '.join(PRESETS)}, or open_clip:ARCH[:TAG].",
+        OnCommandLine(panel=Panel.encoding, env="MMSENT_ENCODER"),
+    )
+    image_encoder: str | None = setting(None, "Image encoder alone: timm:NAME or open_clip:ARCH[:TAG].", _ENCODE)
+    text_encoder: str | None = setting(
+        None, "Text encoder alone: sentence-transformers:NAME or open_clip:ARCH[:TAG].", _ENCODE
+    )
+    weights: str | None = setting(None, "Local checkpoint of the open_clip or timm model; needs no network.", _ENCODE)
+    normalize: bool = setting(
+        False,
+        "Scale embeddings to length 1, or keep them raw.",
+        OnCommandLine("--normalize/--raw", None, Panel.encoding),
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] | str = setting(
+        "auto", "auto, cpu, cuda, cuda:1 or mps.", OnCommandLine(panel=Panel.running, env="MMSENT_DEVICE")
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "auto, fp32, bf16 or fp16.", _RUN)
+
+
+class ViewSettings(Settings):
+    """The K augmented views of each image (report, section 2). View 0 is always the clean image.
+
+    Angles in degrees, translation as a fraction of the side, colour strengths as in torchvision's ColorJitter.
+    """
+
+    count: int = setting(
+        4,
+        "Augmented views per image, besides the clean one.",
+        OnCommandLine("--views", None, Panel.encoding),
+        ge=0,
+        le=64,
+    )
+    seed: int = setting(0, "Seed of the views.", OnCommandLine("--views-seed", None, Panel.encoding), ge=0)
+    rotation: float = setting(15.0, "Largest rotation.", ge=0, le=180)
+    flip: float = setting(0.5, "Probability of a horizontal flip.", ge=0, le=1)
+    translate: float = setting(0.1, "Largest translation.", ge=0, le=0.5)
+    scale: tuple[float, float] = setting((0.9, 1.1), "Range of the scale.")
+    shear: float = setting(5.0, "Largest shear.", ge=0, le=45)
+    brightness: float = setting(0.2, "Change of brightness.", ge=0, le=1)
+    contrast: float = setting(0.2, "Change of contrast.", ge=0, le=1)
+    saturation: float = setting(0.2, "Change of saturation.", ge=0, le=1)
+    hue: float = setting(0.05, "Change of hue.", ge=0, le=0.5)
+
+    @field_validator("scale")
+    @classmethod
+    def _scale(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("needs 0 < low <= high")
+        return value
+
+
+class ExtractSettings(Settings):
+    """How extraction runs; nothing here changes the numbers beyond the last bits."""
+
+    batch_size: int | None = setting(
+        None, "Images per forward pass.", OnCommandLine(shown="chosen for the device", panel=Panel.running), ge=1
+    )
+    workers: int | None = setting(
+        None, "Threads that decode images.", OnCommandLine(shown="one per core, at most 8", panel=Panel.running), ge=1
+    )
+    max_bad: float = setting(0.01, "Share of the rows that may be quarantined.", _RUN, ge=0, le=1)
+    storage: Literal["float32", "float16"] = setting("float32", "float32 or float16 in the cache.", _ENCODE)
+    wait: bool = setting(
+        False,
+        "Wait for another extraction that holds the cache, instead of refusing.",
+        OnCommandLine("--wait", None, Panel.running),
+    )
+    engine: Literal["local", "ray"] = setting(
+        "local", "local: this process. ray: actors on a Ray cluster (needs the extra `ray`).", _RUN
+    )
+    address: str | None = setting(
+        None,
+        "Ray cluster: HOST:PORT or auto.",
+        OnCommandLine(shown="RAY_ADDRESS, or a cluster of this machine", panel=Panel.running),
+    )
+    actors: int | None = setting(
+        None,
+        "Encoder pairs on the Ray cluster.",
+        OnCommandLine(shown="one per GPU or per CPU slot", panel=Panel.running),
+        ge=1,
+    )
+
+
+class SplitSettings(Settings):
+    """The validation split, cut from the training rows (report: 500 of 4,000, stratified)."""
+
+    val_size: float = setting(0.125, "Validation rows: a share below 1, or a number.", _SPLIT, gt=0)
+    seed: int = setting(
+        0, "Seed of the validation split or of the folds.", OnCommandLine("--split-seed", None, Panel.splitting), ge=0
+    )
+    group: Group = setting(
+        Group.exact,
+        "Rows that stay together: exact duplicates, near-duplicates, or none.",
+        OnCommandLine(shown="exact; with --folds near", panel=Panel.splitting),
+    )
+    near_image: float | None = setting(
+        None,
+        "Cosine from which images are near-duplicates.",
+        OnCommandLine(shown="the encoder's", panel=Panel.splitting),
+        gt=0,
+        le=1,
+    )
+    near_text: float | None = setting(
+        None,
+        "Cosine from which texts are near-duplicates.",
+        OnCommandLine(shown="the encoder's", panel=Panel.splitting),
+        gt=0,
+        le=1,
+    )
+
+    @field_validator("group", mode="before")
+    @classmethod
+    def _group(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # as runs of earlier versions have it
+            return Group.exact if value else Group.none
+        return value
+
+
+class FitSettings(Settings):
+    """One head and its training. The defaults are the report's recipe (section 2)."""
+
+    fusion: Fusion = setting(Fusion.concat, "How image and text features are joined.")
+    seed: int = setting(0, "Seed of the initial weights, shuffling, dropout and views.", _TRAIN, ge=0, lt=2**63)
+    lr: float = setting(1e-4, "Peak learning rate.", _HEAD, gt=0)
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.", _HEAD, ge=0)
+    warmup: float = setting(0.3, "Share of the steps before the peak learning rate.", _HEAD, gt=0, lt=1)
+    epochs: int = setting(10, "Largest number of epochs.", _HEAD, ge=1)
+    patience: int = setting(2, "Epochs without a better validation weighted F1 before training stops.", _HEAD, ge=1)
+    batch_size: int = setting(64, "Rows per step.", _HEAD, ge=1)
+    hidden: int = setting(256, "Width of the hidden layers.", _HEAD, ge=1)
+    depth: int = setting(1, "Number of hidden layers; attention_alt has none.", _HEAD, ge=1, le=16)
+    dropout: float = setting(0.5, "Dropout after each hidden layer.", _HEAD, ge=0, lt=1)
+    label_smoothing: float = setting(0.1, "Label smoothing.", _HEAD, ge=0, lt=1)
+    balance: Literal["weights", "sampler", "none"] = setting(
+        "weights", "What evens out unequal classes: weights, sampler or none.", _HEAD
+    )
+    class_weight_power: float = setting(
+        0.3, "Class weights are (N / (C count)) to this power, scaled to sum to C.", _HEAD, ge=0
+    )
+    heads: int = setting(8, "Attention heads.", _HEAD, ge=1)
+    common_width: int | None = setting(
+        None,
+        "Width that both halves are projected to.",
+        OnCommandLine(shown="512 where the widths differ", panel=Panel.head),
+        ge=1,
+    )
+    rms: bool = setting(False, "Scale each half of each row to root mean square 1.", _SCALE)
+    standardize: bool = setting(False, "Standardise features by the training rows.", _SCALE)
+    modality_dropout: float = setting(
+        0.0, "Share of the rows that lose one half in training, so that heads can serve half posts.", _SCALE, ge=0, lt=1
+    )
+    views: bool = setting(True, "Draw one augmented view per image and epoch.", _SCALE)
+    # Of the large matrix products of training; weights and evaluation are fp32. auto: see training.train.precision_for
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "Precision of the matrix products in training: auto (bf16 where native), fp32 or bf16.", _RUN
+    )
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # The report's recipe, word for word: every value is FitSettings' own default.
+    "paper": {},
+    # For the offline pair, whose two halves differ in scale: found on grouped validation splits of mvsa-single with
+    # scripts/compare_recipes.py, see docs/decisions.md.
+    "offline": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
+    # For some hundred posts, where an epoch has few steps; the quickstart's.
+    "small": {"rms": True, "lr": 1e-3, "epochs": 40, "patience": 10},
+    # The best that the offline encoders give, for a preset with several of them: chosen by cross-validation with
+    # scripts/compare_accuracy.py, see docs/decisions.md. Its heads make a committee, see COMMITTEES.
+    "best": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
+}
+
+
+class Committee(Settings):
+    """What a recipe fits where nothing else is asked for: these fusions, each on so many validation splits."""
+
+    fusions: tuple[Fusion, ...]
+    splits: int = Field(ge=1)
+
+
+COMMITTEES: dict[str, Committee] = {"best": Committee(fusions=VOTING_FUSIONS, splits=5)}
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -254,12 +388,43 @@ def settings(model: type[Model], **values: Any) -> Model:
         raise UsageError("; ".join(problems)) from error
 
 
+def choose_recipe(name: str, encoder: str) -> str:
+    """The recipe that a name means for an encoder pair: `auto` is the pair's own. Raises UsageError on others."""
+    if name != "auto" and name not in RECIPES:
+        raise UsageError(f"unknown recipe {name!r}; choose from auto, {', '.join(RECIPES)}")
+    return recipe_for(encoder) if name == "auto" else name
+
+
 def fit_settings(recipe: str, **overrides: Any) -> FitSettings:
     """The settings of a named recipe with overrides; raises UsageError on an unknown recipe or a bad value."""
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from {', '.join(RECIPES)}")
     given = {k: v for k, v in overrides.items() if v is not None}
     return settings(FitSettings, **(RECIPES[recipe] | given))
+
+
+def fusions_named(names: str | Sequence[str]) -> list[Fusion]:
+    """Fusions by name: single names, lists separated by commas, `vote` for the three that vote, `all` for all six; each
+    once, in this order. Raises UsageError on an unknown name."""
+    several = {"vote": VOTING_FUSIONS, "all": tuple(Fusion)}
+    found: list[Fusion] = []
+    for name in ",".join([names] if isinstance(names, str) else names).split(","):
+        name = name.strip()
+        if name not in several and name not in set(Fusion):
+            raise UsageError(f"unknown fusion {name!r}; choose from {', '.join((*Fusion, *several))}")
+        found += several[name] if name in several else (Fusion(name),)
+    return list(dict.fromkeys(found))
+
+
+def committee_of(recipe: str, splits: int | None) -> Committee | None:
+    """The committee to fit: the recipe's own, or every head on `splits` validation splits where that is given; None for
+    single heads. Raises UsageError below one split."""
+    own = COMMITTEES.get(recipe)
+    if splits is None:
+        return own
+    if splits < 1:
+        raise UsageError(f"--splits {splits}: give 1 or more")
+    return own.model_copy(update={"splits": splits}) if own else Committee(fusions=VOTING_FUSIONS, splits=splits)
 
 
 def default(model: type[BaseModel], name: str) -> Any:

@@ -61,7 +61,7 @@ print(json.dumps({"peak": peak, "seconds": time.monotonic() - started, "rows": s
 FIT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from mmsent.cli import main
+from mmsent.cli.main import main
 try:
     main(sys.argv[2:])
 except SystemExit as stopped:

@@ -42,7 +42,7 @@ from mmsent.training.runs import Run, list_runs
 
 CLIENTS, TOLERANCE = 64, 1e-5
 VOTING = ("concat", "weighted", "attention")
-START = "from mmsent.cli import main; main()"
+START = "from mmsent.cli.main import main; main()"
 
 
 class Server:
@@ -209,7 +209,7 @@ def restarted(load: Load, runs: Sequence[Run], data: Path, number: int, seconds:
 
 def drawn(folder: Path) -> tuple[Path, Path]:
     """A data set of drawn posts, and runs on it."""
-    from mmsent.quickstart import quickstart
+    from mmsent.cli.quickstart import run_quickstart as quickstart
 
     quickstart(folder, n_train=90, n_test=30, seed=0)
     return folder / "data", folder / "runs"

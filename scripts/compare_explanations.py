@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsent.commands.explain import newest_run
-from mmsent.data.dataset import load_dataset, name_of
+from mmsent.cli.explain import newest_run
+from mmsent.cli.workspace import Workspace
+from mmsent.data.dataset import load_dataset
 from mmsent.encoders.factory import open_encoders
-from mmsent.features.cache.finding import find_cache
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.explain import explain
 from mmsent.inference.predict import encoder_settings
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--posts", type=int, default=25)
     parser.add_argument("--target", default="positive")
     given = parser.parse_args()
-    run = newest_run(given.runs, find_cache(given.cache, data_name=name_of(given.data)))
+    run = newest_run(Workspace(given.data, given.cache, None, given.runs))
     encoders = open_encoders(encoder_settings([run], weights=None, device=None))
     dataset = load_dataset(given.data, run.data_settings)
     found: dict[str, list[float]] = {}

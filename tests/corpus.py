@@ -677,7 +677,7 @@ def fakes() -> Iterator[None]:
     """mmsent with the encoders of tests/fake.py, and its parser built once: that takes longer than most commands."""
     with (
         mock.patch("mmsent.features.extract.open_encoders", side_effect=lambda _: fake_encoders()),
-        mock.patch("mmsent.cli.app", parser()),
+        mock.patch("mmsent.cli.main.app", parser()),
     ):
         yield
 

@@ -12,7 +12,7 @@ from typing import Any
 from fake import FakeImageEncoder, FakeTextEncoder
 
 import mmsent.inference.predict
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, Encoders
 

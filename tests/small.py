@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.report import figure_set as plates
 from tests.made import LABELS, make_picture, make_rows
 

@@ -19,7 +19,7 @@ from fake import FakeImageEncoder, FakeTextEncoder
 import mmsent.features.batches
 import mmsent.features.cache.journal
 import mmsent.features.extract
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, Encoders
 

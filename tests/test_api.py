@@ -19,7 +19,7 @@ from PIL import Image
 
 import mmsent
 from mmsent.api import FeatureCache, Model
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.errors import CacheError, InputError, RunError, UsageError
 from mmsent.features.cache import Cache
 

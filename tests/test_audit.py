@@ -95,7 +95,7 @@ def test_without_a_cross_validation_one_is_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("mmsent.commands.selection.FOLDS", 3)
+    monkeypatch.setattr("mmsent.cli.audit.FOLDS", 3)
     assert run("extract", "--split", "train") == 0
     capsys.readouterr()
     assert run("audit") == 0
@@ -181,7 +181,7 @@ def test_an_audit_beyond_the_memory(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Near-duplicates are compared in memory; what the message then names, the audit takes."""
-    monkeypatch.setattr("mmsent.commands.selection.FOLDS", 2)
+    monkeypatch.setattr("mmsent.cli.audit.FOLDS", 2)
     assert run("extract", "--split", "train") == 0
     status, message = fails(capsys, "audit", "--memory", "1kB")
     assert status == 2

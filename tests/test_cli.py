@@ -13,8 +13,8 @@ import pytest
 from fake import fake_encoders
 from made import make_guid, make_manifest
 
-from mmsent import cli
-from mmsent.cli import main
+from mmsent.cli import app as cli
+from mmsent.cli.main import main
 from mmsent.config import Fusion
 
 
@@ -23,7 +23,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a data set in data/; every encoder is a fake, chosen as `offline` in mmsent.toml."""
     make_guid(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    for module in ("extract", "predict", "encoders"):
+    for module in ("features.extract", "inference.predict", "encoders.factory"):
         monkeypatch.setattr(f"mmsent.{module}.open_encoders", lambda settings: fake_encoders())
     (tmp_path / "mmsent.toml").write_text('[extract]\nencoder = "offline"\n[check]\nencoder = "offline"\n')
     return tmp_path
@@ -337,7 +337,7 @@ def test_a_bug_is_one_line(work: Path, capsys: pytest.CaptureFixture[str], monke
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("mmsent.commands.cache_ls", broken)
+    monkeypatch.setattr("mmsent.features.cache.finding.list_caches", broken)
     status, message = fails(capsys, "cache", "ls")
     assert status == 1
     assert "unexpected ZeroDivisionError: oops" in message
@@ -367,7 +367,7 @@ def test_every_command_helps(command: tuple[str, ...], capsys: pytest.CaptureFix
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
-    code = "import sys; from mmsent.cli import main\ntry: main(['--help'])\nexcept SystemExit: "
+    code = "import sys; from mmsent.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: "
     code += "assert 'torch' not in sys.modules"
     spent = []
     for _ in range(3):

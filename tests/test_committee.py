@@ -12,8 +12,7 @@ import pytest
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cli import main
-from mmsent.commands.heads import committee_of
+from mmsent.cli.main import main
 from mmsent.config import (
     COMMITTEES,
     VOTING_FUSIONS,
@@ -25,6 +24,7 @@ from mmsent.config import (
     Fusion,
     SplitSettings,
     ViewSettings,
+    committee_of,
     settings,
 )
 from mmsent.data.dataset import load_dataset

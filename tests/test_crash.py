@@ -27,7 +27,7 @@ from made import make_guid
 from stub_extract import BATCH, key
 from test_extract import counted, repaint, run, stored
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import FitSettings, Fusion, SplitSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.data.images import Pixels
@@ -517,7 +517,7 @@ def test_run_folders_in_the_making_are_never_runs_and_go_when_they_are_old(featu
 def test_a_fit_that_is_killed_leaves_whole_runs(features: Cache, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     options = ["--cache", str(features.path), "--epochs", "2", "--val-size", "10", "--fusion"]
-    start = [sys.executable, "-c", "from mmsent.cli import main; main()", "fit", *options]
+    start = [sys.executable, "-c", "from mmsent.cli.main import main; main()", "fit", *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     began = time.monotonic()
     subprocess.run([*start, "all", "--runs", str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
@@ -594,7 +594,7 @@ def test_a_stopped_report_leaves_the_earlier_one(
 
 SWALLOWED = """
 import signal, sys, time, weakref
-from mmsent import cli
+from mmsent.cli import main as main_module
 
 class Thing:
     pass
@@ -612,8 +612,8 @@ def app(*_, **__):
     time.sleep(30)
     print("went on as if nothing had been")
 
-cli.app = app
-cli.main()
+main_module.app = app
+main_module.main()
 """
 
 

@@ -16,7 +16,7 @@ from fake import FakeImageEncoder, FakeTextEncoder, fake_encoders
 from made import make_guid
 from test_extract import counted, set_list, stored
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import Split, load_dataset
 from mmsent.encoders.base import Encoders

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import mmsent.features.extract
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings, settings
 from mmsent.data.dataset import Post, load_dataset
 from mmsent.data.images import Pixels
@@ -494,7 +494,7 @@ def test_the_command_with_a_cluster_of_its_own(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(name: str, *more: str) -> subprocess.Popen[str]:
-        code = "from mmsent.cli import main; main()"
+        code = "from mmsent.cli.main import main; main()"
         command = [sys.executable, "-c", code, "extract", *where, "--cache", str(tmp_path / name), *more]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import PRESETS
 from mmsent.encoders import availability as presence_module
 from mmsent.encoders.availability import presence
 
-env_module = importlib.import_module("mmsent.commands.env")  # the package's own `env` is the command
+env_module = importlib.import_module("mmsent.cli.env")  # the package's own `env` is the command
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -93,7 +93,7 @@ def test_machines_without_proc_or_sysconf(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_model_and_no_encoder_library_is_loaded() -> None:
     code = (
-        "import sys\nfrom mmsent.cli import main\ntry: main(['env'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom mmsent.cli.main import main\ntry: main(['env'])\nexcept SystemExit: pass\n"
         "print([m for m in ('open_clip', 'timm', 'sentence_transformers', 'transformers') if m in sys.modules])"
     )
     started = time.process_time()

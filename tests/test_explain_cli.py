@@ -12,8 +12,8 @@ from made import make_manifest
 from PIL import Image
 from test_explain import planted
 
-from mmsent.cli import main
-from mmsent.commands.explain import safe_name
+from mmsent.cli.explain import safe_name
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
 from mmsent.data.dataset import load_dataset
 from mmsent.features.extract import extract

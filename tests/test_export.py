@@ -20,7 +20,7 @@ from made import make_guid
 from test_open_clip import CONFIG, TEXTS, Tiny, make_tiny
 
 from mmsent.api import Model, open_cache
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     Clean,
     DataSettings,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 
 pytestmark = [pytest.mark.mvsa, pytest.mark.slow, pytest.mark.timeout(3000)]
 

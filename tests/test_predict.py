@@ -17,7 +17,7 @@ import torch
 from fake import FakeTextEncoder, fake_encoders
 from made import make_guid
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     Clean,
     DataSettings,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import Fusion
 
 

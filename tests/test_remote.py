@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.data.images import read_picture

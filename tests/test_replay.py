@@ -13,7 +13,7 @@ import torch
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import CacheError, DataError, RunError

@@ -12,7 +12,7 @@ import pytest
 from corpus import ITEMS, Item, Seen, document, fakes, guid, observe, run, snapshot, sound, write_list
 from made import make_guid, make_manifest
 
-from mmsent.commands.say import say, say_json
+from mmsent.cli.output import say, say_json
 from mmsent.data.dataset import load_dataset
 from mmsent.data.images import open_rgb
 from mmsent.data.prepare import prepare

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mmsent.training.loaders
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import FitSettings, SplitSettings, settings
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache

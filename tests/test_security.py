@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import EncoderSettings
 from mmsent.encoders.common import refuse_code
 from mmsent.encoders.factory import open_encoders

@@ -23,7 +23,7 @@ import pytest
 from fake import fake_encoders
 from made import make_guid, make_manifest
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     DataSettings,
     EncoderSettings,

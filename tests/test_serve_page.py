@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmsent.commands.heads import named_runs
+from mmsent.cli.workspace import Workspace
 from mmsent.data.dataset import load_dataset
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import predict
@@ -45,7 +45,7 @@ document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, bub
 
 @pytest.fixture(scope="module")
 def runs(small: Path) -> list[Any]:
-    found = named_runs(sorted(path.name for path in (small / "runs").iterdir()), small / "runs")
+    found = Workspace(runs_at=small / "runs").named_runs(sorted(path.name for path in (small / "runs").iterdir()))
     return sorted(
         (r for r in found if r.fusion in {"concat", "weighted", "attention"}), key=lambda r: r.fusion != "concat"
     )

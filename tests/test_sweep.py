@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 from sweeping import SPACE, SPLIT, make_cache, options, small_space
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import DataError, RunError, UsageError
 from mmsent.evaluation.cross_validation import cross_validate

@@ -45,7 +45,7 @@ def begin(cache: Cache, runs: Path, workers: int) -> subprocess.Popen[str]:
     words = ["sweep", "--cache", str(cache.path), "--runs", str(runs), "--space", str(runs / "space.toml")]
     words += ["--trials", str(TRIALS), "--workers", str(workers), "--checks", "2", "--val-size", "0.25", "--no-prune"]
     return subprocess.Popen(
-        [sys.executable, "-c", "from mmsent.cli import main; main()", *words],
+        [sys.executable, "-c", "from mmsent.cli.main import main; main()", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

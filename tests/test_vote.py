@@ -14,7 +14,7 @@ import pytest
 from fake import fake_encoders
 from made import make_guid
 
-from mmsent.cli import main
+from mmsent.cli.main import main
 from mmsent.config import (
     DataSettings,
     EncoderSettings,

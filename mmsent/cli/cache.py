@@ -1,170 +1,239 @@
-"""`mmsent cache ...`: list, inspect, verify, repair, explain and export feature caches."""
+"""`mmsent cache ...`: list, inspect, verify, repair, explain and export feature caches, and find duplicates in them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import (
-    DEVICE,
-    ENCODER,
-    NORMALIZE,
-    PRECISION,
-    STORAGE,
-    VIEWS,
-    VIEWS_SEED,
-    CacheAt,
-    CleanSteps,
-    Data,
-    Device,
-    Encoder,
-    EncoderFilter,
-    ImageEncoder,
-    Json,
-    Labels,
-    NearImage,
-    NearText,
-    Normalize,
-    Precision,
-    Storage,
-    TextEncoder,
-    TextEncoding,
-    Views,
-    ViewsSeed,
-    Wait,
-    Weights,
-    data_settings,
-)
-from mmsent.config import EncoderSettings, ViewSettings, settings
+from mmsent.cli.options import READ, RUN, Data, Json, Only, Wide
+from mmsent.cli.output import Layout, note, outline, resumable, say, say_json, say_table
+from mmsent.cli.workspace import DATA, Workspace, encoders_of, extract_settings_of
+from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, SplitSettings, ViewSettings
+from mmsent.errors import CacheError
+from mmsent.system.tables import columns
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="List, inspect, verify, repair, explain and export feature caches, and find duplicates in them.",
-)
+if TYPE_CHECKING:
+    from mmsent.features.repair import Verified
+
+Stored = Annotated[Workspace, Only("data", "encoder", "cache_at")]
 
 
-@app.command("ls")
-def cache_ls(cache: CacheAt = Path("cache"), json: Json = False) -> None:
+def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: Json = False) -> None:
     """List caches. Reads the folder --cache, writes nothing."""
-    from mmsent import commands
+    from mmsent.features.cache.finding import list_caches
 
-    commands.cache_ls(cache, json)
+    folder = where.cache_at
+    found = list_caches(folder)
+    if json:
+        say_json(
+            [
+                {
+                    "path": str(c.path),
+                    "data": c.data_name,
+                    "encoder": c.encoder,
+                    "rows": c.rows,
+                    "views": c.settings.views.count,
+                    "fingerprint": c.fingerprint,
+                    "bytes": c.path.stat().st_size,
+                }
+                for c in found
+            ]
+        )
+        return
+    if not found:
+        say(f"no caches in {folder}; make one with `mmsent extract`")
+        return
+    rows = [["file", "data", "encoder", "train", "test", "views", "MB"]]
+    for c in found:
+        size = f"{c.path.stat().st_size / 1e6:.1f}"
+        counts = [str(c.rows.get("train", "")), str(c.rows.get("test", "")), str(c.settings.views.count)]
+        rows.append([c.path.name, c.data_name, c.encoder, *counts, size])
+    say_table(rows, Layout(left=["file", "data", "encoder"], drop=["MB", "views", "data", "encoder"]), wide=wide)
+    for path in sorted(set(folder.glob("*.h5")) - {c.path for c in found}):
+        note(f"{path.name}: unreadable, no cache or damaged")
+    for path in sorted(folder.glob("*.h5.journal")):
+        note(f"{path.name}: unfinished; run the same `mmsent extract` again to complete it")
 
 
-@app.command("info")
-def cache_info(
-    data: Data = None, encoder: EncoderFilter = None, cache: CacheAt = Path("cache"), json: Json = False
-) -> None:
+def info(where: Stored, json: Json = False) -> None:
     """Show all that a cache says of itself. Reads its settings, outcomes and provenance, writes nothing."""
-    from mmsent import commands
+    cache = where.cache
+    outcome = {}
+    for split in cache.rows:
+        index = cache.index(split)
+        bad = [{"id": index.ids[i], "reason": index.reason(i)} for i in range(len(index)) if not index.good[i]]
+        outcome[split] = {
+            "rows": len(index),
+            "labels": {name: int((index.labels == k).sum()) for k, name in enumerate(cache.labels)},
+            "texts_cut": int((index.tokens > cache.settings.text.max_tokens).sum()),
+            "quarantined": bad,
+        }
+    facts = {
+        "path": str(cache.path),
+        "fingerprint": cache.fingerprint,
+        "contract": cache.settings.contract,
+        "data_name": cache.data_name,
+        "encoder": cache.encoder,
+        "splits": outcome,
+        "settings": cache.settings.canonical(),
+        "provenance": cache.provenance,
+    }
+    say_json(facts) if json else say(outline(facts))
 
-    commands.cache_info(data, cache, encoder, json)
 
-
-@app.command("verify")
-def cache_verify(
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Rows to encode again.")] = 16,
+@resumable("nothing was changed")
+def verify(
+    where: Stored,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="<int>", min=0, help="Rows to encode again.", rich_help_panel=RUN)
+    ] = 16,
     json: Json = False,
 ) -> None:
     """Check that a cache is whole and true. Reads every row's checksum and encodes a sample again; writes nothing.
 
-    Names every damaged row; exit status 1 where there is one.
+    Names every damaged row; the exit status is 1 where there is one.
     """
-    from mmsent import commands
+    from mmsent.features.repair import verify as run
 
-    raise typer.Exit(commands.cache_verify(data, cache, encoder, sample, json))
+    cache = where.cache_to_repair
+    dataset, encoders = None, None
+    path = where.source(cache)
+    if sample and not cache.damage and path.exists():
+        dataset, encoders = where.dataset(cache), encoders_of(cache)
+    elif sample and not cache.damage:
+        note(f"{path} is not here, so no row can be encoded again; only the file is checked")
+    done = run(cache, dataset, encoders, sample)
+    say_json(done.to_json()) if json else _tell_verified(done, cache.path)
+    if done.damaged:
+        note(f"`mmsent cache repair --cache {cache.path}` encodes damaged rows again")
+    raise typer.Exit(0 if done.ok else 1)
 
 
-@app.command("repair")
-def cache_repair(
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
+def _tell_verified(done: Verified, path: Path) -> None:
+    if done.damaged:
+        say(f"{path}: {done.rows} rows read, damaged:")
+        for line in done.damaged:
+            say(f"  {line}")
+        return
+    say(f"{path}: {done.rows} rows read, all checksums hold")
+    if done.sampled:
+        say(
+            f"{done.sampled} rows encoded again: {done.identical} identical to the bit, "
+            f"lowest cosine {done.lowest:.6f}, {len(done.changed)} changed since, {len(done.wrong)} wrong"
+        )
+    for row_id in done.wrong[:10]:
+        say(f"  wrong: {row_id}")
+    if done.changed:
+        note("run `mmsent extract` to encode the changed rows")
+
+
+def repair(
+    where: Stored,
+    options: Annotated[ExtractSettings, Only("wait")],
     device: Annotated[
-        str | None, typer.Option("--device", help="Device to encode on.", show_default="the cache's")
+        str | None,
+        typer.Option("--device", help="Where to encode.", show_default="the cache's", rich_help_panel=RUN),
     ] = None,
-    wait: Wait = False,
     json: Json = False,
 ) -> None:
     """Encode the damaged rows of a cache again. Reads the cache and the data set, writes the cache anew.
 
-    Rows that are sound are kept as they are. Where the damage is not in rows, says so and what to do.
+    Sound rows stay as they are. Where the damage is not in rows, it says so and what to do.
     """
-    from mmsent import commands
+    from mmsent.features.repair import repair as run
 
-    commands.cache_repair(data, cache, encoder, device, wait, json)
+    cache = where.cache_to_repair
+    if not cache.damage:
+        unharmed: dict[str, Any] = {"path": str(cache.path), "found": [], "encoded": {}, "dropped": {}}
+        say_json(unharmed) if json else say(f"{cache.path}: all checksums hold, nothing to repair")
+        return
+    path = where.source(cache)
+    if not path.exists():
+        raise CacheError(f"{cache.path} was made from {path}, which is not here; --data says where the posts are now")
+    dataset = where.dataset(cache)
+    with resumable("the damaged cache is as it was and what was encoded is kept"):
+        done = run(cache.path, dataset, encoders_of(cache, device), extract_settings_of(cache, wait=options.wait))
+    if json:
+        say_json(done.to_json())
+        return
+    for line in done.found:
+        say(f"damaged: {line}")
+    for name, n in done.encoded.items():
+        say(f"{name}: {n} rows encoded again, {done.cache.rows[name] - n} kept")
+    for name, n in done.dropped.items():
+        note(f"{name}: {n} damaged rows are gone, for they had left the list before")
+    say(f"cache: {done.cache.path}, all checksums hold")
 
 
-@app.command("explain")
-def cache_explain(
+def explain(
+    how: Annotated[DataSettings, Only("labels", "text_encoding", "clean")],
+    encoder: EncoderSettings,
+    views: ViewSettings,
+    options: Annotated[ExtractSettings, Only("storage")],
+    where: Annotated[Workspace, Only("cache_at")],
     data: Data = None,
-    encoder: Encoder = ENCODER,
-    image_encoder: ImageEncoder = None,
-    text_encoder: TextEncoder = None,
-    weights: Weights = None,
-    views: Views = VIEWS,
-    views_seed: ViewsSeed = VIEWS_SEED,
-    cache: CacheAt = Path("cache"),
-    device: Device = DEVICE,
-    precision: Precision = PRECISION,
-    normalize: Normalize = NORMALIZE,
-    labels: Labels = None,
-    text_encoding: TextEncoding = None,
-    clean: CleanSteps = None,
-    storage: Storage = STORAGE,
     json: Json = False,
 ) -> None:
     """Say why a cache does or does not serve these settings. Takes extract's options, reads, writes nothing."""
-    from mmsent import commands
+    from mmsent.data.dataset import load_dataset
+    from mmsent.encoders.factory import open_encoders
+    from mmsent.features.cache.finding import explain as run
+    from mmsent.features.extract import feature_settings
 
-    pair = settings(
-        EncoderSettings,
-        encoder=encoder,
-        image_encoder=image_encoder,
-        text_encoder=text_encoder,
-        weights=weights,
-        device=device,
-        precision=precision,
-        normalize=normalize,
-    )
-    augmented = settings(ViewSettings, count=views, seed=views_seed)
-    chosen = data_settings(labels, text_encoding, clean)
-    commands.cache_explain(data or Path("data"), chosen, cache, pair, augmented, storage, json)
+    at = where.cache_at
+    dataset = load_dataset(data or DATA, how)
+    wanted = feature_settings(dataset, open_encoders(encoder), encoder, views, options.storage)
+    found = run(at if at.is_dir() else at.parent, dataset.name, wanted)
+    if json:
+        say_json([{"path": str(c.path), "serves": not d, "differences": d} for c, d in found])
+        return
+    if not found:
+        say(f"no cache of {dataset.name} in {at}")
+    for cache, differing in found:
+        say(f"{cache.path.name}: " + ("serves these settings" if not differing else "does not serve, for"))
+        for line in differing:
+            say(f"  {line}")
 
 
-@app.command("export")
-def cache_export(
-    out: Annotated[Path, typer.Option("--out", help="File to write: .npz or .parquet.")],
-    split: Annotated[str, typer.Option("--split", help="train or test.")] = "train",
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
+@resumable("nothing was written")
+def export(
+    where: Stored,
+    out: Annotated[Path, typer.Option("--out", help="File to write: .npz or .parquet.", rich_help_panel=RUN)],
+    split: Annotated[str, typer.Option("--split", help="train or test.", rich_help_panel=READ)] = "train",
 ) -> None:
     """Write a split of a cache for other programs. Reads the cache, writes --out (NumPy's npz or Parquet)."""
-    from mmsent import commands
+    from mmsent.features.cache.export import export as run
 
-    commands.cache_export(data, cache, encoder, split, out)
+    say(f"wrote {run(where.cache, split, out)}")
 
 
-@app.command("duplicates")
-def cache_duplicates(
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
-    near_image: NearImage = None,
-    near_text: NearText = None,
-    json: Json = False,
+def duplicates(
+    where: Stored, near: Annotated[SplitSettings, Only("near_image", "near_text")], json: Json = False
 ) -> None:
     """Find duplicates, exact and near, and count them.
 
-    Reads the embeddings of all rows and compares pictures with pictures and texts with texts; writes nothing. The time
+    Reads the embeddings of all rows and compares images with images and texts with texts; writes nothing. The time
     grows with the square of the rows: seconds for thousands, hours for a million.
     """
-    from mmsent import commands
+    from mmsent.features.cache.groups import comparisons, find_duplicates
+    from mmsent.system.progress import bar
 
-    commands.cache_duplicates(data, cache, encoder, near_image, near_text, json)
+    cache = where.cache
+    with bar(comparisons(cache), "comparing", "tile") as shown:
+        found = find_duplicates(cache, near.near_image, near.near_text, shown.update)
+    if json:
+        say_json(found.to_json())
+        return
+    say(columns(found.table(), right=range(2, 7)))
+    largest = max(found.found, key=lambda g: (g.near, g.what == "either")).members
+    for group in largest[:5]:
+        shown_ids = ", ".join(f"{split} {row_id}" for split, row_id in group[:8])
+        say(f"  {len(group)} rows: {shown_ids}{', …' if len(group) > 8 else ''}")
+    if parted := sum(g.parted for g in found.found if g.what == "either"):
+        note(f"{parted} like pairs are in different groups, for together they would chain up too many rows")
+    say("--json lists every group; `mmsent fit --group near` keeps them on one side of a split")
+
+
+COMMANDS = (ls, info, verify, repair, explain, export, duplicates)

@@ -1,28 +1,40 @@
-"""The export command's options."""
+"""`mmsent export`: heads for other programs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mmsent.cli.options import CacheAt, Data, EncoderFilter, Json, RunNames, Runs, Soft, Tie, Weights
+from mmsent.cli.options import RUN, Json, RunNames, Soft, Tie, Weights
+from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.workspace import Workspace
+from mmsent.errors import UsageError
+
+FORMATS = ("onnx", "hf")
 
 
+@resumable("nothing was written")
 def export(
+    where: Workspace,
     run: RunNames = None,
-    form: Annotated[str, typer.Option("--format", help="onnx, or hf: a folder for a model hub.")] = "onnx",
-    out: Annotated[Path, typer.Option("--out", help="Folder to make; it must not be there.")] = Path("export"),
+    form: Annotated[
+        str, typer.Option("--format", help="onnx, or hf: a folder for a model hub.", rich_help_panel=RUN)
+    ] = "onnx",
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder to make; it must not exist yet.", rich_help_panel=RUN)
+    ] = Path("export"),
     with_encoder: Annotated[
-        bool, typer.Option("--with-encoder", help="ONNX of the two encoders too, so that posts go in without torch.")
+        bool,
+        typer.Option(
+            "--with-encoder",
+            help="Also write the two encoders as ONNX, so that posts need no torch.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
     tie: Tie = None,
     soft: Soft = False,
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
-    runs: Runs = Path("runs"),
     weights: Weights = None,
     json: Json = False,
 ) -> None:
@@ -32,6 +44,42 @@ def export(
     temperatures and their vote in one graph, with labels and the features' contract; it is compared with torch before
     it is written. A hub folder holds safetensors, config.json and a model card; `mmsent predict FOLDER` reads it back.
     """
-    from mmsent import commands
+    if form not in FORMATS:
+        raise UsageError(f"--format {form!r}: choose from {', '.join(FORMATS)}")
+    if form == "hf":
+        for flag, typed in (("--with-encoder", with_encoder), ("--tie", tie), ("--soft", soft), ("--weights", weights)):
+            if typed:
+                raise UsageError(
+                    f"{flag} goes with --format onnx; a hub folder holds heads, and predict takes the rest"
+                )
+    from mmsent.export.hub import write_hub
+    from mmsent.export.model_card import model_card
+    from mmsent.inference.predict import encoder_settings
+    from mmsent.inference.vote import averages
+    from mmsent.training.runs import calibration_note
 
-    commands.export(run or (), form, out, with_encoder, tie, soft, data, cache, encoder, runs, weights, json)
+    chosen = where.voting_runs(run)
+    encoder_settings(chosen, weights=None, device=None)  # refuses runs that do not fit together
+    soft = averages(chosen, soft)
+    card = model_card(chosen, out.name, form, soft=soft, tie=tie)
+    result: dict[str, Any] = {"out": str(out), "format": form, "runs": [str(one.path) for one in chosen]}
+    if form == "hf":
+        path = write_hub(chosen, out, card)
+    else:
+        from mmsent.export.onnx_export import TOLERANCE, export_onnx
+
+        if with_encoder:
+            note("exporting heads, picture tower and text tower, and comparing them with torch: a minute or two")
+        done = export_onnx(chosen, out, card=card, tie=tie, soft=soft, with_encoder=with_encoder, weights=weights)
+        path = done.path
+        result |= {"worst": done.worst, "embeddings": done.embeddings, "tolerance": TOLERANCE}
+    if json:
+        say_json({**result, "out": str(path)})
+        return
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        say(f"{file}  {file.stat().st_size / 1e6:.2f} MB")
+    if form == "onnx":
+        say(f"probabilities differ from torch by {result['worst']:.1e} at most")
+    if result.get("embeddings") is not None:
+        say(f"embeddings differ from torch by {result['embeddings']:.1e} of their length at most")
+    say(calibration_note(chosen))

@@ -1,180 +1,324 @@
-"""The options that several commands share, declared once; their defaults come from the settings models."""
+"""Options from settings: a command names a settings model as its parameter, and `expand` turns the model's fields into
+options, with the help, default and panel that the field carries (see mmsent.config.setting).
+
+    def check(data: DataSettings, encoder: Annotated[EncoderSettings, Only("encoder")], json: Json = False) -> None: ...
+
+Options that belong to no settings model are declared here too where several commands share them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
 
 from mmsent import config
+from mmsent.cli.workspace import Workspace
 from mmsent.config import (
-    PRESETS,
+    COMMITTEES,
     RECIPES,
-    Clean,
-    DataSettings,
-    EncoderSettings,
-    ExtractSettings,
     FitSettings,
+    Fusion,
+    OnCommandLine,
+    Panel,
     SplitSettings,
-    ViewSettings,
     default,
+    on_command_line,
     settings,
 )
 from mmsent.errors import UsageError
 
-
-def from_recipe(name: str, what: str) -> Any:
-    """A fit option whose default comes from the recipe."""
-    own = default(FitSettings, name)
-    shown = "; ".join([f"default {own}", *(f"{r}: {given[name]}" for r, given in RECIPES.items() if name in given)])
-    flag = "--" + name.replace("_", "-")
-    names = [f"{flag}/--no-{flag[2:]}"] if isinstance(own, bool) else [flag]
-    return typer.Option(*names, help=f"{what} ({shown})", show_default=False)
+READ, TRAIN, SPLIT, RUN = (one.value for one in (Panel.reading, Panel.training, Panel.splitting, Panel.running))
 
 
+@dataclass(frozen=True)
+class Only:
+    """Of a settings model or a Workspace, these fields alone become options."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """A dictionary of the settings that were typed; the others come from the recipe."""
+
+    model: type[BaseModel]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RUN)]
+Wide = Annotated[bool, typer.Option("--wide", help="Print all columns of tables, however wide.", rich_help_panel=RUN)]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", envvar="MMSENT_DATA", help="Data set: a folder or a manifest.", show_default="data/"),
-]
-CacheAt = Annotated[
-    Path, typer.Option("--cache", envvar="MMSENT_CACHE", help="Folder of the caches; to read, also one cache file.")
-]
-Runs = Annotated[Path, typer.Option("--runs", envvar="MMSENT_RUNS", help="Folder of the runs.")]
-RunNames = Annotated[list[str] | None, typer.Argument(help="Runs, by name or path.", show_default="the newest")]
-Encoder = Annotated[
-    str,
     typer.Option(
-        "--encoder", envvar="MMSENT_ENCODER", help=f"Encoder pair: {', '.join(PRESETS)}, or open_clip:ARCH[:TAG]."
+        "--data",
+        envvar="MMSENT_DATA",
+        help="Data set: a folder or a manifest.",
+        show_default="data/",
+        rich_help_panel=READ,
     ),
 ]
-EncoderFilter = Annotated[
-    str | None,
-    typer.Option("--encoder", envvar="MMSENT_ENCODER", help="Encoder of the cache.", show_default="the one there is"),
+CacheFolder = Annotated[
+    Path,
+    typer.Option("--cache", envvar="MMSENT_CACHE", help="Folder of the caches.", rich_help_panel=READ),
 ]
-ImageEncoder = Annotated[
-    str | None, typer.Option("--image-encoder", help="Image encoder alone: timm:NAME, open_clip:ARCH[:TAG].")
-]
-TextEncoder = Annotated[
-    str | None, typer.Option("--text-encoder", help="Text encoder alone: sentence-transformers:NAME, open_clip:...")
+RunNames = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN", help="Runs, by name or path.", show_default="the newest")
 ]
 Weights = Annotated[
-    str | None, typer.Option("--weights", help="Local checkpoint of the open_clip (or timm) model; asks no network.")
-]
-Device = Annotated[str, typer.Option("--device", envvar="MMSENT_DEVICE", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
-Normalize = Annotated[bool, typer.Option("--normalize/--raw", help="L2-normalise the embeddings, or keep them raw.")]
-Labels = Annotated[
     str | None,
-    typer.Option("--labels", help="The label set, comma-separated.", show_default=",".join(config.DEFAULT_LABELS)),
+    typer.Option("--weights", help="Checkpoint of the encoder, where it has moved.", rich_help_panel=READ),
 ]
-TextEncoding = Annotated[
-    str | None,
-    typer.Option("--text-encoding", help="Codec of all texts.", show_default="decided once for the data set"),
-]
-CleanSteps = Annotated[
-    list[Clean] | None, typer.Option("--clean", help="Clean texts before encoding; repeat for several steps.")
-]
-Remote = Annotated[
-    list[str] | None,
-    typer.Option("--remote", help="Protocol of picture URLs in a manifest that may be fetched: s3, https; repeatable."),
-]
-IdColumn = Annotated[str, typer.Option("--id-column", help="Manifest column of the ids.")]
-ImageColumn = Annotated[str, typer.Option("--image-column", help="Manifest column of the picture paths.")]
-TextColumn = Annotated[str, typer.Option("--text-column", help="Manifest column of the texts.")]
-LabelColumn = Annotated[str, typer.Option("--label-column", help="Manifest column of the labels.")]
-Views = Annotated[int, typer.Option("--views", help="K augmented views of each picture beside the clean one.")]
-ViewsSeed = Annotated[int, typer.Option("--views-seed", help="Seed of the views.")]
-Storage = Annotated[str, typer.Option("--storage", help="float32 or float16 in the cache.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Wait = Annotated[
-    bool, typer.Option("--wait", help="Where another extraction holds the cache, wait for it instead of refusing.")
-]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="local: this process; ray: actors on a Ray cluster (the extra `ray`).")
-]
-Address = Annotated[
-    str | None,
+Device = Annotated[
+    str,
     typer.Option(
-        "--address", help="Ray cluster, HOST:PORT or auto.", show_default="RAY_ADDRESS, or a cluster of this machine"
+        "--device",
+        envvar="MMSENT_DEVICE",
+        help="auto, cpu, cuda, cuda:1 or mps.",
+        rich_help_panel=RUN,
     ),
-]
-Actors = Annotated[
-    int | None,
-    typer.Option("--actors", help="Encoder pairs on the Ray cluster.", show_default="one a GPU, or a CPU slot"),
 ]
 Tie = Annotated[
     str | None,
-    typer.Option("--tie", help="Label where no majority is, or 'soft'.", show_default="neutral, else soft"),
-]
-Soft = Annotated[bool, typer.Option("--soft", help="Average the heads' probabilities instead of counting votes.")]
-
-Group = Annotated[
-    str | None,
     typer.Option(
-        "--group", help="Rows that stay together: exact or near duplicates, or none.", show_default="exact; folds: near"
+        "--tie",
+        help="Label of a post without a majority, or 'soft'.",
+        show_default="neutral, else soft",
+        rich_help_panel=RUN,
     ),
 ]
-NoGroup = Annotated[bool, typer.Option("--no-group", help="The same as --group none.")]
-NearImage = Annotated[
-    float | None,
-    typer.Option("--near-image", help="Cosine from which pictures are near-duplicates.", show_default="the encoder's"),
+Soft = Annotated[
+    bool,
+    typer.Option("--soft", help="Average the heads' probabilities instead of counting votes.", rich_help_panel=RUN),
 ]
-NearText = Annotated[
-    float | None,
-    typer.Option("--near-text", help="Cosine from which texts are near-duplicates.", show_default="the encoder's"),
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Embeddings that take more than this, such as 2GB, stay on disk.",
+        show_default="half of the machine's",
+        rich_help_panel=RUN,
+    ),
+]
+Fusions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fusion",
+        metavar="<str>",
+        help=f"{', '.join(Fusion)}, vote (the first three) or all. Repeatable.",
+        show_default="concat",
+        rich_help_panel=TRAIN,
+    ),
+]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        help=f"Settings to start from: auto (the encoder pair's own), {', '.join(RECIPES)}.",
+        rich_help_panel=TRAIN,
+    ),
+]
+Splits = Annotated[
+    int | None,
+    typer.Option(
+        "--splits",
+        help="Fit a committee: every head on this many validation splits. The vote averages them.",
+        show_default="; ".join(f"{name}: {one.splits}" for name, one in COMMITTEES.items()),
+        rich_help_panel=TRAIN,
+    ),
+]
+NoGroup = Annotated[
+    bool, typer.Option("--no-group", help="The same as --group none.", rich_help_panel=SPLIT, show_default=False)
 ]
 
-ID, IMAGE = default(DataSettings, "id_column"), default(DataSettings, "image_column")
-TEXT, LABEL = default(DataSettings, "text_column"), default(DataSettings, "label_column")
-ENCODER, DEVICE = default(EncoderSettings, "encoder"), default(EncoderSettings, "device")
-PRECISION, STORAGE = default(EncoderSettings, "precision"), default(ExtractSettings, "storage")
-NORMALIZE = default(EncoderSettings, "normalize")
-ENGINE = default(ExtractSettings, "engine")
-VIEWS, VIEWS_SEED = default(ViewSettings, "count"), default(ViewSettings, "seed")
+CacheAt = Annotated[
+    Path,
+    typer.Option(
+        "--cache",
+        envvar="MMSENT_CACHE",
+        help="Cache file, or folder of the caches.",
+        rich_help_panel=READ,
+    ),
+]
+CacheEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        envvar="MMSENT_ENCODER",
+        help="Encoder pair of the cache.",
+        show_default="the one there is",
+        rich_help_panel=READ,
+    ),
+]
+Runs = Annotated[
+    Path,
+    typer.Option("--runs", envvar="MMSENT_RUNS", help="Folder of the runs.", rich_help_panel=READ),
+]
+
+_WORKSPACE: dict[str, tuple[str, Any, Any]] = {  # field: the option's name, its annotation, its default
+    "data": ("data", Data, None),
+    "cache_at": ("cache", CacheAt, Path("cache")),
+    "encoder": ("encoder", CacheEncoder, None),
+    "runs_at": ("runs", Runs, Path("runs")),
+}
 
 
-def data_settings(
-    labels: str | None,
-    text_encoding: str | None = None,
-    clean: Sequence[Clean] | None = None,
-    id_column: str = ID,
-    image_column: str = IMAGE,
-    text_column: str = TEXT,
-    label_column: str = LABEL,
-    remote: Sequence[str] | None = None,
-) -> DataSettings:
-    return settings(
-        DataSettings,
-        labels=tuple(part.strip() for part in labels.split(",")) if labels is not None else None,
-        text_encoding=text_encoding,
-        clean=tuple(clean) if clean else None,
-        id_column=id_column,
-        image_column=image_column,
-        text_column=text_column,
-        label_column=label_column,
-        remote=tuple(name.lower() for name in remote) if remote else None,
+@dataclass(frozen=True)
+class _Opened:
+    """A parameter opened into options: which option fills which field, and what is built of them."""
+
+    options: list[inspect.Parameter]
+    fields: dict[str, str]  # option's name -> field
+    build: Callable[[dict[str, Any]], Any]
+
+
+def expand(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with every parameter that is a settings model, a Workspace or Overrides opened into options."""
+    opened: dict[str, _Opened] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        found = _open(parameter.annotation)
+        if found is None:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        else:
+            opened[parameter.name] = found
+            parameters += found.options
+
+    def run(**values: Any) -> Any:
+        built = {
+            name: one.build({field: values.pop(option) for option, field in one.fields.items()})
+            for name, one in opened.items()
+        }
+        return command(**values, **built)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _open(annotation: Any) -> _Opened | None:
+    """The options behind an annotation; None where it is an option itself."""
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    kind = get_args(annotation)[0] if marks else annotation
+    only = next((mark.names for mark in marks if isinstance(mark, Only)), None)
+    overrides = next((mark for mark in marks if isinstance(mark, Overrides)), None)
+    if overrides is not None:
+        return _of_model(overrides.model, only, overriding=True)
+    if kind is Workspace:
+        chosen = {name: one for name, one in _WORKSPACE.items() if only is None or name in only}
+        options = [_parameter(*one) for one in chosen.values()]
+        return _Opened(options, {one[0]: name for name, one in chosen.items()}, lambda values: Workspace(**values))
+    if kind is SplitSettings and only is None:
+        found = _of_model(kind, only)
+        options = [*found.options, _parameter("no_group", NoGroup, False)]
+        return _Opened(options, found.fields | {"no_group": "no_group"}, _split)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return _of_model(kind, only)
+    return None
+
+
+def _of_model(model: type[BaseModel], only: tuple[str, ...] | None, *, overriding: bool = False) -> _Opened:
+    options, fields = [], {}
+    for name, field in model.model_fields.items():
+        how = on_command_line(model, name)
+        if how is None or (only is not None and name not in only):
+            continue
+        flag = how.flag or "--" + name.replace("_", "-")
+        own = flag.split("/")[0].removeprefix("--").replace("-", "_")
+        kind = str if _takes_commas(field) else _kind(field.annotation)
+        if kind is bool and "/" not in flag and overriding:
+            flag = f"{flag}/--no-{flag[2:]}"
+        # A default that is told in words, or that the recipe gives, is the model's own to set.
+        value = None if overriding or how.shown is not None or _is_several(field.annotation) else field.default
+        option = typer.Option(
+            flag,
+            help=f"{field.description} ({_by_recipe(model, name, how)})" if overriding else field.description,
+            show_default=how.shown
+            if how.shown and not overriding
+            else (value not in (None, "") and "/" in flag) or (value is not None and kind is not bool),
+            metavar="<str>" if _is_several(field.annotation) else None,
+            envvar=how.env,
+            rich_help_panel=how.panel.value,
+        )
+        options.append(_parameter(own, Annotated[kind | None if value is None else kind, option], value))
+        fields[own] = name
+
+    def build(values: dict[str, Any]) -> Any:
+        return {k: v for k, v in values.items() if v is not None} if overriding else settings(model, **values)
+
+    return _Opened(options, fields, build)
+
+
+def _takes_commas(field: FieldInfo) -> bool:
+    """Whether one word holds several values, separated by commas."""
+    return any(isinstance(mark, BeforeValidator) for mark in field.metadata)
+
+
+def _by_recipe(model: type[BaseModel], name: str, how: OnCommandLine) -> str:
+    own = how.shown or _shown(default(model, name))
+    return "; ".join(
+        [f"default: {own}", *(f"{r}: {_shown(given[name])}" for r, given in RECIPES.items() if name in given)]
     )
 
 
-def split_settings(
-    val_size: float,
-    seed: int,
-    group: str | None,
-    no_group: bool,
-    near_image: float | None,
-    near_text: float | None,
-    *,
-    folded: bool,
-) -> SplitSettings:
-    """The split's settings. folded: for cross-validation, which keeps near-duplicates together by default."""
+def _shown(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value}"
+
+
+def _is_several(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple
+
+
+def _kind(annotation: Any) -> Any:
+    """What the parser makes of an option's word; the settings model checks the value itself."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [_kind(one) for one in get_args(annotation) if one is not type(None)]
+        return str if str in inner else inner[0]
+    if _is_several(annotation):
+        return list[str]
+    if get_origin(annotation) is Literal or (isinstance(annotation, type) and issubclass(annotation, StrEnum)):
+        return str
+    return annotation
+
+
+def _parameter(name: str, annotated: Any, value: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotated)
+
+
+def _split(values: dict[str, Any]) -> SplitSettings:
+    """The split that options ask for. Raises UsageError where they contradict each other."""
+    no_group, group = values.pop("no_group"), values["group"]
     if no_group and group not in (None, "none"):
         raise UsageError(f"--no-group and --group {group} contradict each other; give one of them")
-    chosen = "none" if no_group else group or ("near" if folded else None)
-    found = settings(
-        SplitSettings, val_size=val_size, seed=seed, group=chosen, near_image=near_image, near_text=near_text
-    )
-    if found.group is not config.Group.near and (near_image or near_text):
+    return settings(SplitSettings, **(values | {"group": "none" if no_group else group}))
+
+
+def split_for(split: SplitSettings, *, folded: bool) -> SplitSettings:
+    """The split as a command uses it: cross-validation keeps near-duplicates together unless --group says otherwise.
+    Raises UsageError where cosines are given that nothing asks for."""
+    if folded and "group" not in split.model_fields_set:
+        split = split.model_copy(update={"group": config.Group.near})
+    if split.group is not config.Group.near and (split.near_image or split.near_text):
         raise UsageError("--near-image and --near-text go with --group near")
-    return found
+    return split
+
+
+def names_of(command: Callable[..., Any]) -> set[str]:
+    """The names of an expanded command's options and arguments."""
+    return set(inspect.signature(command).parameters)
+
+
+DEVICE: str = default(config.EncoderSettings, "device")
+Commands = Mapping[str, Callable[..., Any]]
+FitOverrides = Annotated[dict[str, Any], Overrides(FitSettings)]

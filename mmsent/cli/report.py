@@ -1,38 +1,138 @@
-"""The report command's options."""
+"""`mmsent report`: every figure of a set of runs, and one page."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import CacheAt, Data, EncoderFilter, Json, RunNames, Runs, Weights
+from mmsent.cli.options import RUN, Json, RunNames, Weights
+from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.workspace import Workspace
+from mmsent.errors import MmsentError, UsageError
+
+if TYPE_CHECKING:
+    from mmsent.data.check_report import CheckReport
+    from mmsent.report.study import Study
+    from mmsent.report.write import Written
+    from mmsent.training.runs import Run
 
 
+@resumable("no report was written, an earlier one stays")
 def report(
+    where: Workspace,
     run: RunNames = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write the page and its figures into.")] = Path("report"),
-    form: Annotated[str, typer.Option("--format", help="html (one self-contained file) or md.")] = "html",
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
-    runs: Runs = Path("runs"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder to write the page and its figures into.", rich_help_panel=RUN)
+    ] = Path("report"),
+    form: Annotated[
+        str, typer.Option("--format", help="html (one self-contained file) or md.", rich_help_panel=RUN)
+    ] = "html",
     weights: Weights = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="Device for the explanations.", show_default="auto")
+        str | None,
+        typer.Option("--device", help="Where to compute explanations.", show_default="auto", rich_help_panel=RUN),
     ] = None,
     skip: Annotated[
         list[str] | None,
-        typer.Option("--skip", help="Figure to leave out, such as grad-cam or learning-curve; repeatable."),
+        typer.Option(
+            "--skip",
+            metavar="<str>",
+            help="Figure to leave out, such as grad-cam or learning-curve. Repeatable.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Show what runs learned: every figure, and one page.
 
-    Reads the newest run of each fusion of the cache (or the runs named), the cache and the posts; writes
+    Reads the newest run of each fusion of the cache (or the runs named), the cache and the posts. Writes
     --out/report.html, one file that opens from disk, and the figures as PNG and SVG. Test labels stay closed.
     """
-    from mmsent import commands
+    _refuse(form, out, skip or ())
+    from mmsent.data.check import check_dataset
+    from mmsent.report.explanations import Explained
+    from mmsent.report.study import open_study
+    from mmsent.system.progress import bar
 
-    commands.report(run or (), out, form, data, cache, encoder, runs, weights, device, skip or (), json)
+    cache = where.cache
+    # a run that is named twice counts once
+    chosen = list({one.path.resolve(): one for one in where.runs(run)}.values())
+    dataset, why = where.dataset_if_there()
+    no_posts, preflight = why, None
+    if dataset is not None:
+        with bar(len(dataset.posts), "reading posts", "post") as shown:
+            preflight = check_dataset(dataset, progress=shown.update)
+    study = open_study(chosen, cache, dataset)
+    encoders = None
+    try:
+        from mmsent.encoders.factory import open_encoders
+        from mmsent.inference.predict import encoder_settings
+
+        encoders = open_encoders(encoder_settings(chosen, weights=weights, device=device))
+    except MmsentError as error:
+        why = f"{why}; {error}" if why else str(error)
+    written = _write(study, out, form, preflight, Explained(study, encoders, why), skip or ())
+    say_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
+
+
+def _refuse(form: str, out: Path, skip: Any) -> None:
+    """Raise UsageError on what no report can be made of."""
+    if form not in ("html", "md"):
+        raise UsageError(f"--format {form!r}: choose html or md")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; name a folder")
+    if not skip:
+        return
+    from mmsent.report.figure_set import PLATES, SWEEP_PLATES
+
+    known = [name for name, _, _ in PLATES + SWEEP_PLATES]
+    if unknown := [name for name in skip if name not in known]:
+        raise UsageError(f"--skip {unknown[0]!r}: choose from {', '.join(known)}")
+
+
+def _write(study: Study, out: Path, form: str, preflight: CheckReport | None, explained: Any, skip: Any) -> Written:
+    """Write the report, with a bar that names the figure at work."""
+    from mmsent.report.figure_set import plates_of
+    from mmsent.report.write import write_report
+    from mmsent.system.progress import bar
+
+    with bar(len(plates_of(study)) + 1, "drawing", "figure") as shown:
+        started = False
+
+        def step(title: str) -> None:
+            nonlocal started
+            shown.update(int(started))
+            shown.set_postfix_str(title)
+            started = True
+
+        return write_report(
+            study,
+            out,
+            form="md" if form == "md" else "html",
+            preflight=preflight,
+            explained=explained,
+            on_step=step,
+            skip=skip,
+        )
+
+
+def _facts(written: Written, chosen: list[Run]) -> dict[str, Any]:
+    return {
+        "page": str(written.page),
+        "bytes": written.size,
+        "runs": [str(one.path) for one in chosen],
+        "figures": {p.name: str(p.png) for p in written.plates if p.png is not None},
+        "left_out": {p.name: p.missing for p in written.plates if p.png is None},
+    }
+
+
+def _tell(written: Written, out: Path, no_posts: str) -> None:
+    missing = [p for p in written.plates if p.png is None]
+    for one in missing:
+        note(f"Figure {one.number}, {one.title}: not made: {one.missing}")
+    if no_posts:
+        note(no_posts)
+    drawn = len(written.plates) - len(missing)
+    say(f"{written.page} ({written.size / 1e6:.1f} MB), {drawn} figures in {out / 'figures'} as PNG and SVG")

@@ -1,19 +1,39 @@
-"""The command line of serve."""
+"""`mmsent serve`: label posts over HTTP, with a page to try them on."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import DEVICE, CacheAt, Data, Device, EncoderFilter, RunNames, Runs, Soft, Tie, Weights
+from mmsent.cli.options import DEVICE, READ, RUN, Device, RunNames, Soft, Tie, Weights
+from mmsent.cli.output import note, say
+from mmsent.cli.workspace import Workspace
+from mmsent.errors import MmsentError, UsageError
+from mmsent.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from mmsent.data.dataset import Dataset
+    from mmsent.serve.review import Review
+    from mmsent.training.runs import Run
+
+NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def serve(
+    *,
+    where: Workspace,
     run: RunNames = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=RUN)] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", metavar="<int>", min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=RUN
+        ),
+    ] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -22,14 +42,23 @@ def serve(
             show_envvar=True,
             help="What clients must send as Authorization: Bearer KEY. Others on this machine can read the command "
             "line; set the variable instead.",
+            rich_help_panel=RUN,
         ),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Listen beyond this machine without a key: anybody may ask.")
+        bool,
+        typer.Option(
+            "--no-auth", help="Listen beyond this machine without a key: anybody may ask.", rich_help_panel=RUN
+        ),
     ] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", help="A host name that the service goes by, behind a proxy say; repeatable."),
+        typer.Option(
+            "--allow-host",
+            metavar="<str>",
+            help="A host name of the service, such as a proxy's. Repeatable.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     review: Annotated[
         Path | None,
@@ -37,86 +66,113 @@ def serve(
             "--review",
             help="Table to review: validation.csv, oof.csv, predictions.csv, predict --out.",
             show_default="the runs' validation rows",
+            rich_help_panel=READ,
         ),
     ] = None,
-    no_review: Annotated[bool, typer.Option("--no-review", help="Serve no review page, so none of the posts.")] = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            help="Posts that go through the encoders together.",
-            show_default="16; 1 in half precision, where answers would depend on their batch",
-        ),
-    ] = None,
-    batch_wait: Annotated[
-        float | None,
-        typer.Option("--batch-wait", help="Seconds a post waits for others while idle.", show_default="0.005"),
-    ] = None,
-    queue: Annotated[
-        int | None,
-        typer.Option("--queue", help="Posts that may be under way; others get 503 and come again.", show_default="256"),
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", help="Seconds until a post must be answered.", show_default="30")
-    ] = None,
-    max_body: Annotated[
-        int | None, typer.Option("--max-body", help="Bytes of a request.", show_default="32 MiB")
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option("--max-pixels", help="Pixels of a picture.", show_default="50 million")
-    ] = None,
-    max_text: Annotated[
-        int | None, typer.Option("--max-text", help="Characters of a text.", show_default="10,000")
-    ] = None,
-    max_posts: Annotated[int | None, typer.Option("--max-posts", help="Posts of a request.", show_default="64")] = None,
+    no_review: Annotated[
+        bool, typer.Option("--no-review", help="Serve no review page, so none of the posts.", rich_help_panel=RUN)
+    ] = False,
+    bounds: Limits,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Threads that decode pictures.", show_default="one a core, up to 8"),
+        typer.Option(
+            "--workers",
+            metavar="<int>",
+            min=1,
+            help="Threads that decode images.",
+            show_default="one per core, at most 8",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     tie: Tie = None,
     soft: Soft = False,
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
-    runs: Runs = Path("runs"),
     weights: Weights = None,
     device: Device = DEVICE,
 ) -> None:
     """Label posts over HTTP, with a page to try them on.
 
-    Loads the newest concat, weighted and attention runs (or the runs named) and answers POST /predict and /explain;
-    the page is at /, a page to review predictions at /review, the API's description at /docs. Listens on this machine
-    alone unless told otherwise. SIGTERM and Ctrl-C end it once every post that was taken is answered. Writes nothing.
-    """
-    from mmsent import commands
+    Loads the newest concat, weighted and attention runs (or the runs named) and answers POST /predict and /explain. The
+    page is at /, a page to review predictions at /review, the API's description at /docs.
 
-    limits = {
-        "batch_size": batch_size,
-        "batch_wait": batch_wait,
-        "queue": queue,
-        "timeout": timeout,
-        "body": max_body,
-        "pixels": max_pixels,
-        "text": max_text,
-        "posts": max_posts,
-    }
-    commands.serve(
-        run or (),
-        host,
-        port,
-        api_key,
-        no_auth,
-        allow_host or (),
-        review,
-        no_review,
-        limits,
-        workers,
-        tie,
-        soft,
-        data,
-        cache,
-        encoder,
-        runs,
-        weights,
-        device,
-    )
+    It listens on this machine alone unless told otherwise. SIGTERM and Ctrl-C end it once every post that was taken is
+    answered. Writes nothing.
+    """
+    _require_libraries()
+    from mmsent.serve.app import create_app
+    from mmsent.serve.guard import is_loopback
+    from mmsent.serve.server import bind
+    from mmsent.serve.server import serve as listen
+    from mmsent.serve.service import Service
+
+    local = is_loopback(host)
+    _refuse(host, api_key, allow_host or (), open_to_all=no_auth or local)
+    bound = bind(host, port)
+    try:
+        chosen = where.voting_runs(run)
+        service = Service(chosen, bounds, weights=weights, device=device, tie=tie, soft=soft)
+        note(f"loading {service.runs[0].info['cache']['encoder']} and {len(chosen)} heads")
+        service.warm_up()
+        shown = None
+        if not no_review and (local or api_key is not None or review is not None):
+            shown = _review(service.runs, review, where.data, tie=tie, soft=soft)
+        # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
+        hosts = [*(allow_host or ()), *(["localhost"] if local else [])] if local or allow_host else []
+        app = create_app(service, key=api_key, hosts=hosts, review=shown, workers=workers)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
+        heads = ", ".join(f"{one.fusion} ({one.name})" for one in service.runs)
+        listen(app, bound, bounds, lambda: say(f"serving {heads} on {address}; Ctrl-C ends it"))
+        note("stopped; what was taken is answered")
+    finally:
+        bound.close()
+
+
+def _require_libraries() -> None:
+    if absent := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"mmsent serve needs {', '.join(absent)}: pip install 'mmsent[serve]'")
+
+
+def _refuse(host: str, key: str | None, allow_host: Sequence[str], *, open_to_all: bool) -> None:
+    """Raise UsageError on a key that no client could send, on a service open to all by oversight, on no host name."""
+    from mmsent.serve.guard import host_of
+
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key and key):
+        raise UsageError("--api-key: give printable ASCII characters without blanks at the ends")
+    if key is None and not open_to_all:
+        raise UsageError(
+            f"--host {host} lets others in: give --api-key (or MMSENT_API_KEY), or --no-auth to let anybody ask"
+        )
+    for name in allow_host:
+        if not name or host_of(f"[{name}]" if name.count(":") > 1 else name) != name.lower():
+            raise UsageError(f"--allow-host {name}: give the bare name, such as mood.example, without scheme and port")
+
+
+def _review(
+    runs: Sequence[Run], table: Path | None, data: Path | None, *, tie: str | None, soft: bool
+) -> Callable[[], Review]:
+    """How to open what is reviewed: the table given, else the runs' validation rows, voted on as the service votes."""
+    from mmsent.serve.review import Review, read_table, validation_rows
+
+    labels = runs[0].labels
+    source: dict[str, Any]
+    if table is not None:
+        rows, source = read_table(table, labels), {"table": table.name}
+    else:
+        rows, shared = validation_rows(runs, tie=tie, soft=soft)
+        source = {"runs": [run.name for run in shared]}
+    dataset = _dataset(runs[0], data)
+    return lambda: Review(rows, dataset, **source)
+
+
+def _dataset(run: Run, data: Path | None) -> Dataset | None:
+    """The posts behind a run: those given, else those that its cache remembers; None where they are not at hand."""
+    from mmsent.data.dataset import load_dataset
+    from mmsent.features.cache import Cache
+
+    try:
+        path = data if data is not None else Workspace().source(Cache.open(Path(run.info["cache"]["path"])))
+        return load_dataset(path, run.data_settings)
+    except MmsentError as error:
+        if data is not None:
+            raise
+        note(f"the review page shows no posts, for they are not at hand ({error}); give --data")
+        return None

@@ -1,155 +1,170 @@
-"""The sweep command's options."""
+"""`mmsent sweep`: try many settings, keep the best."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import (
-    DEVICE,
-    CacheAt,
-    Data,
-    Device,
-    EncoderFilter,
-    Group,
-    Json,
-    NearImage,
-    NearText,
-    NoGroup,
-    Runs,
-    split_settings,
-)
-from mmsent.config import RECIPES, Fusion, SplitSettings, default, settings
-from mmsent.sweep.settings import CHECKS, FOLD_CHECKS, SweepSettings
+from mmsent.cli.options import DEVICE, RUN, TRAIN, Device, Json, Recipe, Wide, split_for
+from mmsent.cli.output import Layout, note, resumable, say, say_json, say_table
+from mmsent.cli.workspace import Workspace
+from mmsent.config import Fusion, SplitSettings, choose_recipe, fusions_named
+from mmsent.errors import UsageError
+from mmsent.sweep.settings import SweepSettings
+from mmsent.sweep.space import Space, make_space
+
+if TYPE_CHECKING:
+    from mmsent.sweep.results import Sweep
 
 
 def sweep(
-    trials: Annotated[int, typer.Option("--trials", help="Trials in all; more later goes on from these.")] = default(
-        SweepSettings, "trials"
-    ),
+    *,
+    where: Workspace,
     fusion: Annotated[
         list[str] | None,
         typer.Option(
             "--fusion",
-            help=f"Fusions to try: {', '.join(Fusion)}, or all; repeatable.",
+            help=f"Fusions to try: {', '.join(Fusion)}, or all. Repeatable.",
             show_default="concat, weighted, attention",
+            rich_help_panel=TRAIN,
         ),
     ] = None,
-    sampler: Annotated[
-        str,
-        typer.Option("--sampler", help="tpe (learns from what it tried), random, or grid (each range in 3 points)."),
-    ] = default(SweepSettings, "sampler"),
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            "--folds",
-            help="Score by cross-validation with so many folds: slower, and far less luck.",
-            show_default="one validation split",
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", help="Begin no trial after so many seconds.", show_default="none")
-    ] = None,
+    recipe: Recipe = "auto",
     space: Annotated[
         Path | None,
-        typer.Option("--space", help="TOML file; the settings that it names replace the default ones."),
+        typer.Option("--space", help="TOML file; the settings in it replace the default ones.", rich_help_panel=TRAIN),
     ] = None,
     show_space: Annotated[
-        bool, typer.Option("--show-space", help="Print the search space as TOML, to edit for --space, and exit.")
-    ] = False,
-    recipe: Annotated[
-        str, typer.Option("--recipe", help=f"What is not varied: auto (the encoder pair's own), {', '.join(RECIPES)}.")
-    ] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the sampler and of every trial's head.")] = default(
-        SweepSettings, "seed"
-    ),
-    checks: Annotated[
-        int | None,
-        typer.Option(
-            "--checks",
-            help="Other splits (with --folds: other sets of folds) to repeat the best on.",
-            show_default=f"{CHECKS}; with --folds {FOLD_CHECKS}",
-        ),
-    ] = None,
-    prune: Annotated[
         bool,
-        typer.Option("--prune/--no-prune", help="Stop a trial that falls behind the best of its fusion at some epoch."),
-    ] = default(SweepSettings, "prune"),
-    name: Annotated[str, typer.Option("--name", help="Name of the sweep and of its folder in --runs.")] = default(
-        SweepSettings, "name"
-    ),
-    storage: Annotated[
+        typer.Option(
+            "--show-space", help="Print the search space as TOML, to edit for --space, and exit.", rich_help_panel=TRAIN
+        ),
+    ] = False,
+    options: SweepSettings,
+    split: SplitSettings,
+    address: Annotated[
         str | None,
         typer.Option(
-            "--storage",
-            help="Database of the study, such as postgresql://USER@HOST/NAME, for processes on several machines.",
-            show_default="SQLite in the sweep's folder",
+            "--address",
+            help="Ray cluster, for --engine ray.",
+            show_default="one on this machine",
+            rich_help_panel=RUN,
         ),
     ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            help="local (worker processes on CPUs, stacks of trials on a GPU), stacked (stacks anywhere), or ray.",
-        ),
-    ] = default(SweepSettings, "engine"),
-    address: Annotated[
-        str | None, typer.Option("--address", help="Ray cluster, for --engine ray.", show_default="one on this machine")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Worker processes, one thread each.", show_default="one a core"),
-    ] = None,
-    data: Data = None,
-    encoder: EncoderFilter = None,
-    cache: CacheAt = Path("cache"),
-    runs: Runs = Path("runs"),
-    val_size: Annotated[float, typer.Option("--val-size", help="Validation rows: a share or a number.")] = default(
-        SplitSettings, "val_size"
-    ),
-    split_seed: Annotated[int, typer.Option("--split-seed", help="Seed of the split or folds.")] = default(
-        SplitSettings, "seed"
-    ),
-    group: Group = None,
-    no_group: NoGroup = False,
-    near_image: NearImage = None,
-    near_text: NearText = None,
     device: Device = DEVICE,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """Try many settings, keep the best.
 
-    Reads a cache that `mmsent extract` made; a trial trains one head on it with settings drawn from a search space
+    Reads a cache that `mmsent extract` made. A trial trains one head on it with settings drawn from a search space
     (learning rate, dropout, fusion, ...) and is scored by weighted F1 on validation rows. Prints the best trials, and
     saves the best of each fusion as a run, ready for `mmsent vote`. Test labels stay closed.
 
     Start with: mmsent sweep --trials 50. Stop it at any time: the same command goes on, and a larger --trials adds to
-    what is there. The same command in a second terminal helps.
+    what is there. Run the same command in a second terminal to go faster.
 
     How to read it: "score" is what a trial reached and "s.e." its standard error; trials closer than that are equally
     good. The best of many is partly luck, so the winners are trained again on other splits ("on other cuts"), beside
     the recipe without any search: expect that score on new posts, and take the search for a gain only where it says so.
 
-    Writes --runs/NAME/: trials.csv, sweep.json, study.db (optuna-dashboard opens it), and two figures, one line a trial
-    through all settings (parallel.png), and how much each setting matters (importance.png).
+    Writes --runs/NAME/: trials.csv, sweep.json, study.db (optuna-dashboard opens it) and two figures: parallel.png, one
+    line per trial through all settings, and importance.png, how much each setting matters.
     """
-    from mmsent import commands
+    choose_recipe(recipe, "")  # a wrong name is told before anything is read
+    if address is not None and options.engine != "ray":
+        raise UsageError("--address is of a Ray cluster; it goes with --engine ray")
+    split = split_for(split, folded=options.folds is not None)
+    wanted = [one.value for one in fusions_named(fusion)] if fusion else None
 
-    options = settings(
-        SweepSettings,
-        trials=trials,
-        sampler=sampler,
-        seed=seed,
-        folds=folds,
-        checks=checks,
-        prune=prune,
-        timeout=timeout,
-        workers=workers,
-        engine=engine,
-        name=name,
-        storage=storage,
-    )
-    held = split_settings(val_size, split_seed, group, no_group, near_image, near_text, folded=folds is not None)
-    commands.sweep(fusion, recipe, space, show_space, held, options, data, cache, encoder, runs, device, address, json)
+    def space_of(chosen: str) -> Space:
+        return make_space(chosen, file=space, fusions=wanted, seed=options.seed)
+
+    if show_space:
+        say(space_of(choose_recipe(recipe, "")).to_toml().removesuffix("\n"))
+        return
+    cache = where.cache
+    searched = space_of(choose_recipe(recipe, cache.encoder))
+    where.require_current("train")
+    asked = min(options.trials, searched.size()) if options.sampler == "grid" else options.trials
+    if asked < options.trials:
+        note(f"the grid has {searched.size()} points, so there will be that many trials, not {options.trials}")
+    from mmsent.sweep.database import shown_url
+    from mmsent.sweep.search import sweep as run
+    from mmsent.system.devices import pick_device
+
+    kept = shown_url(options.storage) if options.storage else where.runs_at / options.name
+    with resumable(f"what is finished is kept in {kept}"), _watching(options.name) as watch:
+        done = run(
+            cache, where.runs_at, searched, split, options, device=pick_device(device), address=address, watch=watch
+        )
+    figures = _draw(done)
+    if json:
+        say_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
+        return
+    _tell(done, asked, figures, wide=wide)
+
+
+def _tell(done: Sweep, asked: int, figures: Sequence[Path], *, wide: bool) -> None:
+    total, finished = len(done.trials), len(done.finished)
+    say(f"{done.path}: {total} trials, {finished} finished, {total - finished} stopped early; {done.measure}\n")
+    table = done.table()
+    varied = table[0][2:-3]
+    say_table(table, Layout(left=varied, drop=["epochs", "rank", *reversed(varied)]), wide=wide)
+    say("")
+    say_table(done.winners_table(), Layout(left=["best", "run"], drop=["falls by", "trial", "run"]), wide=wide)
+    say("")
+    for line in done.says():
+        say(line)
+    if done.info["importances"]:
+        shares = [f"{name} {share:.0%}" for name, share in list(done.info["importances"].items())[:5]]
+        say(f"What mattered most for the score (PED-ANOVA): {', '.join(shares)}.")
+    written = (done.path / "trials.csv", done.path / "sweep.json", *figures)
+    say(f"\nwrote {', '.join(map(str, written))}")
+    saved = " ".join(one["run"] for one in done.winners)
+    say(f"the winners are saved as runs; they vote by: mmsent vote {saved}")
+    if total < asked:
+        note(f"{total} of {asked} trials are done; run the same command again to go on")
+
+
+def _draw(done: Sweep) -> list[Path]:
+    from mmsent.report.figures.style import save
+    from mmsent.report.figures.sweeps import sweep_figures
+
+    return [save(figure, done.path, name)[0] for name, figure in sweep_figures(done.info).items()]
+
+
+@contextmanager
+def _watching(name: str) -> Iterator[Callable[[Any], None]]:
+    """Show progress: a bar on a terminal, elsewhere a line now and then."""
+    from mmsent.system.progress import bar
+
+    shown: Any = None
+    stage = ""
+    told = 0
+
+    def watch(progress: Any) -> None:
+        nonlocal shown, stage, told
+        best = progress.best
+        about = f"best {best.score:.4f} ({best.settings.fusion}, trial {best.number})" if best else "no trial finished"
+        if progress.what != stage:
+            if shown is not None:
+                shown.close()
+            stage, told = progress.what, progress.done
+            shown = bar(progress.total, f"{stage} {name}", "trial", initial=progress.done)
+        shown.set_postfix_str(about, refresh=False)
+        shown.update(progress.done - shown.n)
+        if not sys.stderr.isatty() and stage == "searching" and progress.done >= told + max(1, progress.total // 10):
+            told = progress.done
+            note(f"{progress.done} of {progress.total} trials, {about}")
+
+    try:
+        yield watch
+    finally:
+        if shown is not None:
+            shown.close()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsent.cli.options import Commands, names_of
 from mmsent.errors import UsageError
 
-Functions = Mapping[str, Callable[..., Any]]
 
-
-def toml_defaults(path: Path, functions: Functions, cache_functions: Functions) -> dict[str, Any]:
+def toml_defaults(path: Path, functions: Commands, cache_functions: Commands) -> dict[str, Any]:
     """Defaults from mmsent.toml: top-level keys for every command that has the option, tables for one command."""
     if not path.is_file():
         return {}
@@ -21,8 +19,8 @@ def toml_defaults(path: Path, functions: Functions, cache_functions: Functions) 
             given = tomllib.load(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    commands = {name: _parameters(function) for name, function in functions.items()}
-    cache_commands = {name: _parameters(function) for name, function in cache_functions.items()}
+    commands = {name: names_of(function) for name, function in functions.items()}
+    cache_commands = {name: names_of(function) for name, function in cache_functions.items()}
     commands["cache"] = set().union(*cache_commands.values())  # they share one table
     shared = {k.replace("-", "_"): v for k, v in given.items() if not isinstance(v, dict)}
     tables = {
@@ -42,7 +40,3 @@ def toml_defaults(path: Path, functions: Functions, cache_functions: Functions) 
     out: dict[str, Any] = {name: chosen(name, known) for name, known in commands.items()}
     out["cache"] = {sub: chosen("cache", known) for sub, known in cache_commands.items()}
     return out
-
-
-def _parameters(function: Callable[..., Any]) -> set[str]:
-    return set(function.__annotations__) - {"return"}

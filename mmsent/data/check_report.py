@@ -57,16 +57,16 @@ class CheckReport:
         failing = {"error", "warning"} if strict else {"error"}
         return int(any(finding.severity in failing for finding in self.findings))
 
-    def table(self) -> str:
-        """The report as plain text for a terminal."""
-        blocks = [columns(self._facts())]
+    def table(self, width: int | None = None) -> str:
+        """The report as plain text. width: of the terminal; messages are wrapped to it."""
+        blocks = [columns(self._facts(), width=width)]
         if self.balance:
             names = list(dict.fromkeys(name for labels in self.balance.values() for name in labels))
             rows = [[split, *(str(labels.get(name, 0)) for name in names)] for split, labels in self.balance.items()]
             blocks.append(columns([["split", *names], *rows], right=range(1, len(names) + 1)))
         if self.findings:
             rows = [[f.severity, str(f.count), f.kind, _with_examples(f)] for f in self.findings]
-            blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,)))
+            blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,), width=width))
         counts = Counter(finding.severity for finding in self.findings)
         blocks.append(", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in SEVERITIES))
         return "\n\n".join(blocks)

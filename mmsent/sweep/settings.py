@@ -5,28 +5,61 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from mmsent.config import Settings
+from mmsent.config import OnCommandLine, Panel, Settings, setting
 
 CHECKS, FOLD_CHECKS = 5, 1  # other splits, other sets of folds
+_TRAIN, _RUN = OnCommandLine(panel=Panel.training), OnCommandLine(panel=Panel.running)
 
 
 class SweepSettings(Settings):
     """How a sweep runs. Trials, sampler and seed decide which trials there are; folds and checks what they are scored
     on; the rest only where and how long."""
 
-    trials: int = Field(default=200, ge=1)
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    seed: int = Field(default=0, ge=0, lt=2**63)  # of the sampler, and of every trial's fit unless the space varies it
-    folds: int | None = Field(default=None, ge=2)  # None: one validation split
-    checks: int | None = Field(default=None, ge=0, le=100)  # other cuts to repeat the best on; None: by the folds
-    prune: bool = True
-    timeout: float | None = Field(default=None, gt=0)  # seconds after which no trial is begun
-    workers: int | None = Field(default=None, ge=1)  # processes on a CPU; None: one a core
-    engine: Literal["local", "stacked", "ray"] = "local"
-    name: str = "sweep"
-    storage: str | None = None  # a database's URL; None: SQLite in the sweep's folder
+    trials: int = setting(200, "Trials in all; more later goes on from these.", _TRAIN, ge=1)
+    sampler: Literal["tpe", "random", "grid"] = setting(
+        "tpe", "tpe (learns from what it tried), random, or grid (each range in 3 points).", _TRAIN
+    )
+    seed: int = setting(0, "Seed of the sampler and of every trial's head.", _TRAIN, ge=0, lt=2**63)
+    folds: int | None = setting(
+        None,
+        "Score by cross-validation with this many folds: slower, and far less luck.",
+        OnCommandLine(shown="one validation split", panel=Panel.training),
+        ge=2,
+    )
+    checks: int | None = setting(
+        None,
+        "Other splits (with --folds: other sets of folds) to repeat the best on.",
+        OnCommandLine(shown=f"{CHECKS}; with --folds {FOLD_CHECKS}", panel=Panel.training),
+        ge=0,
+        le=100,
+    )
+    prune: bool = setting(
+        True,
+        "Stop a trial that falls behind the best of its fusion at some epoch.",
+        OnCommandLine("--prune/--no-prune", None, Panel.training),
+    )
+    timeout: float | None = setting(
+        None, "Begin no trial after this many seconds.", OnCommandLine(shown="none", panel=Panel.running), gt=0
+    )
+    workers: int | None = setting(
+        None,
+        "Worker processes, one thread each.",
+        OnCommandLine(shown="one per core", panel=Panel.running),
+        ge=1,
+    )
+    engine: Literal["local", "stacked", "ray"] = setting(
+        "local",
+        "local (worker processes on CPUs, stacks of trials on a GPU), stacked (stacks anywhere), or ray.",
+        _RUN,
+    )
+    name: str = setting("sweep", "Name of the sweep and of its folder in --runs.", _RUN)
+    storage: str | None = setting(
+        None,
+        "Database of the study, such as postgresql://USER@HOST/NAME, for processes on several machines.",
+        OnCommandLine(shown="SQLite in the sweep's folder", panel=Panel.running),
+    )
 
     @field_validator("name")
     @classmethod

@@ -1,0 +1,49 @@
+"""`mmsent check`: look a data set over before it is encoded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmsent.cli.options import READ, RUN, Data, Json, Only
+from mmsent.cli.output import note, resumable, say, say_json, terminal_width
+from mmsent.cli.workspace import DATA
+from mmsent.config import DataSettings, EncoderSettings
+
+
+@resumable("nothing was written")
+def check(
+    *,
+    data: Data = None,
+    how: DataSettings,
+    encoder: Annotated[EncoderSettings, Only("encoder")],
+    tokens: Annotated[
+        bool, typer.Option(help="Count tokens with the encoder's tokenizer.", rich_help_panel=READ)
+    ] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.", rich_help_panel=RUN)] = False,
+    json: Json = False,
+) -> None:
+    """Look a data set over before you encode it.
+
+    Reads every text and image, writes nothing. Prints missing halves, broken or odd images, unknown labels, duplicates,
+    class balance and text lengths. The exit status is 1 on errors, with --strict also on warnings.
+    """
+    from mmsent.data.check import check_dataset
+    from mmsent.data.dataset import load_dataset
+    from mmsent.encoders.factory import open_encoders
+    from mmsent.errors import EncoderError
+    from mmsent.system.progress import bar
+
+    dataset = load_dataset(data or DATA, how, strict=False)
+    tokenizer, limit = None, None
+    if tokens:
+        try:
+            text = open_encoders(encoder).text
+            tokenizer, limit = (lambda texts: text.lengths(list(texts))), text.card.max_tokens
+        except EncoderError as error:
+            note(f"text lengths are counted in characters: {error}")
+    with bar(len(dataset.posts), "posts", "post") as progress:
+        report = check_dataset(dataset, tokenizer=tokenizer, max_tokens=limit, progress=progress.update)
+    say_json(report.to_json()) if json else say(report.table(terminal_width()))
+    raise typer.Exit(report.exit_status(strict))

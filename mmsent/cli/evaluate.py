@@ -1,0 +1,110 @@
+"""`mmsent evaluate`: score runs, side by side with their vote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmsent.cli.options import READ, Json, RunNames, Wide
+from mmsent.cli.output import SCORES, Layout, note, resumable, say, say_json, say_table
+from mmsent.cli.workspace import Workspace
+from mmsent.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from mmsent.evaluation.evaluate import Evaluation
+    from mmsent.features.cache import Cache
+    from mmsent.training.runs import Run
+
+_PAIRS = Layout(left=["a", "b"], drop=["only a right", "only b right"])
+
+
+@resumable("nothing was written")
+def evaluate(
+    where: Workspace,
+    run: RunNames = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split", help="val: each run's validation rows. test: labelled test rows.", rich_help_panel=READ
+        ),
+    ] = "val",
+    wide: Wide = False,
+    json: Json = False,
+) -> None:
+    """Score runs, side by side with their vote, and test which differences are more than chance.
+
+    Reads runs and the cache. Prints scores with a 95% bootstrap interval of the weighted F1, how well the calibrated
+    probabilities fit (NLL, ECE), and McNemar's exact test for each two runs and for each run against the vote.
+
+    --split test opens the data set's test labels, where it has any, and writes that into a log beside the runs.
+    """
+    from mmsent.evaluation.evaluate import evaluate_validation, paired
+
+    if split not in ("val", "test"):
+        raise UsageError(f"--split {split!r}: choose val or test")
+    cache = where.cache
+    chosen = where.runs(run)
+    found = evaluate_validation(chosen, cache) if split == "val" else _on_test_labels(where, chosen)
+    pairs = paired(found)
+    if json:
+        say_json(
+            {
+                "cache": str(cache.path),
+                "split": split,
+                "calibrated": all(one.calibrated for one in chosen),
+                "evaluations": [e.to_json() for e in found],
+                "paired": [asdict(pair) for pair in pairs],
+            }
+        )
+        return
+    _tell(found, pairs, cache, chosen, crossed=split == "val", wide=wide)
+
+
+def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]:
+    """Scores on the test labels; that they were opened goes into the log first."""
+    import numpy as np
+
+    from mmsent.evaluation.evaluate import evaluate_labelled
+    from mmsent.evaluation.openings import LOG, ordinal, read_openings, record_opening, record_scores
+    from mmsent.features.cache import NO_LABEL
+
+    path = where.source()
+    labelled = {p.id: p.label for p in where.dataset(with_test_labels=True).of("test")}
+    if not any(labelled.values()):
+        raise DataError(f"the test split of {path} has no labels; `mmsent vote` predicts them")
+    cache = where.complete("test")
+    features = cache.load("test")
+    numbers: dict[str | None, int] = {label: i for i, label in enumerate(cache.labels)}
+    truth = np.array([numbers.get(labelled.get(i), NO_LABEL) for i in features.index.ids], np.int64)
+    key = record_opening(chosen, cache, path, int((features.index.good & (truth != NO_LABEL)).sum()))
+    found = evaluate_labelled(chosen, cache, features, truth)
+    record_scores(chosen, key, {e.name: {k: e.scores[k] for k in ("accuracy", "f1_weighted")} for e in found})
+    folders = list(dict.fromkeys(run.path.parent for run in chosen))
+    times = len(read_openings(folders, cache))
+    note(f"test labels opened, for the {ordinal(times)} time; noted in {folders[0] / LOG}")
+    return found
+
+
+def _tell(
+    found: Sequence[Evaluation], pairs: Sequence[Any], cache: Cache, chosen: Sequence[Run], *, crossed: bool, wide: bool
+) -> None:
+    from mmsent.evaluation.evaluate import comparison, paired_table
+    from mmsent.metrics import ECE_BINS, LEVEL, RESAMPLES
+    from mmsent.training.runs import calibration_note
+
+    say_table(comparison(found, cache.labels), SCORES, wide=wide)
+    say(f"\n[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
+    crossed = crossed and any(run.calibrated for run in chosen)
+    say(calibration_note(chosen) + (", here each row's on the other rows (cross-fitted)" if crossed else ""))
+    if not pairs:
+        return
+    say("\nMcNemar's exact test on the rows that one of two has right and the other has not:")
+    say_table(paired_table(pairs), _PAIRS, wide=wide)
+    tested = f"{len(pairs)} pairs were" if len(pairs) > 1 else "1 pair was"
+    say(
+        f"p < 0.05: the two differ beyond chance on these rows; {tested} tested, so by chance alone about "
+        f"{len(pairs) / 20:g} would."
+    )

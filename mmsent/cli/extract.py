@@ -1,0 +1,98 @@
+"""`mmsent extract`: encode a data set into a feature cache."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmsent.cli.options import READ, CacheFolder, Data, Json
+from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.workspace import DATA
+from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
+from mmsent.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from mmsent.data.dataset import Dataset
+    from mmsent.features.extract import ExtractResult
+
+
+def extract(
+    *,
+    split: Annotated[str, typer.Option("--split", help="train, test or all.", rich_help_panel=READ)] = "all",
+    data: Data = None,
+    cache: CacheFolder = Path("cache"),
+    how: DataSettings,
+    encoder: EncoderSettings,
+    views: ViewSettings,
+    options: ExtractSettings,
+    json: Json = False,
+) -> None:
+    """Encode a data set into a feature cache.
+
+    Reads posts from --data and writes one HDF5 file into --cache. Stop it anywhere and run it again: only rows that are
+    missing or changed are encoded. With --engine ray a Ray cluster encodes, into the same cache.
+    """
+    from mmsent.data.dataset import SPLITS, load_dataset
+    from mmsent.features.extract import extract as run
+
+    if split not in (*SPLITS, "all"):
+        raise UsageError(f"--split {split!r}: choose train, test or all")
+    if cache.is_file():
+        raise UsageError(f"--cache {cache} is a file; extract takes the folder and names the file itself")
+    data = data or DATA
+    dataset = load_dataset(data, how)
+    wanted = dataset.splits if split == "all" else [s for s in SPLITS if s == split]
+    if not wanted:
+        raise DataError(f"{data} holds no posts")
+    with resumable("what was encoded is kept"), _engine(options) as engine:
+        result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options, engine=engine)
+    say_json(_facts(result, dataset)) if json else _tell(result, dataset)
+
+
+def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "cache": str(result.cache.path),
+        "fingerprint": result.cache.fingerprint,
+        "encoded": result.encoded,
+        "rows": result.rows,
+        "quarantined": [dict(zip(("split", "id", "reason"), q, strict=True)) for q in result.quarantined],
+        "texts_cut": result.cut,
+        "text_encoding": {"encoding": dataset.decoding.encoding, "why": dataset.decoding.why},
+        "seconds": round(result.seconds, 3),
+        "notes": result.notes,
+    }
+
+
+def _tell(result: ExtractResult, dataset: Dataset) -> None:
+    for line in result.notes:
+        note(line)
+    for name, n in result.rows.items():
+        say(f"{name}: {n} rows, {result.encoded[name]} encoded, {n - result.encoded[name]} already there")
+    say(f"text encoding: {dataset.decoding.encoding} ({dataset.decoding.why})")
+    if result.cut:
+        say(f"{result.cut} texts are longer than {result.cache.settings.text.max_tokens} tokens and were cut")
+    if result.quarantined:
+        say(f"{len(result.quarantined)} rows are quarantined:")
+        for split_name, row_id, reason in result.quarantined[:10]:
+            say(f"  {split_name} {row_id}: {reason}")
+    say(f"cache: {result.cache.path} ({result.seconds:.1f} s)")
+
+
+@contextmanager
+def _engine(options: ExtractSettings) -> Iterator[Any]:
+    """The engine that options ask for; None is extraction's own."""
+    if options.engine == "local":
+        if options.address or options.actors:
+            raise UsageError("--address and --actors go with --engine ray")
+        yield None
+        return
+    from mmsent.features.ray_engine import RayEngine
+
+    # What Ray says of lost nodes would stand in front of our own output, or in the middle of its JSON.
+    with redirect_stdout(sys.stderr), RayEngine(options.address, options.actors, options.workers) as engine:
+        yield engine

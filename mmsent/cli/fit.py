@@ -1,0 +1,164 @@
+"""`mmsent fit`: train fusion heads on a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmsent.cli.fit_job import FitJob, plan
+from mmsent.cli.options import (
+    DEVICE,
+    RUN,
+    TRAIN,
+    Device,
+    FitOverrides,
+    Fusions,
+    Json,
+    Memory,
+    Recipe,
+    Splits,
+    Wide,
+    split_for,
+)
+from mmsent.cli.output import SCORES, note, say, say_json, say_table
+from mmsent.cli.workspace import Workspace
+from mmsent.config import (
+    COMMITTEES,
+    Fusion,
+    SplitSettings,
+    committee_of,
+    fusions_named,
+)
+from mmsent.errors import Interrupted, MmsentError, UsageError
+
+if TYPE_CHECKING:
+    pass
+
+
+def fit(
+    *,
+    where: Workspace,
+    fusion: Fusions = None,
+    recipe: Recipe = "auto",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            help="Cross-validate with this many folds instead of training one head.",
+            rich_help_panel=TRAIN,
+        ),
+    ] = None,
+    splits: Splits = None,
+    settings: FitOverrides,
+    split: SplitSettings,
+    device: Device = DEVICE,
+    memory: Memory = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            "--tensorboard", help="Also write the history as TensorBoard logs into this folder.", rich_help_panel=RUN
+        ),
+    ] = None,
+    wide: Wide = False,
+    json: Json = False,
+) -> None:
+    """Train fusion heads on a cache.
+
+    Reads the cache of the data set, writes one run folder per head into --runs (settings, weights, history, validation
+    predictions) and prints how the heads compare on the validation rows.
+
+    With --folds it trains one head per fold, writes out-of-fold predictions and their scores, and keeps no head. With
+    --recipe best or --splits it fits a committee: concat, weighted and attention (or the fusions named) on several
+    validation splits.
+    """
+    split = split_for(split, folded=folds is not None)
+    committee = None if folds is not None else committee_of(recipe, splits)
+    if folds is not None and splits is not None:
+        raise UsageError("--folds cross-validates one head per fusion; it does not go with --splits")
+    if tensorboard and (folds is not None or committee):
+        raise UsageError(f"--tensorboard shows one head's training; it does not go with {_several(folds)}")
+    fusions = list(committee.fusions) if committee and not fusion else fusions_named(fusion or Fusion.concat.value)
+    job = plan(where, fusions, recipe, settings, split, device, memory)
+    if folds is not None:
+        from mmsent.cli.fit_folds import fit_folds
+
+        fit_folds(job, folds, wide=wide, as_json=json)
+    elif committee:
+        from mmsent.cli.fit_committee import fit_committee
+
+        fit_committee(job, committee.splits, as_json=json)
+    else:
+        _fit_heads(job, tensorboard, wide=wide, as_json=json)
+
+
+def _several(folds: int | None) -> str:
+    return "--folds" if folds is not None else f"a committee (--splits, --recipe {' or '.join(COMMITTEES)})"
+
+
+def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bool) -> None:
+    """Train one head per fusion and print how they compare."""
+    import numpy as np
+
+    from mmsent.evaluation.evaluate import comparison, evaluate_logits
+    from mmsent.features.cache import NO_LABEL
+    from mmsent.training.fit import fit as run
+    from mmsent.training.fit import write_tensorboard
+
+    fitted: list[Any] = []
+    logits: list[Any] = []
+    rows: list[Any] = []
+
+    def keep(one: Any, trained: Any, given: Any) -> None:
+        fitted.append(one)
+        logits.append(trained.val_logits)
+        rows.append(given)
+
+    with _keeping(fitted, [one.fusion for one in job.settings]):
+        done = run(
+            job.cache,
+            job.runs,
+            job.settings,
+            job.split,
+            recipe=job.recipe,
+            device=job.device,
+            memory=job.memory,
+            on_run=keep,
+        )
+    if tensorboard:
+        for one in done:
+            write_tensorboard(one, tensorboard)
+    labels = np.full(job.cache.rows["train"], NO_LABEL, np.int64)
+    labels[rows[0].rows.val] = rows[0].truth
+    found = evaluate_logits(done, logits, [given.rows.val for given in rows], labels, job.cache.labels, crossed=True)
+    if as_json:
+        say_json(
+            {"runs": [str(r.path) for r in done], "recipe": job.recipe, "validation": [e.to_json() for e in found]}
+        )
+        return
+    for one in done:
+        say(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
+    n = done[0].info["rows"]
+    say(f"\nrecipe {job.recipe}; trained on {n['train']} rows, validated on {n['val']}")
+    if rows[0].stored:
+        note("the embeddings take more memory than --memory allows, so they were read from disk block by block")
+    say_table(comparison(found, job.cache.labels), SCORES, wide=wide)
+
+
+@contextmanager
+def _keeping(fitted: Sequence[Any], wanted: Sequence[Fusion]) -> Iterator[None]:
+    """Where fitting stops early, say which runs there are and how to fit the rest."""
+    try:
+        yield
+    except (KeyboardInterrupt, MmsentError) as stop:
+        rest = " ".join(f"--fusion {fusion}" for fusion in wanted[len(fitted) :])
+        kept = ", ".join(run.name for run in fitted)
+        there = f"{kept} {'are' if len(fitted) > 1 else 'is'} kept" if fitted else "no run was finished"
+        if isinstance(stop, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; {there}; go on with the same options and {rest}", stop) from None
+        if fitted:
+            note(f"{there}; once that is mended, go on with the same options and {rest}")
+        raise

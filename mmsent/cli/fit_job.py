@@ -1,0 +1,70 @@
+"""What `mmsent fit` is to fit, from its options; shared with cross-validation and the audit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmsent.cli.options import DEVICE
+from mmsent.cli.workspace import Workspace
+from mmsent.config import FitSettings, Fusion, SplitSettings, choose_recipe, fit_settings
+from mmsent.errors import UsageError
+
+if TYPE_CHECKING:
+    from mmsent.features.cache import Cache
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What to fit: a cache's train split, the settings of each head, the split, the folder of the runs, and how.
+
+    recipe: the name of what the settings come from. device: where to train. memory: bytes that embeddings may take.
+    """
+
+    cache: Cache
+    settings: list[FitSettings]
+    split: SplitSettings
+    runs: Path
+    recipe: str
+    device: str
+    memory: int | None
+
+
+def plan(
+    where: Workspace,
+    fusions: Sequence[Fusion],
+    recipe: str,
+    overrides: dict[str, Any],
+    split: SplitSettings,
+    device: str = DEVICE,
+    memory: str | None = None,
+) -> FitJob:
+    """The job that options ask for. Raises UsageError, CacheError where the cache is behind its data set."""
+    choose_recipe(recipe, "")  # a wrong name is told before anything is read
+    limit = memory_limit(memory)
+    cache = where.require_current("train")
+    chosen = choose_recipe(recipe, cache.encoder)
+    settings = [fit_settings(chosen, fusion=fusion, **overrides) for fusion in fusions]
+    from mmsent.system.devices import pick_device
+
+    return FitJob(cache, settings, split, where.runs_at, chosen, pick_device(device), limit)
+
+
+def memory_limit(text: str | None) -> int | None:
+    """Bytes of `2GB`, `500 MB`, `64k`; without a text half of this machine's memory, None where that is not known.
+
+    Raises UsageError on anything else.
+    """
+    if text is None:
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        except (AttributeError, ValueError, OSError):
+            return None
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", text.lower())
+    if not found or not float(found[1]):
+        raise UsageError(f"--memory {text!r}: give a size such as 2GB or 500MB")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))

@@ -1,0 +1,83 @@
+"""The program: signals, errors and exit statuses around the commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from mmsent.cli.app import app
+from mmsent.errors import MmsentError, Terminated
+from mmsent.system.process import tune_process
+
+_stopped_by: list[int] = []  # signals that came
+
+
+def _stop(number: int, frame: object) -> None:
+    """Unwind from wherever the program is, so that what is finished is kept and the rest leaves nothing behind."""
+    _stopped_by.append(number)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _once_more(lost: Any) -> None:
+    """In a weak reference's callback, a finalizer and a callback from C, Python drops what a signal raised; then the
+    signal comes again a moment later."""
+    if _stopped_by and lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
+        timer = threading.Timer(0.02, _send, [_stopped_by.pop()])
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _send(number: int) -> None:
+    """A signal to the main thread, whose waiting it ends."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; always ends in SystemExit. Library errors become one line and a status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or bool(os.environ.get("MMSENT_DEBUG"))
+    given = [argument for argument in given if argument != "--debug"]
+    if arguments is None:
+        sys.unraisablehook = _once_more
+        signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
+            signal.signal(signal.SIGINT, _stop)
+    tune_process()
+    try:
+        app(given, prog_name="mmsent")
+    except SystemExit:
+        if _stopped_by:  # between commands, where the parser makes a status of its own of it
+            raise SystemExit(128 + _stopped_by[0]) from None
+        raise
+    except KeyboardInterrupt:
+        raise SystemExit(128 + (_stopped_by or [signal.SIGINT])[0]) from None
+    except MmsentError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"mmsent: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone: nothing is left to say
+        raise SystemExit(1) from None
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f" {error.filename}" if error.filename else ""
+        print(f"mmsent: cannot use{where}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"mmsent: unexpected {what}; this is a bug, --debug shows where", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,141 @@
+"""`mmsent vote`: label a split with several heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmsent.cli.options import READ, RUN, Json, RunNames, Soft, Tie
+from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.workspace import Workspace
+from mmsent.config import VOTING_FUSIONS
+from mmsent.errors import UsageError
+
+if TYPE_CHECKING:
+    from mmsent.data.lists import ListForm
+    from mmsent.inference.vote import Vote
+    from mmsent.training.runs import Run
+
+
+@resumable("no labels were written")
+def vote(
+    where: Workspace,
+    run: RunNames = None,
+    split: Annotated[str, typer.Option("--split", help="test or train.", rich_help_panel=READ)] = "test",
+    out: Annotated[Path, typer.Option("--out", help="File to write the labels to.", rich_help_panel=RUN)] = Path(
+        "predictions.txt"
+    ),
+    tie: Tie = None,
+    soft: Soft = False,
+    twins: Annotated[
+        bool,
+        typer.Option(
+            "--twins",
+            help="Average, and lean on the labels of near-duplicates among the training posts.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", help="Where to encode a missing split.", show_default="the cache's", rich_help_panel=RUN
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Label the test posts with the majority of several heads.
+
+    Reads the newest concat, weighted and attention runs of the cache (or the runs named), and encodes the split first
+    if the cache lacks it. Writes the labels to --out in the form of the test list, and a table with probabilities
+    beside it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged.
+    """
+    from mmsent.data.dataset import SPLITS
+    from mmsent.inference.vote import averages, tie_label, vote_split, write_vote
+
+    if split not in SPLITS:
+        raise UsageError(f"--split {split!r}: choose test or train")
+    cache = where.cache
+    tie_label(tie, cache.labels)
+    _refuse_overwriting(out, where.source())
+    chosen = where.runs(run) if run else where.voting_runs(None)
+    for one in chosen:
+        one.require(cache.settings.contract, str(cache.path), cache.encoder)
+    soft = twins or averages(chosen, soft)
+    cache = where.complete(split, device)
+    result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins)
+    written, table = write_vote(result, out, _form(where, split))
+    if json:
+        say_json({"out": str(written), "table": str(table), **_facts(result, chosen)})
+        return
+    _tell_heads(chosen, soft=soft, named=bool(run))
+    _tell(result, len(chosen), soft=soft)
+    say(f"wrote {written} ({len(result.ids)} posts) and {table} (with probabilities)")
+    from mmsent.training.runs import calibration_note
+
+    say(calibration_note(chosen))
+
+
+def _form(where: Workspace, split: str) -> ListForm:
+    """The form of the split's list, where the data set is at hand."""
+    from mmsent.data.lists import ListForm
+
+    if not where.source().exists():
+        return ListForm()
+    return next((form for name, form in where.dataset().forms.items() if name == split), ListForm())
+
+
+def _refuse_overwriting(out: Path, source: Path) -> None:
+    """Raise UsageError where predictions, or the table beside them, would replace a file of the data set."""
+    from mmsent.data.dataset import LISTS
+    from mmsent.inference.vote import table_path
+
+    if out.is_dir() or not out.name:
+        raise UsageError(f"--out {out} is a folder; name a file")
+    own = {(source / name).resolve() for name in LISTS.values()} if source.is_dir() else {source.resolve()}
+    for path in (out, table_path(out)):
+        if path.resolve() in own:
+            raise UsageError(f"--out {out} would replace {path}, which belongs to the data set; name another file")
+
+
+def _facts(result: Vote, chosen: Sequence[Run]) -> dict[str, Any]:
+    return {
+        "runs": [str(r.path) for r in chosen],
+        "rows": len(result.ids),
+        "agreement": {str(k): n for k, n in result.agreement().items()},
+        "tied": int(result.tied.sum()),
+        "twins": int(result.twins.sum()) if result.twins is not None else None,
+        "calibrated": result.calibrated,
+        "fallback": [result.ids[i] for i in result.fallback],
+        "predicted": {label: result.predicted.count(label) for label in result.labels},
+    }
+
+
+def _tell_heads(chosen: Sequence[Run], *, soft: bool, named: bool) -> None:
+    committee = None if named else chosen[0].committee
+    if committee:
+        say(f"mean of the committee {committee[0]}: {len(chosen)} heads, {chosen[0].name} to {chosen[-1].name}")
+        if len(chosen) < committee[1]:
+            note(f"the committee was to have {committee[1]} heads; fit it again with the same options for all of them")
+        return
+    heads = ", ".join(f"{r.fusion} ({r.name})" for r in chosen)
+    say(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: {heads}")
+    if not named and len(chosen) < len(VOTING_FUSIONS):
+        have = {r.fusion for r in chosen}
+        absent = " ".join(f"--fusion {f}" for f in VOTING_FUSIONS if f not in have)
+        note(f"the vote is meant for concat, weighted and attention; add the rest with `mmsent fit {absent}`")
+
+
+def _tell(result: Vote, heads: int, *, soft: bool) -> None:
+    n = len(result.ids)
+    say("; ".join(f"{k} of {heads} heads agree on {c} posts ({c / n:.1%})" for k, c in result.agreement().items()))
+    if not soft and result.tied.any():
+        say(f"{int(result.tied.sum())} posts had no majority")
+    if result.twins is not None:
+        say(f"{int(result.twins.sum())} posts have near-duplicates among the training posts and leaned on their labels")
+    if result.fallback:
+        note(f"{len(result.fallback)} posts lack what the heads need and got {result.fallback_label!r}")
+    for label in result.labels:
+        say(f"  {label}: {result.predicted.count(label)}")

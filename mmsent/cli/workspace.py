@@ -1,0 +1,203 @@
+"""Where a command works: the data set, the cache and the runs that its options name, or that it finds by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmsent.cli.output import note, resumable
+from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, Fusion, default, settings
+from mmsent.errors import CacheError, DataError, MmsentError, RunError
+
+if TYPE_CHECKING:
+    from mmsent.data.dataset import Dataset
+    from mmsent.encoders.base import Encoders
+    from mmsent.features.cache import Cache
+    from mmsent.training.runs import Run
+
+DATA = Path("data")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """data: the data set, None where it was not named. cache_at: a cache file, or the folder of the caches. encoder:
+    the cache's encoder pair, None for the one there is. runs_at: the folder of the runs.
+
+    Everything is looked for when it is first asked for, and the cache is opened once.
+    """
+
+    data: Path | None = None
+    cache_at: Path = Path("cache")
+    encoder: str | None = None
+    runs_at: Path = Path("runs")
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The cache that fits the data set's name and the encoder. Raises CacheError where none or several fit."""
+        from mmsent.features.cache.finding import find_cache
+
+        return find_cache(self.cache_at, data_name=self._data_name, encoder=self.encoder)
+
+    @cached_property
+    def cache_to_repair(self) -> Cache:
+        """The cache, also where it is damaged, with all in it that is sound. Raises CacheError where several are."""
+        from mmsent.features.cache import Cache
+        from mmsent.features.cache.finding import unreadable
+
+        at = self.cache_at
+        if not at.is_file():
+            broken = unreadable(at, self._data_name, self.encoder) if at.is_dir() else []
+            if len(broken) > 1:
+                raise CacheError(
+                    f"{len(broken)} caches in {at} cannot be read; name one with --cache: {broken[0]} or other"
+                )
+            at = broken[0] if broken else self.cache.path
+        return Cache.salvage(at)
+
+    @property
+    def _data_name(self) -> str | None:
+        """The name of the data set that was named, or that lies in data/; None where there is neither."""
+        from mmsent.data.dataset import name_of
+
+        if self.cache_at.is_file():
+            return None
+        if self.data is not None:
+            return name_of(self.data)
+        return name_of(DATA) if DATA.exists() else None
+
+    def source(self, cache: Cache | None = None) -> Path:
+        """The data set of the cache: the named one, else data/ if it has the cache's name, else what it remembers."""
+        from mmsent.data.dataset import name_of
+
+        if self.data is not None:
+            return self.data
+        cache = cache or self.cache
+        try:
+            if name_of(DATA) == cache.data_name:
+                return DATA
+        except MmsentError:
+            pass  # no data set here
+        return Path(cache.provenance["data"])
+
+    def dataset(self, cache: Cache | None = None, **how: Any) -> Dataset:
+        """The data set of the cache, read as it was for the cache. how: as for load_dataset. Raises DataError."""
+        from mmsent.data.dataset import load_dataset
+
+        cache = cache or self.cache
+        return load_dataset(self.source(cache), _data_settings(cache), **how)
+
+    def dataset_if_there(self, cache: Cache | None = None) -> tuple[Dataset | None, str]:
+        """The data set of the cache, or None and why it is not there. Raises DataError where a named one is not."""
+        try:
+            return self.dataset(cache, strict=False), ""
+        except DataError as error:
+            if self.data is not None:
+                raise
+            return None, f"the posts are not at hand ({error})"
+
+    def require_current(self, split: str) -> Cache:
+        """The cache. Raises CacheError where the data set's list, if it is at hand, is no longer what it holds."""
+        from mmsent.features.cache import NO_LABEL
+
+        cache = self.cache
+        path = self.source()
+        if not path.exists() or split not in cache.rows:
+            return cache
+        posts = [p for p in self.dataset().posts if p.split == split]
+        numbers = {label: i for i, label in enumerate(_data_settings(cache).labels)}
+        now = {p.id: numbers[p.label] if p.label is not None else NO_LABEL for p in posts}
+        index = cache.index(split)
+        then = dict(zip(index.ids, index.labels.tolist(), strict=True))
+        if now != then:
+            moved = sum(now.get(k) != then.get(k) for k in now.keys() | then.keys())
+            raise CacheError(
+                f"the {split} list of {path} differs from {cache.path} in {moved} rows; run `mmsent extract --split "
+                f"{split} --data {path} --encoder {cache.encoder}` (only new posts are encoded)"
+            )
+        return cache
+
+    def complete(self, split: str, device: str | None = None) -> Cache:
+        """The cache with a split in it: as it is, or after encoding that split with the cache's own settings."""
+        from mmsent.data.dataset import SPLITS
+        from mmsent.features.extract import extract
+
+        cache = self.cache
+        if split in cache.rows:
+            return self.require_current(split)
+        dataset = self.dataset()
+        wanted = [s for s in SPLITS if s == split]
+        note(f"{cache.path.name} holds no {split} rows yet: encoding {len(dataset.of(wanted[0]))} posts")
+        with resumable("what was encoded is kept"):
+            return extract(
+                dataset,
+                wanted,
+                cache.path.parent,
+                encoder=encoder_settings_of(cache, device),
+                views=cache.settings.views,
+                options=extract_settings_of(cache),
+                only=cache,
+            ).cache
+
+    def named_runs(self, names: Sequence[str]) -> list[Run]:
+        """Runs by path, or by name in the folder of the runs; a hub folder gives all that it holds."""
+        from mmsent.export.hub import CONFIG, open_runs
+
+        def at(name: str) -> Path:
+            known = any((Path(name) / file).is_file() for file in ("run.json", CONFIG))
+            return Path(name) if known else self.runs_at / name
+
+        return [run for name in names for run in open_runs(at(name))]
+
+    def runs(self, names: Sequence[str] | None) -> list[Run]:
+        """The named runs, else the newest of each fusion of this cache. Raises RunError where there are none."""
+        from mmsent.training.runs import list_runs
+
+        if names:
+            return self.named_runs(names)
+        cache = self.cache
+        newest: dict[Fusion, Run] = {}
+        for run in list_runs(self.runs_at, fingerprint=cache.fingerprint, data_name=cache.data_name):
+            newest.setdefault(run.fusion, run)
+        if not newest:
+            raise RunError(f"no runs of {cache.path.name} in {self.runs_at}; fit some with `mmsent fit --fusion all`")
+        return [newest[fusion] for fusion in Fusion if fusion in newest]
+
+    def voting_runs(self, names: Sequence[str] | None) -> list[Run]:
+        """The named runs, else the newest of this cache that vote. Raises RunError where there are none."""
+        from mmsent.inference.vote import voting_runs
+
+        return self.named_runs(names) if names else voting_runs(self.runs_at, self.cache)
+
+
+def encoder_settings_of(cache: Cache, device: str | None = None) -> EncoderSettings:
+    """What the cache was encoded with, on another device where one is given."""
+    stored = cache.provenance["encoder_settings"]
+    return EncoderSettings.model_validate(stored | ({"device": device} if device else {}))
+
+
+def extract_settings_of(cache: Cache, *, wait: bool = False) -> ExtractSettings:
+    """How the cache was extracted."""
+    max_bad = cache.provenance.get("max_bad", default(ExtractSettings, "max_bad"))
+    return settings(ExtractSettings, storage=cache.settings.storage, max_bad=max_bad, wait=wait)
+
+
+def encoders_of(cache: Cache, device: str | None = None) -> Encoders:
+    """The encoders that a cache was made with. Raises CacheError where their weights are others here."""
+    from mmsent.encoders.factory import open_encoders
+
+    encoders = open_encoders(encoder_settings_of(cache, device))
+    for half, card in (("image", encoders.image.card), ("text", encoders.text.card)):
+        known = getattr(cache.settings, half)
+        if card.weights_sha256 != known.weights_sha256:
+            raise CacheError(
+                f"{cache.path}: {half} rows were encoded with weights {known.weights_sha256[:12]}, "
+                f"here are {card.weights_sha256[:12]}"
+            )
+    return encoders
+
+
+def _data_settings(cache: Cache) -> DataSettings:
+    return DataSettings.model_validate(cache.provenance["data_settings"])
