@@ -30,6 +30,7 @@ tune_process()
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.encoders.base import Encoders, ImageCard, TextCard
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.data.images import Preprocess
 
@@ -51,7 +52,7 @@ class Text:
 started = time.monotonic()
 dataset = load_dataset(manifest)
 result = extract(dataset, dataset.splits, out, encoder=EncoderSettings(), views=ViewSettings(count=0),
-                 options=ExtractSettings(), encoders=Encoders(Image(), Text()), show=False)
+                 options=ExtractSettings(), engine=LocalEngine(Encoders(Image(), Text())), show=False)
 sys.path.insert(0, sys.argv[3])
 from bench_common import peak_bytes
 peak = peak_bytes()

@@ -23,6 +23,7 @@ from mmsent.features.cache import Cache
 from mmsent.features.cache.damage import PARTS
 from mmsent.features.cache.export import export
 from mmsent.features.cache.finding import cache_path, explain
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract, feature_settings
 from mmsent.features.repair import encode_again, verify
 
@@ -39,7 +40,7 @@ def made(root: Path, folder: Path, views: int = 1, **options: Any) -> Cache:
         encoder=PAIR.model_copy(update={"normalize": normalize}),
         views=ViewSettings(count=views),
         options=ExtractSettings(**options),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
 

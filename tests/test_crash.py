@@ -448,7 +448,7 @@ def test_the_second_extraction_waits_if_told_to(tmp_path: Path, capsys: pytest.C
     thread = threading.Thread(target=other)
     thread.start()
     held.wait(60)
-    with pytest.raises(CacheError, match=r"another extraction is writing .*; wait for it to finish, or let --wait"):
+    with pytest.raises(CacheError, match=r"another extraction is writing .*; try again later, or pass --wait"):
         run(root, out)
     go.set()
     started = time.monotonic()

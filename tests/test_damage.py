@@ -25,6 +25,7 @@ from mmsent.features.cache import Cache, find_damage
 from mmsent.features.cache import reading as reading_module
 from mmsent.features.cache import writing as cache_module
 from mmsent.features.cache.damage import CRC, INDEX
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.repair import Repaired, repair, verify
 
@@ -39,7 +40,7 @@ def make(root: Path, folder: Path) -> Cache:
     (root / "data" / "4.txt").unlink(missing_ok=True)
     dataset = load_dataset(root)
     made: dict[str, Any] = {"encoder": PAIR, "views": ViewSettings(count=1), "options": OPTIONS, "show": False}
-    return extract(dataset, SPLITS, folder, encoders=fake_encoders(), **made).cache
+    return extract(dataset, SPLITS, folder, engine=LocalEngine(fake_encoders()), **made).cache
 
 
 @pytest.fixture(scope="module")

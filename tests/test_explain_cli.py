@@ -16,6 +16,7 @@ from mmsent.cli.explain import safe_name
 from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
 from mmsent.data.dataset import load_dataset
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.training.fit import fit
 
@@ -44,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=planted(),
+        engine=LocalEngine(planted()),
         show=False,
     ).cache
     quick: dict[str, Any] = {"epochs": 2, "hidden": 8, "common_width": 16, "heads": 4, "lr": 1e-2}

@@ -43,6 +43,7 @@ from mmsent.export.onnx_export import export_onnx
 from mmsent.export.onnx_runtime import OnnxModel
 from mmsent.export.voting_graph import VotingHeads
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_probabilities
@@ -67,7 +68,7 @@ def make_cache(folder: Path, encoders: Encoders, spec: str = "offline", **option
         encoder=EncoderSettings(encoder=spec, device="cpu", **options),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=encoders,
+        engine=LocalEngine(encoders),
         show=False,
     ).cache
 

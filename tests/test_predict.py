@@ -33,6 +33,7 @@ from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import encoder_settings, predict, predictions_table
@@ -83,7 +84,7 @@ def make_world(
         encoder=EncoderSettings(encoder="offline", normalize=normalize),
         views=settings(ViewSettings, count=2),
         options=ExtractSettings(),
-        encoders=fake_encoders(seed),
+        engine=LocalEngine(fake_encoders(seed)),
         show=False,
     ).cache
     wanted = [FitSettings(**QUICK, fusion=fusion) for fusion in Fusion]

@@ -17,6 +17,7 @@ from mmsent.data.images import read_picture
 from mmsent.data.prepare import prepare
 from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.system.files import fetch, protocol, require_local
 from tests.fake import fake_encoders
@@ -32,7 +33,7 @@ def run(manifest: Path, out: Path, remote: tuple[str, ...] = (), max_bad: float 
         encoder=EncoderSettings(),
         views=ViewSettings(count=1),
         options=ExtractSettings(max_bad=max_bad),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     )
 

@@ -17,6 +17,7 @@ from mmsent.encoders.base import Encoders
 from mmsent.errors import CacheError, DataError
 from mmsent.features.batches import block_rows, blocks, load_views, scaled, text_batches, text_windows
 from mmsent.features.cache import NO_HASH, Cache, find_damage
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 
 APART = 0.045  # distance, as a share of its length, beyond which a row encoded again is different: cosine 0.999
@@ -195,12 +196,11 @@ def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSet
     done = extract(
         dataset,
         [name for name in dataset.splits if name in hurt],
-        path.parent,
+        damaged,
         encoder=EncoderSettings.model_validate(damaged.provenance["encoder_settings"]),
         views=damaged.settings.views,
         options=options,
-        encoders=encoders,
-        salvaged=damaged,
+        engine=LocalEngine(encoders),
     )
     after = {name: len(done.cache.index(name, kept=True)) - done.cache.rows[name] for name in before}
     dropped = {name: n - after[name] for name, n in before.items() if n > after[name]}
