@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import (
-    Clean,
     DataSettings,
     EncoderSettings,
     ExtractSettings,
     SplitSettings,
     ViewSettings,
+    by_option,
     choose_recipe,
+    default,
     fit_settings,
     fusions_named,
     settings,
@@ -144,36 +145,34 @@ def open_cache(path: str | Path = "cache", *, data: str | None = None, encoder: 
 def encode(
     data: str | Path,
     *,
-    encoder: str = "clip-l14-336",
+    encoder: str = default(EncoderSettings, "encoder"),
     cache: str | Path = "cache",
     splits: Sequence[Split] | None = None,
-    views: int = 4,
-    labels: Sequence[str] | None = None,
-    clean: Sequence[str] = (),
-    weights: str | None = None,
-    device: str = "auto",
-    max_bad: float | None = None,
     show: bool = False,
+    **options: Any,
 ) -> FeatureCache:
     """Encode a data set, a folder or a manifest, into a cache in the folder `cache`; only what is missing or changed is
     encoded. What `mmsent extract` does, with the same defaults.
 
-    splits: train, test or both (by default what there is). views: K augmented views of each picture beside the clean
-    one. labels: the label set. clean: steps of text cleaning. weights: a local checkpoint. max_bad: share of rows that
-    may be quarantined (by default 1%). show: a progress bar. Raises DataError, EncoderError or CacheError, each with
-    what to do.
+    splits: train, test or both (by default what there is). show: a progress bar. options: any other option of `mmsent
+    extract` by its name, such as views=2, labels=("bad", "good"), text_column="tweet", weights="clip.pt" or
+    max_bad=0.05. Raises UsageError on an unknown option, DataError, EncoderError or CacheError, each with what to do.
     """
     from mmsent.features.extract import extract
 
-    how = settings(DataSettings, labels=tuple(labels) if labels else None, clean=tuple(map(Clean, clean)) or None)
+    how, pair, views, extraction = by_option(
+        options | {"encoder": encoder}, DataSettings, EncoderSettings, ViewSettings, ExtractSettings
+    )
+    if extraction.engine != "local":
+        raise UsageError(f"engine {extraction.engine!r}: from Python only local; `mmsent extract` can use a cluster")
     dataset = load_dataset(Path(data), how)
     done = extract(
         dataset,
         list(splits or dataset.splits),
         Path(cache),
-        encoder=settings(EncoderSettings, encoder=encoder, weights=weights, device=device),
-        views=settings(ViewSettings, count=views),
-        options=settings(ExtractSettings, max_bad=max_bad),
+        encoder=pair,
+        views=views,
+        options=extraction,
         show=show,
     )
     return FeatureCache(done.cache)
@@ -198,12 +197,12 @@ def train_heads(
     on (see mmsent.config.FitSettings). Raises UsageError on unknown ones, DataError where a class has no row.
     """
     from mmsent.system.devices import pick_device
-    from mmsent.training.fit import fit
+    from mmsent.training.fit import Training, fit
 
     chosen = choose_recipe(recipe, cache.encoder)
     wanted = [fit_settings(chosen, fusion=name, **overrides) for name in fusions_named(fusion)]
     split = settings(SplitSettings, val_size=val_size, group=group, seed=split_seed)
-    done = fit(cache.cache, Path(runs), wanted, split, recipe=chosen, device=pick_device(device))
+    done = fit(cache.cache, Path(runs), wanted, split, Training(chosen, pick_device(device)))
     return Model(tuple(done))
 
 

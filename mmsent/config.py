@@ -6,7 +6,7 @@ report into one `UsageError` that lists all problems at once. JSON round trip: `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
@@ -93,6 +93,11 @@ def on_command_line(model: type[BaseModel], name: str) -> OnCommandLine | None:
     extra = model.model_fields[name].json_schema_extra
     found = extra.get("on") if isinstance(extra, dict) else None
     return found if isinstance(found, OnCommandLine) else None
+
+
+def option_name(name: str, on: OnCommandLine) -> str:
+    """What a field is called as an option, without the dashes: `views_seed` for `--views-seed`."""
+    return (on.flag or name).split("/")[0].removeprefix("--").replace("-", "_")
 
 
 _READ, _ENCODE, _TRAIN, _HEAD, _SCALE, _SPLIT, _RUN = (OnCommandLine(panel=panel) for panel in Panel)
@@ -386,6 +391,24 @@ def settings(model: type[Model], **values: Any) -> Model:
             f"{'.'.join(map(str, e['loc'])) or model.__name__}: got {e['input']!r}; {e['msg']}" for e in error.errors()
         ]
         raise UsageError("; ".join(problems)) from error
+
+
+def by_option(values: Mapping[str, Any], *models: type[BaseModel]) -> list[Any]:
+    """Settings models from values that are named as the command line's options are, without the dashes. Raises
+    UsageError on a name that none of them has, with all names that there are."""
+    names = {
+        option_name(name, on): (model, name)
+        for model in models
+        for name in model.model_fields
+        if (on := on_command_line(model, name)) is not None
+    }
+    if unknown := sorted(values.keys() - names.keys()):
+        raise UsageError(f"unknown setting {unknown[0]!r}; settings are {', '.join(sorted(names))}")
+    given: dict[type[BaseModel], dict[str, Any]] = {model: {} for model in models}
+    for option, value in values.items():
+        model, name = names[option]
+        given[model][name] = value
+    return [settings(model, **own) for model, own in given.items()]
 
 
 def choose_recipe(name: str, encoder: str) -> str:

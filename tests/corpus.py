@@ -33,7 +33,8 @@ import typer.main
 from fake import PREPROCESS, FakeImageEncoder, fake_encoders
 from PIL import Image, ImageCms
 
-from mmsent.cli import app, main
+from mmsent.cli.app import app
+from mmsent.cli.main import main
 from mmsent.data.images import MAX_BYTES, as_pixels, fit_square
 from mmsent.data.text import MAX_BYTES as MAX_TEXT_BYTES
 from mmsent.data.text import text_hash

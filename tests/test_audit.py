@@ -21,7 +21,7 @@ STRICT = 0.9999999  # the fakes' pictures of one colour are all near each other
 
 @pytest.fixture(autouse=True)
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmsent.config.near_cosine", lambda *_: STRICT)
+    monkeypatch.setattr("mmsent.features.cache.groups.near_cosine", lambda *_: STRICT)
 
 
 QUICK = ("--epochs", "4", "--lr", "0.01", "--hidden", "16", "--val-size", "0.2")

@@ -34,7 +34,7 @@ from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities
 from mmsent.inference.vote import averages, vote_split, voting_runs
-from mmsent.training.fit import fit, fit_committee
+from mmsent.training.fit import Training, fit, fit_committee
 from mmsent.training.runs import Run, list_runs, open_run
 
 QUICK: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -60,7 +60,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 @pytest.fixture(scope="module")
 def heads(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     wanted = [FitSettings(fusion=fusion, seed=3, **QUICK) for fusion in (Fusion.concat, Fusion.text)]
-    return fit_committee(cache, tmp_path_factory.mktemp("runs"), wanted, SPLIT, 3, recipe="best")
+    return fit_committee(cache, tmp_path_factory.mktemp("runs"), wanted, SPLIT, 3, Training("best"))
 
 
 def run(*arguments: str) -> int:
@@ -82,7 +82,7 @@ def test_each_split_has_its_own_rows_and_seeds(cache: Cache, heads: list[Run]) -
 
 def test_a_member_is_a_head_like_any_other(cache: Cache, heads: list[Run], tmp_path: Path) -> None:
     second = heads[2]
-    alone = fit(cache, tmp_path, [second.fit], second.split, recipe="best")[0]
+    alone = fit(cache, tmp_path, [second.fit], second.split, Training("best"))[0]
     assert alone.info["head_sha256"] == second.info["head_sha256"]
     assert alone.committee is None
 
@@ -98,7 +98,7 @@ def test_the_newest_committee_votes_as_a_whole(cache: Cache, heads: list[Run]) -
 
 def test_a_newer_head_on_its_own_takes_over(cache: Cache, tmp_path: Path) -> None:
     one = FitSettings(fusion=Fusion.concat, **QUICK)
-    fit_committee(cache, tmp_path, [one], SPLIT, 2, recipe="best")
+    fit_committee(cache, tmp_path, [one], SPLIT, 2, Training("best"))
     last = fit(cache, tmp_path, [one], SPLIT)[0]
     assert [r.name for r in voting_runs(tmp_path, cache)] == [last.name]
     assert not averages([last], False)
@@ -138,7 +138,7 @@ def test_half_a_committee_says_so(cache: Cache, tmp_path: Path, capsys: pytest.C
     import shutil
 
     one = FitSettings(fusion=Fusion.concat, **QUICK)
-    done = fit_committee(cache, tmp_path / "runs", [one], SPLIT, 2, recipe="best")
+    done = fit_committee(cache, tmp_path / "runs", [one], SPLIT, 2, Training("best"))
     shutil.rmtree(done[0].path)
     where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "p.txt")]
     assert run("vote", *where) == 0

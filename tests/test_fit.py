@@ -32,7 +32,7 @@ from mmsent.features.extract import extract
 from mmsent.inference.logits import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import fit, split_rows
+from mmsent.training.fit import Training, fit, split_rows
 from mmsent.training.train import precision_for
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -119,8 +119,7 @@ def test_what_a_run_records(cache: Cache, tmp_path: Path) -> None:
     index = cache.index("train")
     split = SplitSettings(val_size=20, seed=4)
     wanted = [quick(fusion=Fusion.concat, seed=2), quick(fusion=Fusion.text)]
-    seen: list[tuple[Fusion, int]] = []
-    runs = fit(cache, tmp_path, wanted, split, recipe="mine", on_epoch=lambda s, r: seen.append((s.fusion, r["epoch"])))
+    runs = fit(cache, tmp_path, wanted, split, Training("mine"))
     assert [r.fit for r in runs] == [w.model_copy(update={"precision": precision_for("cpu")}) for w in wanted]
     assert [r.name.split("-", 2)[2] for r in runs] == ["concat-s2", "text-s0"]
     rows = split_rows(index, split)
@@ -136,7 +135,7 @@ def test_what_a_run_records(cache: Cache, tmp_path: Path) -> None:
         assert run.encoder_settings == EncoderSettings(encoder="offline")
         assert run.data_settings == DataSettings()
         history = json.loads((run.path / "history.json").read_text())
-        assert [(run.fusion, r["epoch"]) for r in history] == [s for s in seen if s[0] == run.fusion]
+        assert [(run.fusion, r["epoch"]) for r in history] == [(run.fusion, k) for k in range(1, len(history) + 1)]
         best = history[info["best_epoch"] - 1]
         assert best["val_f1_weighted"] == max(r["val_f1_weighted"] for r in history) == info["metrics"]["f1_weighted"]
         table = list(csv.DictReader((run.path / "validation.csv").open(encoding="utf-8")))

@@ -27,7 +27,7 @@ QUICK = ("--epochs", "3", "--lr", "0.01", "--hidden", "16", "--val-size", "0.2")
 @pytest.fixture(autouse=True)
 def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fakes' pictures of one colour are all near each other; here only like ones are duplicates."""
-    monkeypatch.setattr("mmsent.config.near_cosine", lambda *_: 0.9999999)
+    monkeypatch.setattr("mmsent.features.cache.groups.near_cosine", lambda *_: 0.9999999)
 
 
 def results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:

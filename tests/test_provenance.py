@@ -22,7 +22,7 @@ from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import ExtractResult, extract
 from mmsent.system import provenance
 from mmsent.system.provenance import NOT_RECORDED, Difference, differences, recorded
-from mmsent.training.fit import fit
+from mmsent.training.fit import Training, fit
 
 PAIR = EncoderSettings(encoder="offline")
 
@@ -270,7 +270,9 @@ def test_a_run_records_where_it_comes_from(tmp_path: Path) -> None:
     assert len(info["data"]["features"]) == len(info["data"]["split"]) == 64
     assert info["memory"] is None
     assert info["cache"]["written"] == cache.provenance["written"]
-    on_disk = fit(cache, tmp_path / "runs", [FitSettings(epochs=1, hidden=8)], SplitSettings(val_size=10), memory=1)
+    on_disk = fit(
+        cache, tmp_path / "runs", [FitSettings(epochs=1, hidden=8)], SplitSettings(val_size=10), Training(memory=1)
+    )
     assert on_disk[0].info["memory"] == 1
     assert on_disk[0].info["data"]["features"] is None
     assert {k: v for k, v in on_disk[0].info["data"].items() if k != "features"} == {

@@ -24,7 +24,7 @@ from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.vote import vote_split, write_vote
 from mmsent.system.provenance import NOT_RECORDED
-from mmsent.training.fit import fit
+from mmsent.training.fit import Training, fit
 from mmsent.training.runs import Run, open_run
 
 FIT = FitSettings(epochs=3, hidden=16, lr=1e-2, common_width=16)
@@ -101,7 +101,7 @@ def test_runs_repeat_to_the_bit(made: Path, tmp_path: Path) -> None:
 
 def test_a_run_read_from_disk_is_read_from_disk_again(made: Path, tmp_path: Path) -> None:
     cache = cache_in(made)
-    run = fit(cache, tmp_path / "runs", [FIT], SPLIT, memory=5000)[0]
+    run = fit(cache, tmp_path / "runs", [FIT], SPLIT, Training(memory=5000))[0]
     found = replay(run, cache, tmp_path / "again", features=cache.load("train"))
     assert found.identical
     assert found.again.info["memory"] == 5000

@@ -14,7 +14,7 @@ from mmsent.cli.main import main
 from mmsent.config import FitSettings, SplitSettings, settings
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
-from mmsent.training.fit import fit, sides
+from mmsent.training.fit import Training, fit, sides
 from mmsent.training.loaders import Stored, Tensors, to_tensors
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -119,8 +119,8 @@ def test_fit_from_disk(cache: Cache, tmp_path: Path) -> None:
     wanted = [FitSettings(lr=3e-3, epochs=4, patience=4, hidden=32, standardize=True, seed=s) for s in range(3)]
     split = settings(SplitSettings, val_size=0.25)
     here = fit(cache, tmp_path / "memory", wanted, split)
-    disk = fit(cache, tmp_path / "disk", wanted, split, memory=20_000)
-    again = fit(cache, tmp_path / "again", wanted[:1], split, memory=20_000)
+    disk = fit(cache, tmp_path / "disk", wanted, split, Training(memory=20_000))
+    again = fit(cache, tmp_path / "again", wanted[:1], split, Training(memory=20_000))
     assert [r.validation_ids() for r in disk] == [r.validation_ids() for r in here]
     scores = [[r.info["metrics"]["f1_weighted"] for r in runs] for runs in (here, disk)]
     assert np.mean(scores[1]) == pytest.approx(np.mean(scores[0]), abs=0.02)

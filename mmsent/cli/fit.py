@@ -118,16 +118,7 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
         rows.append(given)
 
     with _keeping(fitted, [one.fusion for one in job.settings]):
-        done = run(
-            job.cache,
-            job.runs,
-            job.settings,
-            job.split,
-            recipe=job.recipe,
-            device=job.device,
-            memory=job.memory,
-            on_run=keep,
-        )
+        done = run(job.cache, job.runs, job.settings, job.split, job.how, on_run=keep)
     if tensorboard:
         for one in done:
             write_tensorboard(one, tensorboard)
@@ -136,13 +127,13 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     found = evaluate_logits(done, logits, [given.rows.val for given in rows], labels, job.cache.labels, crossed=True)
     if as_json:
         say_json(
-            {"runs": [str(r.path) for r in done], "recipe": job.recipe, "validation": [e.to_json() for e in found]}
+            {"runs": [str(r.path) for r in done], "recipe": job.how.recipe, "validation": [e.to_json() for e in found]}
         )
         return
     for one in done:
         say(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
     n = done[0].info["rows"]
-    say(f"\nrecipe {job.recipe}; trained on {n['train']} rows, validated on {n['val']}")
+    say(f"\nrecipe {job.how.recipe}; trained on {n['train']} rows, validated on {n['val']}")
     if rows[0].stored:
         note("the embeddings take more memory than --memory allows, so they were read from disk block by block")
     say_table(comparison(found, job.cache.labels), SCORES, wide=wide)

@@ -25,17 +25,7 @@ def fit_committee(job: FitJob, splits: int, *, as_json: bool) -> None:
             shown.update(1)
 
         try:
-            done = fit_committee(
-                job.cache,
-                job.runs,
-                job.settings,
-                job.split,
-                splits,
-                recipe=job.recipe,
-                device=job.device,
-                memory=job.memory,
-                on_run=count,
-            )
+            done = fit_committee(job.cache, job.runs, job.settings, job.split, splits, job.how, on_run=count)
         except KeyboardInterrupt as stop:
             kept = f"{fitted} of {total} heads of the committee are kept and vote alone"
             raise Interrupted(f"interrupted; {kept}; the same command fits a whole one", stop) from None
@@ -46,12 +36,12 @@ def fit_committee(job: FitJob, splits: int, *, as_json: bool) -> None:
             {
                 "committee": done[0].info["committee"],
                 "runs": [str(run.path) for run in done],
-                "recipe": job.recipe,
+                "recipe": job.how.recipe,
                 "validation": {fusion.value: found for fusion, found in spread.items()},
             }
         )
         return
-    say(f"recipe {job.recipe}; {len(done)} heads in {job.runs}, {done[0].name} to {done[-1].name}")
+    say(f"recipe {job.how.recipe}; {len(done)} heads in {job.runs}, {done[0].name} to {done[-1].name}")
     scores = ["accuracy", "F1 weighted", "F1 macro"]
     table = [["head", "splits", *scores]]
     for fusion, found in spread.items():

@@ -32,7 +32,7 @@ def fit_folds(job: FitJob, folds: int, *, wide: bool, as_json: bool) -> None:
             {
                 "folds": folds,
                 "split": plan.split.model_dump(mode="json"),
-                "recipe": job.recipe,
+                "recipe": job.how.recipe,
                 "runs": [{"path": str(one.path), **{k: one.info[k] for k in _SHOWN}} for one in saved],
                 "vote": vote,
             }
@@ -42,7 +42,7 @@ def fit_folds(job: FitJob, folds: int, *, wide: bool, as_json: bool) -> None:
 
     for one in saved:
         say(f"{one.path}: {folds} heads, {one.info['seconds']:.1f} s")
-    say(f"\nrecipe {job.recipe}; {len(plan.rows)} rows in {folds} folds, {_kept(plan.split)}")
+    say(f"\nrecipe {job.how.recipe}; {len(plan.rows)} rows in {folds} folds, {_kept(plan.split)}")
     if plan.groups is not None:
         sizes = np.bincount(plan.groups)
         tied = sizes[sizes > 1]
@@ -65,13 +65,13 @@ def cross_validate_all(job: FitJob, folds: int) -> tuple[list[Folds], list[Cross
     from mmsent.system.progress import bar
     from mmsent.training.folds import plan_folds
 
-    plan = plan_folds(job.cache, job.split, folds, memory=job.memory)
+    plan = plan_folds(job.cache, job.split, folds, memory=job.how.memory)
     ready_folder(job.runs)  # better now than after all folds
     saved, done = [], []
     with bar(folds * len(job.settings), "cross-validating", "head") as shown:
         for one in job.settings:
-            done.append(cross_validate(plan, one, device=job.device, on_fold=lambda _: shown.update(1)))
-            saved.append(save_folds(job.runs, done[-1], recipe=job.recipe, device=job.device))
+            done.append(cross_validate(plan, one, device=job.how.device, on_fold=lambda _: shown.update(1)))
+            saved.append(save_folds(job.runs, done[-1], recipe=job.how.recipe, device=job.how.device))
     return saved, done
 
 

@@ -16,22 +16,21 @@ from mmsent.errors import UsageError
 
 if TYPE_CHECKING:
     from mmsent.features.cache import Cache
+    from mmsent.training.fit import Training
 
 
 @dataclass(frozen=True)
 class FitJob:
     """What to fit: a cache's train split, the settings of each head, the split, the folder of the runs, and how.
 
-    recipe: the name of what the settings come from. device: where to train. memory: bytes that embeddings may take.
+    how: recipe, device and memory, see mmsent.training.fit.Training.
     """
 
     cache: Cache
     settings: list[FitSettings]
     split: SplitSettings
     runs: Path
-    recipe: str
-    device: str
-    memory: int | None
+    how: Training
 
 
 def plan(
@@ -50,8 +49,9 @@ def plan(
     chosen = choose_recipe(recipe, cache.encoder)
     settings = [fit_settings(chosen, fusion=fusion, **overrides) for fusion in fusions]
     from mmsent.system.devices import pick_device
+    from mmsent.training.fit import Training
 
-    return FitJob(cache, settings, split, where.runs_at, chosen, pick_device(device), limit)
+    return FitJob(cache, settings, split, where.runs_at, Training(chosen, pick_device(device), limit))
 
 
 def memory_limit(text: str | None) -> int | None:

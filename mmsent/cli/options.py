@@ -32,6 +32,7 @@ from mmsent.config import (
     SplitSettings,
     default,
     on_command_line,
+    option_name,
     settings,
 )
 from mmsent.errors import UsageError
@@ -202,7 +203,7 @@ def expand(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(**values, **built)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    vars(run)["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
 
@@ -235,7 +236,7 @@ def _of_model(model: type[BaseModel], only: tuple[str, ...] | None, *, overridin
         if how is None or (only is not None and name not in only):
             continue
         flag = how.flag or "--" + name.replace("_", "-")
-        own = flag.split("/")[0].removeprefix("--").replace("-", "_")
+        own = option_name(name, how)
         kind = str if _takes_commas(field) else _kind(field.annotation)
         if kind is bool and "/" not in flag and overriding:
             flag = f"{flag}/--no-{flag[2:]}"

@@ -86,13 +86,14 @@ def _width(table: Sequence[Sequence[str]], keep: Sequence[int]) -> int:
 
 
 def _mark(table: list[list[str]], place: int, which: str) -> None:
-    """A star behind the best of a column's numbers, where there are two or more that differ."""
+    """A star before the best of a column's numbers, where there are two or more that differ."""
     found = {k: float(row[place].split()[0]) for k, row in enumerate(table[1:], 1) if row[place]}
     if len(set(found.values())) < 2:
         return
     best = (max if which == "max" else min)(found.values())
-    for k, row in enumerate(table):
-        row[place] += "*" if k and found.get(k) == best else " "
+    for k, value in found.items():
+        if value == best:
+            table[k][place] = f"*{table[k][place]}"
 
 
 def outline(value: Any, indent: int = 0) -> str:

@@ -86,7 +86,7 @@ def run_quickstart(folder: Path, *, n_train: int = 600, n_test: int = 150, seed:
     from mmsent.features.extract import extract
     from mmsent.inference.vote import vote_split, voting_runs, write_vote
     from mmsent.metrics import scores
-    from mmsent.training.fit import fit
+    from mmsent.training.fit import Training, fit
 
     seconds: dict[str, float] = {}
     clock = time.monotonic()
@@ -111,7 +111,9 @@ def run_quickstart(folder: Path, *, n_train: int = 600, n_test: int = 150, seed:
     lap("extract")
     wanted = [fit_settings(RECIPE, fusion=fusion, seed=seed) for fusion in Fusion]
     features = cache.load("train")
-    runs = fit(cache, folder / "runs", wanted, settings(SplitSettings, val_size=0.2), recipe=RECIPE, features=features)
+    runs = fit(
+        cache, folder / "runs", wanted, settings(SplitSettings, val_size=0.2), Training(RECIPE), features=features
+    )
     validation = evaluate_validation(runs, cache, features)
     lap("fit")
     vote = vote_split(voting_runs(folder / "runs", cache), cache, "test")

@@ -25,7 +25,7 @@ from mmsent.metrics import scores
 from mmsent.system.provenance import Difference, differences
 from mmsent.system.safe_csv import plain
 from mmsent.training.calibration import apply_temperature
-from mmsent.training.fit import Sides, data_facts, fit, sides
+from mmsent.training.fit import Sides, Training, data_facts, fit, sides
 from mmsent.training.runs import Run
 
 # What a run fitted elsewhere may differ by on its validation rows: other orders of summation move the last bits, and
@@ -130,9 +130,9 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
         features = cache.load("train")
     with _threads(run.info.get("machine", {}).get("threads")):
         _require_rows(run, cache, sides(cache, run.split, device=device, features=features, memory=memory))
-        again = fit(
-            cache, out, [run.fit], run.split, recipe=run.info["recipe"], device=device, features=features, memory=memory
-        )[0]
+        again = fit(cache, out, [run.fit], run.split, Training(run.info["recipe"], device, memory), features=features)[
+            0
+        ]
     parts = {
         "head": run.info["head_sha256"] == again.info["head_sha256"],
         "history": _same_history(run, again),

@@ -20,7 +20,7 @@ from mmsent.sweep.shared_rows import Ground
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job
 from mmsent.sweep.workers import Executor, compute, one_thread
-from mmsent.training.fit import fit
+from mmsent.training.fit import Training, fit
 from mmsent.training.runs import open_run
 
 
@@ -124,7 +124,7 @@ def save_winners(
             continue
         # One thread, as the trials had: on a CPU the run is the trial, to the bit.
         with one_thread() if device == "cpu" else contextlib.nullcontext():
-            (run,) = fit(cache, runs, [settings], split, recipe=recipe, device=device, features=features)
+            (run,) = fit(cache, runs, [settings], split, Training(recipe, device), features=features)
         names[place] = run.name
     return [names[place] for place in range(len(winners))]
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -25,16 +27,31 @@ from mmsent.training.loaders import PART, to_tensors
 from mmsent.training.splits import validation_split
 from mmsent.training.train import train_head
 
-_OWN = FitSettings()
 _PARTS = ("image", "text")
+# Every setting of a head is a parameter, but for the seed (random_state) and the views (X has one row per post).
+_DEFAULTS: dict[str, Any] = FitSettings().model_dump(mode="json", exclude={"seed", "views"}) | {
+    "lr": 1e-3,
+    "epochs": 40,
+    "patience": 10,
+    "standardize": True,
+}
+
+
+def _with_settings(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor with a parameter per setting in its signature, which scikit-learn reads."""
+    signature = inspect.signature(init)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=v) for name, v in _DEFAULTS.items()]
+    vars(init)["__signature__"] = signature.replace(parameters=[*own, *more])
+    return init
 
 
 class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A light head over frozen features. X (N, D_image + D_text): picture features first, text features behind them.
 
     Part of the rows is held out to stop training at the best epoch and to fit the temperature, as in `mmsent fit`. The
-    defaults suit features of any scale; `from_recipe` gives those of a recipe. Parameters that are not listed here are
-    those of `mmsent fit`.
+    defaults suit features of any scale; `from_recipe` gives those of a recipe. Every setting of `mmsent fit` (see
+    mmsent.config.FitSettings) but its seed and its views is a parameter too.
 
     Parameters
     ----------
@@ -58,58 +75,26 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     temperature_ : what the logits are divided by.
     """
 
+    @_with_settings
     def __init__(
         self,
         image_width: int | None = None,
         *,
-        fusion: str = "concat",
-        lr: float = 1e-3,
-        weight_decay: float = _OWN.weight_decay,
-        warmup: float = _OWN.warmup,
-        epochs: int = 40,
-        patience: int = 10,
-        batch_size: int = _OWN.batch_size,
-        hidden: int = _OWN.hidden,
-        depth: int = _OWN.depth,
-        dropout: float = _OWN.dropout,
-        label_smoothing: float = _OWN.label_smoothing,
-        balance: str = _OWN.balance,
-        class_weight_power: float = _OWN.class_weight_power,
-        heads: int = _OWN.heads,
-        common_width: int | None = None,
-        rms: bool = False,
-        standardize: bool = True,
-        modality_dropout: float = _OWN.modality_dropout,
-        precision: str = _OWN.precision,
         validation_fraction: float = 0.125,
         calibrate: bool = True,
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
+        **settings: Any,
     ) -> None:
         self.image_width = image_width
-        self.fusion = fusion
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.warmup = warmup
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.hidden = hidden
-        self.depth = depth
-        self.dropout = dropout
-        self.label_smoothing = label_smoothing
-        self.balance = balance
-        self.class_weight_power = class_weight_power
-        self.heads = heads
-        self.common_width = common_width
-        self.rms = rms
-        self.standardize = standardize
-        self.modality_dropout = modality_dropout
-        self.precision = precision
         self.validation_fraction = validation_fraction
         self.calibrate = calibrate
         self.device = device
         self.random_state = random_state
+        if unknown := settings.keys() - _DEFAULTS.keys():
+            raise TypeError(f"FusionClassifier has no parameter {min(unknown)!r}; it has {', '.join(_DEFAULTS)}")
+        for name, value in (_DEFAULTS | settings).items():
+            setattr(self, name, value)
 
     @classmethod
     def from_recipe(cls, recipe: str, image_width: int | None = None, **parameters: Any) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -117,49 +117,52 @@ def rows_at(
     return Stored(cache, "train", rows, labels, memory, device)
 
 
+@dataclass(frozen=True)
+class Training:
+    """How heads are trained, beside their settings. recipe: the name that their runs record. device: where to train.
+    memory: bytes that embeddings may take; a larger split stays on disk and is read block by block (see
+    mmsent.training.loaders). committee: what the runs record of the committee that they belong to (see
+    `fit_committee`)."""
+
+    recipe: str = "paper"
+    device: str = "cpu"
+    memory: int | None = None
+    committee: dict[str, Any] | None = None
+
+
 def fit(
     cache: Cache,
     runs: Path,
     wanted: Sequence[FitSettings],
     split: SplitSettings,
+    how: Training | None = None,
     *,
-    recipe: str = "paper",
-    device: str = "cpu",
     features: Features | None = None,
-    memory: int | None = None,
-    committee: dict[str, Any] | None = None,
-    on_epoch: Callable[[FitSettings, dict[str, Any]], None] | None = None,
     on_run: Callable[[Run, Trained, Sides], None] | None = None,
 ) -> list[Run]:
     """Train one head per settings on one split of a cache and write a run folder for each.
 
-    features: the train split, where the caller has loaded it. memory: bytes that embeddings may take; a larger split
-    stays on disk and is read block by block (see mmsent.training.loaders). committee: what the runs record of the
-    committee that they belong to (see `fit_committee`). on_run: called with each run when it is written.
-    Raises DataError where a
-    class has no training row.
+    features: the train split, where the caller has loaded it. on_run: called with each run when it is written. Raises
+    DataError where a class has no training row.
     """
+    how = how or Training()
     split = with_thresholds(split, cache.encoder)
-    given = sides(cache, split, device=device, features=features, memory=memory)
+    given = sides(cache, split, device=how.device, features=features, memory=how.memory)
     ready_folder(runs)  # better now than after an hour of training
     facts = {
-        **provenance.environment(device),
+        **provenance.environment(how.device),
         "data": data_facts(cache, given),
         "weights": {"image": cache.settings.image.weights_sha256, "text": cache.settings.text.weights_sha256},
-        "memory": memory if given.stored else None,
-        **({"committee": committee} if committee else {}),
+        "memory": how.memory if given.stored else None,
+        **({"committee": how.committee} if how.committee else {}),
     }
     done = []
     for settings in wanted:
         if settings.precision == "auto":  # a run says what it was trained in
-            settings = settings.model_copy(update={"precision": precision_for(device)})
-
-        def report(record: dict[str, Any], settings: FitSettings = settings) -> None:
-            if on_epoch:
-                on_epoch(settings, record)
-
-        trained = train_head(given.train, given.val, settings, len(cache.labels), report)
-        done.append(_save(cache, runs, settings, split, recipe, device, given, trained, facts))
+            settings = settings.model_copy(update={"precision": precision_for(how.device)})
+        trained = train_head(given.train, given.val, settings, len(cache.labels))
+        info = {"recipe": how.recipe, "split": split.model_dump(mode="json"), "device": how.device, **facts}
+        done.append(_save(cache, runs, settings, given, trained, info))
         if on_run:
             on_run(done[-1], trained, given)
     return done
@@ -184,19 +187,15 @@ def _save(
     cache: Cache,
     runs: Path,
     settings: FitSettings,
-    split: SplitSettings,
-    recipe: str,
-    device: str,
     given: Sides,
     trained: Trained,
     facts: dict[str, Any],
 ) -> Run:
+    """Write a run folder. facts: what its record says of the split and of how it was trained."""
     temperature = fit_temperature(trained.val_logits, given.truth)
     finished = datetime.now(UTC)
     info = {
-        "recipe": recipe,
         "fit": settings.model_dump(mode="json"),
-        "split": split.model_dump(mode="json"),
         "labels": list(cache.labels),
         "cache": cache_facts(cache),
         "rows": {"train": len(given.train), "val": len(given.val)},
@@ -205,7 +204,6 @@ def _save(
         "temperature": temperature,
         "seconds": round(trained.seconds, 3),
         "finished": finished.isoformat(),
-        "device": device,
         **facts,
     }
     probabilities = apply_temperature(trained.val_logits, temperature)
@@ -241,20 +239,18 @@ def fit_committee(
     wanted: Sequence[FitSettings],
     split: SplitSettings,
     splits: int,
+    how: Training,
     *,
-    recipe: str,
-    device: str = "cpu",
-    memory: int | None = None,
     on_run: Callable[[Run, Trained, Sides], None] | None = None,
 ) -> list[Run]:
     """Train one head per settings on each of `splits` validation splits of a cache, and write a run folder for each.
 
-    Split and head seeds count up from the given ones. memory, on_run and errors as for mmsent.training.fit.fit. Stopped
+    Split and head seeds count up from the given ones. on_run and errors as for `fit`. Stopped
     early, the runs so far are kept and vote alone.
     """
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{recipe}"
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{how.recipe}"
     about: dict[str, Any] = {"name": name, "size": splits * len(wanted)}
-    stored = memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
+    stored = how.memory is not None and cache.rows["train"] * cache.row_bytes("train") > how.memory
     features = None if stored else cache.load("train")
     done: list[Run] = []
     for k in range(splits):
@@ -263,11 +259,8 @@ def fit_committee(
             runs,
             [one.model_copy(update={"seed": one.seed + k}) for one in wanted],
             split.model_copy(update={"seed": split.seed + k}),
-            recipe=recipe,
-            device=device,
+            replace(how, committee=about),
             features=features,
-            memory=memory,
-            committee=about,
             on_run=on_run,
         )
     return done
