@@ -219,15 +219,15 @@ picture(
 )
 picture("0 bytes", "quarantined", "picture file is empty", lambda: b"")
 picture("a PNG called .jpg", "used", "the bytes tell the format", lambda: encoded(scene()), like=scene())
-picture("a web page called .jpg", "quarantined", "not a picture in any format", lambda: b"<html>404 not found</html>")
+picture("a web page called .jpg", "quarantined", "not a picture in a supported format", lambda: b"<html>404 not found</html>")
 picture(
     "an EPS called .jpg",
     "quarantined",
-    "not a picture in any format",  # Pillow would start Ghostscript
+    "not a picture in a supported format",  # Pillow would start Ghostscript
     lambda: encoded(scene(), "EPS"),
 )
 picture(
-    "an SVG called .png", "quarantined", "not a picture in any format", lambda: b"<svg onload='x()'/>", ending="png"
+    "an SVG called .png", "quarantined", "not a picture in a supported format", lambda: b"<svg onload='x()'/>", ending="png"
 )
 picture(
     "CMYK JPEG",
@@ -541,7 +541,9 @@ manifest("CSV in UTF-16 without a mark", "refused", "NUL characters", table("").
 manifest(
     "JSON lines nested 100,000 deep", "refused", "not a JSON object", b'{"id":' + b"[" * 100_000, "jsonl", odd=None
 )
-manifest("JSON lines that are lists", "refused", "expected a JSON object a line, got list", b"[1]\n", "jsonl", odd=None)
+manifest(
+    "JSON lines that are lists", "refused", "expected one JSON object per line, got list", b"[1]\n", "jsonl", odd=None
+)
 
 
 def changed(name: str, outcome: Outcome, says: str, change: dict[str, Any], **more: Any) -> None:

@@ -262,7 +262,7 @@ def test_label_outside_the_set(work: Path, capsys: pytest.CaptureFixture[str]) -
     listed.write_text(listed.read_text() + "9999,furious\n")
     status, message = fails(capsys, "extract")
     assert status == 1
-    assert "label 'furious' is not one of negative, neutral, positive; set --labels" in message
+    assert "label 'furious' is not one of negative, neutral, positive; add it with --labels" in message
 
 
 def test_unreadable_manifest(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

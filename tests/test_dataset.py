@@ -82,13 +82,13 @@ def test_missing_files_give_none_and_endings_are_ranked(tmp_path: Path) -> None:
     assert data.posts[0].image is None
     assert [p.image.name for p in data.posts[1:3] if p.image] == ["2.PNG", "3.jpg"]
     assert kinds(data) == [("warning", "two pictures"), ("note", "unlisted")]
-    assert data.problems[1].message == "1 ids have files but stand in no list"
+    assert data.problems[1].message == "1 ids have files but are in no list"
 
 
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
-        ("5,good", "unknown label", r"label 'good' is not one of negative, neutral, positive; set --labels"),
+        ("5,good", "unknown label", r"label 'good' is not one of negative, neutral, positive; add it with --labels"),
         ("5", "malformed line", r"train\.txt:6: expected 'guid,tag', got 1 fields"),
         ("5,neutral,x", "malformed line", "got 3 fields"),
         ("../5,neutral", "unsafe id", "holds a path separator"),
@@ -128,8 +128,8 @@ def test_missing_parts(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset(tmp_path / "nowhere")
     assert str(caught.value) == (
-        f"no data set at {tmp_path / 'nowhere'}; pass --data with a folder that holds train.txt and data/, "
-        "or with a CSV, TSV, JSONL or Parquet manifest"
+        f"no data set at {tmp_path / 'nowhere'}; set --data to a folder with train.txt and data/, "
+        "or to a CSV, TSV, JSONL or Parquet manifest"
     )
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match=r"found neither list nor manifest; expected train.txt"):
@@ -157,7 +157,7 @@ def test_unsafe_ids() -> None:
         assert unsafe_id(bad, names_files=False) is None
     for bad in ("a\0b", "a\nb", "a\x1bb", "a\0"):
         assert unsafe_id(bad) == unsafe_id(bad, names_files=False) == "holds a control character"
-    assert unsafe_id("a\ud83d") == "holds half a surrogate pair, which is no character"
+    assert unsafe_id("a\ud83d") == "holds half a surrogate pair, which is not a character"
 
 
 def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
@@ -238,6 +238,6 @@ def test_mvsa(mvsa: Path) -> None:
     train = [p.label for p in data.of("train")]
     assert (len(train), len(data.of("test"))) == (4000, 511)
     assert [train.count(x) for x in ("negative", "neutral", "positive")] == [1193, 419, 2388]
-    assert [p.message for p in data.problems] == ["20 ids have files but stand in no list"]
+    assert [p.message for p in data.problems] == ["20 ids have files but are in no list"]
     assert all(p.image and p.text for p in data.posts)
     assert len({data.text_of(p) for p in data.posts}) == 4511 - 188  # 342 rows in 154 groups

@@ -15,7 +15,7 @@ from mmsent.data.text import MAX_BYTES
 from mmsent.errors import DataError
 
 HEADER = "id,image,text,label,split"
-BOTH = "this id stands in both splits; validation would see a test post"
+BOTH = "this id is in both splits; validation would see a test post"
 
 
 def manifest(folder: Path, *rows: str) -> Path:
@@ -100,7 +100,7 @@ def test_problems_of_rows_say_where_and_what(tmp_path: Path) -> None:
             "error",
             "unknown label",
             f"posts train {'x' * 60}",
-            f"label {'y' * 60!r} is not one of negative, neutral, positive; set --labels if it should be",
+            f"label {'y' * 60!r} is not one of negative, neutral, positive; add it with --labels if it is right",
         ),
         ("error", "no label", "posts train 2", "a training row has no label"),
         ("error", "duplicate id", "posts train 2", "this id stands twice in its list"),
@@ -117,12 +117,12 @@ def test_three_errors_are_all_shown_and_the_rest_counted(tmp_path: Path) -> None
     said = "; ".join(f"train.txt:{n}: expected 'guid,tag', got 1 fields: '{n + 2}'" for n in (3, 4, 5))
     with pytest.raises(DataError) as caught:
         load_dataset(root)
-    assert str(caught.value) == f"{said}; `mmsent check --data {root}` lists everything"
+    assert str(caught.value) == f"{said}; `mmsent check --data {root}` lists all problems"
     with (root / "train.txt").open("a") as file:
         file.write(f"8,{'z' * 90},\n")
     with pytest.raises(DataError) as caught:
         load_dataset(root)
-    assert str(caught.value) == f"{said} (and 1 more); `mmsent check --data {root}` lists everything"
+    assert str(caught.value) == f"{said} (and 1 more); `mmsent check --data {root}` lists all problems"
     last = load_dataset(root, strict=False).problems[-1]
     assert last.message == f"expected 'guid,tag', got 3 fields: {'8,' + 'z' * 78!r}"
 
@@ -160,7 +160,7 @@ def test_files_of_a_post_by_ending(tmp_path: Path) -> None:
         ("warning", "two pictures", "1.png", said),
         ("warning", "two pictures", "1.tiff", said),
         ("warning", "two pictures", "2.tiff", said.replace("1 has", "2 has")),
-        ("note", "unlisted", "data/", "2 ids have files but stand in no list"),
+        ("note", "unlisted", "data/", "2 ids have files but are in no list"),
     ]
 
 
@@ -172,7 +172,7 @@ def test_links_out_of_the_data_set_are_counted(tmp_path: Path) -> None:
     for name, target in (("2.txt", tmp_path / "away.txt"), ("3.txt", root / "beside.txt")):
         (root / "data" / name).unlink()
         (root / "data" / name).symlink_to(target)
-    said = "files are links that lead out of the data set; what they lead to is read"
+    said = "files are links that lead out of the data set; their targets are read"
     (problem,) = load_dataset(root).problems
     assert (problem.severity, problem.kind, problem.where, problem.message) == (
         "warning",

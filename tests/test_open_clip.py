@@ -22,7 +22,7 @@ from PIL import Image
 
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.data.images import Pixels, as_pixels, fit_square, open_rgb, read_picture
+from mmsent.data.images import Pixels, as_pixels, fit_square, open_rgb, read_image
 from mmsent.encoders import clip_model
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
@@ -390,7 +390,7 @@ def test_real_architecture(tmp_path: Path) -> None:
     started = time.monotonic()
     dataset = load_dataset(make_guid(tmp_path / "posts", 8, 0, size=400))
     posts = dataset.of("train")
-    given = [open_rgb(read_picture(post.image)) for post in posts]
+    given = [open_rgb(read_image(post.image)) for post in posts]
     texts = [dataset.text_of(post) for post in posts]
     arch, file = "ViT-L-14-336-quickgelu", tmp_path / "weights.pt"
     torch.manual_seed(0)

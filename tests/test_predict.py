@@ -181,7 +181,7 @@ def half_a_pair(post: NewPost, _: Path) -> NewPost:
 
 
 CUTS = [
-    (broken_picture, "not a picture in any format that is read (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
+    (broken_picture, "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
     (no_picture, "no picture"),
     (no_text, "no text"),
 ]
@@ -191,10 +191,10 @@ CUTS = [
     ("cut", "problem"),
     [
         *CUTS,
-        (half_a_pair, "text holds half a surrogate pair, which is no character"),
+        (half_a_pair, "text holds half a surrogate pair, which is not a character"),
         (
             nul_in_text,
-            "text holds NUL characters, which no text does; if it is UTF-16 without a byte order mark, "
+            "text holds NUL characters, which texts do not have; if it is UTF-16 without a byte order mark, "
             "pass --text-encoding utf-16-le or utf-16-be",
         ),
     ],

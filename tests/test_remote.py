@@ -13,7 +13,7 @@ import pytest
 from mmsent.cli.main import main
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.data.images import read_picture
+from mmsent.data.images import read_image
 from mmsent.data.prepare import prepare
 from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.features.cache import Cache
@@ -106,7 +106,7 @@ def test_what_is_fetched_has_a_limit(store: Any) -> None:
     with pytest.raises(OSError, match="not allowed in a URL"):
         fetch("simplecache::memory://a", 5)
     with pytest.raises(DataError, match="picture cannot be read"):
-        read_picture("memory://b")
+        read_image("memory://b")
     with pytest.raises(UsageError, match="nosuch://a"):
         fetch("nosuch://a", 5)
 

@@ -897,7 +897,7 @@ def test_test_posts_and_unknown_labels_are_refused(tmp_path: Path) -> None:
     for labels, reason in (
         ({"5": "neutral"}, "of the test split"),
         ({"1": "odd"}, "is not one of"),
-        ({"99": "neutral"}, "lists no post"),
+        ({"99": "neutral"}, "has no post"),
     ):
         with pytest.raises(DataError, match=reason):
             corrected_list(data, labels)

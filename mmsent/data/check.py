@@ -15,7 +15,7 @@ from mmsent.config import Clean, ExtractSettings, default
 from mmsent.data.check_report import SEVERITIES, CheckReport, Finding, Lengths, Severity
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
-from mmsent.data.images import image_hash, is_blank, open_rgb, read_picture
+from mmsent.data.images import image_hash, is_blank, open_rgb, read_image
 from mmsent.data.text import clean_text, text_hash
 from mmsent.errors import DataError
 
@@ -114,7 +114,7 @@ def _texts(dataset: Dataset) -> tuple[list[str | None], list[tuple[str, str, str
 
 def _decoded(post: Post) -> _Image:
     try:
-        raw = read_picture(post.image)
+        raw = read_image(post.image)
     except DataError as error:
         problem = "picture too large" if LIMIT in str(error) else "missing picture"
         return _Image(problem=problem, reason=str(error))

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import Pixels, Preprocess, image_hash, open_rgb, read_picture
+from mmsent.data.images import Pixels, Preprocess, image_hash, open_rgb, read_image
 from mmsent.data.text import text_hash
 from mmsent.data.views import make_views
 from mmsent.encoders.base import Embeddings, TextEncoder
@@ -49,7 +49,7 @@ def block_rows(batch_size: int, views: int) -> int:
 def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str]:
     """A picture's content hash and its views, or None and the reason it is bad."""
     try:
-        raw = read_picture(post.image)
+        raw = read_image(post.image)
     except DataError as error:
         return NO_HASH, None, str(error)
     digest = image_hash(raw)
@@ -71,7 +71,7 @@ def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable
         for i in some:
             post = posts[i]
             try:
-                image = image_hash(read_picture(post.image))
+                image = image_hash(read_image(post.image))
             except DataError:
                 image = NO_HASH
             try:

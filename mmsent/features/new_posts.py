@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import Clean
-from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, open_rgb, read_picture
+from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, open_rgb, read_image
 from mmsent.data.text import clean_text, require_text
 from mmsent.encoders.base import Encoders
 from mmsent.errors import DataError, InputError
@@ -113,7 +113,7 @@ def prepare_post(post: NewPost, how: Preprocess, clean: Sequence[Clean], max_pix
     """Decode a post's picture and clean its text. A half that cannot be had is None, and `problem` says why."""
     pixels, text, problems = None, None, []
     try:
-        pixels = as_pixels(fit_square(open_rgb(read_picture(post.image), max_pixels), how))
+        pixels = as_pixels(fit_square(open_rgb(read_image(post.image), max_pixels), how))
     except DataError as error:
         problems.append(str(error))
     try:

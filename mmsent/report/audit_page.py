@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import open_rgb, read_picture
+from mmsent.data.images import open_rgb, read_image
 from mmsent.data.lists import write_text
 from mmsent.errors import DataError
 from mmsent.evaluation.audit import Audit
@@ -61,7 +61,7 @@ def _picture(post: Post | None) -> str | None:
     if post is None:
         return None
     try:
-        image = open_rgb(read_picture(post.image))
+        image = open_rgb(read_image(post.image))
     except DataError:
         return None
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)

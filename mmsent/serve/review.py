@@ -17,7 +17,7 @@ from PIL import Image
 
 from mmsent.data.corrections import correctable, corrected_list
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import open_rgb, read_picture
+from mmsent.data.images import open_rgb, read_image
 from mmsent.errors import DataError
 from mmsent.inference.vote import average, averages, majority, tie_label
 from mmsent.serve.schemas import Only, Order
@@ -190,7 +190,7 @@ class Review:
         post = self._post(row)
         if post is None:
             raise DataError("this post is not at hand")
-        image = open_rgb(read_picture(post.image))
+        image = open_rgb(read_image(post.image))
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         return picture_bytes(image, "WEBP", quality=75)
 
