@@ -219,7 +219,12 @@ picture(
 )
 picture("0 bytes", "quarantined", "picture file is empty", lambda: b"")
 picture("a PNG called .jpg", "used", "the bytes tell the format", lambda: encoded(scene()), like=scene())
-picture("a web page called .jpg", "quarantined", "not a picture in a supported format", lambda: b"<html>404 not found</html>")
+picture(
+    "a web page called .jpg",
+    "quarantined",
+    "not a picture in a supported format",
+    lambda: b"<html>404 not found</html>",
+)
 picture(
     "an EPS called .jpg",
     "quarantined",
@@ -227,7 +232,11 @@ picture(
     lambda: encoded(scene(), "EPS"),
 )
 picture(
-    "an SVG called .png", "quarantined", "not a picture in a supported format", lambda: b"<svg onload='x()'/>", ending="png"
+    "an SVG called .png",
+    "quarantined",
+    "not a picture in a supported format",
+    lambda: b"<svg onload='x()'/>",
+    ending="png",
 )
 picture(
     "CMYK JPEG",
@@ -333,7 +342,7 @@ add("picture", "larger than 256 MiB", "quarantined", LARGE, guid(larger_than_the
 add("picture", "two for one id", "used", "the JPEG", guid(odd_ending("png")), like=scene(), finds="two pictures")
 add("picture", "none", "quarantined", "no picture", instead("jpg", lambda path: None))
 add("picture", "a folder", "quarantined", "picture cannot be read: Is a directory", instead("jpg", Path.mkdir))
-add("picture", "a pipe", "quarantined", "no regular file but a pipe, socket or device", instead("jpg", os.mkfifo))
+add("picture", "a pipe", "quarantined", "not a regular file but a pipe, socket or device", instead("jpg", os.mkfifo))
 
 
 # --- texts
@@ -392,7 +401,7 @@ text("terminal escapes", "used", "as it is", b"\x1b[31mred\x07", "\x1b[31mred\x0
 text("a character reference of 5000 digits", "used", "as it is", b"&#" + b"1" * 5000 + b";", "&#" + "1" * 5000 + ";")
 add("text", "none", "quarantined", "no text", instead("txt", lambda path: None), finds="missing text")
 add("text", "a folder", "quarantined", "text cannot be read: Is a directory", instead("txt", Path.mkdir))
-add("text", "a pipe", "quarantined", "no regular file but a pipe, socket or device", instead("txt", os.mkfifo))
+add("text", "a pipe", "quarantined", "not a regular file but a pipe, socket or device", instead("txt", os.mkfifo))
 
 
 # --- lists
@@ -561,7 +570,7 @@ changed("a picture path with a NUL", "quarantined", "no picture", {"image": "dat
 changed(
     "a picture that is a URL",
     "refused",
-    "is at a URL; --remote https lets it",
+    "is at a URL; --remote https allows",
     {"image": "https://example.org/x.jpg"},
     odd=None,
 )
@@ -628,8 +637,8 @@ linked(
 add("link", "data/, to another folder", "used", "followed", data_elsewhere)
 linked("a picture, to nowhere", "quarantined", "picture cannot be read: No such file", "jpg", "nowhere.jpg")
 linked("a picture, to itself", "quarantined", "picture cannot be read: Too many levels", "jpg", "odd.jpg")
-linked("a picture, to /dev/zero", "quarantined", "no regular file but a pipe, socket or device", "jpg", "/dev/zero")
-linked("a text, to /dev/zero", "quarantined", "no regular file but a pipe, socket or device", "txt", "/dev/zero")
+linked("a picture, to /dev/zero", "quarantined", "not a regular file but a pipe, socket or device", "jpg", "/dev/zero")
+linked("a text, to /dev/zero", "quarantined", "not a regular file but a pipe, socket or device", "txt", "/dev/zero")
 linked("a picture, to a folder", "quarantined", "picture cannot be read: Is a directory", "jpg", "OUTSIDE")
 
 

@@ -374,7 +374,9 @@ def test_a_read_only_disk(disk: Any, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=r"cannot write in .*Read-only file system; --cache names another folder"):
         run(root, folder / "cache")
     assert len(cache.load("train").index) == 60
-    with pytest.raises(RunError, match=r"cannot write runs in .*Read-only file system; --runs names another"):
+    with pytest.raises(
+        RunError, match=r"cannot write runs in .*Read-only file system; choose another folder with --runs"
+    ):
         fit(cache, folder / "runs", WANTED, SplitSettings())
     disk(4000, "rw")
     assert run(root, folder / "cache").encoded == {"train": 1}
@@ -384,7 +386,7 @@ def test_a_folder_that_is_a_file(features: Cache, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match=r"cannot write in .*; --cache names another folder"):
         run(Path(features.provenance["data"]), tmp_path / "file" / "cache")
-    with pytest.raises(RunError, match=r"cannot write runs in .*; --runs names another"):
+    with pytest.raises(RunError, match=r"cannot write runs in .*; choose another folder with --runs"):
         fit(features, tmp_path / "file" / "runs", WANTED, SplitSettings())
 
 

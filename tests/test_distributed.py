@@ -36,7 +36,7 @@ from mmsent.features.cache.journal import Entry
 from mmsent.features.engine import LocalEngine, Work
 from mmsent.features.ray_cluster import Slots, find_slots
 from mmsent.features.ray_engine import Pool, RayEngine, UnitActor
-from mmsent.features.units import UNIT_BLOCKS, Told, Unit, packed, reading_units, units_of, unpacked
+from mmsent.features.units import UNIT_BLOCKS, Unit, UnitResult, packed, reading_units, units_of, unpacked
 from tests.fake import FakeImageEncoder, FakeTextEncoder
 from tests.made import make_guid
 
@@ -134,7 +134,7 @@ class Alone(RayEngine):
         self._probe = {"environment": {"versions": {}, "machine": {}, "code": {}}}
         return self._opener(encoder)
 
-    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[Told]:
+    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
         import pyarrow
 
         assert iter(units) is units, "units of all posts at once take kilobytes a post"
@@ -257,7 +257,7 @@ def test_entries_survive_their_journey() -> None:
 class Blind(Alone):
     """One node does not see the pictures."""
 
-    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[Told]:
+    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
         blind = (replace(u, posts=[replace(p, image=p.image and Path("/nowhere")) for p in u.posts]) for u in units)
         return super()._results(blind, pool)
 
@@ -276,7 +276,7 @@ def test_a_node_that_does_not_see_the_files_is_named(
 )
 def test_nodes_must_be_alike(posts: Path, tmp_path: Path, told: str, message: str) -> None:
     class Odd(Alone):
-        def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[Told]:
+        def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
             job, opener = json.loads(pool.arguments[0]), pool.arguments[1]
             if told == "code":
                 job["code"] = "0" * 64

@@ -94,7 +94,7 @@ def test_a_picture_that_cannot_be_fetched_is_quarantined(posts: Path, store: Any
 
 def test_urls_are_fetched_only_where_that_is_allowed(posts: Path, tmp_path: Path) -> None:
     manifest = moved(posts, "https://host.invalid/")
-    with pytest.raises(DataError, match=r"picture 'https://host\.invalid/.*' is at a URL; --remote https lets it"):
+    with pytest.raises(DataError, match=r"picture 'https://host\.invalid/.*' is at a URL; --remote https allows"):
         run(manifest, tmp_path, ("s3",))
 
 
@@ -122,7 +122,7 @@ def test_a_prepared_copy_keeps_urls(posts: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["extract", "--data", "s3://bucket/posts.jsonl"], "a data set, or the manifest that lists it,"),
+        (["extract", "--data", "s3://bucket/posts.jsonl"], "a data set or its manifest"),
         (["extract", "--cache", "s3://bucket/cache", "--encoder", "offline"], "a cache"),
         (["fit", "--cache", "gs://bucket/cache"], "a cache"),
     ],
@@ -136,7 +136,7 @@ def test_lists_and_caches_lie_on_a_disk(
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert f"{what} must lie on a disk of this machine, not behind" in capsys.readouterr().err
+    assert f"{what} must be on a disk of this machine, not at a URL" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["posts"]
 
 

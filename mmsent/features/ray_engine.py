@@ -31,8 +31,8 @@ from mmsent.features.ray_cluster import connect, failures, find_slots, last_line
 from mmsent.features.units import (
     Opener,
     Reader,
-    Told,
     Unit,
+    UnitResult,
     Worker,
     cards,
     job_of,
@@ -54,7 +54,7 @@ READ_HERE = 20_000  # posts that the driver reads itself; the files of more post
 class Pool:
     """A pool of actors. Each creates `make(*arguments)` once and calls it with units; resources: what one takes."""
 
-    make: Callable[..., Callable[[Unit], Told]]
+    make: Callable[..., Callable[[Unit], UnitResult]]
     arguments: tuple[Any, ...]
     actors: int
     resources: dict[str, Any]
@@ -175,7 +175,7 @@ class RayEngine:
                 yield work.split, half, entries
                 progress.update(len(entries))
 
-    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[Told]:
+    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
         """The results of the units, in the order in which actors finish them. Raises CacheError if Ray gives up."""
         import pyarrow
 
@@ -222,7 +222,7 @@ class RayEngine:
 class UnitActor:
     """What Ray Data calls: a unit's JSON comes in an Arrow table, its result goes out in one."""
 
-    def __init__(self, make: Callable[..., Callable[[Unit], Told]], *given: Any) -> None:
+    def __init__(self, make: Callable[..., Callable[[Unit], UnitResult]], *given: Any) -> None:
         self._work = make(*given)
 
     def __call__(self, batch: Any) -> Any:
