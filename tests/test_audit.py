@@ -172,7 +172,7 @@ def test_folds_and_other_options(work: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["rows"] == 40
     status, message = fails(capsys, "cache", "duplicates", "--near-text", "2")
     assert status == 2
-    assert "above 0" in message
+    assert "less than or equal to 1" in message
 
 
 def test_an_audit_beyond_the_memory(

@@ -23,67 +23,73 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
+_Host = Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=RUN)]
+_Port = Annotated[
+    int,
+    typer.Option("--port", metavar="<int>", min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=RUN),
+]
+_ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="MMSENT_API_KEY",
+        show_envvar=True,
+        help="What clients must send as Authorization: Bearer KEY. Others on this machine can read the command "
+        "line; set the variable instead.",
+        rich_help_panel=RUN,
+    ),
+]
+_NoAuth = Annotated[
+    bool,
+    typer.Option("--no-auth", help="Listen beyond this machine without a key: anybody may ask.", rich_help_panel=RUN),
+]
+_AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="<str>",
+        help="A host name of the service, such as a proxy's. Repeatable.",
+        rich_help_panel=RUN,
+    ),
+]
+_ReviewTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--review",
+        help="Table to review: validation.csv, oof.csv, predictions.csv, predict --out.",
+        show_default="the runs' validation rows",
+        rich_help_panel=READ,
+    ),
+]
+_NoReview = Annotated[
+    bool, typer.Option("--no-review", help="Serve no review page, so none of the posts.", rich_help_panel=RUN)
+]
+_Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="<int>",
+        min=1,
+        help="Threads that decode images.",
+        show_default="one per core, at most 8",
+        rich_help_panel=RUN,
+    ),
+]
+
+
 def serve(
     *,
     where: Workspace,
     run: RunNames = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=RUN)] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", metavar="<int>", min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=RUN
-        ),
-    ] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key",
-            envvar="MMSENT_API_KEY",
-            show_envvar=True,
-            help="What clients must send as Authorization: Bearer KEY. Others on this machine can read the command "
-            "line; set the variable instead.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    no_auth: Annotated[
-        bool,
-        typer.Option(
-            "--no-auth", help="Listen beyond this machine without a key: anybody may ask.", rich_help_panel=RUN
-        ),
-    ] = False,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-host",
-            metavar="<str>",
-            help="A host name of the service, such as a proxy's. Repeatable.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    review: Annotated[
-        Path | None,
-        typer.Option(
-            "--review",
-            help="Table to review: validation.csv, oof.csv, predictions.csv, predict --out.",
-            show_default="the runs' validation rows",
-            rich_help_panel=READ,
-        ),
-    ] = None,
-    no_review: Annotated[
-        bool, typer.Option("--no-review", help="Serve no review page, so none of the posts.", rich_help_panel=RUN)
-    ] = False,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8000,
+    api_key: _ApiKey = None,
+    no_auth: _NoAuth = False,
+    allow_host: _AllowHost = None,
+    review: _ReviewTable = None,
+    no_review: _NoReview = False,
     bounds: Limits,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            metavar="<int>",
-            min=1,
-            help="Threads that decode images.",
-            show_default="one per core, at most 8",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
+    workers: _Workers = None,
     tie: Tie = None,
     soft: Soft = False,
     weights: Weights = None,

@@ -16,46 +16,52 @@ from mmsent.cli.workspace import Workspace
 from mmsent.config import Fusion, SplitSettings, choose_recipe, fusions_named
 from mmsent.errors import UsageError
 from mmsent.sweep.settings import SweepSettings
-from mmsent.sweep.space import Space, make_space
 
 if TYPE_CHECKING:
     from mmsent.sweep.results import Sweep
+    from mmsent.sweep.space import Space
+
+
+_Fusions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fusion",
+        help=f"Fusions to try: {', '.join(Fusion)}, or all. Repeatable.",
+        show_default="concat, weighted, attention",
+        rich_help_panel=TRAIN,
+    ),
+]
+_SpaceFile = Annotated[
+    Path | None,
+    typer.Option("--space", help="TOML file; the settings in it replace the default ones.", rich_help_panel=TRAIN),
+]
+_ShowSpace = Annotated[
+    bool,
+    typer.Option(
+        "--show-space", help="Print the search space as TOML, to edit for --space, and exit.", rich_help_panel=TRAIN
+    ),
+]
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Ray cluster, for --engine ray.",
+        show_default="one on this machine",
+        rich_help_panel=RUN,
+    ),
+]
 
 
 def sweep(
     *,
     where: Workspace,
-    fusion: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fusion",
-            help=f"Fusions to try: {', '.join(Fusion)}, or all. Repeatable.",
-            show_default="concat, weighted, attention",
-            rich_help_panel=TRAIN,
-        ),
-    ] = None,
+    fusion: _Fusions = None,
     recipe: Recipe = "auto",
-    space: Annotated[
-        Path | None,
-        typer.Option("--space", help="TOML file; the settings in it replace the default ones.", rich_help_panel=TRAIN),
-    ] = None,
-    show_space: Annotated[
-        bool,
-        typer.Option(
-            "--show-space", help="Print the search space as TOML, to edit for --space, and exit.", rich_help_panel=TRAIN
-        ),
-    ] = False,
+    space: _SpaceFile = None,
+    show_space: _ShowSpace = False,
     options: SweepSettings,
     split: SplitSettings,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            help="Ray cluster, for --engine ray.",
-            show_default="one on this machine",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
+    address: _Address = None,
     device: Device = DEVICE,
     wide: Wide = False,
     json: Json = False,
@@ -76,6 +82,8 @@ def sweep(
     Writes --runs/NAME/: trials.csv, sweep.json, study.db (optuna-dashboard opens it) and two figures: parallel.png, one
     line per trial through all settings, and importance.png, how much each setting matters.
     """
+    from mmsent.sweep.space import make_space
+
     choose_recipe(recipe, "")  # a wrong name is told before anything is read
     if address is not None and options.engine != "ray":
         raise UsageError("--address is of a Ray cluster; it goes with --engine ray")
