@@ -508,10 +508,12 @@ def test_find_several(tmp_path: Path) -> None:
         find_cache(tmp_path, data_name="posts")
     assert find_cache(tmp_path, encoder="fake").encoder == "fake"
     second = made_cache(tmp_path, settings=made_settings(normalize=True))
-    with pytest.raises(CacheError, match=r"^2 caches of posts with fake match: .*; choose one with --cache FILE$") as caught:
+    with pytest.raises(
+        CacheError, match=r"^2 caches of posts with fake match: .*; choose one with --cache FILE$"
+    ) as caught:
         find_cache(tmp_path, data_name="posts", encoder="fake")
     assert str(second.path) in str(caught.value)
-    with pytest.raises(CacheError, match=r"^3 caches fit: .*; choose with --cache FILE$"):
+    with pytest.raises(CacheError, match=r"^3 caches match: .*; choose one with --cache FILE$"):
         find_cache(tmp_path)
     assert find_cache(second.path).fingerprint == second.fingerprint
 

@@ -211,7 +211,7 @@ def test_prepare_writes_beside(work: Path, capsys: pytest.CaptureFixture[str]) -
 def test_no_data_folder(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, message = fails(capsys, "extract", "--data", "nowhere")
     assert status == 1
-    assert "no data set at nowhere; pass --data" in message
+    assert "no data set at nowhere; set --data" in message
 
 
 def test_unknown_fusion(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +277,7 @@ def test_several_caches_ask_for_a_choice(work: Path, capsys: pytest.CaptureFixtu
     run("extract", "--views", "2")
     assert "views.count: 1 -> 2" in capsys.readouterr().err
     _, message = fails(capsys, "fit")
-    assert "2 caches of data fit" in message
+    assert "2 caches of data match" in message
     assert "--cache FILE" in message
     chosen = next((work / "cache").glob("*.h5"))
     assert run("fit", "--cache", str(chosen), "--val-size", "10") == 0
@@ -434,7 +434,7 @@ def test_a_folder_that_cannot_be_written(work: Path, capsys: pytest.CaptureFixtu
     (work / "file").write_text("")
     status, message = fails(capsys, "extract", "--cache", "file/cache")
     assert status == 1
-    assert "cannot write in file/cache: Not a directory; --cache names another folder" in message
+    assert "cannot write in file/cache: Not a directory; choose another folder with --cache" in message
 
 
 def test_predict_names_the_rows_it_leaves_out(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

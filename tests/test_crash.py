@@ -371,7 +371,7 @@ def test_a_read_only_disk(disk: Any, tmp_path: Path) -> None:
     cache = run(root, folder / "cache").cache
     repaint(root, "3")
     disk(4000, "ro")
-    with pytest.raises(CacheError, match=r"cannot write in .*Read-only file system; --cache names another folder"):
+    with pytest.raises(CacheError, match=r"cannot write in .*Read-only file system; choose another folder with --cache"):
         run(root, folder / "cache")
     assert len(cache.load("train").index) == 60
     with pytest.raises(
@@ -384,7 +384,7 @@ def test_a_read_only_disk(disk: Any, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file(features: Cache, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"cannot write in .*; --cache names another folder"):
+    with pytest.raises(CacheError, match=r"cannot write in .*; choose another folder with --cache"):
         run(Path(features.provenance["data"]), tmp_path / "file" / "cache")
     with pytest.raises(RunError, match=r"cannot write runs in .*; choose another folder with --runs"):
         fit(features, tmp_path / "file" / "runs", WANTED, SplitSettings())
@@ -403,7 +403,7 @@ def test_a_picture_that_vanishes_meanwhile(tmp_path: Path) -> None:
             (root / "data" / "30.jpg").unlink(missing_ok=True)
             return super().encode(texts)
 
-    with pytest.raises(CacheError, match=r"row 30 of train was not encoded; run extract again: what is done is kept"):
+    with pytest.raises(CacheError, match=r"row 30 of train was not encoded; run extract again: finished rows are kept"):
         run(root, out, encoders=Encoders(FakeImageEncoder(), Thief()), max_bad=0.1)
     assert not list(out.glob("*.h5"))
     (root / "data" / "30.jpg").write_bytes(held)
