@@ -57,8 +57,8 @@ __all__ = ["Arrays", "FeatureCache", "Model", "encode", "load", "open_cache", "t
 
 @dataclass(frozen=True)
 class Model:
-    """One or several trained heads; several vote. runs: their run folders; weights: of the encoder, where they are no
-    longer where they were; device: to encode on."""
+    """One or several trained heads; several vote. runs: their run folders; weights: of the encoder, if they have
+    moved; device: to encode on."""
 
     runs: tuple[Run, ...]
     weights: str | None = None
@@ -311,7 +311,7 @@ class FeatureCache:
         return TensorDataset(*(torch.from_numpy(part) for part in (rows.image, rows.text, rows.target)))
 
     def table(self, split: Split = "train", *, embeddings: bool = False) -> pandas.DataFrame:
-        """A split as a pandas table, one row a post, by id: label (None where there is none), good, problem, tokens.
+        """A split as a pandas table, one row per post, by id: label (None where there is none), good, problem, tokens.
 
         embeddings: instead the columns image_0... and text_0... of the rows that `arrays` gives, which FusionClassifier
         takes as they are. Raises UsageError without pandas.
@@ -370,6 +370,5 @@ class FeatureCache:
 
     def _encoders(self, device: str) -> Encoders:
         if device not in self._opened:
-            stored = EncoderSettings.model_validate(self.cache.provenance["encoder_settings"])
-            self._opened[device] = open_encoders(stored.model_copy(update={"device": device}))
+            self._opened[device] = open_encoders(self.cache.encoder_settings.model_copy(update={"device": device}))
         return self._opened[device]

@@ -21,7 +21,7 @@ from mmsent.config import VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_sett
 from mmsent.evaluation.audit import label_quality, likely_wrong
 from mmsent.evaluation.cross_validation import cross_validate
 from mmsent.features.cache import NO_LABEL, Cache
-from mmsent.inference.vote import average
+from mmsent.inference.tally import Way, tally
 from mmsent.system.tables import columns
 from mmsent.training.folds import plan_folds
 
@@ -66,7 +66,9 @@ def main() -> None:
         wrong = changed[plan.rows]
         sources = {fusion.value: done.probabilities for fusion, done in each.items()}
         if len(each) > 1:
-            sources["mean of all"] = average(np.stack([done.probabilities for done in each.values()]))
+            sources["mean of all"] = tally(
+                np.stack([done.probabilities for done in each.values()]), Way()
+            ).probabilities
         for name, probabilities in sources.items():
             for method in METHODS:
                 order = np.argsort(label_quality(plan.labels, probabilities, method), kind="stable")

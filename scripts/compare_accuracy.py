@@ -21,8 +21,8 @@ import torch
 
 from mmsent.config import COMMITTEES, VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings, near_cosine
 from mmsent.features.cache import Cache, Features
-from mmsent.inference.near_duplicates import known_rows, lean, twin_shares, twin_table
-from mmsent.inference.vote import average, default_tie, majority
+from mmsent.inference.near_duplicates import labelled_rows, posterior, twin_shares, twin_table
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import scores
 from mmsent.system.tables import columns
 from mmsent.training.calibration import apply_temperature, fit_temperature
@@ -84,14 +84,14 @@ def ways(found: np.ndarray, one: Candidate, tie: int | None, plan: FoldPlan) -> 
     """The labels (N,) that the candidate's heads give together, by how they are put together; where folds part
     duplicates, also with the labels of those in the other folds."""
     first = found[: len(one.fusions)]
-    out = {"counted": majority(first, tie).winners, "averaged": average(first).argmax(axis=1)}
+    out = {"counted": tally(first, Way(tie)).labels, "averaged": tally(first, Way(soft=True)).labels}
     if len(found) > len(first):
         out |= {
-            "committee, counted": majority(found, tie).winners,
-            "committee, averaged": average(found).argmax(axis=1),
+            "committee, counted": tally(found, Way(tie)).labels,
+            "committee, averaged": tally(found, Way(soft=True)).labels,
         }
     if plan.groups is None:
-        out["averaged, twins"] = with_twins(average(found), plan).argmax(axis=1)
+        out["averaged, twins"] = with_twins(tally(found, Way()).probabilities, plan).argmax(axis=1)
     return out
 
 
@@ -103,10 +103,10 @@ def with_twins(mean: np.ndarray, plan: FoldPlan) -> np.ndarray:
     out = mean.copy()
     for k in range(plan.folds):
         held = plan.fold == k
-        known = known_rows(features, plan.rows[~held], *bounds)
+        known = labelled_rows(features, plan.rows[~held], *bounds)
         rows = plan.rows[held]
         shares = twin_shares(known, features.image[rows, 0], features.text[rows], classes)
-        out[held] = lean(mean[held], shares, twin_table(known, classes))
+        out[held] = posterior(mean[held], shares, twin_table(known, classes))
     return out
 
 

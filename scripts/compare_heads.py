@@ -19,7 +19,7 @@ from compare_accuracy import Candidate, probabilities
 
 from mmsent.config import VOTING_FUSIONS, Fusion, Group, SplitSettings
 from mmsent.features.cache import Cache
-from mmsent.inference.vote import default_tie, majority
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import scores
 from mmsent.training.folds import plan_folds
 
@@ -44,7 +44,7 @@ def main() -> None:
         plan = plan_folds(cache, SplitSettings(group=Group.near, seed=seed), arguments.folds, features=features)
         found = probabilities(plan, features, cache, Candidate(arguments.recipe, fusions=fusions), seed)
         said = {fusion.value: found[f].argmax(axis=1) for f, fusion in enumerate(fusions)}
-        said["vote of three"] = majority(found[voting], default_tie(cache.labels)).winners
+        said["vote of three"] = tally(found[voting], Way(default_tie(cache.labels))).labels
         for name, labels in said.items():
             folds = [plan.fold == k for k in range(plan.folds)]
             per_fold = [scores(plan.labels[rows], labels[rows], len(cache.labels)) for rows in folds]

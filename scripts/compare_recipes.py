@@ -17,7 +17,7 @@ import torch
 
 from mmsent.config import VOTING_FUSIONS, SplitSettings, fit_settings, settings
 from mmsent.features.cache import Cache
-from mmsent.inference.vote import default_tie, majority
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import scores
 from mmsent.system.tables import columns
 from mmsent.training.calibration import softmax
@@ -85,7 +85,7 @@ def main() -> None:
                 for fusion in VOTING_FUSIONS
             ]
             probabilities = np.stack([softmax(h.val_logits) for h in heads])
-            votes = [p.argmax(axis=1) for p in probabilities] + [majority(probabilities, tie).winners]
+            votes = [p.argmax(axis=1) for p in probabilities] + [tally(probabilities, Way(tie)).labels]
             found.append(
                 [scores(truth, v, classes)["f1_weighted"] for v in votes] + [np.mean([h.best_epoch for h in heads])]
             )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mmsent.config import DataSettings, near_cosine
+from mmsent.config import near_cosine
 from mmsent.data.dataset import load_dataset
 from mmsent.data.duplicates import HASH_BITS, HASH_LIMIT, Pairs, like_hashes, like_vectors, perceptual_hash
 from mmsent.data.images import is_blank, open_rgb, read_image
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=3, help="text pairs to print of each band")
     arguments = parser.parse_args()
     cache = Cache.open(arguments.cache)
-    dataset = load_dataset(arguments.data, DataSettings.model_validate(cache.provenance["data_settings"]))
+    dataset = load_dataset(arguments.data, cache.data_settings)
     posts = {(post.split, post.id): post for post in dataset.posts}
     parts = {split: cache.load(split) for split in sorted(cache.rows, reverse=True)}
     rows = [posts[split, row_id] for split, part in parts.items() for row_id in part.index.ids]

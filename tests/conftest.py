@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.small", "tests.browser"]
+pytest_plugins = ["tests.helpers.small", "tests.helpers.browser"]
 
 # Hub libraries may not ask a network during tests; they read this when they are imported.
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake import fake_encoders
-from made import make_guid
 from PIL import Image
 
 import mmsent
@@ -22,6 +20,8 @@ from mmsent.api import FeatureCache, Model
 from mmsent.cli.main import main
 from mmsent.errors import CacheError, InputError, RunError, UsageError
 from mmsent.features.cache import Cache
+from tests.helpers.fake import fake_encoders
+from tests.helpers.made import make_guid
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 BAD = 7  # position in the training list of a post without a picture
@@ -252,7 +252,7 @@ def test_encoding_new_posts_for_an_estimator(cache: FeatureCache, patched: Any) 
 def test_load_refuses_what_does_not_fit(model: Model, cache: FeatureCache, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="run folder"):
         mmsent.load()
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         mmsent.load(tmp_path)
     with pytest.raises(UsageError, match="unknown recipe"):
         mmsent.train_heads(cache, recipe="stew", runs=tmp_path)

@@ -11,7 +11,7 @@ import typer
 from mmsent.cli.fit_folds import cross_validate_all
 from mmsent.cli.fit_job import memory_limit, plan
 from mmsent.cli.options import DEVICE, RUN, TRAIN, Device, Json, Memory, Wide
-from mmsent.cli.output import Layout, note, say, say_json, say_table
+from mmsent.cli.output import Layout, echo, echo_json, echo_table, note
 from mmsent.cli.workspace import Workspace
 from mmsent.config import Fusion, Group, SplitSettings
 from mmsent.errors import UsageError
@@ -71,19 +71,21 @@ def audit(
     if gallery:
         written["gallery"] = str(_gallery(found, where, out))
     if json:
-        say_json({**written, "sources": found.sources, "rows": len(found.suspects), "likely_wrong": found.likely_wrong})
+        echo_json(
+            {**written, "sources": found.sources, "rows": len(found.suspects), "likely_wrong": found.likely_wrong}
+        )
         return
     rows = [["rank", "id", "label", "suggested", "p label", "p suggested", "likely wrong"]]
     for one in found.suspects[:top]:
         numbers = [f"{value:.3f}" for value in (one.p_given, one.p_suggested)]
         rows.append([str(one.rank), one.id, one.given, one.suggested, *numbers, "yes" if one.likely_wrong else ""])
-    say_table(
+    echo_table(
         rows, Layout(left=["id", "label", "suggested", "likely wrong"], drop=["p suggested", "p label"]), wide=wide
     )
     n = len(found.suspects)
-    say(f"\n{found.likely_wrong} of {n} labels are likely wrong, by {', '.join(found.sources)}")
-    say(f"wrote {', '.join(written.values())}")
-    say("look before you change a label: a hard post and a wrong label look alike to a head")
+    echo(f"\n{found.likely_wrong} of {n} labels are likely wrong, by {', '.join(found.sources)}")
+    echo(f"wrote {', '.join(written.values())}")
+    echo("look before you change a label: a hard post and a wrong label look alike to a head")
 
 
 def _refuse(out: Path, group: str | None, folds: Sequence[str] | None, memory: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import READ, RUN, Data, Json, Only, Wide
-from mmsent.cli.output import Layout, note, outline, resumable, say, say_json, say_table
+from mmsent.cli.output import Layout, echo, echo_json, echo_table, note, outline, resumable
 from mmsent.cli.workspace import DATA, Workspace, encoders_of, extract_settings_of
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, SplitSettings, ViewSettings
 from mmsent.errors import CacheError
@@ -27,7 +27,7 @@ def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: 
     folder = where.cache_at
     found = list_caches(folder)
     if json:
-        say_json(
+        echo_json(
             [
                 {
                     "path": str(c.path),
@@ -43,14 +43,14 @@ def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: 
         )
         return
     if not found:
-        say(f"no caches in {folder}; make one with `mmsent extract`")
+        echo(f"no caches in {folder}; make one with `mmsent extract`")
         return
     rows = [["file", "data", "encoder", "train", "test", "views", "MB"]]
     for c in found:
         size = f"{c.path.stat().st_size / 1e6:.1f}"
         counts = [str(c.rows.get("train", "")), str(c.rows.get("test", "")), str(c.settings.views.count)]
         rows.append([c.path.name, c.data_name, c.encoder, *counts, size])
-    say_table(rows, Layout(left=["file", "data", "encoder"], drop=["MB", "views", "data", "encoder"]), wide=wide)
+    echo_table(rows, Layout(left=["file", "data", "encoder"], drop=["MB", "views", "data", "encoder"]), wide=wide)
     for path in sorted(set(folder.glob("*.h5")) - {c.path for c in found}):
         note(f"{path.name}: unreadable, no cache or damaged")
     for path in sorted(folder.glob("*.h5.journal")):
@@ -80,7 +80,7 @@ def info(where: Stored, json: Json = False) -> None:
         "settings": cache.settings.canonical(),
         "provenance": cache.provenance,
     }
-    say_json(facts) if json else say(outline(facts))
+    echo_json(facts) if json else echo(outline(facts))
 
 
 @resumable("nothing was changed")
@@ -105,7 +105,7 @@ def verify(
     elif sample and not cache.damage:
         note(f"{path} is not here, so no row can be encoded again; only the file is checked")
     done = run(cache, dataset, encoders, sample)
-    say_json(done.to_json()) if json else _tell_verified(done, cache.path)
+    echo_json(done.to_json()) if json else _tell_verified(done, cache.path)
     if done.damaged:
         note(f"`mmsent cache repair --cache {cache.path}` encodes damaged rows again")
     raise typer.Exit(0 if done.ok else 1)
@@ -113,18 +113,18 @@ def verify(
 
 def _tell_verified(done: Verified, path: Path) -> None:
     if done.damaged:
-        say(f"{path}: {done.rows} rows read, damaged:")
+        echo(f"{path}: {done.rows} rows read, damaged:")
         for line in done.damaged:
-            say(f"  {line}")
+            echo(f"  {line}")
         return
-    say(f"{path}: {done.rows} rows read, all checksums hold")
+    echo(f"{path}: {done.rows} rows read, all checksums hold")
     if done.sampled:
-        say(
+        echo(
             f"{done.sampled} rows encoded again: {done.identical} identical to the bit, "
             f"lowest cosine {done.lowest:.6f}, {len(done.changed)} changed since, {len(done.wrong)} wrong"
         )
     for row_id in done.wrong[:10]:
-        say(f"  wrong: {row_id}")
+        echo(f"  wrong: {row_id}")
     if done.changed:
         note("run `mmsent extract` to encode the changed rows")
 
@@ -147,7 +147,7 @@ def repair(
     cache = where.cache_to_repair
     if not cache.damage:
         unharmed: dict[str, Any] = {"path": str(cache.path), "found": [], "encoded": {}, "dropped": {}}
-        say_json(unharmed) if json else say(f"{cache.path}: all checksums hold, nothing to repair")
+        echo_json(unharmed) if json else echo(f"{cache.path}: all checksums hold, nothing to repair")
         return
     path = where.source(cache)
     if not path.exists():
@@ -156,15 +156,15 @@ def repair(
     with resumable("the damaged cache is as it was and what was encoded is kept"):
         done = run(cache.path, dataset, encoders_of(cache, device), extract_settings_of(cache, wait=options.wait))
     if json:
-        say_json(done.to_json())
+        echo_json(done.to_json())
         return
     for line in done.found:
-        say(f"damaged: {line}")
+        echo(f"damaged: {line}")
     for name, n in done.encoded.items():
-        say(f"{name}: {n} rows encoded again, {done.cache.rows[name] - n} kept")
+        echo(f"{name}: {n} rows encoded again, {done.cache.rows[name] - n} kept")
     for name, n in done.dropped.items():
         note(f"{name}: {n} damaged rows are gone, for they had left the list before")
-    say(f"cache: {done.cache.path}, all checksums hold")
+    echo(f"cache: {done.cache.path}, all checksums hold")
 
 
 def explain(
@@ -187,14 +187,14 @@ def explain(
     wanted = feature_settings(dataset, open_encoders(encoder), encoder, views, options.storage)
     found = run(at if at.is_dir() else at.parent, dataset.name, wanted)
     if json:
-        say_json([{"path": str(c.path), "serves": not d, "differences": d} for c, d in found])
+        echo_json([{"path": str(c.path), "serves": not d, "differences": d} for c, d in found])
         return
     if not found:
-        say(f"no cache of {dataset.name} in {at}")
+        echo(f"no cache of {dataset.name} in {at}")
     for cache, differing in found:
-        say(f"{cache.path.name}: " + ("serves these settings" if not differing else "does not serve, for"))
+        echo(f"{cache.path.name}: " + ("serves these settings" if not differing else "does not serve, for"))
         for line in differing:
-            say(f"  {line}")
+            echo(f"  {line}")
 
 
 @resumable("nothing was written")
@@ -206,7 +206,7 @@ def export(
     """Write a split of a cache for other programs. Reads the cache, writes --out (NumPy's npz or Parquet)."""
     from mmsent.features.cache.export import export as run
 
-    say(f"wrote {run(where.cache, split, out)}")
+    echo(f"wrote {run(where.cache, split, out)}")
 
 
 def duplicates(
@@ -224,16 +224,16 @@ def duplicates(
     with bar(comparisons(cache), "comparing", "tile") as shown:
         found = find_duplicates(cache, near.near_image, near.near_text, shown.update)
     if json:
-        say_json(found.to_json())
+        echo_json(found.to_json())
         return
-    say(columns(found.table(), right=range(2, 7)))
+    echo(columns(found.table(), right=range(2, 7)), raw=True)
     largest = max(found.found, key=lambda g: (g.near, g.what == "either")).members
     for group in largest[:5]:
         shown_ids = ", ".join(f"{split} {row_id}" for split, row_id in group[:8])
-        say(f"  {len(group)} rows: {shown_ids}{', …' if len(group) > 8 else ''}")
+        echo(f"  {len(group)} rows: {shown_ids}{', …' if len(group) > 8 else ''}")
     if parted := sum(g.parted for g in found.found if g.what == "either"):
         note(f"{parted} like pairs are in different groups, for together they would chain up too many rows")
-    say("--json lists every group; `mmsent fit --group near` keeps them on one side of a split")
+    echo("--json lists every group; `mmsent fit --group near` keeps them on one side of a split")
 
 
 COMMANDS = (ls, info, verify, repair, explain, export, duplicates)

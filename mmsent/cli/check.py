@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmsent.cli.options import READ, RUN, Data, Json, Only
-from mmsent.cli.output import note, resumable, say, say_json, terminal_width
+from mmsent.cli.output import echo, echo_json, note, resumable, terminal_width
 from mmsent.cli.workspace import DATA
 from mmsent.config import DataSettings, EncoderSettings
 
@@ -45,5 +45,5 @@ def check(
             note(f"text lengths are counted in characters: {error}")
     with bar(len(dataset.posts), "posts", "post") as progress:
         report = check_dataset(dataset, tokenizer=tokenizer, max_tokens=limit, progress=progress.update)
-    say_json(report.to_json()) if json else say(report.table(terminal_width()))
+    echo_json(report.to_json()) if json else echo(report.table(terminal_width()), raw=True)
     raise typer.Exit(report.exit_status(strict))

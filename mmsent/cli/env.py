@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmsent.cli.options import Json, Only
-from mmsent.cli.output import outline, say, say_json
+from mmsent.cli.output import echo, echo_json, outline
 from mmsent.cli.workspace import Workspace
 
 # Settings from the environment that change what mmsent does; anything else, and what proxies are called, is private.
@@ -39,7 +39,7 @@ def env(where: Annotated[Workspace, Only("cache_at", "runs_at")], json: Json = F
     runs. Loads no model, asks no network, writes nothing; your home folder is shown as ~.
     """
     facts = environment_facts(where.cache_at, where.runs_at)
-    say_json(facts) if json else say(outline(facts))
+    echo_json(facts) if json else echo(outline(facts))
 
 
 def environment_facts(cache: Path, runs: Path) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmsent.cli.options import READ, Json, RunNames, Wide
-from mmsent.cli.output import SCORES, Layout, note, resumable, say, say_json, say_table
+from mmsent.cli.output import SCORES, Layout, echo, echo_json, echo_table, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import DataError, UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmsent.features.cache import Cache
     from mmsent.training.runs import Run
 
-_PAIRS = Layout(left=["a", "b"], drop=["only a right", "only b right"])
+_PAIRS = Layout(left=["a", "b"], drop=[("only a right", "only b right")])
 
 
 @resumable("nothing was written")
@@ -50,7 +50,7 @@ def evaluate(
     found = evaluate_validation(chosen, cache) if split == "val" else _on_test_labels(where, chosen)
     pairs = paired(found)
     if json:
-        say_json(
+        echo_json(
             {
                 "cache": str(cache.path),
                 "split": split,
@@ -95,16 +95,19 @@ def _tell(
     from mmsent.metrics import ECE_BINS, LEVEL, RESAMPLES
     from mmsent.training.runs import calibration_note
 
-    say_table(comparison(found, cache.labels), SCORES, wide=wide)
-    say(f"\n[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
+    echo_table(comparison(found, cache.labels), SCORES, wide=wide)
+    echo(f"\n[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
     crossed = crossed and any(run.calibrated for run in chosen)
-    say(calibration_note(chosen) + (", here each row's on the other rows (cross-fitted)" if crossed else ""))
+    echo(calibration_note(chosen) + (", here each row's on the other rows (cross-fitted)" if crossed else ""))
     if not pairs:
         return
-    say("\nMcNemar's exact test on the rows that one of two has right and the other has not:")
-    say_table(paired_table(pairs), _PAIRS, wide=wide)
+    echo("\nMcNemar's exact test on the rows that one of two has right and the other has not:")
+    heads = {e.name: e.fusion for e in found}
+    if len(set(heads.values())) == len(heads):  # short names that are as good
+        pairs = [replace(pair, a=heads[pair.a], b=heads[pair.b]) for pair in pairs]
+    echo_table(paired_table(pairs), _PAIRS, wide=wide)
     tested = f"{len(pairs)} pairs were" if len(pairs) > 1 else "1 pair was"
-    say(
+    echo(
         f"p < 0.05: the two differ beyond chance on these rows; {tested} tested, so by chance alone about "
         f"{len(pairs) / 20:g} would."
     )

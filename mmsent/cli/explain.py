@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import READ, RUN, Json, Weights
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.config import Fusion
 from mmsent.data.text import require_text
@@ -19,7 +19,7 @@ from mmsent.system.tables import columns
 
 if TYPE_CHECKING:
     from mmsent.features.new_posts import NewPost
-    from mmsent.inference.explanation import Explanation
+    from mmsent.inference.attribution import Explanation
     from mmsent.training.runs import Run
 
 TOP = 5  # words per method that the summary shows
@@ -96,10 +96,10 @@ def explain(
     facts = found.to_json()
     files = _write(found, facts, out, post.id)
     if json:
-        say_json({**facts, "files": [str(path) for path in files]})
+        echo_json({**facts, "files": [str(path) for path in files]})
         return
     _tell(found)
-    say(f"\nwrote {files[0]} and {files[1]}")
+    echo(f"\nwrote {files[0]} and {files[1]}")
 
 
 def _write(found: Explanation, facts: dict[str, Any], out: Path, post_id: str) -> tuple[Path, Path]:
@@ -160,8 +160,8 @@ def _post_of(where: Workspace, guid: str, run: Run) -> NewPost:
 def _tell(found: Explanation) -> None:
     sure = found.probabilities[found.label]
     how = f"calibrated at temperature {found.temperature:.2f}" if found.temperature is not None else "not calibrated"
-    say(f"{found.label} ({sure:.1%}, {how})")
-    say(f"explained: {found.target}, logit {found.logit:.3f}, by the {found.fusion} head of {found.run}")
+    echo(f"{found.label} ({sure:.1%}, {how})")
+    echo(f"explained: {found.target}, logit {found.logit:.3f}, by the {found.fusion} head of {found.run}")
     if found.problem:
         note(found.problem)
     from mmsent.report.figures.explanations import half_shares
@@ -170,9 +170,9 @@ def _tell(found: Explanation) -> None:
     image, text = 0 - halves.image, 0 - halves.text
     without = f"(without the picture the logit changes by {image:+.3f}, without the text by {text:+.3f})"
     if halves.image_share is None:
-        say(f"neither half matters {without}")
+        echo(f"neither half matters {without}")
     else:
-        say(f"{', '.join(half_shares(halves.image_share, found.missing))} {without}")
+        echo(f"{', '.join(half_shares(halves.image_share, found.missing))} {without}")
     _tell_maps(found)
     _tell_words(found)
 
@@ -184,7 +184,7 @@ def _tell_maps(found: Explanation) -> None:
     for m in found.picture.maps:
         place = f"{m.peak[0] + 1}, {m.peak[1] + 1}" if m.maximum > 0 else "nowhere"
         rows.append([m.layer, f"{m.grid[0]} x {m.grid[1]}", place, _signed(m.correlation)])
-    say("\n" + columns(rows))
+    echo("\n" + columns(rows), raw=True)
 
 
 def _tell_words(found: Explanation) -> None:
@@ -200,7 +200,7 @@ def _tell_words(found: Explanation) -> None:
             best = found.text.ranked(method)[:TOP]
             shown = ", ".join(f"{w.word} {getattr(w, method):+.3f}" for w in best)
             rows.append([title, shown, _signed(found.text.correlations[method]) if method != "occlusion" else ""])
-        say("\n" + columns(rows))
+        echo("\n" + columns(rows), raw=True)
     if found.text.cut:
         note(f"the text was cut at {found.text.tokens} tokens, as in encoding")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmsent.cli.options import RUN, Json, RunNames, Soft, Tie, Weights
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import UsageError
 
@@ -74,12 +74,12 @@ def export(
         path = done.path
         result |= {"worst": done.worst, "embeddings": done.embeddings, "tolerance": TOLERANCE}
     if json:
-        say_json({**result, "out": str(path)})
+        echo_json({**result, "out": str(path)})
         return
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        say(f"{file}  {file.stat().st_size / 1e6:.2f} MB")
+        echo(f"{file}  {file.stat().st_size / 1e6:.2f} MB")
     if form == "onnx":
-        say(f"probabilities differ from torch by {result['worst']:.1e} at most")
+        echo(f"probabilities differ from torch by {result['worst']:.1e} at most")
     if result.get("embeddings") is not None:
-        say(f"embeddings differ from torch by {result['embeddings']:.1e} of their length at most")
-    say(calibration_note(chosen))
+        echo(f"embeddings differ from torch by {result['embeddings']:.1e} of their length at most")
+    echo(calibration_note(chosen))

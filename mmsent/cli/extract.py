@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import READ, CacheFolder, Data, Json
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import DATA
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.errors import DataError, UsageError
@@ -51,7 +51,7 @@ def extract(
         raise DataError(f"{data} holds no posts")
     with resumable("what was encoded is kept"), _engine(options) as engine:
         result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options, engine=engine)
-    say_json(_facts(result, dataset)) if json else _tell(result, dataset)
+    echo_json(_facts(result, dataset)) if json else _tell(result, dataset)
 
 
 def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:
@@ -72,15 +72,15 @@ def _tell(result: ExtractResult, dataset: Dataset) -> None:
     for line in result.notes:
         note(line)
     for name, n in result.rows.items():
-        say(f"{name}: {n} rows, {result.encoded[name]} encoded, {n - result.encoded[name]} already there")
-    say(f"text encoding: {dataset.decoding.encoding} ({dataset.decoding.why})")
+        echo(f"{name}: {n} rows, {result.encoded[name]} encoded, {n - result.encoded[name]} already there")
+    echo(f"text encoding: {dataset.decoding.encoding} ({dataset.decoding.why})")
     if result.cut:
-        say(f"{result.cut} texts are longer than {result.cache.settings.text.max_tokens} tokens and were cut")
+        echo(f"{result.cut} texts are longer than {result.cache.settings.text.max_tokens} tokens and were cut")
     if result.quarantined:
-        say(f"{len(result.quarantined)} rows are quarantined:")
+        echo(f"{len(result.quarantined)} rows are quarantined:")
         for split_name, row_id, reason in result.quarantined[:10]:
-            say(f"  {split_name} {row_id}: {reason}")
-    say(f"cache: {result.cache.path} ({result.seconds:.1f} s)")
+            echo(f"  {split_name} {row_id}: {reason}")
+    echo(f"cache: {result.cache.path} ({result.seconds:.1f} s)")
 
 
 @contextmanager

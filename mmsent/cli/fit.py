@@ -24,7 +24,7 @@ from mmsent.cli.options import (
     Wide,
     split_for,
 )
-from mmsent.cli.output import SCORES, note, say, say_json, say_table
+from mmsent.cli.output import SCORES, echo, echo_json, echo_table, note
 from mmsent.cli.workspace import Workspace
 from mmsent.config import (
     COMMITTEES,
@@ -126,22 +126,22 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     labels[rows[0].rows.val] = rows[0].truth
     found = evaluate_logits(done, logits, [given.rows.val for given in rows], labels, job.cache.labels, crossed=True)
     if as_json:
-        say_json(
+        echo_json(
             {"runs": [str(r.path) for r in done], "recipe": job.how.recipe, "validation": [e.to_json() for e in found]}
         )
         return
     for one in done:
-        say(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
+        echo(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
     n = done[0].info["rows"]
-    say(f"\nrecipe {job.how.recipe}; trained on {n['train']} rows, validated on {n['val']}")
+    echo(f"\nrecipe {job.how.recipe}; trained on {n['train']} rows, validated on {n['val']}")
     if rows[0].stored:
         note("the embeddings take more memory than --memory allows, so they were read from disk block by block")
-    say_table(comparison(found, job.cache.labels), SCORES, wide=wide)
+    echo_table(comparison(found, job.cache.labels), SCORES, wide=wide)
 
 
 @contextmanager
 def _keeping(fitted: Sequence[Any], wanted: Sequence[Fusion]) -> Iterator[None]:
-    """Where fitting stops early, say which runs there are and how to fit the rest."""
+    """Where fitting stops early, echo which runs there are and how to fit the rest."""
     try:
         yield
     except (KeyboardInterrupt, MmsentError) as stop:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmsent.cli.fit_job import FitJob
-from mmsent.cli.output import Layout, say, say_json, say_table
+from mmsent.cli.output import Layout, echo, echo_json, echo_table
 from mmsent.errors import Interrupted
 
 
@@ -32,7 +32,7 @@ def fit_committee(job: FitJob, splits: int, *, as_json: bool) -> None:
     fusions = [one.fusion for one in job.settings]
     spread = {fusion: [run.info["metrics"] for run in done if run.fusion is fusion] for fusion in fusions}
     if as_json:
-        say_json(
+        echo_json(
             {
                 "committee": done[0].info["committee"],
                 "runs": [str(run.path) for run in done],
@@ -41,14 +41,14 @@ def fit_committee(job: FitJob, splits: int, *, as_json: bool) -> None:
             }
         )
         return
-    say(f"recipe {job.how.recipe}; {len(done)} heads in {job.runs}, {done[0].name} to {done[-1].name}")
+    echo(f"recipe {job.how.recipe}; {len(done)} heads in {job.runs}, {done[0].name} to {done[-1].name}")
     scores = ["accuracy", "F1 weighted", "F1 macro"]
     table = [["head", "splits", *scores]]
     for fusion, found in spread.items():
         cells = [_mean(found, name) for name in ("accuracy", "f1_weighted", "f1_macro")]
         table.append([fusion.value, str(len(found)), *cells])
-    say_table(table, Layout(left=["head"], best=dict.fromkeys(scores, "max")))
-    say("\nmean over the validation splits, each head on rows that it has not seen; `mmsent vote` averages all heads")
+    echo_table(table, Layout(left=["head"], best=dict.fromkeys(scores, "max")))
+    echo("\nmean over the validation splits, each head on rows that it has not seen; `mmsent vote` averages all heads")
 
 
 def _mean(found: Sequence[dict[str, Any]], name: str) -> str:

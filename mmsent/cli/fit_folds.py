@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mmsent.cli.fit_job import FitJob
-from mmsent.cli.output import Layout, say, say_json, say_table
+from mmsent.cli.output import Layout, echo, echo_json, echo_table
 from mmsent.config import VOTING_FUSIONS, Group, SplitSettings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def fit_folds(job: FitJob, folds: int, *, wide: bool, as_json: bool) -> None:
     vote = vote_spread(voters) if len(voters) > 1 else None
     plan = done[0].plan
     if as_json:
-        say_json(
+        echo_json(
             {
                 "folds": folds,
                 "split": plan.split.model_dump(mode="json"),
@@ -41,21 +41,21 @@ def fit_folds(job: FitJob, folds: int, *, wide: bool, as_json: bool) -> None:
     import numpy as np
 
     for one in saved:
-        say(f"{one.path}: {folds} heads, {one.info['seconds']:.1f} s")
-    say(f"\nrecipe {job.how.recipe}; {len(plan.rows)} rows in {folds} folds, {_kept(plan.split)}")
+        echo(f"{one.path}: {folds} heads, {one.info['seconds']:.1f} s")
+    echo(f"\nrecipe {job.how.recipe}; {len(plan.rows)} rows in {folds} folds, {_kept(plan.split)}")
     if plan.groups is not None:
         sizes = np.bincount(plan.groups)
         tied = sizes[sizes > 1]
-        say(f"{int(tied.sum())} rows have duplicates, in {len(tied)} groups, the largest of {int(sizes.max())}")
+        echo(f"{int(tied.sum())} rows have duplicates, in {len(tied)} groups, the largest of {int(sizes.max())}")
     rows = [["head", "accuracy", "F1 weighted", "standard error", "F1 macro", "NLL", "ECE"]]
     for found in done:
         pooled = (f"{found.pooled[name]:.3f}" for name in ("nll", "ece"))
         rows.append([found.settings.fusion.value, *_cells(found.summary), *pooled])
     if vote:
         rows.append([f"vote of {len(voters)}", *_cells(vote), "", ""])
-    say_table(rows, _LAYOUT, wide=wide)
-    say("\nmean ± standard deviation over the folds; NLL and ECE over all rows, calibrated on rows outside the fold")
-    say("cross-validation leaves no head to vote with; `mmsent fit` trains one on all but the validation rows")
+    echo_table(rows, _LAYOUT, wide=wide)
+    echo("\nmean ± standard deviation over the folds; NLL and ECE over all rows, calibrated on rows outside the fold")
+    echo("cross-validation leaves no head to vote with; `mmsent fit` trains one on all but the validation rows")
 
 
 def cross_validate_all(job: FitJob, folds: int) -> tuple[list[Folds], list[CrossValidated]]:

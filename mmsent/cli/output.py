@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,18 +15,34 @@ from mmsent.errors import Interrupted
 from mmsent.system.tables import columns
 
 
-def say(text: str) -> None:
-    """A line of the result, on standard output. What it cannot show, half a surrogate pair say, is escaped."""
+def echo(text: str, *, raw: bool = False) -> None:
+    """Lines of the result, on standard output, on a terminal wrapped between words. raw: as they are, for tables and
+    for what is to be copied. What standard output cannot show, half a surrogate pair for example, is escaped."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    shown = text if raw else wrapped(text, terminal_width())
+    print(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def note(text: str) -> None:
-    """A remark, on standard error."""
-    print(text, file=sys.stderr)
+    """A remark, on standard error, on a terminal wrapped between words."""
+    print(wrapped(text, shutil.get_terminal_size().columns if sys.stderr.isatty() else None), file=sys.stderr)
 
 
-def say_json(value: Any) -> None:
+def wrapped(text: str, width: int | None) -> str:
+    """Every line that is longer than width parted between words, indented as it is; words and paths stay whole."""
+    if width is None:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        parts = [line]
+        if len(line) > width:
+            parts = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += parts
+    return "\n".join(lines)
+
+
+def echo_json(value: Any) -> None:
     """The result for a program."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     try:
@@ -43,12 +60,12 @@ def terminal_width() -> int | None:
 @dataclass(frozen=True)
 class Layout:
     """How a table is shown. left: titles of left-aligned columns, numbers stand right. best: titles whose best value
-    gets a star, with `max` or `min`. drop: titles of columns that go where the terminal is too narrow, the first first;
-    `*` stands for all that are named nowhere here."""
+    gets a star, with `max` or `min`. drop: titles of columns that go where the terminal is too narrow, the first first
+    and those of a tuple together; `*` stands for all that are named nowhere here."""
 
     left: Sequence[str] = ()
     best: Mapping[str, str] = field(default_factory=dict)
-    drop: Sequence[str] = ()
+    drop: Sequence[str | tuple[str, ...]] = ()
 
 
 # The comparison of heads, see mmsent.evaluation.evaluate.comparison.
@@ -59,7 +76,7 @@ SCORES = Layout(
 )
 
 
-def say_table(rows: Sequence[Sequence[str]], layout: Layout, *, wide: bool = False) -> None:
+def echo_table(rows: Sequence[Sequence[str]], layout: Layout, *, wide: bool = False) -> None:
     """A table, its header first. On a terminal that is too narrow its less important columns go, unless `wide`."""
     titles = list(rows[0])
     table = [list(row) for row in rows]
@@ -67,16 +84,17 @@ def say_table(rows: Sequence[Sequence[str]], layout: Layout, *, wide: bool = Fal
         _mark(table, titles.index(title), which)
     width = None if wide else terminal_width()
     keep = list(range(len(titles)))
-    dropped = []
-    named = {*layout.left, *layout.best, *layout.drop}
-    others = [title for title in reversed(titles) if title not in named]
-    for title in [one for name in layout.drop for one in (others if name == "*" else [name])]:
+    dropped: list[str] = []
+    together = [(names,) if isinstance(names, str) else names for names in layout.drop]
+    named = {*layout.left, *layout.best, *(name for names in together for name in names)}
+    others = tuple(title for title in titles if title not in named)
+    for titles_out in (others if names == ("*",) else names for names in together):
         if width is None or _width(table, keep) <= width:
             break
-        keep.remove(titles.index(title))
-        dropped.append(title)
+        keep = [place for place in keep if titles[place] not in titles_out]
+        dropped += titles_out
     right = [k for k, place in enumerate(keep) if titles[place] not in layout.left]
-    say(columns([[row[place] for place in keep] for row in table], right=right))
+    echo(columns([[row[place] for place in keep] for row in table], right=right), raw=True)
     if dropped:
         note(f"left out for want of room: {', '.join(dropped)}; --wide shows all columns")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmsent.cli.options import DEVICE, READ, RUN, Device, Json, Only, RunNames, Soft, Tie, Weights
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.config import DataSettings
 from mmsent.errors import DataError, UsageError
@@ -70,7 +70,7 @@ def predict(
         write_text(out, predictions_table(found, chosen[0].labels))
     if json:
         calibrated = all(one.calibrated for one in chosen)
-        say_json([{**asdict(p), "calibrated": calibrated} for p in found])
+        echo_json([{**asdict(p), "calibrated": calibrated} for p in found])
     elif manifest is None:
         _tell_one(found[0], chosen)
     else:
@@ -104,10 +104,10 @@ def _tell_one(found: Prediction, chosen: Sequence[Run]) -> None:
 
     if found.label is None:
         raise DataError(found.problem)
-    say(found.label)
-    say(columns([[name, f"{p:.4f}"] for name, p in found.probabilities.items()]))
-    say(f"{found.agreeing} of {len(found.heads)} heads agree")
-    say(calibration_note(chosen))
+    echo(found.label)
+    echo(columns([[name, f"{p:.4f}"] for name, p in found.probabilities.items()]), raw=True)
+    echo(f"{found.agreeing} of {len(found.heads)} heads agree")
+    echo(calibration_note(chosen))
 
 
 def _tell_many(found: Sequence[Prediction], chosen: Sequence[Run], out: Path | None) -> None:
@@ -115,8 +115,8 @@ def _tell_many(found: Sequence[Prediction], chosen: Sequence[Run], out: Path | N
     from mmsent.training.runs import calibration_note
 
     if out is None:
-        say(predictions_table(found, chosen[0].labels).removesuffix("\n"))
+        echo(predictions_table(found, chosen[0].labels).removesuffix("\n"), raw=True)
         note(calibration_note(chosen))  # standard output holds the table alone
         return
-    say(f"wrote {out} ({sum(p.label is not None for p in found)} posts)")
-    say(calibration_note(chosen))
+    echo(f"wrote {out} ({sum(p.label is not None for p in found)} posts)")
+    echo(calibration_note(chosen))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmsent.cli.options import READ, RUN, Data, Json
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import DATA
 from mmsent.config import DataSettings
 
@@ -39,7 +39,7 @@ def prepare(
     with bar(len(dataset.posts), "posts", "post") as progress:
         done = run(dataset, out, overwrite=overwrite, progress=progress.update)
     if json:
-        say_json(
+        echo_json(
             {
                 "path": str(done.path),
                 "encoding": done.decoding.encoding,
@@ -50,6 +50,6 @@ def prepare(
             }
         )
         return
-    say(f"{done.path}: {done.texts} texts from {done.decoding.encoding} to UTF-8, {done.pictures} pictures copied")
+    echo(f"{done.path}: {done.texts} texts from {done.decoding.encoding} to UTF-8, {done.pictures} pictures copied")
     for s in done.skipped[:10]:
         note(f"left out: {s}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import RUN, Json, Wide
-from mmsent.cli.output import SCORES, note, resumable, say, say_json, say_table
+from mmsent.cli.output import SCORES, echo, echo_json, echo_table, note, resumable
 from mmsent.config import EncoderSettings, ExtractSettings, Fusion, SplitSettings, ViewSettings, fit_settings, settings
 from mmsent.system.tables import columns
 
@@ -48,7 +48,7 @@ def quickstart(
         note(f"drawing {posts} posts, encoding them, fitting six heads and voting; about a minute on two cores")
     done = run_quickstart(folder, n_train=posts, n_test=max(30, posts // 4), seed=seed)
     if json:
-        say_json(
+        echo_json(
             {
                 "folder": str(folder),
                 "best_accuracy": done.drawn.best_accuracy,
@@ -129,17 +129,17 @@ def _tell(done: Quickstart, folder: Path, posts: int, *, wide: bool) -> None:
     from mmsent.evaluation.evaluate import comparison
 
     drawn, found = done.drawn, f"--cache {done.cache} --runs {folder / 'runs'}"
-    say(f"Next: mmsent serve {found} --data {folder / 'data'}\n")
-    say(f"{posts} drawn posts to learn from, {len(drawn.truth)} to label. On average nobody can do better than")
-    say(
+    echo(f"Next: mmsent serve {found} --data {folder / 'data'}\n", raw=True)
+    echo(f"{posts} drawn posts to learn from, {len(drawn.truth)} to label. On average nobody can do better than")
+    echo(
         f"{drawn.best_accuracy:.1%} accuracy here; from the image alone {drawn.best_accuracy_image:.1%}, "
         f"from the text alone {drawn.best_accuracy_text:.1%}.\n"
     )
-    say("Validation, six heads and their vote:")
-    say_table(comparison(done.validation, done.vote.labels), SCORES, wide=wide)
-    say(f"\nThe vote of concat, weighted and attention on the test posts: accuracy {done.test['accuracy']:.1%},")
-    say(f"weighted F1 {done.test['f1_weighted']:.3f}.\n")
-    say(
+    echo("Validation, six heads and their vote:")
+    echo_table(comparison(done.validation, done.vote.labels), SCORES, wide=wide)
+    echo(f"\nThe vote of concat, weighted and attention on the test posts: accuracy {done.test['accuracy']:.1%},")
+    echo(f"weighted F1 {done.test['f1_weighted']:.3f}.\n")
+    echo(
         columns(
             [
                 ["posts", str(folder / "data"), "look at data/*.jpg and *.txt"],
@@ -148,9 +148,10 @@ def _tell(done: Quickstart, folder: Path, posts: int, *, wide: bool) -> None:
                 ["labels", str(done.out), "one line per test post; probabilities in predictions.csv"],
                 ["report", "report/", f"mmsent report {found}"],
             ]
-        )
+        ),
+        raw=True,
     )
     times = ", ".join(f"{name} {value} s" for name, value in done.seconds.items())
-    say(f"\n{times}. Try it on a post of your own:")
+    echo(f"\n{times}. Try it on a post of your own:")
     image = folder / "data" / "data" / f"{done.vote.ids[0]}.jpg"
-    say(f'  mmsent predict {found} --text "What a day!" --image {image}')
+    echo(f'  mmsent predict {found} --text "What a day!" --image {image}', raw=True)

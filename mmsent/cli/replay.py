@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmsent.cli.options import READ, RUN, Json, Only, RunNames, Soft, Tie
-from mmsent.cli.output import note, say, say_json
+from mmsent.cli.output import echo, echo_json, note
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mmsent.evaluation.replay import Apart, Replay
+    from mmsent.evaluation.replay import HeadDistance, Replay
     from mmsent.features.cache import Cache
     from mmsent.training.runs import Run
 
@@ -87,17 +87,17 @@ def replay(
                 vote = replay_vote(done, caches[0], None, tie=tie, soft=soft)
     ok = all(one.ok for one in done) and (vote is None or vote.ok or any(not one.identical for one in done))
     if json:
-        say_json({"ok": ok, "runs": [one.to_json() for one in done], "vote": vote.to_json() if vote else None})
+        echo_json({"ok": ok, "runs": [one.to_json() for one in done], "vote": vote.to_json() if vote else None})
         raise typer.Exit(0 if ok else 1)
     if vote is not None:
-        say(f"vote of {len(done)} heads: {vote.same} of {vote.rows} {vote.split} labels are the same")
+        echo(f"vote of {len(done)} heads: {vote.same} of {vote.rows} {vote.split} labels are the same")
         if vote.table is not None:
-            say(f"{vote.table}: {vote.table_same} of its {vote.rows} labels are the same")
+            echo(f"{vote.table}: {vote.table_same} of its {vote.rows} labels are the same")
     if out is not None:
-        say(f"the heads fitted again are in {out}")
+        echo(f"the heads fitted again are in {out}")
     alike = sum(one.identical for one in done)
     rest = "" if alike == len(done) else "; the others are named above"
-    say(f"{alike} of {len(done)} runs repeat to the bit{rest}")
+    echo(f"{alike} of {len(done)} runs repeat to the bit{rest}")
     note("the cache itself is checked by `mmsent cache verify`, which encodes a sample of rows again")
     raise typer.Exit(0 if ok else 1)
 
@@ -182,22 +182,22 @@ def _folder(out: Path | None) -> Iterator[Path]:
 def _tell(one: Replay) -> None:
     """A line on a run, and one on each thing that differs."""
     if one.identical:
-        say(f"{one.run.name}: bit-identical (head, history and {len(one.again.validation_ids())} validation rows)")
+        echo(f"{one.run.name}: bit-identical (head, history and {len(one.again.validation_ids())} validation rows)")
     elif one.apart is None:
         other = ", ".join(name for name, same in one.parts.items() if not same)
-        say(f"{one.run.name}: the head is bit-identical, but not: {other}")
+        echo(f"{one.run.name}: the head is bit-identical, but not: {other}")
     else:
         best = f"best epoch {one.run.info['best_epoch']} -> {one.again.info['best_epoch']}"
-        say(f"{one.run.name}: not identical; {_distance(one.apart)}; {best}")
+        echo(f"{one.run.name}: not identical; {_distance(one.apart)}; {best}")
     for difference in one.differences[:SHOWN]:
-        say(f"  {difference}")
+        echo(f"  {difference}")
     if len(one.differences) > SHOWN:
-        say(f"  and {len(one.differences) - SHOWN} more; --json lists them")
+        echo(f"  and {len(one.differences) - SHOWN} more; --json lists them")
     if not one.identical and not one.differences:
-        say("  nothing that was recorded differs: please report this with what `mmsent env` prints")
+        echo("  nothing that was recorded differs: please report this with what `mmsent env` prints")
 
 
-def _distance(apart: Apart) -> str:
+def _distance(apart: HeadDistance) -> str:
     verdict = "within the tolerance" if apart.within else "beyond the tolerance"
     return (
         f"{apart.labels:.1%} of {apart.rows} validation labels are the same, probabilities differ by "

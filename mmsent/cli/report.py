@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import RUN, Json, RunNames, Weights
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import MmsentError, UsageError
 
@@ -52,7 +52,7 @@ def report(
     """
     _refuse(form, out, skip or ())
     from mmsent.data.check import check_dataset
-    from mmsent.report.explanations import Explained
+    from mmsent.report.explanations import Explainer
     from mmsent.report.study import open_study
     from mmsent.system.progress import bar
 
@@ -73,8 +73,8 @@ def report(
         encoders = open_encoders(encoder_settings(chosen, weights=weights, device=device))
     except MmsentError as error:
         why = f"{why}; {error}" if why else str(error)
-    written = _write(study, out, form, preflight, Explained(study, encoders, why), skip or ())
-    say_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
+    written = _write(study, out, form, preflight, Explainer(study, encoders, why), skip or ())
+    echo_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
 
 
 def _refuse(form: str, out: Path, skip: Any) -> None:
@@ -85,20 +85,20 @@ def _refuse(form: str, out: Path, skip: Any) -> None:
         raise UsageError(f"--out {out} is a file; name a folder")
     if not skip:
         return
-    from mmsent.report.figure_set import PLATES, SWEEP_PLATES
+    from mmsent.report.figure_set import FIGURES, SWEEP_FIGURES
 
-    known = [name for name, _, _ in PLATES + SWEEP_PLATES]
+    known = [name for name, _, _ in FIGURES + SWEEP_FIGURES]
     if unknown := [name for name in skip if name not in known]:
         raise UsageError(f"--skip {unknown[0]!r}: choose from {', '.join(known)}")
 
 
 def _write(study: Study, out: Path, form: str, preflight: CheckReport | None, explained: Any, skip: Any) -> Written:
     """Write the report, with a bar that names the figure at work."""
-    from mmsent.report.figure_set import plates_of
+    from mmsent.report.figure_set import figures_of
     from mmsent.report.write import write_report
     from mmsent.system.progress import bar
 
-    with bar(len(plates_of(study)) + 1, "drawing", "figure") as shown:
+    with bar(len(figures_of(study)) + 1, "drawing", "figure") as shown:
         started = False
 
         def step(title: str) -> None:
@@ -123,16 +123,16 @@ def _facts(written: Written, chosen: list[Run]) -> dict[str, Any]:
         "page": str(written.page),
         "bytes": written.size,
         "runs": [str(one.path) for one in chosen],
-        "figures": {p.name: str(p.png) for p in written.plates if p.png is not None},
-        "left_out": {p.name: p.missing for p in written.plates if p.png is None},
+        "figures": {p.name: str(p.png) for p in written.figures if p.png is not None},
+        "left_out": {p.name: p.missing for p in written.figures if p.png is None},
     }
 
 
 def _tell(written: Written, out: Path, no_posts: str) -> None:
-    missing = [p for p in written.plates if p.png is None]
+    missing = [p for p in written.figures if p.png is None]
     for one in missing:
         note(f"Figure {one.number}, {one.title}: not made: {one.missing}")
     if no_posts:
         note(no_posts)
-    drawn = len(written.plates) - len(missing)
-    say(f"{written.page} ({written.size / 1e6:.1f} MB), {drawn} figures in {out / 'figures'} as PNG and SVG")
+    drawn = len(written.figures) - len(missing)
+    echo(f"{written.page} ({written.size / 1e6:.1f} MB), {drawn} figures in {out / 'figures'} as PNG and SVG")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import DEVICE, READ, RUN, Device, RunNames, Soft, Tie, Weights
-from mmsent.cli.output import note, say
+from mmsent.cli.output import echo, note
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import MmsentError, UsageError
 from mmsent.serve.limits import Limits
@@ -126,7 +126,7 @@ def serve(
         app = create_app(service, key=api_key, hosts=hosts, review=shown, workers=workers)
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
         heads = ", ".join(f"{one.fusion} ({one.name})" for one in service.runs)
-        listen(app, bound, bounds, lambda: say(f"serving {heads} on {address}; Ctrl-C ends it"))
+        listen(app, bound, bounds, lambda: echo(f"serving {heads} on {address}; Ctrl-C ends it"))
         note("stopped; what was taken is answered")
     finally:
         bound.close()

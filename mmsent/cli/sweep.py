@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import DEVICE, RUN, TRAIN, Device, Json, Recipe, Wide, split_for
-from mmsent.cli.output import Layout, note, resumable, say, say_json, say_table
+from mmsent.cli.output import Layout, echo, echo_json, echo_table, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.config import Fusion, SplitSettings, choose_recipe, fusions_named
 from mmsent.errors import UsageError
@@ -94,7 +94,7 @@ def sweep(
         return make_space(chosen, file=space, fusions=wanted, seed=options.seed)
 
     if show_space:
-        say(space_of(choose_recipe(recipe, "")).to_toml().removesuffix("\n"))
+        echo(space_of(choose_recipe(recipe, "")).to_toml().removesuffix("\n"), raw=True)
         return
     cache = where.cache
     searched = space_of(choose_recipe(recipe, cache.encoder))
@@ -113,29 +113,29 @@ def sweep(
         )
     figures = _draw(done)
     if json:
-        say_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
+        echo_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
         return
     _tell(done, asked, figures, wide=wide)
 
 
 def _tell(done: Sweep, asked: int, figures: Sequence[Path], *, wide: bool) -> None:
     total, finished = len(done.trials), len(done.finished)
-    say(f"{done.path}: {total} trials, {finished} finished, {total - finished} stopped early; {done.measure}\n")
+    echo(f"{done.path}: {total} trials, {finished} finished, {total - finished} stopped early; {done.measure}\n")
     table = done.table()
     varied = table[0][2:-3]
-    say_table(table, Layout(left=varied, drop=["epochs", "rank", *reversed(varied)]), wide=wide)
-    say("")
-    say_table(done.winners_table(), Layout(left=["best", "run"], drop=["falls by", "trial", "run"]), wide=wide)
-    say("")
+    echo_table(table, Layout(left=varied, drop=["epochs", "rank", *reversed(varied)]), wide=wide)
+    echo("")
+    echo_table(done.winners_table(), Layout(left=["best", "run"], drop=["falls by", "trial", "run"]), wide=wide)
+    echo("")
     for line in done.says():
-        say(line)
+        echo(line)
     if done.info["importances"]:
         shares = [f"{name} {share:.0%}" for name, share in list(done.info["importances"].items())[:5]]
-        say(f"What mattered most for the score (PED-ANOVA): {', '.join(shares)}.")
+        echo(f"What mattered most for the score (PED-ANOVA): {', '.join(shares)}.")
     written = (done.path / "trials.csv", done.path / "sweep.json", *figures)
-    say(f"\nwrote {', '.join(map(str, written))}")
+    echo(f"\nwrote {', '.join(map(str, written))}")
     saved = " ".join(one["run"] for one in done.winners)
-    say(f"the winners are saved as runs; they vote by: mmsent vote {saved}")
+    echo(f"the winners are saved as runs; they vote by: mmsent vote {saved}")
     if total < asked:
         note(f"{total} of {asked} trials are done; run the same command again to go on")
 

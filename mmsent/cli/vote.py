@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import READ, RUN, Json, RunNames, Soft, Tie
-from mmsent.cli.output import note, resumable, say, say_json
+from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import UsageError
@@ -53,7 +53,8 @@ def vote(
     beside it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged.
     """
     from mmsent.data.dataset import SPLITS
-    from mmsent.inference.vote import averages, tie_label, vote_split, write_vote
+    from mmsent.inference.tally import tie_label
+    from mmsent.inference.vote import averages, vote_split, write_vote
 
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: choose test or train")
@@ -68,14 +69,14 @@ def vote(
     result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins)
     written, table = write_vote(result, out, _form(where, split))
     if json:
-        say_json({"out": str(written), "table": str(table), **_facts(result, chosen)})
+        echo_json({"out": str(written), "table": str(table), **_facts(result, chosen)})
         return
     _tell_heads(chosen, soft=soft, named=bool(run))
     _tell(result, len(chosen), soft=soft)
-    say(f"wrote {written} ({len(result.ids)} posts) and {table} (with probabilities)")
+    echo(f"wrote {written} ({len(result.ids)} posts) and {table} (with probabilities)")
     from mmsent.training.runs import calibration_note
 
-    say(calibration_note(chosen))
+    echo(calibration_note(chosen))
 
 
 def _form(where: Workspace, split: str) -> ListForm:
@@ -116,12 +117,12 @@ def _facts(result: Vote, chosen: Sequence[Run]) -> dict[str, Any]:
 def _tell_heads(chosen: Sequence[Run], *, soft: bool, named: bool) -> None:
     committee = None if named else chosen[0].committee
     if committee:
-        say(f"mean of the committee {committee[0]}: {len(chosen)} heads, {chosen[0].name} to {chosen[-1].name}")
+        echo(f"mean of the committee {committee[0]}: {len(chosen)} heads, {chosen[0].name} to {chosen[-1].name}")
         if len(chosen) < committee[1]:
             note(f"the committee was to have {committee[1]} heads; fit it again with the same options for all of them")
         return
     heads = ", ".join(f"{r.fusion} ({r.name})" for r in chosen)
-    say(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: {heads}")
+    echo(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: {heads}")
     if not named and len(chosen) < len(VOTING_FUSIONS):
         have = {r.fusion for r in chosen}
         absent = " ".join(f"--fusion {f}" for f in VOTING_FUSIONS if f not in have)
@@ -130,12 +131,14 @@ def _tell_heads(chosen: Sequence[Run], *, soft: bool, named: bool) -> None:
 
 def _tell(result: Vote, heads: int, *, soft: bool) -> None:
     n = len(result.ids)
-    say("; ".join(f"{k} of {heads} heads agree on {c} posts ({c / n:.1%})" for k, c in result.agreement().items()))
+    echo("; ".join(f"{k} of {heads} heads agree on {c} posts ({c / n:.1%})" for k, c in result.agreement().items()))
     if not soft and result.tied.any():
-        say(f"{int(result.tied.sum())} posts had no majority")
+        echo(f"{int(result.tied.sum())} posts had no majority")
     if result.twins is not None:
-        say(f"{int(result.twins.sum())} posts have near-duplicates among the training posts and leaned on their labels")
+        echo(
+            f"{int(result.twins.sum())} posts have near-duplicates among the training posts and leaned on their labels"
+        )
     if result.fallback:
         note(f"{len(result.fallback)} posts lack what the heads need and got {result.fallback_label!r}")
     for label in result.labels:
-        say(f"  {label}: {result.predicted.count(label)}")
+        echo(f"  {label}: {result.predicted.count(label)}")

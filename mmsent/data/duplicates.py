@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmsent.data.vectors import unit_length
 from mmsent.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -61,8 +62,7 @@ def like_vectors(vectors: NDArray[Any], least: float, on_tile: Callable[[int], N
     of `tiles(N)`. Raises DataError if there are more than MAX_PAIRS pairs.
     """
     unit = vectors.astype(np.float32)
-    norms = np.linalg.norm(unit, axis=1, keepdims=True)
-    np.divide(unit, norms, out=unit, where=norms > 0)
+    unit_length(unit, out=unit)
     n, total = len(unit), 0
     parts: list[Ints] = [np.zeros((0, 2), np.int64)]
     for start in range(0, n, _TILE):

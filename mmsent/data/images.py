@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from mmsent.config import Settings
 from mmsent.errors import DataError
 from mmsent.system.files import fetch, read_file
+from mmsent.system.markup import data_url
 
 MAX_PIXELS = (
     100_000_000  # larger images are refused before decoding: they are decompression bombs, or scans that nobody posts
@@ -171,6 +172,29 @@ def _limit_aspect(image: Image.Image) -> Image.Image:
 def as_pixels(image: Image.Image) -> Pixels:
     """An RGB image as (H, W, 3) bytes."""
     return np.asarray(image, dtype=np.uint8)
+
+
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """The image with its longer side at most `side` pixels; it is changed in place where it is larger."""
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def image_bytes(image: Image.Image, form: str, **options: Any) -> bytes:
+    """The bytes of an image file in a format of Pillow's; options: of Pillow's `save`."""
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def image_url(image: Image.Image, form: str, **options: Any) -> str:
+    """The image as a data URL; arguments as for `image_bytes`."""
+    return data_url(image_bytes(image, form, **options), f"image/{form.lower()}")
+
+
+def thumbnail_url(image: Image.Image, side: int) -> str:
+    """A small copy for a page, as a data URL, its longer side at most `side` pixels."""
+    return image_url(shrunk(image, side), "WEBP", quality=70)
 
 
 def is_blank(image: Image.Image, spread: float = 2.0) -> bool:

@@ -9,7 +9,7 @@ Creating an adapter finds the weights and describes them (its card); the model i
     base.py           the protocols, their cards, a pair of encoders
     specs.py          parsing specs
     factory.py        opening the pair that settings ask for
-    common.py         what the adapters share; vectors.py: scaling embeddings to length 1
+    common.py         what the adapters share
     clip.py, timm.py, sentences.py, lexicon.py, joined.py   one adapter per file
     clip_model.py     the open_clip model behind clip.py; cpu_tower.py: its faster image tower on a CPU
     explainable.py    gradients for explanations; tokens.py: tokens as words

@@ -143,3 +143,8 @@ def normalized(pixels: Pixels, how: Preprocess, device: str, dtype: torch.dtype)
     mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(how.std, device=device).view(1, 3, 1, 1)
     return x.sub_(mean).div_(std).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def scaled(vectors: torch.Tensor, normalize: bool) -> torch.Tensor:
+    """Embeddings (B, D) as they are, or scaled to length 1; mmsent.data.vectors with a graph to differentiate."""
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12) if normalize else vectors

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mmsent.data.images import Pixels
+from mmsent.data.vectors import unit_length
 from mmsent.encoders.base import Card, Embeddings, ImageCard, ImageEncoder, TextCard, TextEncoder
-from mmsent.encoders.vectors import l2_normalized
 from mmsent.errors import UsageError
 from mmsent.system.hashing import json_sha256
 
@@ -63,7 +63,7 @@ def scaled_for_joining(vectors: Embeddings, card: Card) -> Embeddings:
     features, whose length carries information, to at most length 1."""
     if card.library == "lexicon":
         return vectors / np.float32(np.sqrt(card.width))
-    return l2_normalized(vectors)
+    return unit_length(vectors)
 
 
 def _about(cards: Sequence[Card]) -> dict[str, Any]:

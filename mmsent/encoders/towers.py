@@ -15,15 +15,12 @@ from torch import Tensor, nn
 from mmsent.data.images import Preprocess
 from mmsent.encoders.base import ImageEncoder, TextEncoder
 from mmsent.encoders.clip import ClipImageEncoder, ClipTextEncoder
+from mmsent.encoders.common import scaled
 from mmsent.encoders.sentences import SentenceEncoder
 from mmsent.encoders.timm import TimmImageEncoder
 from mmsent.errors import EncoderError
 
 _WORD_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # open_clip's own pattern
-
-
-def _scaled(vectors: Tensor, normalize: bool) -> Tensor:
-    return nn.functional.normalize(vectors, dim=1) if normalize else vectors
 
 
 class ImageTower(nn.Module):
@@ -41,7 +38,7 @@ class ImageTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
         call: Any = getattr(self.model, self._method)
-        return _scaled(call((x - self.mean) / self.std), self._normalize)
+        return scaled(call((x - self.mean) / self.std), self._normalize)
 
 
 class SentenceTower(nn.Module):
@@ -53,7 +50,7 @@ class SentenceTower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         found = self.model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
-        return _scaled(found, self._normalize)
+        return scaled(found, self._normalize)
 
 
 class ClipTextTower(nn.Module):
@@ -65,7 +62,7 @@ class ClipTextTower(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         call: Any = self.model.encode_text
-        return _scaled(call(ids), self._normalize)
+        return scaled(call(ids), self._normalize)
 
 
 def image_tower(encoder: ImageEncoder, normalize: bool) -> nn.Module:

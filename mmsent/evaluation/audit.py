@@ -18,7 +18,7 @@ from mmsent.data.lists import write_text
 from mmsent.errors import RunError, UsageError
 from mmsent.evaluation.cross_validation import Folds, OutOfFold
 from mmsent.features.cache import RowIndex
-from mmsent.inference.vote import average
+from mmsent.inference.tally import Way, tally
 from mmsent.metrics import Labels, Probabilities
 from mmsent.system.safe_csv import csv_text
 
@@ -85,7 +85,7 @@ def audit_labels(
     one of each.
     """
     if missing := [labels[c] for c in range(len(labels)) if not (given == c).any()]:
-        raise UsageError(f"an audit needs rows of every label; none is labelled {', '.join(missing)}")
+        raise UsageError(f"an audit needs rows of every label; no row is labelled {', '.join(missing)}")
     quality = label_quality(given, probabilities)
     wrong = likely_wrong(given, probabilities)
     best = probabilities.argmax(axis=1)
@@ -118,11 +118,11 @@ def audit_folds(found: Sequence[Folds], index: RowIndex) -> Audit:
     for one, rows in zip(found[1:], read[1:], strict=True):
         if rows.ids != first.ids or not np.array_equal(rows.given, first.given):
             raise RunError(
-                f"{one.name} and {found[0].name} are of different rows or labels; name those of one data set"
+                f"{one.name} and {found[0].name} have different rows or labels; name cross-validations of one data set"
             )
     if reason := outdated(found[0], first, index):
         raise RunError(f"{found[0].name} is out of date: {reason}; run `mmsent fit --folds {found[0].info['folds']}`")
-    mean = average(np.stack([rows.probabilities for rows in read]))
+    mean = tally(np.stack([rows.probabilities for rows in read]), Way(soft=True)).probabilities
     return audit_labels(first.ids, first.given, mean, found[0].info["labels"], [one.name for one in found])
 
 
@@ -131,13 +131,13 @@ def outdated(one: Folds, rows: OutOfFold, index: RowIndex) -> str:
     now = {index.ids[i]: int(index.labels[i]) for i in np.flatnonzero(index.good & (index.labels >= 0))}
     then = dict(zip(rows.ids, rows.given.tolist(), strict=True))
     moved = sum(now.get(k) != then.get(k) for k in now.keys() | then.keys())
-    return f"{moved} rows have come, gone, or have another label" if moved else ""
+    return f"{moved} rows were added, removed or relabelled" if moved else ""
 
 
 def usable_folds(found: Sequence[Folds], index: RowIndex) -> list[Folds]:
     """Of cross-validations (newest first) those that an audit takes: the newest that still fits the labels, with those
     of the other voting heads on the same folds. A fusion that does not vote is taken only if there is nothing else, and
-    plain folds never: there a wrong label's twin vouches for it."""
+    plain folds never: there a duplicate of a post with a wrong label supports that label."""
     fresh: list[Folds] = []
     for one in found:
         if one.split.group is Group.none:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import numpy as np
 from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
-from mmsent.inference.vote import default_tie, majority
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import (
     Labels,
     Probabilities,
@@ -30,15 +27,23 @@ from mmsent.metrics import (
 )
 from mmsent.system import safe_csv
 from mmsent.system.files import put_folder
+from mmsent.system.provenance import command, versions
+from mmsent.system.records import Record, RecordKind
 from mmsent.training.calibration import apply_temperature, fit_temperature
 from mmsent.training.fit import rows_at
 from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
 from mmsent.training.runs import cache_facts, predictions_csv
 from mmsent.training.train import evaluate_head, precision_for, train_head
-from mmsent.version import __version__
 
 FORMAT_VERSION = 1
-
+_KIND = RecordKind(
+    file=SUMMARY,
+    version=FORMAT_VERSION,
+    needed=frozenset({"fit", "split", "folds", "labels", "cache", "summary", "rows", "finished"}),
+    name="a cross-validation",
+    made_by="`mmsent fit --folds 10` makes one",
+    again="run `mmsent fit --folds` again",
+)
 
 MEASURES = ("accuracy", "f1_weighted", "f1_macro")
 
@@ -101,7 +106,7 @@ def spread(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def cross_validate(
     plan: FoldPlan, settings: FitSettings, *, device: str = "cpu", on_fold: Callable[[FoldHead], None] | None = None
 ) -> CrossValidated:
-    """Train a head a fold and predict the fold. Raises DataError where a class has no row left to train on."""
+    """Train one head per fold and predict that fold. Raises DataError where a class has no row left to train on."""
     started = time.monotonic()
     index, cache, classes = plan.index, plan.cache, len(plan.cache.labels)
     if settings.precision == "auto":  # the record says what it was trained in
@@ -131,22 +136,14 @@ def vote_spread(found: Sequence[CrossValidated]) -> dict[str, dict[str, float]]:
     """The scores of the majority vote of several heads on the same folds, as `spread` gives them."""
     plan = found[0].plan
     stacked = np.stack([one.probabilities for one in found])
-    said = majority(stacked, default_tie(plan.cache.labels)).winners
+    labels = tally(stacked, Way(default_tie(plan.cache.labels))).labels
     classes = stacked.shape[2]
-    return spread([scores(plan.labels[plan.fold == k], said[plan.fold == k], classes) for k in range(plan.folds)])
+    return spread([scores(plan.labels[plan.fold == k], labels[plan.fold == k], classes) for k in range(plan.folds)])
 
 
 @dataclass(frozen=True)
-class Folds:
+class Folds(Record):
     """A finished cross-validation, read from its folder."""
-
-    path: Path
-    info: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
 
     @property
     def fusion(self) -> Fusion:
@@ -176,7 +173,7 @@ class Folds:
             shares = np.array([[float(row[f"p_{name}"]) for name in labels] for row in rows])
             fold = np.array([int(row["fold"]) for row in rows], np.int64)
             if len(rows) != self.info["rows"] or not np.isfinite(shares).all():
-                raise ValueError(f"{len(rows)} rows where {self.info['rows']} were written")
+                raise ValueError(f"{len(rows)} rows, but {self.info['rows']} were written")
             ids = [safe_csv.plain(row["id"]) for row in rows]
             return OutOfFold(ids, given, shares / shares.sum(axis=1, keepdims=True), fold)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -194,37 +191,13 @@ class OutOfFold:
 
 
 def open_folds(path: Path) -> Folds:
-    """Read a cross-validation's folder. Raises RunError where it is none."""
-    file = path / SUMMARY
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-        if info["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
-        needed = {"fit", "split", "folds", "labels", "cache", "summary", "rows", "finished"}
-        if absent := sorted(needed - info.keys()):
-            raise RunError(f"{file} lacks {', '.join(absent)}; run `mmsent fit --folds` again")
-        return Folds(path, info)
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{path} is no cross-validation: it has no {SUMMARY}; `mmsent fit --folds 10` makes one"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+    """Read a cross-validation's folder. Raises RunError where it is not one."""
+    return Folds(path, _KIND.read(path))
 
 
 def list_folds(folder: Path, cache: Cache) -> list[Folds]:
     """The readable cross-validations of a cache in a folder, newest first."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not (path / SUMMARY).is_file():
-            continue
-        try:
-            one = open_folds(path)
-        except RunError:
-            continue  # named outright, it says what is wrong with it
-        if one.info["cache"]["fingerprint"] == cache.fingerprint and one.info["cache"]["data_name"] == cache.data_name:
-            found.append(one)
-    return sorted(found, key=lambda one: (one.info["finished"], one.name), reverse=True)
+    return _KIND.newest_first(folder, open_folds, cache.fingerprint, cache.data_name)
 
 
 def save_folds(folder: Path, done: CrossValidated, *, recipe: str, device: str = "cpu") -> Folds:
@@ -254,12 +227,8 @@ def save_folds(folder: Path, done: CrossValidated, *, recipe: str, device: str =
         "seconds": round(done.seconds, 3),
         "finished": finished.isoformat(),
         "device": device,
-        "versions": {
-            "mmsent": __version__,
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "numpy")},
-        },
-        "command": sys.argv,
+        "versions": versions(),
+        "command": command(),
     }
     names = plan.cache.labels
     table = predictions_csv(

@@ -14,7 +14,7 @@ from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import RunError
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_logits, require
-from mmsent.inference.vote import default_tie, majority
+from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import (
     Labels,
     Probabilities,
@@ -85,7 +85,7 @@ def evaluate_labelled(
     (NO_LABEL: left out). Raises RunError where there are none, or a run was trained on other features or labels."""
     known = np.flatnonzero(features.index.good & (truth != NO_LABEL))
     if not len(known):
-        raise RunError("no row of this split has both halves and a label to compare with")
+        raise RunError("no row of this split has an image, a text and a label")
     return _evaluate(runs, cache, features, [known] * len(runs), truth, crossed=False)
 
 
@@ -135,12 +135,11 @@ def evaluate_logits(
     if len(voters) < 2:
         voters = list(range(len(runs)))
     stacked = np.stack([found[i].probabilities for i in voters])
-    mean, plain_mean = stacked.mean(axis=0), np.stack([plain[i] for i in voters]).mean(axis=0)
-    counted = majority(stacked, default_tie(names)).winners
-    soft = mean.argmax(axis=1).astype(np.int64)
+    counted, averaged = (tally(stacked, way) for way in (Way(default_tie(names)), Way(soft=True)))
+    mean, plain_mean = averaged.probabilities, np.stack([plain[i] for i in voters]).mean(axis=0)
     name = f"vote of {len(voters)}"
-    found.append(_row(name, VOTE, labels, positions[0], counted, mean, plain_mean, None))
-    found.append(_row(f"{name}, --soft", SOFT_VOTE, labels, positions[0], soft, mean, plain_mean, None))
+    found.append(_row(name, VOTE, labels, positions[0], counted.labels, mean, plain_mean, None))
+    found.append(_row(f"{name}, --soft", SOFT_VOTE, labels, positions[0], averaged.labels, mean, plain_mean, None))
     return found
 
 
@@ -208,7 +207,7 @@ def paired(evaluations: Sequence[Evaluation]) -> list[Pair]:
 
 def comparison(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> list[list[str]]:
     """The comparison table as rows of text, header first: scores, the weighted F1 with its 95% interval, and F1 per
-    class. Precision and recall stand in `--json` alone: a line should fit a wide terminal."""
+    class. Precision and recall are only in `--json`, so that a line fits a wide terminal."""
     header = ["run", "head", "rows", "accuracy", "F1 weighted", "F1 macro", "NLL", "ECE"]
     rows = [[*header, *(f"F1 {label}" for label in labels)]]
     for e in evaluations:

@@ -1,14 +1,14 @@
-"""The log of test openings: each time `mmsent evaluate --split test` opens test labels, a line beside the runs says so.
+"""The log of test openings: each time `mmsent evaluate --split test` opens test labels, a line is added to a log beside
+the runs.
 
-One JSON object a line in `<runs>/test-openings.jsonl`. An opening is written down before any score is computed, and its
-scores in a second line of the same number, so that an evaluation that was cut short has left its trace too.
+One JSON object per line in `<runs>/test-openings.jsonl`. An opening is written down before any score is computed, and
+its scores in a second line of the same number, so that an interrupted evaluation is on record too.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
+from mmsent.system.provenance import command
 from mmsent.training.runs import Run
 
 LOG = "test-openings.jsonl"
@@ -50,7 +51,7 @@ def record_opening(runs: Sequence[Run], cache: Cache, data: Path, rows: int) -> 
     entry = {
         "opening": key,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": command(),
         "data": str(data),
         "data_name": cache.data_name,
         "fingerprint": cache.fingerprint,
@@ -79,7 +80,7 @@ def _append(runs: Sequence[Run], entry: dict[str, Any]) -> None:
                 os.fsync(file.fileno())
         except (OSError, Timeout) as error:
             reason = getattr(error, "strerror", None) or error
-            raise RunError(f"{path} cannot be written ({reason}), and test labels are not opened without it") from error
+            raise RunError(f"{path} cannot be written ({reason}), so the test labels stay closed") from error
 
 
 def _ends_line(path: Path) -> bool:
@@ -91,7 +92,7 @@ def _ends_line(path: Path) -> bool:
 def read_openings(folders: Sequence[Path], cache: Cache | None = None) -> list[Opening]:
     """The openings in these folders' logs, oldest first, each once; cache: only those of its data set.
 
-    Raises RunError where a log is there and cannot be read. A line that is no entry, cut short by a crash, is skipped.
+    Raises RunError where a log is there and cannot be read. Lines that a crash cut short are skipped.
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):

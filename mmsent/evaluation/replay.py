@@ -35,7 +35,7 @@ MEAN_PROBABILITY = 1e-3  # at most this mean absolute difference of the probabil
 
 
 @dataclass(frozen=True)
-class Apart:
+class HeadDistance:
     """How far two heads are apart on the validation rows. labels: share of rows with the same label; mean and largest
     absolute difference of the calibrated probabilities; largest of the logits; f1: the new weighted F1 less the old."""
 
@@ -60,7 +60,7 @@ class Replay:
     run: Run
     again: Run
     parts: dict[str, bool]
-    apart: Apart | None
+    apart: HeadDistance | None
     differences: list[Difference]
 
     @property
@@ -93,7 +93,7 @@ def cache_of(run: Run, where: Path | None, folder: Path) -> Cache:
     in `folder`. Raises CacheError where it is gone or holds other features."""
     recorded = run.info["cache"]
     if where is not None and not where.exists():
-        raise CacheError(f"no cache at {where}; give --cache the file or the folder of run {run.name}'s cache")
+        raise CacheError(f"there is no cache at {where}; name the cache of run {run.name} or its folder with --cache")
     wanted = recorded["fingerprint"]
     first = where if where is not None else Path(recorded["path"])
     if first.is_file():
@@ -111,7 +111,7 @@ def cache_of(run: Run, where: Path | None, folder: Path) -> Cache:
     looked = where if where is not None else f"{recorded['path']} and {folder}"
     raise CacheError(
         f"the cache of run {run.name} ({recorded['data_name']}, {recorded['encoder']}, {wanted[:8]}) is not in "
-        f"{looked}; give --cache its file or folder, or make it again with `mmsent extract`"
+        f"{looked}; name its file or folder with --cache, or make it again with `mmsent extract`"
     )
 
 
@@ -121,7 +121,7 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
     features: the train split, where the caller has loaded it. Raises CacheError where the cache's rows are no longer
     those of the run, RunError where the run's own files are damaged.
     """
-    run.head()  # damaged weights are told before a minute is spent
+    run.head()  # damaged weights are reported before a minute is spent
     device = _device(run)
     memory = run.info.get("memory")
     if memory is not None:
@@ -145,7 +145,7 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
 
 
 def _device(run: Run) -> str:
-    """The run's device, or the CPU where this machine has no such."""
+    """The run's device, or the CPU if this machine does not have it."""
     from mmsent.system.devices import pick_device
 
     try:
@@ -156,7 +156,7 @@ def _device(run: Run) -> str:
 
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[None]:
-    """So many threads for torch, for their number decides the order of sums; what there were comes back."""
+    """Run torch with this number of threads, which decides the order of sums; restore the old number at the end."""
     import torch
 
     before = torch.get_num_threads()
@@ -180,12 +180,12 @@ def _require_rows(run: Run, cache: Cache, given: Sides) -> None:
     if moved:
         raise CacheError(
             f"the training rows of {cache.path} are no longer those of run {run.name}: {', '.join(moved)} changed; "
-            "bring the data set back and run `mmsent extract`, or fit anew"
+            "restore the data set and run `mmsent extract`, or train new heads"
         )
 
 
 def _same_history(run: Run, again: Run) -> bool:
-    """Whether all that the old run says of each epoch stands in the new one, to the bit."""
+    """Whether each value that the old run recorded per epoch is the same in the new one, to the bit."""
     then, now = (json.loads((r.path / "history.json").read_text(encoding="utf-8")) for r in (run, again))
     return len(then) == len(now) and all(
         json.dumps(value) == json.dumps(new.get(name))
@@ -194,7 +194,7 @@ def _same_history(run: Run, again: Run) -> bool:
     )
 
 
-def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> Apart:
+def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> HeadDistance:
     """How far apart the two heads are on the validation rows, both asked on this machine."""
     index = cache.index("train")
     position = {row_id: i for i, row_id in enumerate(index.ids)}
@@ -210,7 +210,7 @@ def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> Apa
     probabilities = [apply_temperature(v, r.temperature) for v, r in zip(logits, (run, again), strict=True)]
     gap = np.abs(probabilities[0] - probabilities[1])
     f1 = [scores(truth, chosen, len(cache.labels))["f1_weighted"] for chosen in labels]
-    return Apart(
+    return HeadDistance(
         len(rows),
         float((labels[0] == labels[1]).mean()),
         float(gap.mean()),
@@ -292,7 +292,9 @@ def replay_vote(
     if table is not None:
         listed = read_predictions(table)
         if list(listed) != new.ids:
-            raise DataError(f"{table} lists other posts than the {split} split of {cache.path}; run `mmsent vote` anew")
+            raise DataError(
+                f"{table} does not list the posts of the {split} split of {cache.path}; run `mmsent vote` again"
+            )
         found = sum(listed[row_id] == label for row_id, label in zip(new.ids, new.predicted, strict=True))
     return VoteReplay(split, len(new.ids), same, table, found)
 
@@ -324,7 +326,7 @@ def way_of(table: Path) -> tuple[str | None, bool] | None:
         own = header[: header.index("agreeing")]  # behind it, columns are called by runs
         return parse_way(plain(first[own.index("vote")])) if first and "vote" in own else None
     except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise DataError(f"{table} does not say how it was voted ({error}); run `mmsent vote` anew") from error
+        raise DataError(f"{table} does not say how it was voted ({error}); run `mmsent vote` again") from error
 
 
 def read_predictions(table: Path) -> dict[str, str]:
@@ -334,5 +336,5 @@ def read_predictions(table: Path) -> dict[str, str]:
             return {plain(row["id"]): plain(row["predicted"]) for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
-            f"{table} is no table of predictions ({error}); give the predictions.csv of `mmsent vote`"
+            f"{table} is not a table of predictions ({error}); name the predictions.csv of `mmsent vote`"
         ) from error

@@ -3,9 +3,9 @@
     README.md                      model card (see mmsent.export.model_card)
     config.json                    labels, heads, and what features they take
     heads/<run>/head.safetensors   the run's own weights, byte for byte
-    heads/<run>/run.json           what a run folder says of it, without paths, commands and names of the machine
+    heads/<run>/run.json           the record of the run, without paths, commands and names of the machine
 
-Each folder in heads/ is a run folder, so whatever takes runs takes the whole folder, or one of these.
+Each folder in heads/ is a run folder, so every command that takes runs also takes the whole folder, or one of these.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from mmsent.errors import RunError, UsageError
 from mmsent.system.files import put_folder
+from mmsent.system.records import require_format
 from mmsent.training.runs import Run, open_run
 from mmsent.version import __version__
 
@@ -28,7 +29,7 @@ _PRIVATE = {"command", "machine", "memory", "device", "head_sha256", "format_ver
 
 
 def published(run: Run) -> dict[str, Any]:
-    """What run.json says, without what belongs to the machine that trained it: paths, commands, its make-up."""
+    """The record of a run without what describes the machine that trained it."""
     info = {name: value for name, value in run.info.items() if name not in _PRIVATE}
     cache = dict(run.info["cache"])
     cache["path"] = Path(cache["path"]).name
@@ -50,7 +51,7 @@ def common_facts(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def write_hub(runs: Sequence[Run], out: Path, card: str) -> Path:
-    """Write the folder whole. card: the text of README.md. Raises UsageError where it is there already."""
+    """Write the folder whole. card: the text of README.md. Raises UsageError where it exists already."""
     heads = [{"name": run.name, "fusion": run.info["fit"]["fusion"], "temperature": run.temperature} for run in runs]
     about = {"format_version": FORMAT_VERSION, **common_facts(runs), "heads": heads}
 
@@ -71,9 +72,10 @@ def write_hub(runs: Sequence[Run], out: Path, card: str) -> Path:
 
 
 def write_folder(out: Path, fill: Callable[[Path], None]) -> Path:
-    """Make a folder whole or not at all. Raises UsageError where it is there, RunError where it cannot be written."""
+    """Make a folder whole or not at all. Raises UsageError where it exists already, RunError where it cannot be
+    written."""
     if out.exists():
-        raise UsageError(f"{out} is there already; remove it, or name another folder with --out")
+        raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
     try:
         return put_folder(out.parent, out.name, fill)
     except OSError as error:
@@ -90,11 +92,10 @@ def open_runs(path: Path) -> list[Run]:
         about = json.loads(file.read_text(encoding="utf-8"))
         if about.get("library_name") != "mmsent":
             raise RunError(f"{path} is a model of {about.get('library_name', 'another library')}, not of mmsent")
-        if about["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+        require_format(about, FORMAT_VERSION, path)
         names = [str(head["name"]) for head in about["heads"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     if strange := [name for name in names if Path(name).name != name or name in {"", ".", ".."}]:
-        raise RunError(f"{file} names a head {strange[0]!r}, which is no name of a folder")
+        raise RunError(f"{file} names a head {strange[0]!r}, which cannot be the name of a folder")
     return [open_run(path / HEADS / name) for name in names]

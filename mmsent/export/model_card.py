@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from mmsent.features.cache.finding import slug
 from mmsent.inference.logits import served
-from mmsent.inference.vote import majority, tie_label
+from mmsent.inference.tally import Way, tally
 from mmsent.metrics import LEVEL, RESAMPLES, bootstrap_intervals, scores
+from mmsent.system.markup import markdown, markdown_code
 from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run, calibration_note
 from mmsent.version import __version__
@@ -33,7 +33,7 @@ class Scored:
 
 def scored(runs: Sequence[Run], soft: bool = False, tie: str | None = None) -> list[Scored]:
     """The runs on their own validation rows, by their stored confusion matrices; and, where all have the same rows and
-    kept their predictions, the vote. tie: see `mmsent.inference.vote.tie_label`."""
+    kept their predictions, the vote. tie: see `mmsent.inference.tally.tie_label`."""
     found = []
     for run in runs:
         matrix = np.array(run.info["metrics"]["confusion"], np.int64)
@@ -65,8 +65,7 @@ def _vote(runs: Sequence[Run], soft: bool, tie: str | None) -> tuple[NDArray[np.
         return None
     truth = np.array([labels.index(row[1]) for row in tables[0]], np.int64)
     given = np.array([[row[4 : 4 + len(labels)] for row in table] for table in tables], np.float64)  # (R, n, C)
-    winners = given.mean(axis=0).argmax(axis=1).astype(np.int64)
-    return truth, winners if soft else majority(given, tie_label(tie, labels)).winners
+    return truth, tally(given, Way.of(labels, tie, soft)).labels
 
 
 def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False, tie: str | None = None) -> str:
@@ -79,31 +78,31 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False,
     rows = first["rows"]
     sections = [
         _front(runs, name, table),
-        f"# {_plain(name)}",
-        "Labels the sentiment of a short post, a picture and its text, as "
+        f"# {markdown(name)}",
+        "Labels the sentiment of a short post, an image and its text, as "
         f"{_listed(runs[0].labels)}: {_heads(runs, soft)} over the frozen encoders of "
-        f"`{_plain(first['cache']['encoder'])}`. Made by mmsent {__version__}.",
+        f"{markdown_code(first['cache']['encoder'])}. Made by mmsent {__version__}.",
         "## Use",
         _use(form),
         "## Data",
-        f"{rows['train']} posts of `{_plain(data)}` to train on and {rows['val']} to validate on, kept apart so that "
-        f"{_grouping(first['split'])}. Validation rows by label: "
-        + ", ".join(f"{_plain(k)} {n}" for k, n in zip(runs[0].labels, table[0].scores["support"], strict=True))
-        + ". The posts themselves are not part of this folder.",
+        f"{rows['train']} posts of {markdown_code(data)} for training and {rows['val']} for validation, split so "
+        f"that {_grouping(first['split'])}. Validation rows by label: "
+        + ", ".join(f"{markdown(k)} {n}" for k, n in zip(runs[0].labels, table[0].scores["support"], strict=True))
+        + ". This folder does not contain the posts.",
         "## Scores on the validation rows",
         _table(table, runs[0].labels),
-        f"In brackets the {LEVEL:.0%} interval of {RESAMPLES} bootstrap resamples of these rows; another split or "
-        "another training seed moves scores beyond that. The rows chose the epoch and the temperature, so the scores "
-        "are a little optimistic. No test labels were used.",
+        f"In brackets: the {LEVEL:.0%} interval of {RESAMPLES} bootstrap resamples of these rows; another split or "
+        "another training seed can change scores by more. The epoch and the temperature were chosen on these rows, so "
+        "the scores are a little optimistic. No test labels were used.",
         "## Limits",
         _limits(runs, weakest),
         "## Intended use",
         "Summaries over many posts like those of the training data: shares of labels, trends, a first sorting that "
-        "people look over. Not for decisions about a person, nor for moderation without a person who decides. Posts of "
-        "other platforms, languages or times than the training data's need a check on labelled examples first.",
+        "people check. Do not use it for decisions about a person, nor for moderation without human review. Before use "
+        "on posts of other platforms, languages or times than the training data, check it on labelled examples.",
         "## Features",
-        f"The heads take features of contract `{runs[0].contract}` only (a digest of encoders, weights, preprocessing, "
-        "cleaning and normalisation) and refuse others. Fingerprint of the cache they were trained on: "
+        f"The heads accept only features of contract `{runs[0].contract}` (a digest of encoders, weights, "
+        "preprocessing, cleaning and normalisation). Fingerprint of the cache they were trained on: "
         f"`{first['cache']['fingerprint']}`.",
         "Before you publish this, add a licence that the data and the encoders' weights allow.",
     ]
@@ -116,7 +115,7 @@ def _front(runs: Sequence[Run], name: str, table: Sequence[Scored]) -> str:
     data = str(runs[0].info["cache"]["data_name"])
     lines = ["---", "library_name: mmsent", "tags:", "- sentiment-analysis", "- multimodal", "- social-media"]
     lines += ["model-index:", f"- name: {_quoted(name)}", "  results:"]
-    lines += ["  - task:", "      type: text-classification", "      name: sentiment of a picture and a text"]
+    lines += ["  - task:", "      type: text-classification", "      name: sentiment of an image and a text"]
     lines += ["    dataset:", f"      type: {_quoted(slug(data))}", f"      name: {_quoted(data)}"]
     lines += ["      split: validation", "    metrics:"]
     for kind, value in (("accuracy", best["accuracy"]), ("f1", best["f1_weighted"])):
@@ -137,12 +136,12 @@ def _use(form: str) -> str:
         return '```sh\nmmsent predict FOLDER --text "a happy day" --image post.jpg\n```\n\n' + _python(
             "import mmsent", 'mmsent.load("FOLDER").predict(["a happy day"], ["post.jpg"])'
         )
-    return "`heads.onnx` takes `image`, `text` and `missing` (which halves are not there) and gives the vote. " + (
-        "Where `image.onnx` and `text.onnx` are beside it, posts go in, without torch:\n\n"
+    return "`heads.onnx` takes `image`, `text` and `missing` (which of the two is missing) and gives the vote. " + (
+        "If `image.onnx` and `text.onnx` are beside it, it labels posts without torch:\n\n"
         + _python(
             "from pathlib import Path",
             "from mmsent.export.onnx_runtime import OnnxModel",
-            "from mmsent.inference.predict import NewPost",
+            "from mmsent.features.new_posts import NewPost",
             'OnnxModel.open("FOLDER").predict([NewPost("1", "a happy day", Path("post.jpg"))])',
         )
     )
@@ -155,20 +154,20 @@ def _python(*lines: str) -> str:
 def _grouping(split: dict[str, Any]) -> str:
     group = split["group"]
     if group in ("none", False):
-        return "labels have equal shares on both sides (duplicates were not kept together)"
-    return f"{'near' if group == 'near' else 'exact'} duplicates of a picture or a text are on one side"
+        return "labels have equal shares in both parts (duplicates were not kept together)"
+    return f"{'near' if group == 'near' else 'exact'} duplicates of an image or a text are in the same part"
 
 
 def _table(table: Sequence[Scored], labels: Sequence[str]) -> str:
-    header = ["head", "run", "accuracy", "weighted F1", "macro F1", *(f"F1 {_plain(name)}" for name in labels)]
+    header = ["head", "run", "accuracy", "weighted F1", "macro F1", *(f"F1 {markdown(name)}" for name in labels)]
     lines = [header, ["---"] * len(header)]
     for row in table:
         low, high = row.intervals["f1_weighted"]
         low_accuracy, high_accuracy = row.intervals["accuracy"]
         lines.append(
             [
-                _plain(row.kind),
-                _plain(row.name),
+                markdown(row.kind),
+                markdown(row.name),
                 f"{row.scores['accuracy']:.3f} [{low_accuracy:.3f}, {high_accuracy:.3f}]",
                 f"{row.scores['f1_weighted']:.3f} [{low:.3f}, {high:.3f}]",
                 f"{row.scores['f1_macro']:.3f}",
@@ -188,40 +187,34 @@ def _weakest(row: Scored, labels: Sequence[str]) -> tuple[str, float, tuple[floa
 def _limits(runs: Sequence[Run], weakest: tuple[str, float, tuple[float, float]]) -> str:
     label, value, (low, high) = weakest
     lines = [
-        f"Weakest on {_plain(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
+        f"The weakest label is {markdown(label)}: F1 {value:.3f} [{low:.3f}, {high:.3f}].",
         _halves(runs),
-        f"Confidences: {calibration_note(runs)}. They hold for posts like the training data's.",
-        "A text longer than the encoder takes is cut.",
-        "The encoders carry the biases of what they were trained on; nothing here measures or removes them.",
+        f"Confidences: {calibration_note(runs)}. This holds for posts like those of the training data.",
+        "Texts that are too long for the encoder are cut.",
+        "The encoders carry the biases of their training data; these were neither measured nor removed.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _halves(runs: Sequence[Run]) -> str:
-    """Which halves of a post may be missing."""
+    """Whether a post may lack its image or its text."""
     gone = np.array([[True, False], [False, True]])  # a post without a picture, and one without a text
     voting = np.stack([served(run, gone) for run in runs])  # (R, 2)
     without_picture, without_text = (int(n) for n in voting.sum(axis=0))  # heads that label such a post
     fewer = ", by fewer heads" if {without_picture, without_text} - {0, len(runs)} else ""
     if without_picture and without_text:
-        return f"Posts without a picture or without a text can be labelled{fewer}."
+        return f"Posts without an image or without a text can be labelled{fewer}."
     if not without_picture and not without_text:
-        return "A post needs both a picture and a text."
-    needed, other = ("text", "picture") if without_picture else ("picture", "text")
-    return f"A post needs a {needed}; one without a {other} can be labelled{fewer}."
+        return "A post needs both an image and a text."
+    needed, other = ("a text", "an image") if without_picture else ("an image", "a text")
+    return f"A post needs {needed}; one without {other} can be labelled{fewer}."
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [_plain(name) for name in names]
+    shown = [markdown(name) for name in names]
     return f"{', '.join(shown[:-1])} or {shown[-1]}"
 
 
 def _quoted(text: str) -> str:
     """A YAML string: JSON, but for JSON's escapes of emoji, which are two halves of a character to YAML."""
     return json.dumps(text, ensure_ascii=not text.isprintable())
-
-
-def _plain(text: object) -> str:
-    """Text of a stranger as Markdown shows it: no markup, one line."""
-    plain = html.escape(" ".join(str(text).split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain)

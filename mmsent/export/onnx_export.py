@@ -1,4 +1,4 @@
-"""Runs as ONNX: the heads and their vote in one graph, and the encoders; each held against torch before it is written.
+"""Runs as ONNX: the heads and their vote in one graph, and the encoders; each compared with torch before it is written.
 
 Shapes: N rows, R heads, C classes.
 """
@@ -38,7 +38,7 @@ from mmsent.export.onnx_runtime import (
 from mmsent.export.voting_graph import VotingHeads
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts, encoder_settings
-from mmsent.inference.vote import average, majority, tie_label
+from mmsent.inference.tally import Way, tally
 from mmsent.system.provenance import environment
 from mmsent.training.runs import Run
 
@@ -78,17 +78,17 @@ def export_onnx(
     weights: str | None = None,
 ) -> Exported:
     """Write the folder that mmsent.export.onnx_runtime reads. card: the text of README.md. weights: the encoder's local
-    checkpoint, where it is no longer where it was.
+    checkpoint, if it has moved.
 
-    Raises RunError where the runs do not fit together, a head has no ONNX form, or ONNX and torch disagree;
-    EncoderError where an encoder has none; UsageError where `out` is there already or the packages are missing. Then
+    Raises RunError where the runs do not fit together, a head cannot be converted to ONNX, or ONNX and torch disagree;
+    EncoderError where an encoder has none; UsageError where `out` exists already or the packages are missing. Then
     nothing is written.
     """
     _require_packages()
     chosen = encoder_settings(runs, weights=weights, device="cpu")
     if out.exists():
-        raise UsageError(f"{out} is there already; remove it, or name another folder with --out")
-    heads = [run.head() for run in runs]
+        raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
+    heads, way = [run.head() for run in runs], Way.of(runs[0].labels, tie, soft)
     encoders: Encoders | None = None
     if with_encoder:
         from mmsent.encoders.factory import open_encoders
@@ -111,16 +111,16 @@ def export_onnx(
         }
         named = {name: about[name] for name in _NAMED}
         temperatures = {"temperatures": [run.temperature for run in runs], "heads": [run.name for run in runs]}
-        _write_heads(runs, heads, widths, building / HEADS, named | temperatures, tie, soft)
+        _write_heads(runs, heads, widths, building / HEADS, named | temperatures, way)
         if encoders is not None:
             about["encoder_files"] = _write_encoders(encoders, chosen.normalize, building, named)
         files = [file for file in building.iterdir() if file.is_file()]
         about["files"] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
         about["versions"] = environment("cpu")["versions"] | {"onnx_opset": OPSET}
         _write_about(building, about)
-        found["worst"] = _compare_heads(OnnxModel.open(building), runs, tie, soft)
+        found["worst"] = _compare_heads(OnnxModel.open(building), runs, way)
         if encoders is not None:
-            apart, worst = _compare_encoders(OnnxModel.open(building), encoders, runs, chosen.normalize)
+            apart, worst = _compare_encoders(OnnxModel.open(building), encoders, runs, way)
             found["embeddings"], found["worst"] = apart, max(worst, found["worst"])
         about["checked"] = {"tolerance": TOLERANCE, **found}
         _write_about(building, about)
@@ -155,15 +155,13 @@ def _write_heads(
     widths: Mapping[str, int],
     file: Path,
     facts: Mapping[str, Any],
-    tie: str | None,
-    soft: bool,
+    way: Way,
 ) -> None:
     for run, head in zip(runs, heads, strict=True):
         if not isinstance(head, nn.Module):
-            raise RunError(f"the {run.info['fit']['fusion']} head of run {run.name} has no ONNX form")
+            raise RunError(f"the {run.info['fit']['fusion']} head of run {run.name} cannot be converted to ONNX")
     serves = torch.from_numpy(np.stack([served(run, _CASES) for run in runs]))
-    tied = tie_label(tie, runs[0].labels)
-    graph = VotingHeads(heads, [run.temperature for run in runs], serves, tied, soft).eval()
+    graph = VotingHeads(heads, [run.temperature for run in runs], serves, way).eval()
     missing = torch.from_numpy(_CASES[:3])
     given = (torch.randn(3, widths["image"]), torch.randn(3, widths["text"]), missing)
     names = ", ".join(run.name for run in runs)
@@ -172,7 +170,7 @@ def _write_heads(
     except MmsentError:
         raise
     except Exception as error:  # the exporter's errors have no common parent
-        raise RunError(f"the heads {names} have no ONNX form: {_first_line(error)}") from error
+        raise RunError(f"the heads {names} cannot be converted to ONNX: {_first_line(error)}") from error
 
 
 def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +191,7 @@ def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Ma
         _export(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, free)
     except Exception as error:  # the exporter's errors have no common parent
         raise EncoderError(
-            f"the encoder {facts['encoder']} has no ONNX form ({_first_line(error)}); export the heads alone"
+            f"the encoder {facts['encoder']} cannot be converted to ONNX ({_first_line(error)}); export the heads alone"
         ) from error
     (folder / TOKENIZER).write_text(form.tokenizer, encoding="utf-8")
     cards = {half: getattr(encoders, half).card.model_dump(mode="json") for half in ("image", "text")}
@@ -238,7 +236,7 @@ def _export(
     program.save(file)  # what is larger than 2 GB goes into a file beside it
 
 
-def _compare_heads(model: OnnxModel, runs: Sequence[Run], tie: str | None, soft: bool) -> float:
+def _compare_heads(model: OnnxModel, runs: Sequence[Run], way: Way) -> float:
     """The largest difference in a probability, over made-up rows with halves missing. Raises RunError beyond 1e-5."""
     rng = np.random.default_rng(0)
     n = 256
@@ -248,7 +246,7 @@ def _compare_heads(model: OnnxModel, runs: Sequence[Run], tie: str | None, soft:
     worst = 0.0
     for rows in (slice(0, 1), slice(1, 8), slice(0, n)):
         found = model.classify(image[rows], text[rows], missing[rows], contract=model.contract)
-        worst = max(worst, difference(found, runs, image[rows], text[rows], missing[rows], tie, soft))
+        worst = max(worst, difference(found, runs, image[rows], text[rows], missing[rows], way))
     return worst
 
 
@@ -268,8 +266,7 @@ def difference(
     image: NDArray[np.float32],
     text: NDArray[np.float32],
     missing: NDArray[np.bool_],
-    tie: str | None,
-    soft: bool,
+    way: Way,
 ) -> float:
     """The largest difference between ONNX's probabilities and torch's, (N, D_image) and (N, D_text) features given.
 
@@ -277,9 +274,8 @@ def difference(
     """
     each = np.stack([head_probabilities(run, image, text, missing) for run in runs])  # (R, N, C)
     voting = np.stack([served(run, missing) for run in runs])
-    mean = average(each, voting)
-    counted = majority(each, tie_label(tie, runs[0].labels), voting)
-    winners = mean.argmax(axis=1) if soft else counted.winners
+    wanted = tally(each, way, voting)
+    mean = wanted.probabilities
     worst = float(max(np.abs(found.probabilities - mean).max(), np.abs(found.of_heads - each.swapaxes(0, 1)).max()))
     if not worst <= TOLERANCE:
         raise RunError(
@@ -287,8 +283,7 @@ def difference(
         )
     # A label may differ only where two are as likely as rounding can tell.
     close = (_margin(mean) <= 2 * TOLERANCE) | (_margin(each) <= 2 * TOLERANCE).any(axis=0)
-    wanted = np.where(voting.any(axis=0), winners, -1)
-    if not np.array_equal(found.voting, voting.T) or (found.labels != wanted)[~close].any():
+    if not np.array_equal(found.voting, voting.T) or (found.labels != wanted.labels)[~close].any():
         raise RunError("ONNX and torch vote differently; nothing was written")
     return worst
 
@@ -300,9 +295,7 @@ def _margin(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return margin
 
 
-def _compare_encoders(
-    model: OnnxModel, encoders: Encoders, runs: Sequence[Run], normalize: bool
-) -> tuple[float, float]:
+def _compare_encoders(model: OnnxModel, encoders: Encoders, runs: Sequence[Run], way: Way) -> tuple[float, float]:
     """The largest differences in an embedding, as a share of its length, and in a probability, over made-up pictures
     and probing texts. Raises EncoderError beyond 1e-4, RunError where the probabilities differ by more than 1e-5."""
     from mmsent.features.batches import scaled
@@ -315,7 +308,7 @@ def _compare_encoders(
     pairs = []
     for half, given in (("image", pixels), ("text", _PROBES)):
         found = getattr(ours, half).encode(given)
-        wanted = scaled(getattr(theirs, half).encode(given), normalize)
+        wanted = scaled(getattr(theirs, half).encode(given), model.about["normalize"])
         alone = np.concatenate([getattr(ours, half).encode(given[i : i + 1]) for i in range(n)])
         lengths = np.maximum(np.linalg.norm(wanted, axis=1), 1e-12)
         apart = max(float((np.linalg.norm(other - wanted, axis=1) / lengths).max()) for other in (found, alone))
@@ -328,5 +321,4 @@ def _compare_encoders(
     (image, image_wanted, first), (text, text_wanted, second) = pairs
     there = np.zeros((n, 2), np.bool_)
     seen = model.classify(image, text, there, contract=model.contract)
-    about = model.about
-    return max(first, second), difference(seen, runs, image_wanted, text_wanted, there, about["tie"], about["soft"])
+    return max(first, second), difference(seen, runs, image_wanted, text_wanted, there, way)

@@ -1,4 +1,4 @@
-"""Exported models at work, without torch: onnxruntime, tokenizers and Pillow label posts or cached features.
+"""Exported models without torch: onnxruntime, tokenizers and Pillow label posts or cached features.
 
     from mmsent.export.onnx_runtime import OnnxModel
     from mmsent.features.new_posts import NewPost
@@ -39,6 +39,7 @@ from mmsent.features.batches import blocks
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import Prediction, encode_posts
 from mmsent.system.files import open_file
+from mmsent.system.records import require_format
 from mmsent.training.runs import Run
 
 ABOUT, HEADS, IMAGE, TEXT, TOKENIZER = "mmsent.json", "heads.onnx", "image.onnx", "text.onnx", "tokenizer.json"
@@ -48,7 +49,8 @@ _NEEDS = "needs its packages: pip install 'mmsent[onnx]'"
 
 
 def session(path: Path, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU. Raises UsageError without onnxruntime, RunError where the file is no model."""
+    """An onnxruntime session on the CPU. Raises UsageError without onnxruntime, RunError where the file is not a
+    model."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -65,7 +67,7 @@ def session(path: Path, threads: int | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Classified:
-    """What the heads say of N rows. labels (N,) int64 indices, -1 where no head can label the row; probabilities
+    """The answers of the heads for N rows. labels (N,) int64 indices, -1 where no head can label the row; probabilities
     (N, C) float32, the mean of the calibrated ones of the heads that vote; agreeing (N,) int64: how many heads chose
     that label; of_heads (N, R, C): each head's; voting (N, R) bool: which heads can label which rows."""
 
@@ -131,7 +133,7 @@ def _cleaning(name: str) -> Callable[[str], str]:
     try:
         import ftfy
     except ImportError as error:
-        raise UsageError("texts for CLIP go through ftfy, which open_clip brings: pip install ftfy") from error
+        raise UsageError("texts for CLIP need ftfy: pip install ftfy") from error
 
     def clean(text: str) -> str:
         plain = html.unescape(html.unescape(ftfy.fix_text(bounded(text))))
@@ -153,13 +155,12 @@ class OnnxModel:
     def open(cls, folder: str | Path, threads: int | None = None) -> Self:
         """Open a folder that `mmsent export --format onnx` wrote. threads: of each session; None: onnxruntime's choice.
 
-        Raises RunError where it is none, was changed, or was written by a newer mmsent.
+        Raises RunError where it is not one, was changed, or was written by a newer mmsent.
         """
         path = Path(folder)
         try:
             about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-            if about["format_version"] > FORMAT_VERSION:
-                raise RunError(f"{path} was written by a newer mmsent; upgrade to read it")
+            require_format(about, FORMAT_VERSION, path)
             if HEADS not in about["files"]:
                 raise RunError(f"{path / ABOUT} has no checksum of {HEADS}; export it again")
             for name, digest in about["files"].items():
@@ -169,7 +170,9 @@ class OnnxModel:
                     if hashlib.file_digest(file, "sha256").hexdigest() != digest:  # type: ignore[arg-type]
                         raise RunError(f"{path / name} is not the file that was exported; export it again")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is no exported model ({error}); `mmsent export --format onnx` makes one") from error
+            raise RunError(
+                f"{path} is not an exported model ({error}); `mmsent export --format onnx` makes one"
+            ) from error
         return cls(path, about, session(path / HEADS, threads), threads)
 
     @property
@@ -193,7 +196,7 @@ class OnnxModel:
         encoder = self.about.get("encoder_files")
         if encoder is None:
             raise UsageError(
-                f"{self.path} holds the heads alone, which take features; export it again with --with-encoder"
+                f"{self.path} holds only the heads, which take features; export it again with --with-encoder"
             )
         try:
             from tokenizers import Tokenizer
@@ -233,7 +236,7 @@ class OnnxModel:
             )
         gone = np.zeros((len(image), 2), np.bool_) if missing is None else np.asarray(missing, np.bool_)
         if gone.shape != (len(image), 2):
-            raise RunError(f"missing is ({len(image)}, 2), which halves are not there; got {gone.shape}")
+            raise RunError(f"missing must have the shape ({len(image)}, 2); got {gone.shape}")
         parts = []
         for rows in blocks(max(1, len(image)), ROWS):
             part = slice(rows.start, rows.stop)
@@ -253,7 +256,7 @@ class OnnxModel:
                 name: names[int(found.of_heads[i, r].argmax())] for r, name in enumerate(heads) if found.voting[i, r]
             }
             if not choices:
-                out.append(Prediction(post.id, None, {}, {}, 0, f"{problems[i]}; these heads need both halves"))
+                out.append(Prediction(post.id, None, {}, {}, 0, f"{problems[i]}; these heads need both image and text"))
                 continue
             shares = dict(zip(names, found.probabilities[i].astype(float).tolist(), strict=True))
             label = names[int(found.labels[i])]

@@ -12,9 +12,9 @@ from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import Pixels, Preprocess, image_hash, open_rgb, read_image
 from mmsent.data.text import text_hash
+from mmsent.data.vectors import unit_length
 from mmsent.data.views import make_views
 from mmsent.encoders.base import Embeddings, TextEncoder
-from mmsent.encoders.vectors import l2_normalized
 from mmsent.errors import DataError
 from mmsent.features.cache import NO_HASH, NO_LABEL, RowTable
 from mmsent.system.packed import Strings
@@ -38,7 +38,7 @@ def text_batches(texts: dict[int, str], encoder: TextEncoder) -> tuple[dict[int,
 
 def scaled(vectors: Embeddings, normalize: bool) -> Embeddings:
     """The embeddings (..., D) as they are, or scaled to length 1."""
-    return l2_normalized(vectors) if normalize else vectors
+    return unit_length(vectors) if normalize else vectors
 
 
 def block_rows(batch_size: int, views: int) -> int:

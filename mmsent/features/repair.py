@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import EncoderSettings, ExtractSettings
+from mmsent.config import ExtractSettings
 from mmsent.data.dataset import Dataset, Split
 from mmsent.data.text import text_hash
 from mmsent.encoders.base import Encoders
@@ -199,7 +199,7 @@ def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSet
         dataset,
         [name for name in dataset.splits if name in affected],
         damaged,
-        encoder=EncoderSettings.model_validate(damaged.provenance["encoder_settings"]),
+        encoder=damaged.encoder_settings,
         views=damaged.settings.views,
         options=options,
         engine=LocalEngine(encoders),

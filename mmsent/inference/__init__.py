@@ -1,1 +1,1 @@
-"""Trained heads at work: logits, votes, predictions for new posts, explanations."""
+"""What trained heads compute: logits, votes, predictions for new posts, explanations."""

@@ -1,11 +1,11 @@
-"""Why a head says what it says of one post: the target's logit traced back through the head into the frozen encoders.
+"""Why a head gives a post its label: the target's logit is traced back through the head into the frozen encoders.
 
-Picture: Grad-CAM (Selvaraju et al. 2017) at several layers, and occlusion (Zeiler and Fergus 2014). Text, word by word:
+Image: Grad-CAM (Selvaraju et al. 2017) at several layers, and occlusion (Zeiler and Fergus 2014). Text, word by word:
 Grad-CAM at the token embedding, integrated gradients (Sundararajan et al. 2017), and occlusion. Modality: what the
 logit loses when a half gives way to the training rows' mean. Occlusion needs no gradient, so it is the measure the
 others are held to.
 
-Everything is in units of the target's logit, in fp32, on the clean view of the picture.
+Everything is in units of the target's logit, in fp32, on the clean view of the image.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from mmsent.config import Fusion
 from mmsent.data.images import Pixels, fit_square, open_rgb, read_image
 from mmsent.data.text import clean_text
 from mmsent.encoders.base import Encoders
+from mmsent.encoders.common import scaled
 from mmsent.encoders.explainable import ExplainableImageEncoder, ExplainableTextEncoder, Layer, Tokens, captured
 from mmsent.errors import EncoderError, RunError, UsageError
 from mmsent.features.new_posts import NewPost
-from mmsent.inference.explanation import (
+from mmsent.inference.attribution import (
     METHODS,
     CamMap,
     Explanation,
@@ -65,9 +66,11 @@ class _Chain:
     def __init__(self, run: Run, encoders: Encoders, pixels: Pixels | None, text: str | None) -> None:
         # isinstance, for an encoder from elsewhere may have `encode` alone
         if not isinstance(encoders.image, ExplainableImageEncoder):
-            raise EncoderError(f"{encoders.image.card.name} has no differentiable path, so it cannot be explained")
+            raise EncoderError(
+                f"{encoders.image.card.name} cannot be differentiated, so its labels cannot be explained"
+            )
         if not isinstance(encoders.text, ExplainableTextEncoder):
-            raise EncoderError(f"{encoders.text.card.name} has no differentiable path, so it cannot be explained")
+            raise EncoderError(f"{encoders.text.card.name} cannot be differentiated, so its labels cannot be explained")
         self.image_encoder: ExplainableImageEncoder = encoders.image
         self.text_encoder: ExplainableTextEncoder = encoders.text
         self.normalize = run.encoder_settings.normalize
@@ -93,8 +96,7 @@ class _Chain:
         return self._scaled(self.text_encoder.features_of(ids, mask))
 
     def _scaled(self, features: Tensor) -> Tensor:  # batches.scaled, with a graph
-        features = features.float().cpu()
-        return features / features.norm(dim=-1, keepdim=True).clamp(min=1e-12) if self.normalize else features
+        return scaled(features.float().cpu(), self.normalize)
 
     def logits(self, image: Tensor | None = None, text: Tensor | None = None, gone: Tensor | None = None) -> Tensor:
         """(B, C) for features that replace the post's own, or for other missing halves."""
@@ -117,10 +119,10 @@ def explain(
     stand_in: bool = False,
     occlude: bool = True,
 ) -> Explanation:
-    """Explain what a run's head says of a post. target: the label whose logit is explained; None: the predicted one.
-    layers: where Grad-CAM looks: first, middle, late (the last layer that the embedding still depends on place by
-    place), or a layer's name. stand_in: let the training rows' mean stand in for a missing half even where the head was
-    not fitted for such posts; `problem` then says so. occlude: cover the picture place by place too, which takes most
+    """Explain the label that a run's head gives a post. target: the label whose logit is explained; None: the predicted
+    one. layers: where Grad-CAM looks: first, middle, late (the last layer that the embedding still depends on place by
+    place), or a layer's name. stand_in: use the mean of the training rows for a missing half even where the head was
+    not trained for such posts; `problem` then says so. occlude: cover the picture place by place too, which takes most
     of the time; without it Grad-CAM stands unchecked.
 
     Raises RunError where the head cannot label the post or takes other features, UsageError on an unknown target or
@@ -128,7 +130,7 @@ def explain(
     """
     labels = run.labels
     if target is not None and target not in labels:
-        raise UsageError(f"--target {target!r}: run {run.name} knows the labels {', '.join(labels)}")
+        raise UsageError(f"--target {target!r}: run {run.name} has the labels {', '.join(labels)}")
     if isinstance(encoders.image, ExplainableImageEncoder):  # else _Chain says what is wrong with it
         known = [layer.name for layer in encoders.image.layers()]
         if unknown := [name for name in layers if name not in {*LAYERS, *known}]:
@@ -137,14 +139,14 @@ def explain(
     problem = problems[0]
     if not served(run, missing)[0]:
         if not stand_in or run.fusion in {Fusion.image, Fusion.text} or missing[0].all():
-            one = {Fusion.image: "a picture", Fusion.text: "a text"}.get(run.fusion)
+            one = {Fusion.image: "an image", Fusion.text: "a text"}.get(run.fusion)
             way = (
-                f"give {one}" if one else "give both halves, or explain a head that was fitted with --modality-dropout"
+                f"give {one}"
+                if one
+                else "give both image and text, or explain a head that was fitted with --modality-dropout"
             )
-            raise RunError(
-                f"{post.id}: {problem}; the {run.fusion} head of run {run.name} cannot label such a post: {way}"
-            )
-        problem += "; the training rows' mean stands in, which this head was not fitted for"
+            raise RunError(f"{post.id}: {problem}; the {run.fusion} head of run {run.name} cannot label it: {way}")
+        problem += "; the mean of the training rows is used instead, which this head was not trained for"
     pixels = None
     if not missing[0, 0]:
         pixels = np.array(fit_square(open_rgb(read_image(post.image)), encoders.image.card.preprocess))

@@ -1,4 +1,4 @@
-"""Heads at work: which rows a head can label, and its logits and calibrated probabilities on features."""
+"""Which rows a head can label, and its logits and calibrated probabilities on features."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ def require(run: Run, cache: Cache) -> None:
     run.require(cache.settings.contract, str(cache.path), cache.encoder)
     if run.labels != list(cache.labels):
         raise RunError(
-            f"run {run.name} knows the labels {', '.join(run.labels)}; the cache has {', '.join(cache.labels)}"
+            f"run {run.name} has the labels {', '.join(run.labels)}; the cache has {', '.join(cache.labels)}"
         )

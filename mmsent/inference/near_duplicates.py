@@ -1,6 +1,6 @@
-"""Twins: posts to label whose picture or text is a near-duplicate of a training post's. Collections of posts are full
-of them, and a twin's label says a lot. This is knowledge of the collection, not of sentiment: it helps where such a
-collection is labelled, and no cross-validation that keeps duplicates together can see it.
+"""Twins: posts to label whose image or text is a near-duplicate of a training post's. Collections of posts are full
+of them, and the label of a twin is strong evidence. This is knowledge of the collection, not of sentiment: it helps
+where such a collection is labelled, and no cross-validation that keeps duplicates together can see it.
 
 Shapes: N training rows, M rows to label, C classes.
 """
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsent.data.vectors import unit_length
 from mmsent.features.cache import Features
 from mmsent.metrics import Labels, Probabilities
 
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Known:
+class LabelledRows:
     """Labelled rows to find twins among: image (N, D_image) on the clean view, text (N, D_text), labels (N,), and the
     cosines from which pictures, and texts, count as near-duplicates."""
 
@@ -33,18 +33,20 @@ class Known:
     near_text: float
 
 
-def known_rows(features: Features, rows: NDArray[np.int64], near_image: float, near_text: float) -> Known:
+def labelled_rows(features: Features, rows: NDArray[np.int64], near_image: float, near_text: float) -> LabelledRows:
     """The labelled rows at these positions of a split."""
-    return Known(features.image[rows, 0], features.text[rows], features.index.labels[rows], near_image, near_text)
+    return LabelledRows(
+        features.image[rows, 0], features.text[rows], features.index.labels[rows], near_image, near_text
+    )
 
 
-def twin_shares(known: Known, image: NDArray[np.float32], text: NDArray[np.float32], classes: int) -> Floats:
+def twin_shares(known: LabelledRows, image: NDArray[np.float32], text: NDArray[np.float32], classes: int) -> Floats:
     """(M, C): of the twins that each row of image (M, D_image), text (M, D_text) has, the share with each label; zeros
     where it has none. A half of zeros is like nothing."""
     return _shares(_counts(known, image, text, classes))
 
 
-def twin_table(known: Known, classes: int) -> Floats:
+def twin_table(known: LabelledRows, classes: int) -> Floats:
     """(C, C): how often twins of a post with the row's label have the column's label, counted among the known rows
     themselves, every post once; rows sum to 1. One is added to every count, so that nothing is impossible."""
     one_hot = np.eye(classes)[known.labels]
@@ -53,7 +55,7 @@ def twin_table(known: Known, classes: int) -> Floats:
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def lean(probabilities: Probabilities, shares: Floats, table: Floats) -> Probabilities:
+def posterior(probabilities: Probabilities, shares: Floats, table: Floats) -> Probabilities:
     """Probabilities (M, C) after Bayes' rule with what the twins' labels say; rows without twins stay as they are.
 
     The twins of one post are much alike, so all of them together count as one observation.
@@ -70,7 +72,7 @@ def _shares(counts: Floats) -> Floats:
 
 
 def _counts(
-    known: Known, image: NDArray[np.float32], text: NDArray[np.float32], classes: int, *, itself: bool = False
+    known: LabelledRows, image: NDArray[np.float32], text: NDArray[np.float32], classes: int, *, itself: bool = False
 ) -> Floats:
     """(M, C): how many twins of each label each row has. itself: the rows are the known ones, none its own twin."""
     counts = np.zeros((len(image), classes))
@@ -83,19 +85,16 @@ def _counts(
 
 
 def _likeness(
-    known: Known, image: NDArray[np.float32], text: NDArray[np.float32]
+    known: LabelledRows, image: NDArray[np.float32], text: NDArray[np.float32]
 ) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
     """Tiles (m, n) of (M, N): which rows, which known rows, and which of them are alike, by picture or by text."""
-    halves = [(_unit(known.image), _unit(image), known.near_image), (_unit(known.text), _unit(text), known.near_text)]
+    halves = [
+        (unit_length(known.image), unit_length(image), known.near_image),
+        (unit_length(known.text), unit_length(text), known.near_text),
+    ]
     for start in range(0, len(image), _TILE):
         part = slice(start, start + _TILE)
         for other in range(0, len(known.labels), _TILE):
             theirs = slice(other, other + _TILE)
             like = [rows[part] @ mine[theirs].T >= least for mine, rows, least in halves]
             yield part, theirs, like[0] | like[1]
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[Any]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    out: NDArray[Any] = vectors / np.maximum(lengths, np.float32(1e-12))
-    return out

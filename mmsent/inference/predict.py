@@ -1,4 +1,5 @@
-"""Predicting new posts: texts and pictures through the encoders that the runs were trained on, then the heads."""
+"""Predicting new posts: their texts and images go through the encoders that the runs were trained on, then through the
+heads."""
 
 from __future__ import annotations
 
@@ -18,15 +19,15 @@ from mmsent.errors import RunError
 from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.new_posts import BATCH, NewPost, encode_prepared, prepare_post
 from mmsent.inference.logits import head_probabilities, served
-from mmsent.inference.vote import average, averages, majority, require_distinct, tie_label
-from mmsent.metrics import Probabilities
+from mmsent.inference.tally import Way, tally
+from mmsent.inference.vote import averages, require_distinct
 from mmsent.training.runs import Run, predictions_csv
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the heads said of one post; probabilities are the mean of the heads' calibrated ones. `label` is None and
-    `problem` says why where no head could label it."""
+    """The heads' answer for one post; probabilities are the mean of the heads' calibrated ones. Where no head could
+    label the post, `label` is None and `problem` says why."""
 
     id: str
     label: str | None
@@ -42,16 +43,18 @@ def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | 
     for run in runs[1:]:
         runs[0].require(run.contract, f"run {run.name}", run.info["cache"]["encoder"])
         if run.labels != runs[0].labels:
-            raise RunError(f"runs {runs[0].name} and {run.name} know different labels")
+            raise RunError(f"runs {runs[0].name} and {run.name} have different labels")
     stored = runs[0].encoder_settings.model_dump()
     return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
 
 
 def encoders_of(chosen: EncoderSettings) -> Encoders:
     """The encoders of runs, by the settings that `encoder_settings` gives. Raises RunError where their weights are
-    gone."""
+    missing."""
     if chosen.weights and not Path(chosen.weights).is_file():
-        raise RunError(f"the runs' encoder weights are no longer at {chosen.weights}; pass --weights FILE")
+        raise RunError(
+            f"the encoder weights of these runs are no longer at {chosen.weights}; name them with --weights FILE"
+        )
     return open_encoders(chosen)
 
 
@@ -89,8 +92,8 @@ def encode_posts(
 
 @dataclass(frozen=True)
 class Voted:
-    """What R runs say of N posts: the predictions; probabilities (R, N, C) of each head at its temperature; voting
-    (R, N): which heads could label which posts."""
+    """The answers of R runs for N posts: the predictions; probabilities (R, N, C) of each head at its temperature;
+    voting (R, N): which heads could label which posts."""
 
     predictions: list[Prediction]
     probabilities: NDArray[np.float64]
@@ -109,31 +112,31 @@ def vote_features(
     soft: bool = False,
 ) -> Voted:
     """The vote of runs on the features of N new posts, as `encode_posts` gives them; a committee is averaged."""
-    labels, soft = runs[0].labels, averages(runs, soft)
+    labels = runs[0].labels
     probabilities = np.stack([head_probabilities(run, image, text, missing) for run in runs])
     voting = np.stack([served(run, missing) for run in runs])
-    mean: Probabilities = average(probabilities, voting)
-    winners = mean.argmax(axis=1) if soft else majority(probabilities, tie_label(tie, labels), voting).winners
+    counted = tally(probabilities, Way.of(labels, tie, averages(runs, soft)), voting)
     found = []
     for i, name in enumerate(ids):
-        heads = {run.name: labels[int(probabilities[r, i].argmax())] for r, run in enumerate(runs) if voting[r, i]}
-        if not heads:
+        if not counted.labelled[i]:
             found.append(Prediction(name, None, {}, {}, 0, f"{problems[i]}; {_what_is_needed(runs)}"))
             continue
-        label = labels[int(winners[i])]
-        shares = {name: float(p) for name, p in zip(labels, mean[i], strict=True)}
-        agreeing = sum(choice == label for choice in heads.values())
-        found.append(Prediction(name, label, shares, heads, agreeing, problems[i]))
+        heads = {run.name: labels[k] for run, k in zip(runs, counted.choices[:, i], strict=True) if k >= 0}
+        shares = dict(zip(labels, counted.probabilities[i].tolist(), strict=True))
+        found.append(Prediction(name, labels[counted.labels[i]], shares, heads, int(counted.agreeing[i]), problems[i]))
     return Voted(found, probabilities, voting)
 
 
 def _what_is_needed(runs: Sequence[Run]) -> str:
     fusions = {run.fusion for run in runs}
     if fusions == {Fusion.image}:
-        return "these heads read the picture alone"
+        return "these heads read only the image"
     if fusions == {Fusion.text}:
-        return "these heads read the text alone"
-    return "these heads need both halves; fit with --modality-dropout to label posts that lack one"
+        return "these heads read only the text"
+    return (
+        "these heads need both image and text; heads that were fitted with --modality-dropout can label posts that "
+        "lack one"
+    )
 
 
 def predict(

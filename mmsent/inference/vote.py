@@ -15,80 +15,17 @@ from mmsent.data.lists import ListForm, encoded, list_text
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_probabilities, missing_halves, require, served
-from mmsent.inference.near_duplicates import known_rows, lean, twin_shares, twin_table
+from mmsent.inference.near_duplicates import labelled_rows, posterior, twin_shares, twin_table
+from mmsent.inference.tally import Way, default_tie, tally, tie_label
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
 from mmsent.training.runs import Run, list_runs, predictions_csv
 
-
-@dataclass(frozen=True)
-class Counted:
-    """A counted vote. winners (N,) label indices; agreeing (N,) how many heads chose the winner; tied (N,) bool, no
-    label had more votes than every other."""
-
-    winners: NDArray[np.int64]
-    agreeing: NDArray[np.int64]
-    tied: NDArray[np.bool_]
-
-
-def majority(probabilities: Probabilities, tie: int | None, served: NDArray[np.bool_] | None = None) -> Counted:
-    """Count the votes of R heads over N rows; the label with more votes than every other wins.
-
-    probabilities: (R, N, C). tie: the label index given where several labels share the most votes; None: the one of
-    them with the highest mean probability. served: (R, N) bool, which heads vote on which row; all by default.
-    """
-    heads, n, classes = probabilities.shape
-    counts = np.zeros((n, classes), np.int64)
-    for r in range(heads):
-        voting = slice(None) if served is None else served[r]
-        rows = np.arange(n)[voting]
-        counts[rows, probabilities[r].argmax(axis=1)[voting]] += 1
-    most = counts.max(axis=1, keepdims=True)
-    leading = counts == most
-    tied = leading.sum(axis=1) > 1
-    winners = counts.argmax(axis=1).astype(np.int64)
-    if tie is not None:
-        winners[tied] = tie
-    else:
-        weights = np.ones((heads, n)) if served is None else served.astype(np.float64)
-        mean = (probabilities * weights[:, :, None]).sum(axis=0)
-        winners[tied] = np.where(leading, mean, -1.0).argmax(axis=1)[tied]
-    agreeing = np.take_along_axis(counts, winners[:, None], axis=1)[:, 0]
-    return Counted(winners, agreeing, tied)
-
-
-def average(probabilities: Probabilities, served: NDArray[np.bool_] | None = None) -> Probabilities:
-    """The soft vote: mean probabilities (N, C) over the heads that vote on each row; uniform where none does."""
-    heads, n, classes = probabilities.shape
-    weights = np.ones((heads, n)) if served is None else served.astype(np.float64)
-    total = weights.sum(axis=0)
-    summed = (probabilities * weights[:, :, None]).sum(axis=0)
-    mean: Probabilities = np.where(total[:, None] > 0, summed / np.maximum(total, 1)[:, None], 1 / classes)
-    return mean
-
-
-def default_tie(labels: Sequence[str]) -> int | None:
-    """What a vote without a majority gives: neutral where there is such a label (report, section 5), else None: the
-    tied label with the highest mean probability."""
-    return list(labels).index("neutral") if "neutral" in labels else None
-
-
-def tie_label(choice: str | None, labels: Sequence[str]) -> int | None:
-    """The index behind `--tie`: a label, `soft` (the highest mean probability), or None for the default."""
-    if choice is None:
-        return default_tie(labels)
-    if choice == "soft":
-        return None
-    if choice not in labels:
-        raise UsageError(f"--tie {choice!r} is neither a label ({', '.join(labels)}) nor 'soft'")
-    return list(labels).index(choice)
-
-
-_MAJORITY = "majority, else "  # with what a row gets that has none
+_MAJORITY = "majority, else "  # and then what a tie gives
 
 
 def voting_way(tie: str | None, labels: Sequence[str], *, soft: bool) -> str:
-    """How a vote is counted, in words that a table of predictions keeps: `soft`, or `majority, else neutral`."""
+    """How a vote is counted, as a table of predictions records it: `soft`, or `majority, else neutral`."""
     index = tie_label(tie, labels)
     return "soft" if soft else _MAJORITY + ("soft" if index is None else labels[index])
 
@@ -98,7 +35,7 @@ def parse_way(way: str) -> tuple[str | None, bool]:
     if way == "soft":
         return None, True
     if not way.startswith(_MAJORITY):
-        raise ValueError(f"{way[:60]!r} is no way of voting")
+        raise ValueError(f"{way[:60]!r} is not a known way of voting")
     return way.removeprefix(_MAJORITY), False
 
 
@@ -118,7 +55,7 @@ def voting_runs(folder: Path, cache: Cache) -> list[Run]:
     chosen = [newest[fusion] for fusion in VOTING_FUSIONS if fusion in newest]
     if not chosen:
         wanted = " ".join(f"--fusion {fusion}" for fusion in VOTING_FUSIONS)
-        raise RunError(f"no runs of {cache.path.name} in {folder}; fit them with `mmsent fit {wanted}`, or name runs")
+        raise RunError(f"no runs of {cache.path.name} in {folder}; train them with `mmsent fit {wanted}`, or name runs")
     return chosen
 
 
@@ -132,9 +69,9 @@ def require_distinct(runs: Sequence[Run]) -> None:
     """Raise RunError where there is no run, or two of one name: a head has one vote."""
     names = Counter(run.name for run in runs)
     if not names:
-        raise RunError("no runs to vote; fit some with `mmsent fit`, or name them")
+        raise RunError("there are no runs to vote; train some with `mmsent fit`, or name them")
     if double := [name for name, n in names.items() if n > 1]:
-        raise RunError(f"two of the runs are called {double[0]}; a vote needs different ones")
+        raise RunError(f"two of the runs are called {double[0]}; each run can vote only once")
 
 
 @dataclass(frozen=True)
@@ -178,66 +115,64 @@ def vote_split(
 ) -> Vote:
     """Label every row of a cached split with several runs.
 
-    tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and lean on the labels of
+    tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and use the labels of
     training posts that are near-duplicates (see mmsent.inference.near_duplicates), for any split but the training one.
     A row that no head can label, for its picture or text is bad, gets the commonest training label, so that the list
     stays complete. Raises RunError where a run does not fit the cache.
     """
     labels = list(cache.labels)
-    tied_label = tie_label(tie, labels)
+    way = Way.of(labels, tie, soft)
     require_distinct(runs)
     for run in runs:
         require(run, cache)
     features = cache.load(split)
     missing = missing_halves(features.index.outcome)
     probabilities = np.stack([head_probabilities(r, features.image[:, 0], features.text, missing) for r in runs])
-    voting = np.stack([served(run, missing) for run in runs])
-    counted = majority(probabilities, tied_label, voting)
-    mean = average(probabilities, voting)
+    found = tally(probabilities, way, np.stack([served(run, missing) for run in runs]))
     with_twins = None
     if twins:
-        mean, with_twins = _lean_on_twins(mean, cache, features, split)
-    winners = mean.argmax(axis=1) if soft or twins else counted.winners
-    agreeing = (probabilities.argmax(axis=2) == winners) & voting
-    known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
-    counts = np.bincount(known[known != NO_LABEL], minlength=len(labels))
-    common = int(counts.argmax()) if counts.any() else default_tie(labels) or 0
-    unserved = np.flatnonzero(~voting.any(axis=0)).tolist()
-    winners = np.where(voting.any(axis=0), winners, common)
-    choices = [
-        [labels[k] if ok else "" for k, ok in zip(p.argmax(axis=1), v, strict=True)]
-        for p, v in zip(probabilities, voting, strict=True)
-    ]
+        mean, with_twins = _after_twins(found.probabilities, cache, features, split)
+        found = found.decided_by(mean)
+    common = _commonest(cache)
     return Vote(
         features.index.ids,
         labels,
         list(runs),
-        [labels[k] for k in winners],
-        mean,
-        choices,
-        agreeing.sum(axis=0),
-        counted.tied,
-        unserved,
+        [labels[k] for k in np.where(found.labelled, found.labels, common)],
+        found.probabilities,
+        [[labels[k] if k >= 0 else "" for k in choices] for choices in found.choices],
+        found.agreeing,
+        found.tied,
+        np.flatnonzero(~found.labelled).tolist(),
         labels[common],
         voting_way(tie, labels, soft=soft),
         with_twins,
     )
 
 
-def _lean_on_twins(
+def _commonest(cache: Cache) -> int:
+    """The commonest label of the training rows; where none has a label, what a tie gives."""
+    known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
+    counts = np.bincount(known[known != NO_LABEL], minlength=len(cache.labels))
+    return int(counts.argmax()) if counts.any() else default_tie(cache.labels) or 0
+
+
+def _after_twins(
     mean: Probabilities, cache: Cache, features: Features, split: str
 ) -> tuple[Probabilities, NDArray[np.bool_]]:
     """Probabilities after what near-duplicates among the labelled training rows say, and which rows have such."""
     if split == "train":
-        raise UsageError("--twins looks up labels of training posts, so it labels no training post; name another split")
+        raise UsageError(
+            "--twins uses the labels of training posts, so it cannot label the training split; name another split"
+        )
     if "train" not in cache.rows:
-        raise RunError(f"{cache.path} holds no training posts to find twins among; extract the train split")
+        raise RunError(f"{cache.path} holds no training posts to compare with; extract the train split")
     train = cache.load("train")
     rows = np.flatnonzero(train.index.good & (train.index.labels != NO_LABEL))
-    known = known_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
+    known = labelled_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
     classes = len(cache.labels)
     shares = twin_shares(known, features.image[:, 0], features.text, classes)
-    return lean(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
+    return posterior(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
 
 
 def table_path(out: Path) -> Path:

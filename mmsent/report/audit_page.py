@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from datetime import UTC, datetime
 from pathlib import Path
 
-from PIL import Image
-
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import open_rgb, read_image
+from mmsent.data.images import open_rgb, read_image, thumbnail_url
 from mmsent.data.lists import write_text
 from mmsent.errors import DataError
 from mmsent.evaluation.audit import Audit
@@ -23,7 +19,7 @@ CARDS = 400
 
 def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path) -> Path:
     """Write `out`/audit.html. It shows the rows that are likely wrong, CARDS at most; where there are none, the first
-    24. dataset: None where the posts are not at hand; the page then has ids and numbers alone."""
+    24. dataset: None where the posts are not available; the page then has only ids and numbers."""
     shown = [one for one in audit.suspects if one.likely_wrong][:CARDS] or audit.suspects[:24]
     posts = {post.id: post for post in dataset.posts if post.split == "train"} if dataset else {}
     cards = [
@@ -31,9 +27,9 @@ def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path
         for one in shown
     ]
     note = (
-        f"{audit.likely_wrong} of {len(audit.suspects)} labels are likely wrong, by the out-of-fold probabilities of "
-        f"{', '.join(audit.sources)}. Here are {len(cards)}, the worst first. A hard post and a wrong label look alike "
-        "to a head: look before you change a label."
+        f"{audit.likely_wrong} of {len(audit.suspects)} labels are likely wrong, judged by the out-of-fold "
+        f"probabilities of {', '.join(audit.sources)}. This page shows {len(cards)} of them, the most suspicious "
+        "first. To a head, a hard post looks like a wrong label: read the post before you change its label."
     )
     page = render(
         "audit.html",
@@ -61,10 +57,6 @@ def _picture(post: Post | None) -> str | None:
     if post is None:
         return None
     try:
-        image = open_rgb(read_image(post.image))
+        return thumbnail_url(open_rgb(read_image(post.image)), THUMBNAIL)
     except DataError:
         return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=70)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -13,7 +13,7 @@ from mmsent.errors import MmsentError
 from mmsent.evaluation.evaluate import paired, paired_table
 from mmsent.inference.vote import vote_split
 from mmsent.metrics import LEVEL
-from mmsent.report.study import Study, errors, known_rows
+from mmsent.report.study import Study, errors, label_counts
 from mmsent.system.provenance import origin
 from mmsent.training.runs import Run, calibration_note
 
@@ -22,7 +22,7 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, header first; align: `l` or `r` a column."""
+    """Rows of cells, header first; align: `l` or `r` per column."""
 
     rows: Rows
     align: str
@@ -63,11 +63,11 @@ def letter(i: int) -> str:
 
 
 def unlike(study: Study) -> str:
-    """What to know where runs have different validation rows."""
+    """The warning for runs with different validation rows."""
     parts = ", ".join(f"{letter(i)}: {_count(len(runs), 'run')}" for i, runs in enumerate(study.splits))
     return (
-        f"The runs were validated on different rows (split {parts}), and scores are not comparable across splits; the "
-        "best head is the best on split A."
+        f"The runs have different validation rows (split {parts}), so scores of different splits cannot be compared; "
+        "the best head is the best on split A."
     )
 
 
@@ -84,10 +84,10 @@ def tiles(study: Study) -> list[dict[str, str]]:
         {
             "name": "best head",
             "value": names(study)[best.name],
-            "more": f"of {len(study.runs)} by validation weighted F1"
+            "more": f"of {len(study.runs)} runs, by weighted F1 on validation rows"
             if len(study.splits) == 1
-            else f"of the {_count(len(study.shared), 'run')} on split A by weighted F1; {len(study.runs)} in all, on "
-            f"{len(study.splits)} splits that are not comparable",
+            else f"of the {_count(len(study.shared), 'run')} on split A, by weighted F1; {len(study.runs)} in all, on "
+            f"{len(study.splits)} splits that cannot be compared",
         },
         {
             "name": "its weighted F1",
@@ -95,19 +95,19 @@ def tiles(study: Study) -> list[dict[str, str]]:
             "more": f"{LEVEL:.0%} interval {low:.3f} to {high:.3f}",
         },
     ]
-    if vote := study.vote():
-        low, high = vote.intervals["f1_weighted"]
+    if voted := study.vote():
+        low, high = voted.intervals["f1_weighted"]
         out.append(
             {
-                "name": f"{vote.name}, weighted F1",
-                "value": f"{vote.scores['f1_weighted']:.3f}",
+                "name": f"{voted.name}, weighted F1",
+                "value": f"{voted.scores['f1_weighted']:.3f}",
                 "more": f"{LEVEL:.0%} interval {low:.3f} to {high:.3f}",
             }
         )
     rows = best.info["rows"]
     return [
         *out,
-        {"name": "rows", "value": f"{rows['train']:,} + {rows['val']:,}", "more": "trained on + validated on"},
+        {"name": "rows", "value": f"{rows['train']:,} + {rows['val']:,}", "more": "training + validation"},
     ]
 
 
@@ -130,9 +130,9 @@ def results(study: Study) -> tuple[Table, str]:
             [*cells, f"{low:.3f}–{high:.3f}", *(f"{v:.3f}" for v in [*numbers, s["nll"], s["brier"], s["ece"]]), heat]
         )
     note = (
-        "Intervals are bootstrap percentiles over the validation rows: they say how much a score would move with other "
-        "rows, not with another training seed. Each head stopped at its best validation epoch, so these scores are a "
-        f"little optimistic. NLL (nats), Brier (0 to 2) and ECE are cross-fitted; {calibration_note(study.runs)}."
+        "Intervals are bootstrap percentiles over the validation rows: they show how much a score would change with "
+        "other rows, not with another training seed. Each head was kept at its best validation epoch, so these scores "
+        f"are a little optimistic. NLL (nats), Brier (0 to 2) and ECE are cross-fitted; {calibration_note(study.runs)}."
     )
     if len(study.splits) > 1:
         note = f"{unlike(study)} {note}"
@@ -150,10 +150,11 @@ def pairs(study: Study) -> tuple[Table | None, Table | None, str]:
     others = [p for p in found if best not in (p.a, p.b)]
     chance = len(found) * (1 - LEVEL)
     note = (
-        f"Two heads on the same rows: only rows that one alone has right tell them apart. p below {1 - LEVEL:.2f} "
-        f"means that they differ beyond chance; of {len(found)} pairs about {chance:.1f} would by chance alone. "
+        "Each row compares two heads on the same validation rows; only rows that exactly one of them gets right "
+        f"count. With p below {1 - LEVEL:.2f} they differ beyond chance; of {len(found)} pairs about {chance:.1f} "
+        "would fall below it by chance. "
     )
-    note += f"First those of the best head, {known[best]}."
+    note += f"The first table holds the pairs with the best head, {known[best]}."
 
     def table(pairs_: Sequence[Any]) -> Table | None:
         rows = paired_table(pairs_)
@@ -165,7 +166,7 @@ def pairs(study: Study) -> tuple[Table | None, Table | None, str]:
 
 def data(study: Study, report: CheckReport | None) -> tuple[Table, Table | None, str]:
     """Rows per split and label, the preflight's findings, and what was decided about encodings."""
-    balance = known_rows(study.cache)
+    balance = label_counts(study.cache)
     columns = list(dict.fromkeys(name for counts in balance.values() for name in counts))
     rows = [["split", "rows", *columns]]
     for split, counts in balance.items():
@@ -174,10 +175,16 @@ def data(study: Study, report: CheckReport | None) -> tuple[Table, Table | None,
     bad = {split: int((~study.cache.index(split).good).sum()) for split in study.cache.rows}
     quarantined = sum(bad.values())
     words = (
-        f"{quarantined} rows are quarantined in the cache. " if quarantined else "No row is quarantined in the cache. "
+        f"{quarantined} rows are quarantined in the cache because their image or text could not be read. "
+        if quarantined
+        else "No row is quarantined in the cache. "
     )
     if report is None:
-        return table, None, words + "The posts are not at hand, so the preflight was not run; give --data."
+        return (
+            table,
+            None,
+            words + "The posts were not available, so they were not checked; name the data set with --data.",
+        )
     words += f"Texts were read as {report.encoding} ({report.encoding_why})."
     if n := report.lengths:
         limit = study.cache.settings.text.max_tokens
@@ -187,8 +194,8 @@ def data(study: Study, report: CheckReport | None) -> tuple[Table, Table | None,
             f"{cut} training texts are longer than the encoder's {limit} tokens."
         )
     if not report.findings:
-        return table, None, words + " The preflight found nothing."
-    found = [["severity", "count", "finding", "what", "examples"]]
+        return table, None, words + " The check of the posts found no problems."
+    found = [["severity", "count", "finding", "description", "examples"]]
     found += [[f.severity, str(f.count), f.kind, f.message, ", ".join(f.examples)] for f in report.findings]
     return table, Table(found, "lrlll"), words
 
@@ -204,10 +211,11 @@ def settings(study: Study) -> tuple[Table, Table]:
         rows.append([f"{half} weights, SHA-256", card.weights_sha256])
     pre = s.image.preprocess
     rows += [
-        ["pictures", f"{pre.size} × {pre.size}, {pre.resize} side to {pre.resize_to}, {pre.interpolation}"],
+        ["images", f"{pre.size} × {pre.size}, {pre.resize} side to {pre.resize_to}, {pre.interpolation}"],
         [
             "views",
-            f"{s.views.count} augmented beside the clean one" + (f", seed {s.views.seed}" if s.views.count else ""),
+            f"{s.views.count} augmented views besides the clean one"
+            + (f", seed {s.views.seed}" if s.views.count else ""),
         ],
         ["embeddings", "scaled to length 1" if s.normalize else "raw"],
         ["text cleaning", ", ".join(s.clean) or "none"],
@@ -244,7 +252,7 @@ def agreement(study: Study) -> tuple[Table | None, str]:
     from sklearn.metrics import cohen_kappa_score
 
     if study.vote() is None:
-        return None, "Agreement needs at least two runs on one validation split."
+        return None, "Agreement can be shown only for two or more runs on the same validation rows."
     known = names(study)
     found = {known[run.name]: study.evaluation(run).predicted for run in study.runs}
     rows = [["head", *found]]
@@ -255,7 +263,7 @@ def agreement(study: Study) -> tuple[Table | None, str]:
             cells.append("" if a == b else f"{(x == y).mean():.1%} ({kappa:.2f})")
         rows.append([a, *cells])
     voters = [known[run.name] for run in study.voters()]
-    note = f"The vote counts {', '.join(voters)}. Heads that agree on everything gain nothing from a vote."
+    note = f"The vote counts {', '.join(voters)}. A vote helps only where heads disagree."
     return Table(rows, "l" + "r" * len(found)), note
 
 
@@ -270,7 +278,7 @@ def vote(study: Study) -> tuple[Table | None, str]:
         return None, f"No vote on the test posts: {error}."
     n = len(found.ids)
     known = names(study)
-    opening = f"On the {n} test posts, whose labels this report never opens"
+    opening = f"On the {n} test posts (this report never reads their labels)"
     if len(found.runs) == 1:
         only = found.runs[0]
         rows = [["label", known[only.name]]]
@@ -308,10 +316,10 @@ def gallery(study: Study, picture: Any, limit: int) -> tuple[list[Card], str]:
             )
         )
     if not len(wrong):
-        return [], f"No validation row is wrong: all {len(found.truth)} are right."
+        return [], f"All {len(found.truth)} validation rows are labelled correctly."
     shown = f"the {limit} most confident of them" if len(wrong) > limit else "all of them"
     note = (
-        f"{len(wrong)} of {len(found.truth)} validation rows are wrong; here are {shown}. "
-        f"{calibration_note([run]).capitalize()}. Below each post is what the other heads say."
+        f"{len(wrong)} of {len(found.truth)} validation rows are labelled wrongly; this list shows {shown}. "
+        f"{calibration_note([run]).capitalize()}. The last line of each post gives the labels of the other heads."
     )
     return cards, note

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 TRIES = 5  # posts of a class whose pictures can be read but which cannot be explained
 
 
-class Explained:
+class Explainer:
     """Explains the main run of a study. encoders: None where they cannot be had; `reason` says why."""
 
-    def __init__(self, study: Study, encoders: Encoders | None, reason: str = "no encoders were given") -> None:
+    def __init__(self, study: Study, encoders: Encoders | None, reason: str = "the encoders were not loaded") -> None:
         self._study = study
         self._encoders = encoders
         self._reason = reason
@@ -40,17 +40,17 @@ class Explained:
 
     def pictures(self) -> tuple[Figure, str]:
         """Figure 15: one post of each class that the head gets right, at the middle of its confidences. Raises
-        Unavailable where encoders or pictures are not at hand, or the head reads no picture."""
+        Unavailable where encoders or images are not available, or the head reads no image."""
         from mmsent.report.figures.explanations import grad_cam_figure
 
         study = self._study
         if study.dataset is None:
-            raise Unavailable("the posts are not at hand; give --data")
+            raise Unavailable("the posts are not available; name the data set with --data")
         if study.main.fusion is Fusion.text:
-            raise Unavailable("a text head looks at no picture")
+            raise Unavailable("a text head reads no image")
         found = study.evaluation(study.main)
         explanations = []
-        reason = "no picture of a validation post could be read"
+        reason = "no image of a validation post could be read"
         for c in range(len(study.labels)):
             rows = np.flatnonzero((found.truth == c) & (found.predicted == c))
             if not len(rows):
@@ -75,20 +75,20 @@ class Explained:
         values = [m.correlation for e in explanations if e.picture for m in e.picture.maps if m.correlation is not None]
         range_ = f"{min(values):+.2f} to {max(values):+.2f}" if values else "undefined"
         words = (
-            "A post of each class, for the predicted label. Grad-CAM at the patch embedding or stem, at a middle and a "
-            "late layer, beside occlusion, which needs no gradient; their rank correlation over the picture is "
-            f"{range_}. Where they disagree, trust occlusion."
+            "One post per class: the brighter a region, the more it supports the predicted label. Grad-CAM is shown "
+            "at an early, a middle and a late layer beside occlusion, which needs no gradient; their rank "
+            f"correlation over the image is {range_}. Where they disagree, trust occlusion."
         )
         return grad_cam_figure(explanations), words
 
     def words(self, text: str, target: str) -> tuple[Figure, str]:
-        """Figure 16. Raises Unavailable where the encoders are not at hand, the head reads no text or the label set
+        """Figure 16. Raises Unavailable where the encoders are not available, the head reads no text or the label set
         lacks the target."""
         from mmsent.report.figures.explanations import word_figure
 
         study = self._study
         if target not in study.labels:
-            raise Unavailable(f"the example explains {target!r}, which is not among {', '.join(study.labels)}")
+            raise Unavailable(f"the example explains {target!r}, which is not one of {', '.join(study.labels)}")
         if study.main.fusion is Fusion.image:
             raise Unavailable("an image head reads no text")
         found = self._explain(NewPost("example", text, None), target)
@@ -96,8 +96,8 @@ class Explained:
             raise Unavailable("the text has no words")
         first = {name: found.text.ranked(name)[0].word for name in ("grad_cam", "integrated", "occlusion")}
         words = (
-            f"“{text}” for {target}, with the training rows' mean in the picture's place. First by Grad-CAM at the "
-            f"token embedding: {first['grad_cam']}; by integrated gradients: {first['integrated']}; by occlusion: "
-            f"{first['occlusion']}."
+            f"How much each word of “{text}” supports {target}; the mean of the training rows replaces the image. The "
+            f"strongest word is {first['grad_cam']} by Grad-CAM at the token embedding, {first['integrated']} by "
+            f"integrated gradients and {first['occlusion']} by occlusion."
         )
         return word_figure(found), words

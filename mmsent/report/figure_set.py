@@ -12,13 +12,13 @@ import numpy as np
 from mmsent.config import Fusion
 from mmsent.errors import MmsentError
 from mmsent.metrics import LEVEL, reliability
-from mmsent.report import sweeps as swept
+from mmsent.report import sweeps
 from mmsent.report.content import names, unlike
-from mmsent.report.explanations import Explained
+from mmsent.report.explanations import Explainer
 from mmsent.report.figures import posts, projections, results, training
 from mmsent.report.figures.architecture import architecture_figure
 from mmsent.report.figures.style import save
-from mmsent.report.study import Study, Unavailable, batch_of, errors, known_rows, learning_curve, varied_errors
+from mmsent.report.study import Study, Unavailable, batch_of, errors, label_counts, learning_curve, varied_errors
 from mmsent.training.calibration import softmax
 from mmsent.training.runs import Run
 
@@ -30,7 +30,7 @@ EXAMPLE = ("a happy day", "positive")  # the report's example of token importanc
 
 
 @dataclass(frozen=True)
-class Plate:
+class ReportFigure:
     """One figure of a report. png and svg are None where it could not be made; then `missing` says why."""
 
     number: int
@@ -47,7 +47,7 @@ class Source:
     """What figures are made of: the study, and the explanations, which need encoders and posts."""
 
     study: Study
-    explained: Explained
+    explained: Explainer
 
 
 Made = tuple["Figure", str]
@@ -61,7 +61,7 @@ def title_of(run: Run) -> str:
 def _need(study: Study, fusion: Fusion) -> Run:
     run = study.of(fusion)
     if run is None:
-        raise Unavailable(f"no {fusion} run among these; `mmsent fit --fusion {fusion}` makes one")
+        raise Unavailable(f"there is no {fusion} run among these; `mmsent fit --fusion {fusion}` makes one")
     return run
 
 
@@ -70,7 +70,7 @@ def _architecture(source: Source) -> Made:
     head = run.head()
     settings = study.cache.settings
     total = sum(p.numel() for p in head.parameters())
-    words = f"The {run.fusion} head as trained: {total:,} parameters on top of two frozen encoders."
+    words = f"The {run.fusion} head trains {total:,} parameters on top of two frozen encoders."
     return architecture_figure(head, settings.image, settings.text, study.labels, title_of(run)), words
 
 
@@ -78,18 +78,18 @@ def _first_layer(source: Source) -> Made:
     run = source.study.main
     history = source.study.history(run)
     if "first_layer" not in history[0]:
-        raise Unavailable(f"run {run.name} was fitted before distributions were recorded; fit it again")
+        raise Unavailable(f"run {run.name} was trained before these distributions were recorded; fit it again")
     layer = "fc1" if run.fusion is not Fusion.attention_alt else "out"
     words = (
-        "Weights and outputs of the first linear layer, epoch over epoch, each scaled to its own peak. Initial weights "
-        "are uniform; bell-shaped outputs around zero mean that the scale of the features and of the weights fit."
+        "The weights of the first linear layer start uniform; the curves show how far training moves them. Bell-shaped "
+        "outputs around zero mean that the scales of features and weights fit. Each curve is scaled to its own peak."
     )
     return training.first_layer_figure(history, title_of(run), layer), words
 
 
 def _labels(source: Source) -> Made:
     study = source.study
-    balance = known_rows(study.cache)
+    balance = label_counts(study.cache)
     counts = balance.get("train", {})
     total = sum(counts.values())
     least = min(counts, key=lambda k: counts[k]) if counts else ""
@@ -100,8 +100,9 @@ def _labels(source: Source) -> Made:
 def _loss(source: Source) -> Made:
     run = source.study.main
     words = (
-        "Training loss is measured with dropout and augmented views, so it can lie above the validation loss. Stopping "
-        "watches the weighted F1, not this loss."
+        "Where validation loss rises while training loss falls, the head overfits. Training loss is measured with "
+        "dropout and augmented views, so it can lie above validation loss. Training stops by weighted F1, not by "
+        "this loss."
     )
     return training.loss_figure(source.study.history(run), title_of(run), run.info["best_epoch"]), words
 
@@ -113,7 +114,7 @@ def _metrics(source: Source) -> Made:
     histories = {known[run.name]: study.history(run) for run in ordered}
     best = {known[run.name]: int(run.info["best_epoch"]) for run in ordered}
     fusions = {known[run.name]: run.fusion.value for run in ordered}
-    words = "One line a run; dots mark the epoch whose weights were kept. Weighted recall equals accuracy."
+    words = "Each line is a run; its dot marks the epoch whose weights were kept. Weighted recall equals accuracy."
     if len(study.splits) > 1:
         words += f" {unlike(study)}"
     return training.metrics_figure(histories, best, fusions), words
@@ -124,11 +125,11 @@ def _errors(source: Source) -> Made:
     found = study.evaluation(run)
     chosen = varied_errors(found, PANELS)
     if not chosen:
-        raise Unavailable(f"run {run.name} makes no error on its validation rows")
+        raise Unavailable(f"run {run.name} labels all of its validation rows correctly")
     wrong = int((found.predicted != found.truth).sum())
     words = (
-        f"{len(chosen)} of {wrong} wrong predictions on {len(found.truth)} validation rows, every kind of confusion in "
-        "turn, from the middle of its confidences. The frame has the colour of the true label."
+        f"{len(chosen)} of {wrong} wrong predictions on {len(found.truth)} validation rows, taken in turn from every "
+        "pair of true and predicted label, at typical confidence. The frame has the colour of the true label."
     )
     cases = [study.case(found, i) for i in chosen]
     return posts.posts_figure(cases, study.labels, f"Error cases, {title_of(run)}"), words
@@ -139,7 +140,8 @@ def _weights(source: Source) -> Made:
     history = source.study.history(run)
     kept = history[run.info["best_epoch"] - 1]
     words = (
-        f"At the kept epoch the picture has {kept['image_share']:.1%} of the weight, the text {kept['text_share']:.1%}."
+        f"At the kept epoch the head gives {kept['image_share']:.1%} of the weight to the image and "
+        f"{kept['text_share']:.1%} to the text."
     )
     return training.shares_figure(history, title_of(run), run.info["best_epoch"]), words
 
@@ -150,7 +152,7 @@ def _attention(source: Source) -> Made:
     if attention is None:
         raise Unavailable("the head has no attention")
     share = float(attention[..., 0].mean())
-    words = f"On average the picture receives {share:.1%} of the attention; 50% would be no preference."
+    words = f"On average the image receives {share:.1%} of the attention; 50% would mean no preference."
     return training.attention_figure(attention, source.study.history(run), title_of(run)), words
 
 
@@ -181,7 +183,10 @@ def _pattern(source: Source) -> Made:
     study, run = source.study, source.study.main
     found = study.evaluation(run)
     rows = batch_of(found)
-    words = "Each column is a post. A clear head shows a bright staircase; a column without a bright cell is undecided."
+    words = (
+        "Each column is a post. A head that is sure and right shows a bright staircase; a column without a bright "
+        "cell is a post on which it is undecided."
+    )
     return results.pattern_figure(found.probabilities[rows], found.truth[rows], study.labels, title_of(run)), words
 
 
@@ -195,7 +200,7 @@ def _projection(fusion: Fusion, hidden: bool) -> Callable[[Source], Made]:
             raise Unavailable(f"a {fusion} head has no hidden layer")
         truth = study.evaluation(run).truth
         what = f"{'Hidden' if hidden else 'Fused'} features, {title_of(run)}"
-        words = f"{features.shape[1]} dimensions to two; " + _separation(features, truth)
+        words = f"{features.shape[1]} dimensions, projected to two; " + _separation(features, truth)
         return projections.projection_figure(projections.project(features), truth, study.labels, what), words
 
     return make
@@ -206,9 +211,9 @@ def _separation(features: np.ndarray, truth: np.ndarray) -> str:
     from sklearn.metrics import silhouette_score
 
     if len(np.unique(truth)) < 2 or len(np.unique(truth)) >= len(truth):
-        return "one class only."
+        return "there is only one class."
     value = float(silhouette_score(features, truth, metric="cosine"))
-    return f"mean silhouette of the true classes by cosine {value:+.3f} (0: mixed, 1: apart)."
+    return f"the mean silhouette of the true classes is {value:+.3f} by cosine (0: mixed, 1: well separated)."
 
 
 def _grad_cam(source: Source) -> Made:
@@ -223,14 +228,15 @@ def _reliability(source: Source) -> Made:
     study, run = source.study, source.study.main
     found = study.evaluation(run)
     if not run.calibrated:
-        raise Unavailable(f"run {run.name} was fitted before temperatures were stored; fit it again")
+        raise Unavailable(f"run {run.name} was trained before temperatures were recorded; fit it again")
     raw = softmax(study.trace(run).logits)
     figure = results.reliability_figure(
         reliability(found.truth, raw), reliability(found.truth, found.probabilities), title_of(run), run.temperature
     )
     words = (
-        "Bars on the dashed line are calibrated. On the right each row's temperature comes from the other rows, as in "
-        "the table of results; the stored temperature, fitted on all of these rows, is what new posts get."
+        "Bars below the dashed line mean that the head is more confident than it is right. On the right each row's "
+        "temperature is fitted on the other rows, as in the table of results; new posts get the stored temperature, "
+        "fitted on all of these rows."
     )
     return figure, words
 
@@ -238,13 +244,13 @@ def _reliability(source: Source) -> Made:
 def _learning_curve(source: Source) -> Made:
     study, run = source.study, source.study.main
     sizes, scores = learning_curve(study, run)
-    words = f"{scores.size} heads trained for this figure."
+    words = f"{scores.size} heads were trained for this figure."
     if len(sizes) > 1:
         gain = float(scores[-1].mean() - scores[-2].mean())
         spread = float(np.ptp(scores[-2:], axis=1).max())
         words += (
-            f" From {sizes[-2]:,} to {sizes[-1]:,} rows the mean moves by {gain:+.3f}; draws and seeds of one size lie "
-            f"up to {spread:.3f} apart."
+            f" From {sizes[-2]:,} to {sizes[-1]:,} rows the mean F1 changes by {gain:+.3f}; repeats of one size "
+            f"differ by up to {spread:.3f}."
         )
     final = study.evaluation(run).scores["f1_weighted"]
     return training.learning_curve_figure(sizes, scores, title_of(run), final), words
@@ -259,8 +265,8 @@ def _length(source: Source) -> Made:
     fusions = {known[run.name]: run.fusion.value for run in alike}
     lengths = study.lengths(study.evaluation(study.main).positions)
     words = (
-        f"Rows in five groups of like size. The band is the {LEVEL:.0%} Wilson interval of {main}'s accuracy; for "
-        "differences between heads see the paired tests."
+        f"A line that falls to the right means that long texts are harder for this head. The band is the {LEVEL:.0%} "
+        f"Wilson interval of {main}'s accuracy; for differences between heads see the paired tests."
     )
     return results.length_figure(lengths.tolist(), right, fusions, "tokens of the text encoder", main), words
 
@@ -269,14 +275,14 @@ def _agreement(source: Source) -> Made:
     study = source.study
     vote = study.vote()
     if vote is None:
-        raise Unavailable("needs at least two runs on one validation split")
+        raise Unavailable("this figure needs two or more runs on the same validation rows")
     voters = study.voters()
     choices = np.stack([study.evaluation(run).predicted for run in voters])
     agreeing = (choices == vote.predicted).sum(axis=0)
     right = vote.predicted == vote.truth
     whole = agreeing == len(voters)
-    words = f"All {len(voters)} agree on {whole.mean():.1%} of the rows"
-    words += f" and are right on {right[whole].mean():.1%} of those." if whole.any() else "."
+    words = f"All {len(voters)} heads agree on {whole.mean():.1%} of the rows"
+    words += f" and are right on {right[whole].mean():.1%} of these rows." if whole.any() else "."
     known = names(study)
     return results.agreement_figure(agreeing, right, [known[run.name] for run in voters]), words
 
@@ -286,13 +292,16 @@ def _confident(source: Source) -> Made:
     found = study.evaluation(run)
     chosen = errors(found)[:PANELS].tolist()
     if not chosen:
-        raise Unavailable(f"run {run.name} makes no error on its validation rows")
-    words = "The most confident wrong predictions, where a wrong label is likeliest: look at them before the head."
+        raise Unavailable(f"run {run.name} labels all of its validation rows correctly")
+    words = (
+        "The wrong predictions with the highest confidence. Check their labels first: among these, a wrong label is "
+        "most likely."
+    )
     cases = [study.case(found, i) for i in chosen]
     return posts.posts_figure(cases, study.labels, f"Most confident errors, {title_of(run)}"), words
 
 
-PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
+FIGURES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
     ("architecture", "Architecture", _architecture),
     ("first-layer", "First layer through training", _first_layer),
     ("labels", "Label distribution", _labels),
@@ -300,7 +309,7 @@ PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
     ("metrics", "Validation metrics of all variants", _metrics),
     ("errors", "Error cases", _errors),
     ("fusion-weights", "Fusion weights through training", _weights),
-    ("attention", "Attention between picture and text", _attention),
+    ("attention", "Attention between image and text", _attention),
     ("confusion", "Confusion matrix", _confusion),
     ("confidence", "Confidence", _confidence),
     ("pattern", "Prediction pattern", _pattern),
@@ -318,44 +327,44 @@ PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
 
 
 # Drawn where a sweep lies beside the runs.
-SWEEP_PLATES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
-    ("sweep-trials", "Trials of the sweep", lambda source: swept.trials(source.study)),
-    ("sweep-importance", "Importance of settings in the sweep", lambda source: swept.importance(source.study)),
+SWEEP_FIGURES: tuple[tuple[str, str, Callable[[Source], Made]], ...] = (
+    ("sweep-trials", "Trials of the sweep", lambda source: sweeps.trials(source.study)),
+    ("sweep-importance", "Importance of settings in the sweep", lambda source: sweeps.importance(source.study)),
 )
 
 
-def plates_of(study: Study) -> tuple[tuple[str, str, Callable[[Source], Made]], ...]:
+def figures_of(study: Study) -> tuple[tuple[str, str, Callable[[Source], Made]], ...]:
     """The figures that a report on these runs has, made or not."""
-    return PLATES + (SWEEP_PLATES if swept.sweeps_beside(study) else ())
+    return FIGURES + (SWEEP_FIGURES if sweeps.sweeps_beside(study) else ())
 
 
-def make_plates(
+def draw_figures(
     study: Study,
-    explained: Explained,
+    explained: Explainer,
     folder: Path,
     on_step: Callable[[str], None] | None = None,
     skip: Collection[str] = (),
-) -> list[Plate]:
+) -> list[ReportFigure]:
     """Draw every figure that this study allows into a folder, as `<number>-<name>.png` and `.svg`; skip: names of those
     to leave out.
 
-    A figure that needs a run, a file, a post or a library that is not at hand is listed with the reason.
+    A figure that needs a run, a file, a post or a library that is missing is listed with the reason.
     """
     source = Source(study, explained)
     out = []
-    for number, (name, title, make) in enumerate(plates_of(study), 1):
+    for number, (name, title, make) in enumerate(figures_of(study), 1):
         if on_step:
             on_step(title)
         stem = f"{number:02d}-{name}"
         try:
             if name in skip:
-                raise Unavailable("left out by --skip")
+                raise Unavailable("left out with --skip")
             figure, caption = make(source)
         except MmsentError as reason:
             for old in (folder / f"{stem}.png", folder / f"{stem}.svg"):
                 old.unlink(missing_ok=True)  # of an earlier report, and no longer true
-            out.append(Plate(number, name, title, "", None, None, str(reason)))
+            out.append(ReportFigure(number, name, title, "", None, None, str(reason)))
             continue
         png, svg = save(figure, folder, stem)
-        out.append(Plate(number, name, title, caption, png, svg))
+        out.append(ReportFigure(number, name, title, caption, png, svg))
     return out

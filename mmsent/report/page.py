@@ -1,4 +1,4 @@
-"""Rendering a page of the report's looks: templates with everything escaped, one script and one style sheet, and a
+"""Renders pages in the style of the report: templates with everything escaped, one script and one style sheet, and a
 policy that lets nothing else run."""
 
 from __future__ import annotations

@@ -29,30 +29,33 @@ def commands(study: Study) -> tuple[list[str], str]:
     given = [_command(study.cache.provenance.get("command"))]
     given += list(dict.fromkeys(_command(run.info.get("command")) for run in study.runs))
     given = [line for line in given if line]
-    note = "These give every setting that is not a default of this version; put the data set's own path after --data. "
+    note = (
+        "These commands give every setting that is not a default of this version; put the path of the data set after "
+        "--data. "
+    )
     fusions = [run.fusion for run in study.runs]
     if len(set(fusions)) < len(fusions):
-        note += "Some runs have the same fusion: name the runs that these lines make after mmsent report. "
-    note += f"They were given as: {'; '.join(given)}." if given else ""
+        note += "Some runs have the same fusion: name the runs that these commands make after mmsent report. "
+    note += f"The original commands were: {'; '.join(given)}." if given else ""
     return lines, note
 
 
 def _extract_line(study: Study) -> str:
     cache = study.cache
-    s, stored = cache.settings, cache.provenance["encoder_settings"]
-    words = ["mmsent", "extract", "--data", cache.data_name, "--encoder", stored["encoder"]]
+    s, stored = cache.settings, cache.encoder_settings
+    words = ["mmsent", "extract", "--data", cache.data_name, "--encoder", stored.encoder]
     for name in ("image_encoder", "text_encoder", "weights"):
-        if stored.get(name):
-            value = Path(stored[name]).name if name == "weights" else stored[name]
+        if value := getattr(stored, name):
+            value = Path(value).name if name == "weights" else value
             words += [f"--{name.replace('_', '-')}", value]
-    words += ["--views", str(s.views.count), "--views-seed", str(s.views.seed), "--precision", stored["precision"]]
+    words += ["--views", str(s.views.count), "--views-seed", str(s.views.seed), "--precision", stored.precision]
     words += ["--storage", s.storage, "--text-encoding", s.text_encoding]
     words += ["--normalize"] if s.normalize else []
     for step in s.clean:
         words += ["--clean", step]
     if study.labels != list(DEFAULT_LABELS):
         words += ["--labels", ",".join(study.labels)]
-    posts, usual = DataSettings.model_validate(cache.provenance["data_settings"]), DataSettings()
+    posts, usual = cache.data_settings, DataSettings()
     for name in ("id_column", "image_column", "text_column", "label_column"):
         if getattr(posts, name) != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", getattr(posts, name)]

@@ -1,4 +1,4 @@
-"""A study: a set of runs on one cache, with all that figures and a report need of them, computed once.
+"""A study: a set of runs on one cache, with everything that figures and a report need of them, computed once.
 
 Shapes: N validation rows, C classes.
 """
@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mmsent.config import VOTING_FUSIONS, Fusion
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import as_pixels, open_rgb, read_image
+from mmsent.data.images import as_pixels, open_rgb, read_image, shrunk
 from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
 from mmsent.features.cache import NO_LABEL, Cache, Features
@@ -46,8 +45,8 @@ class Traced:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs on one cache with their validation results. `evaluations` starts with one a run, in order; the votes
-    follow. dataset: None where the posts are not at hand; texts and pictures are then missing."""
+    """Runs on one cache with their validation results. `evaluations` starts with one per run, in order; the votes
+    follow. dataset: None where the posts are not available; texts and images are then missing."""
 
     cache: Cache
     features: Features
@@ -139,11 +138,11 @@ class Study:
         return {post.id: post for post in self.dataset.of("train")} if self.dataset else {}
 
     def post(self, row_id: str) -> Post | None:
-        """The training post with an id, where the data set is at hand."""
+        """The training post with an id, where the data set is available."""
         return self._posts.get(row_id)
 
     def text(self, row_id: str) -> str | None:
-        """A post's text as it was encoded; None where it is not at hand."""
+        """A post's text as it was encoded; None where it is not available."""
         post = self.post(row_id)
         if post is None or self.dataset is None:
             return None
@@ -153,7 +152,7 @@ class Study:
             return None
 
     def picture(self, row_id: str, side: int) -> NDArray[np.uint8] | None:
-        """A post's picture, (h, w, 3) with its longer side at most `side` pixels; None where it is not at hand."""
+        """A post's picture, (h, w, 3) with its longer side at most `side` pixels; None where it is not available."""
         post = self.post(row_id)
         try:
             image = open_rgb(read_image(post.image)) if post else None
@@ -161,8 +160,7 @@ class Study:
             return None
         if image is None:
             return None
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        return as_pixels(image)
+        return as_pixels(shrunk(image, side))
 
     def case(self, found: Evaluation, i: int, side: int = 400) -> PostCase:
         """Row i of an evaluation as a post to show."""
@@ -186,7 +184,7 @@ class Study:
 def open_study(runs: Sequence[Run], cache: Cache, dataset: Dataset | None) -> Study:
     """Evaluate runs on their validation rows. Raises RunError where a run does not fit the cache."""
     if not runs:
-        raise RunError("a study needs at least one run; fit some with `mmsent fit --fusion all`")
+        raise RunError("a report needs at least one run; train some with `mmsent fit --fusion all`")
     features = cache.load("train")
     return Study(cache, features, list(runs), evaluate_validation(runs, cache, features), dataset)
 
@@ -283,7 +281,7 @@ def learning_curve(
     return sizes, scores
 
 
-def known_rows(cache: Cache) -> dict[str, dict[str, int]]:
+def label_counts(cache: Cache) -> dict[str, dict[str, int]]:
     """Rows per split and label as the cache holds them; rows without a label count under "no label"."""
     out: dict[str, dict[str, int]] = {}
     for split in sorted(cache.rows, reverse=True):  # train first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmsent.report.content import Table
-from mmsent.report.figures import sweeps
+from mmsent.report.figures.sweeps import LEAST, importance_figure, parallel_figure
 from mmsent.report.study import Study, Unavailable
 from mmsent.sweep.results import Sweep, list_sweeps
 
@@ -26,10 +26,10 @@ def section(study: Study) -> dict[str, Any] | None:
         return None
     done = found[0]
     stopped = len(done.trials) - len(done.finished)
-    others = f" Older ones beside it: {', '.join(one.name for one in found[1:])}." if found[1:] else ""
+    others = f" Older sweeps of this cache: {', '.join(one.name for one in found[1:])}." if found[1:] else ""
     note = (
-        f"{done.name}: {len(done.trials)} trials by {done.info['sampler']}, {stopped} of them stopped early; the score "
-        f"is the {done.measure}. {' '.join(done.says())}{others}"
+        f"{done.name}: {len(done.trials)} trials with the sampler {done.info['sampler']}, of which {stopped} stopped "
+        f"early; the score is the {done.measure}. {' '.join(done.says())}{others}"
     )
     table, winners = done.table(), done.winners_table()
     names = len(table[0]) - 5
@@ -44,24 +44,27 @@ def section(study: Study) -> dict[str, Any] | None:
 def trials(study: Study) -> tuple[Figure, str]:
     """Every trial of the newest sweep as a line. Raises Unavailable where too few are finished."""
     done = _newest(study)
-    words = f"The sweep {done.name}: {len(done.trials)} trials; the score is the {done.measure}."
-    return sweeps.parallel_figure(done.info["trials"], done.info["varied"], done.info["ranges"]), words
+    words = (
+        f"Each line is one of the {len(done.trials)} trials of {done.name}; follow the bright lines to see which "
+        f"settings score high. The score is the {done.measure}."
+    )
+    return parallel_figure(done.info["trials"], done.info["varied"], done.info["ranges"]), words
 
 
 def importance(study: Study) -> tuple[Figure, str]:
     """How much each setting of the newest sweep matters. Raises Unavailable where too few trials are finished."""
     done = _newest(study)
     if not done.info["importances"]:
-        raise Unavailable(f"too few trials of the sweep {done.name} are finished to say what matters")
+        raise Unavailable(f"the sweep {done.name} has too few finished trials to tell which settings matter")
     words = (
-        f"The sweep {done.name}: how much of the spread of the scores each setting explains within this search space. "
-        "A setting with a narrow range matters little here, whatever it does beyond it."
+        f"The longer a bar, the more of the spread of scores that setting explains in the sweep {done.name}. A "
+        "setting that was searched over a narrow range explains little here, even if it matters outside that range."
     )
-    return sweeps.importance_figure(done.info["importances"], len(done.finished)), words
+    return importance_figure(done.info["importances"], len(done.finished)), words
 
 
 def _newest(study: Study) -> Sweep:
     done = next(iter(sweeps_beside(study)), None)
-    if done is None or len(done.finished) < sweeps.LEAST:
-        raise Unavailable("there is no sweep with enough finished trials beside these runs; mmsent sweep makes one")
+    if done is None or len(done.finished) < LEAST:
+        raise Unavailable("no sweep beside these runs has enough finished trials; mmsent sweep makes one")
     return done

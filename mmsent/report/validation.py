@@ -27,7 +27,7 @@ def duplicates(study: Study) -> dict[str, Any]:
     cache = study.cache
     n = sum(cache.rows.values())
     if n > ROWS:
-        note = f"{n:,} rows are too many to compare with each other here; mmsent cache duplicates does it."
+        note = f"{n:,} rows are too many to compare with each other in a report; mmsent cache duplicates compares them."
         return {"note": note, "table": Table([["same", "how", "groups"]], "llr")}
     try:
         found = find_duplicates(cache)
@@ -36,9 +36,9 @@ def duplicates(study: Study) -> dict[str, Any]:
     ways = {words: sum(run.split.group == group for run in study.runs) for group, words in _KEPT.items()}
     kept = ", ".join(f"{words} in {count} of {len(study.runs)} runs" for words, count in ways.items() if count)
     note = (
-        f"Pictures are near-duplicates from a cosine of {near_cosine(cache.encoder, 'near_image'):g} between their "
-        f"embeddings, texts from {near_cosine(cache.encoder, 'near_text'):g}. What the runs' validation splits keep on "
-        f"one side: {kept}."
+        f"Images count as near-duplicates from a cosine of {near_cosine(cache.encoder, 'near_image'):g} between their "
+        f"embeddings, texts from {near_cosine(cache.encoder, 'near_text'):g}. The validation splits keep together: "
+        f"{kept}."
     )
     return {"note": note, "table": Table(found.table(), "llrrrrr")}
 
@@ -48,15 +48,18 @@ def folds(study: Study) -> dict[str, Any]:
     folders = dict.fromkeys(run.path.parent for run in study.runs)
     found = [one for folder in folders for one in list_folds(folder, study.cache)]
     if not found:
-        return {"note": "None beside these runs; mmsent fit --folds 10 makes one.", "table": None}
+        return {
+            "note": "There is no cross-validation beside these runs; mmsent fit --folds 10 makes one.",
+            "table": None,
+        }
     rows = [["head", "run", "folds", "kept together", "seed", "rows", "accuracy", "weighted F1", "macro F1"]]
     for one in found:
         cells = [f"{v['mean']:.3f} ± {v['sd']:.3f}" for v in one.summary.values()]
         about = [str(one.info["folds"]), one.split.group.value, str(one.split.seed), str(one.info["rows"])]
         rows.append([one.fusion.value, one.name, *about, *cells])
     note = (
-        "Each row was predicted by a head that neither trained nor stopped on it, so these scores are free of the "
-        "optimism of a validation split; they are of heads that were thrown away."
+        "Every post was labelled by a head that saw it neither in training nor in early stopping, so these scores do "
+        "not have the optimism of a validation split. The heads themselves were not kept."
     )
     return {"note": note, "table": Table(rows, "llrlrrrrr")}
 
@@ -65,7 +68,10 @@ def openings(study: Study) -> dict[str, Any]:
     """Each opening of the data set's test labels that the logs beside these runs know."""
     found = read_openings([run.path.parent for run in study.runs], study.cache)
     if not found:
-        return {"note": f"Never opened: there is no entry in {LOG} beside these runs.", "table": None}
+        return {
+            "note": f"The test labels were never opened: there is no entry in {LOG} beside these runs.",
+            "table": None,
+        }
     rows = [["opened", "runs", "rows", "weighted F1", "command"]]
     for one in found:
         scores = one.scores or {}
@@ -73,8 +79,8 @@ def openings(study: Study) -> dict[str, Any]:
         names = ", ".join(run["name"] for run in one.runs)
         rows.append([one.time, names, str(one.rows), said or "not finished", " ".join(one.command)])
     note = (
-        f"Opened {len(found)} {'time' if len(found) == 1 else 'times'}, last at {found[-1].time}. A choice made after "
-        f"the first look at test scores is no longer independent of them: the next would be the "
-        f"{ordinal(len(found) + 1)}."
+        f"The test labels were opened {len(found)} {'time' if len(found) == 1 else 'times'}, last at "
+        f"{found[-1].time}. Choices made after the first opening are no longer independent of the test scores. The "
+        f"next opening would be the {ordinal(len(found) + 1)}."
     )
     return {"note": note, "table": Table(rows, "llrll")}

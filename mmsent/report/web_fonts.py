@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import io
 
 from mmsent.report.figures.style import font_files
+from mmsent.system.markup import data_url
 
 COMMON = 0x2000  # below lie Latin, Greek, Cyrillic, Hebrew and Arabic, which every system draws
 FACES = {"NotoEmoji": "mmsent emoji", "NotoSansCJK": "mmsent wide"}
@@ -36,6 +36,6 @@ def font_faces(text: str) -> str:
         font.flavor = "woff"
         out = io.BytesIO()
         font.save(out)
-        data = base64.b64encode(out.getvalue()).decode()
-        rules.append(f'@font-face {{ font-family: "{face}"; src: url(data:font/woff;base64,{data}) format("woff"); }}')
+        source = data_url(out.getvalue(), "font/woff")
+        rules.append(f'@font-face {{ font-family: "{face}"; src: url({source}) format("woff"); }}')
     return "\n".join(rules)

@@ -1,4 +1,4 @@
-"""The service behind `mmsent serve`: runs at work over HTTP, and two pages.
+"""The service behind `mmsent serve`: runs answer over HTTP, with a page to try them and a page to review predictions.
 
     limits.py      what a client may ask for, and how much work may wait
     requests.py    a request's bytes to posts
@@ -8,7 +8,9 @@
     monitoring.py  numbers for Prometheus
     guard.py       key, host, origin and headers around every request
     schemas.py     what requests and answers look like
-    app.py         the endpoints
+    endpoints.py, review_endpoints.py, pages.py
+                   what is answered at which address
+    app.py         all of them together, with their errors
     server.py      the process: listening, draining on SIGTERM
     static/        the pages: plain HTML, CSS and JavaScript
 

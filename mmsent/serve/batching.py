@@ -1,7 +1,7 @@
 """Dynamic batching: items of many requests go through one function together, on one thread.
 
-The thread takes what waits, up to a size. While it is idle it gives the first item's companions a short time to come;
-while it works they gather by themselves.
+The thread takes what waits, up to a size. While it is idle it waits a short time for
+more items after the first; while it works they gather by themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Batcher(Generic[Item, Result]):
     """A thread that works on batches. work: items to as many results, in order; size, wait: the most items of a batch,
     and the seconds an idle thread waits for them to come together.
 
-    Where a batch fails, its items are tried one by one, so that no request fails for another's sake.
+    If a batch fails, its items are tried one by one, so that no request fails because of another.
     """
 
     def __init__(

@@ -90,17 +90,20 @@ class Guard:
         given = headers.get(b"host", b"").decode("latin-1")
         host = host_of(given)
         if self._hosts and host not in self._hosts and not is_loopback(host):
-            return f"this service is not called {host[:100]!r}; start it with --allow-host to let it be"
+            return (
+                f"this service does not answer to the host name {host[:100]!r}; its owner can allow it with "
+                "--allow-host"
+            )
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD"):
             authority = urlsplit_authority(origin.decode("latin-1"))
             if authority != given.lower():
-                return "a page of another origin may not ask here"
+                return "requests from pages of other origins are refused"
         return None
 
 
 def urlsplit_authority(origin: str) -> str:
-    """Host and port of an origin; empty where it is none, `null` say."""
+    """Host and port of an origin; empty where it has none, such as `null`."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -114,4 +117,4 @@ def require_key(given: str | None, key: str | None) -> None:
     scheme, _, token = (given or "").partition(" ")
     same = hmac.compare_digest(token.strip().encode("utf-8", "replace"), key.encode("utf-8"))
     if scheme.lower() != "bearer" or not same:
-        raise Refused(401, "a key is needed: Authorization: Bearer KEY")
+        raise Refused(401, "send the key: Authorization: Bearer KEY")

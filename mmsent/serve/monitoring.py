@@ -38,8 +38,10 @@ class Metrics:
         self.posts = Counter("mmsent_posts", "Posts labelled, by label.", ["label"], registry=registry)
         self.batches = Histogram("mmsent_batch_posts", "Posts in a batch.", buckets=SIZES, registry=registry)
         self.encoding = Histogram("mmsent_batch_seconds", "Time of a batch.", buckets=SECONDS, registry=registry)
-        self.shed = Counter("mmsent_shed", "Requests told to come again, for the queue was full.", registry=registry)
-        self._pending = Gauge("mmsent_pending_posts", "Posts taken and not answered yet.", registry=registry)
+        self.shed = Counter(
+            "mmsent_shed", "Requests refused with 503, such as when the queue was full.", registry=registry
+        )
+        self._pending = Gauge("mmsent_pending_posts", "Posts accepted and not answered yet.", registry=registry)
         ProcessCollector(registry=self.registry)
 
     def watch(self, pending: Callable[[], float]) -> None:

@@ -13,15 +13,15 @@ from mmsent.serve import schemas
 from mmsent.serve.requests import FORM, JSON
 
 REASONS = {
-    400: "The body is not what its content type says.",
-    401: "A key is needed, or this is not it.",
-    403: "A request for another host, or from another site's page.",
-    404: "There is no such thing.",
-    408: "The request did not come in whole in time.",
+    400: "The body does not match its content type.",
+    401: "The key is missing or wrong.",
+    403: "The request names another host, or comes from a page of another site.",
+    404: "Not found.",
+    408: "The request did not arrive completely in time.",
     413: "The body is too large.",
-    415: "Neither JSON nor a multipart form.",
-    422: "What was sent cannot be used; the reason says why.",
-    503: "More work than can wait, or no answer in time: come again after `Retry-After` seconds.",
+    415: "The body is neither JSON nor a multipart form.",
+    422: "The request cannot be used; `detail` says why.",
+    503: "The queue is full, or there was no answer in time: try again after `Retry-After` seconds.",
 }
 MODELS: tuple[type[BaseModel], ...] = (
     schemas.PostIn,

@@ -19,12 +19,12 @@ from mmsent.serve.requests import Refused, parse
 from mmsent.serve.service import Service
 
 T = TypeVar("T")
-FIRST_RATE = 20.0  # posts a second, until there is a measure
+FIRST_RATE = 20.0  # posts per second, until it is measured
 
 
 class Admission:
-    """How much is under way: posts against the queue, bytes against the memory. Used on the event loop; `learn` may be
-    called anywhere."""
+    """How much work is in progress: posts, limited by the queue, and bytes, limited by the memory. Used on the event
+    loop; `learn` may be called anywhere."""
 
     def __init__(self, posts: int, memory: int) -> None:
         self._most, self._memory = posts, memory
@@ -34,18 +34,18 @@ class Admission:
 
     @property
     def retry_after(self) -> int:
-        """Seconds after which there is likely room."""
+        """Seconds after which there is probably room."""
         return max(1, min(30, math.ceil(self.pending / max(self._rate, 0.1))))
 
     def learn(self, posts: int, seconds: float) -> None:
-        """Learn the pace from a batch."""
+        """Update the estimated speed after a batch."""
         self._rate += 0.1 * (posts / max(seconds, 1e-3) - self._rate)
 
     @contextmanager
     def take(self, posts: int) -> Iterator[None]:
         """Room for posts, given back at the end. Raises Refused (503) where there is none."""
         if self.pending + posts > self._most:
-            raise Refused(503, f"{self.pending} posts wait already; come again later", self.retry_after)
+            raise Refused(503, f"{self.pending} posts are waiting already; try again later", self.retry_after)
         self.pending += posts
         try:
             yield
@@ -60,7 +60,7 @@ class Admission:
         def more(n: int) -> None:
             nonlocal mine
             if self._reading + n > self._memory:
-                raise Refused(503, "too many large requests are coming in; come again later", self.retry_after)
+                raise Refused(503, "too many large requests are arriving; try again later", self.retry_after)
             mine += n
             self._reading += n
 
@@ -117,13 +117,13 @@ class Work:
         """The explanation of a request's post. Raises Refused, and what mmsent.inference.explain raises."""
         chosen = self.service.run_named(run)
         if self._explaining >= self._limits.explanations:
-            raise Refused(503, f"{self._explaining} explanations wait already; come again later", 5)
+            raise Refused(503, f"{self._explaining} explanations are waiting already; try again later", 5)
         self._explaining += 1
         try:
             with self.admission.take(1), self.admission.read() as more:
                 posts, many = await self._posts(request, more)
                 if many:
-                    raise Refused(422, "one post at a time is explained")
+                    raise Refused(422, "only one post can be explained per request")
                 # Decoded here first, so that the limit on pixels holds.
                 prepared = await in_thread(self.pool, self.service.prepare, posts[0])
                 if posts[0].image is not None and prepared.pixels is None:
@@ -154,7 +154,7 @@ class Work:
         except TimeoutError as error:
             raise Refused(503, f"there was no answer within {seconds:g} s", self.admission.retry_after) from error
         except asyncio.CancelledError as error:  # a stopping server's last word
-            raise Refused(503, "the service is stopping; ask again later", self.admission.retry_after) from error
+            raise Refused(503, "the service is stopping; try again later", self.admission.retry_after) from error
 
 
 async def in_thread(executor: ThreadPoolExecutor, function: Callable[..., T], *given: Any) -> T:
@@ -177,7 +177,7 @@ async def read_body(request: Request, more: Callable[[int], None], limit: int, s
                 more(len(chunk))
                 found += chunk
     except TimeoutError as error:
-        raise Refused(408, f"the request did not come in whole within {seconds:g} s") from error
+        raise Refused(408, f"the request did not arrive completely within {seconds:g} s") from error
     except ClientDisconnect as error:
-        raise Refused(400, "the connection ended before the request had come in whole") from error
+        raise Refused(400, "the connection closed before the request was complete") from error
     return bytes(found)

@@ -1,4 +1,4 @@
-"""A request's bytes to posts: JSON with pictures in base64, or a multipart form. Nothing is fetched for a client."""
+"""A request's bytes to posts: JSON with images in base64, or a multipart form. Nothing is fetched for a client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class Refused(MmsentError):
-    """A request that gets no answer but a reason. status: the HTTP status; retry_after: seconds, where coming again
+    """A request that is refused, with the reason. status: the HTTP status; retry_after: seconds, where trying again
     helps."""
 
     def __init__(self, status: int, reason: str, retry_after: int | None = None) -> None:
@@ -43,10 +43,10 @@ def parse(body: bytes, content_type: str, limits: Limits) -> tuple[list[NewPost]
     elif kind == FORM:
         posts, many = _from_form(body, content_type, limits)
     else:
-        raise Refused(415, f"content type {kind[:100] or '(none)'!r} is not read; send {JSON} or {FORM}")
+        raise Refused(415, f"content type {kind[:100] or '(none)'!r} is not supported; send {JSON} or {FORM}")
     for post in posts:
         if post.text is None and post.image is None:
-            raise Refused(422, f"{_called(post, many)}neither a text nor a picture; give one of them, or both")
+            raise Refused(422, f"{_called(post, many)}neither a text nor an image; send at least one of them")
         if post.text is not None and len(post.text) > limits.text:
             long = f"the text has {len(post.text)} characters; the limit is {limits.text}"
             raise Refused(422, _called(post, many) + long)
@@ -61,7 +61,7 @@ def parse_corrections(body: bytes, content_type: str) -> dict[str, str]:
     """Corrected labels by post id. Raises Refused as parse does."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind != JSON:
-        raise Refused(415, f"content type {kind[:100] or '(none)'!r} is not read; send {JSON}")
+        raise Refused(415, f"content type {kind[:100] or '(none)'!r} is not supported; send {JSON}")
     given = _object(body)
     labels = given.get("corrections")
     if isinstance(labels, dict):
@@ -88,7 +88,7 @@ def _from_json(body: bytes, limits: Limits) -> tuple[list[NewPost], bool]:
     # A short body can hold millions of empty lists. Of what these begin a post has few, beside those within its text.
     most = limits.most_posts * (limits.text + 300)
     if sum(map(body.count, (b",", b"[", b"{"))) > most:
-        raise Refused(422, "the body holds more than the posts of one request can")
+        raise Refused(422, "the body holds more than one request may")
     given = _object(body)
     many = "posts" in given
     if many and isinstance(given["posts"], list):
@@ -136,7 +136,9 @@ def _shown(words: str) -> str:
 
 def _bytes_of(image: str) -> bytes:
     if _URL.match(image):
-        raise Refused(422, "image: this is an address, and nothing is fetched; send the picture's bytes in base64")
+        raise Refused(
+            422, "image: this is an address, and the service fetches nothing; send the bytes of the image in base64"
+        )
     prefix = _DATA_URL.match(image[:200])
     try:
         return base64.b64decode(image[prefix.end() if prefix else 0 :], validate=True)
@@ -153,12 +155,12 @@ def _from_form(body: bytes, content_type: str, limits: Limits) -> tuple[list[New
             raise Refused(422, f"text: not UTF-8: {error}") from error
     images = parts["image"]
     if texts and images and len(texts) != len(images):
-        reason = f"{len(images)} pictures and {len(texts)} texts; give as many of both, or none of one kind"
+        reason = f"{len(images)} images and {len(texts)} texts; send the same number of both, or only one kind"
         raise Refused(422, reason)
     n = max(len(texts), len(images))
     _require_few(n, limits)
     if n == 0:
-        raise Refused(422, "the form has neither a part called text nor one called image")
+        raise Refused(422, "the form has no part called text or image")
     many = n > 1
     return [
         NewPost(_id(None, i, many), texts[i] if texts else None, images[i] if images else None) for i in range(n)

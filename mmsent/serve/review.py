@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mmsent.data.corrections import correctable, corrected_list
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import open_rgb, read_image
+from mmsent.data.images import image_bytes, open_rgb, read_image, shrunk
 from mmsent.errors import DataError
-from mmsent.inference.vote import average, averages, majority, tie_label
+from mmsent.inference.tally import Way, tally
+from mmsent.inference.vote import averages
 from mmsent.serve.schemas import Only, Order
-from mmsent.serve.service import picture_bytes
 from mmsent.system.files import read_file
 from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run
@@ -67,7 +66,7 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
         names = reader.fieldnames or ()
         wanted = ["id", "predicted", "confidence", *(f"p_{label}" for label in labels)]
         if absent := [name for name in wanted if name not in names]:
-            raise DataError(f"{path} is no table of these labels' predictions: it has no column {absent[0]!r}")
+            raise DataError(f"{path} is not a table of predictions for these labels: it has no column {absent[0]!r}")
         numbers = {f"p_{label}" for label in labels}
         heads = [name for name in names if name not in OWN_COLUMNS | numbers]
         rows = []
@@ -76,11 +75,11 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
             if not row["predicted"]:
                 continue
             if row["predicted"] not in labels:
-                raise DataError(f"{path}: post {row['id'][:60]!r} has the label {row['predicted'][:60]!r}")
+                raise DataError(f"{path}: post {row['id'][:60]!r} has the unknown label {row['predicted'][:60]!r}")
             shares = {label: float(row[f"p_{label}"]) for label in labels}
             confidence = float(row["confidence"])
             if not all(map(math.isfinite, (confidence, *shares.values()))):
-                raise ValueError(f"post {row['id'][:60]!r} has a probability that is no number")
+                raise ValueError(f"post {row['id'][:60]!r} has a probability that is not a number")
             rows.append(
                 Row(
                     row["id"],
@@ -109,12 +108,11 @@ def validation_rows(runs: Sequence[Run], *, tie: str | None = None, soft: bool =
         return [], shared
     each = [[[tables[run.name][name].probabilities[x] for x in labels] for name in ids] for run in shared]
     probabilities = np.array(each, np.float64)  # (R, N, C)
-    mean = average(probabilities)
-    winners = mean.argmax(axis=1) if averages(runs, soft) else majority(probabilities, tie_label(tie, labels)).winners
+    found = tally(probabilities, Way.of(labels, tie, averages(runs, soft)))
     rows = []
     for i, name in enumerate(ids):
-        shares = dict(zip(labels, mean[i].tolist(), strict=True))
-        said = labels[int(winners[i])]
+        shares = dict(zip(labels, found.probabilities[i].tolist(), strict=True))
+        said = labels[found.labels[i]]
         heads = {run.name: tables[run.name][name].predicted for run in shared}
         rows.append(Row(name, tables[shared[0].name][name].label, said, shares[said], shares, heads))
     return rows, shared
@@ -143,11 +141,11 @@ class Wanted:
         )
 
 
-WHATEVER = Wanted()
+EVERY_ROW = Wanted()
 
 
 class Review:
-    """Predictions to look through. dataset: None where the posts are not at hand; ids and numbers are all there is
+    """Predictions to look through. dataset: None where the posts are not available; ids and numbers are all there is
     then, and nothing can be corrected. table, runs: where the predictions come from, for the page."""
 
     def __init__(
@@ -160,7 +158,7 @@ class Review:
         self._digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def page(
-        self, wanted: Wanted = WHATEVER, *, order: Order = "unsure", offset: int = 0, limit: int = 24
+        self, wanted: Wanted = EVERY_ROW, *, order: Order = "unsure", offset: int = 0, limit: int = 24
     ) -> dict[str, Any]:
         """The rows that pass a filter, sorted, a part of them; see `schemas.ReviewPage`."""
         keep = [i for i, row in enumerate(self._rows) if wanted.takes(row)]
@@ -189,16 +187,14 @@ class Review:
         """A row's picture as a small WebP. Raises DataError where there is none."""
         post = self._post(row)
         if post is None:
-            raise DataError("this post is not at hand")
-        image = open_rgb(read_image(post.image))
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        return picture_bytes(image, "WEBP", quality=75)
+            raise DataError("the data set of this post is not available")
+        return image_bytes(shrunk(open_rgb(read_image(post.image)), THUMBNAIL), "WEBP", quality=75)
 
     def corrected(self, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
         """The data set's list with corrected labels: file name, media type, bytes. Raises DataError as corrected_list,
-        and where the posts are not at hand."""
+        and where the posts are not available."""
         if self.dataset is None:
-            raise DataError("the data set is not at hand; start mmsent serve with --data")
+            raise DataError("the data set is not available; start mmsent serve with --data")
         return corrected_list(self.dataset, labels)
 
     def _post(self, row: int) -> Post | None:

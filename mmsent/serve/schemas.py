@@ -16,13 +16,13 @@ class _In(BaseModel):
 
 
 class PostIn(_In):
-    """A post. Give a text or a picture, or both; heads that need both halves refuse a post with one."""
+    """A post: a text, an image, or both. Heads that need both refuse a post with only one."""
 
-    id: Annotated[str, Field(max_length=255)] | None = Field(None, description="comes back with the answer")
+    id: Annotated[str, Field(max_length=255)] | None = Field(None, description="returned with the answer")
     text: str | None = Field(None, description="the post's text", examples=["What a day!"])
     image: str | None = Field(
         None,
-        description="the picture file's bytes in base64, or a data URL: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF",
+        description="the bytes of the image file in base64, or a data URL: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF",
         json_schema_extra={"contentEncoding": "base64"},
     )
 
@@ -38,26 +38,26 @@ class _Out(BaseModel):
 
 
 class HeadAnswer(_Out):
-    """What one head says."""
+    """The answer of one head."""
 
     run: str = Field(description="the run's name")
-    fusion: str = Field(description="how the head joins picture and text")
-    label: str | None = Field(description="its likeliest label; null where it cannot label such a post")
+    fusion: str = Field(description="how the head joins image and text")
+    label: str | None = Field(description="the most likely label; null if the head cannot label the post")
     probabilities: Probabilities
     weights: dict[str, float] | None = Field(
-        description="how much of what the head reads is image and text; null for heads without such weights"
+        description="the shares of image and text in what the head reads; null for heads without such weights"
     )
 
 
 class Answer(_Out):
-    """A labelled post: all that `mmsent predict --json` prints, and each head's probabilities."""
+    """A labelled post: what `mmsent predict --json` prints, and each head's probabilities."""
 
     id: str
-    label: str | None = Field(description="the vote's label; null where no head can label the post")
+    label: str | None = Field(description="the label that won the vote; null if no head can label the post")
     probabilities: Probabilities
-    heads: dict[str, str] = Field(description="each voting run's label")
-    agreeing: int = Field(description="how many heads are behind the label")
-    problem: str = Field(description="what was wrong with a half of the post; empty where nothing was")
+    heads: dict[str, str] = Field(description="the label of each voting run")
+    agreeing: int = Field(description="how many heads chose the label")
+    problem: str = Field(description="what is wrong with the image or the text; empty if nothing is")
     calibrated: bool = Field(description="whether the probabilities are calibrated")
     by_head: list[HeadAnswer]
 
@@ -69,7 +69,7 @@ class Answers(_Out):
 
 
 class Word(_Out):
-    """What a word does for the label's logit."""
+    """How a word changes the label's logit."""
 
     word: str
     grad_cam: float
@@ -102,7 +102,7 @@ class Map(_Out):
 
 
 class Occlusion(_Out):
-    """Loss of logit where a window covers a place."""
+    """How much the logit falls when a window covers a place."""
 
     grid: list[int]
     peak: list[int]
@@ -110,18 +110,18 @@ class Occlusion(_Out):
 
 
 class PicturePart(_Out):
-    """Maps over the picture as the encoder saw it."""
+    """Maps over the image as the encoder saw it."""
 
     size: int
     window: int
     stride: int
     grad_cam: list[Map]
     occlusion: Occlusion | None
-    seen: str = Field(description="the picture as the encoder saw it, a data URL")
+    seen: str = Field(description="the image as the encoder saw it, a data URL")
 
 
 class Shares(_Out):
-    """Loss of logit without the picture, without the text, and the picture's share of both."""
+    """How much the logit falls without the image and without the text, and the image's share of both."""
 
     image: float
     text: float
@@ -129,7 +129,7 @@ class Shares(_Out):
 
 
 class ExplanationOut(_Out):
-    """Why one head says what it says of a post; what `mmsent explain --json` prints, and the picture that was seen."""
+    """Why one head gives a post its label: what `mmsent explain --json` prints, and the image that the encoder saw."""
 
     id: str
     run: str
@@ -158,7 +158,7 @@ class Health(_Out):
 
     status: str
     version: str
-    waiting: int = Field(description="posts taken and not answered yet")
+    waiting: int = Field(description="posts accepted and not answered yet")
 
 
 class Head(_Out):
@@ -166,13 +166,13 @@ class Head(_Out):
 
     run: str
     fusion: str
-    halves: list[str] = Field(description="the halves it reads")
+    halves: list[str] = Field(description="which of image and text it reads")
     needs_both: bool
     calibrated: bool
 
 
 class Example(_Out):
-    """A drawn post to try."""
+    """A generated post to try."""
 
     image: str
     text: str
@@ -183,7 +183,7 @@ class Info(_Out):
 
     version: str
     encoder: str
-    data: str = Field(description="the name of the data set that the heads learned from")
+    data: str = Field(description="the name of the data set that the heads were trained on")
     labels: list[str]
     colours: dict[str, str]
     heads: list[Head]
@@ -214,11 +214,11 @@ class ReviewRow(_Out):
 
 
 class ReviewPage(_Out):
-    """A part of the reviewed predictions. total: rows in all; matching: those that pass the filter."""
+    """A part of the reviewed predictions. total: all rows; matching: rows that pass the filter."""
 
     digest: str = Field(description="changes with the predictions")
-    table: str = Field(description="the file's name; empty where the runs' validation rows are reviewed")
-    runs: list[str] = Field(description="the runs whose validation rows these are")
+    table: str = Field(description="the name of the table; empty when the runs' validation rows are reviewed")
+    runs: list[str] = Field(description="the runs that these validation rows belong to")
     total: int
     matching: int
     rows: list[ReviewRow]

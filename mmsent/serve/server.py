@@ -1,4 +1,4 @@
-"""The process: listening, and ending well."""
+"""The server process: it listens, and ends without dropping requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BACKLOG = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises UsageError where the address cannot be had."""
+    """A socket that listens. Raises UsageError where the address is taken or not allowed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -27,12 +27,14 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         bound.close()
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot listen on {host} port {port}: {reason}; --host and --port name another") from error
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {reason}; choose another with --host and --port"
+        ) from error
     return bound
 
 
 def serve(app: FastAPI, bound: socket.socket, limits: Limits, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; then take nothing new, answer what was taken and return."""
+    """Serve until SIGTERM or Ctrl-C; then accept no new requests, answer the accepted ones and return."""
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -1,14 +1,12 @@
-"""Runs at work: loaded once, fed by many. No HTTP here.
+"""Runs that are loaded once and answer many requests. No HTTP here.
 
-`prepare` may run in any thread; `answer` on the encoder's thread alone; `explain` on another's, with encoders of its
-own, for explaining hooks into the models.
+`prepare` may run in any thread; `answer` only on the encoder's thread; `explain` on another one, with encoders
+of its own, because explaining adds hooks to the models.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from mmsent.config import EncoderSettings, Fusion
+from mmsent.data.images import image_bytes, image_url
 from mmsent.encoders.base import Encoders
 from mmsent.errors import UsageError
 from mmsent.features.new_posts import NewPost, Prepared, encode_prepared, prepare_post
 from mmsent.inference.logits import head_shares
 from mmsent.inference.predict import encoder_settings, encoders_of, require_encoders, vote_features
-from mmsent.inference.vote import tie_label
+from mmsent.inference.tally import tie_label
 from mmsent.serve.limits import Limits
 from mmsent.training.runs import Run
 from mmsent.version import __version__
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 BATCH = 16
 EXAMPLE_SIDE = 288
-# Moods of picture and text of the examples: plain ones, a conflict of the halves, irony, and a flat post.
+# Moods of image and text of the examples: plain ones, a conflict of the two, irony, and a neutral post.
 EXAMPLES = (("up", "up"), ("down", "down"), ("down", "praise"), ("up", "down"), ("flat", "flat"))
 
 
@@ -77,8 +76,8 @@ class Service:
         self.batch_size = limits.batch_size or (BATCH if full else 1)
 
     def warm_up(self) -> None:
-        """Load heads and encoders by labelling one post, and what the page asks for. Raises what a later request would
-        meet."""
+        """Load heads and encoders by labelling one post, and prepare what the page asks for. Raises the errors that a
+        later request would get."""
         size = self._how.size
         self.answer([("warm-up", Prepared(np.zeros((size, size, 3), np.uint8), "warm-up"))])
         self.info()
@@ -124,7 +123,7 @@ class Service:
         found = next((run for run in self.runs if name in (None, run.name)), None)
         if found is None:
             names = ", ".join(run.name for run in self.runs)
-            raise UsageError(f"no run called {str(name)[:100]!r} is served; choose from {names}")
+            raise UsageError(f"no run called {str(name)[:100]!r} is served; the runs are {names}")
         return found
 
     def explain(self, post: NewPost, run: ServedRun, target: str | None, occlude: bool) -> dict[str, Any]:
@@ -134,7 +133,7 @@ class Service:
         found = explain(run, self._explainable, post, target=target, stand_in=True, occlude=occlude)
         out = found.to_json()
         if found.picture is not None:
-            out["picture"]["seen"] = data_url(Image.fromarray(found.picture.pixels), "PNG")
+            out["picture"]["seen"] = image_url(Image.fromarray(found.picture.pixels), "PNG")
         return out
 
     def heads(self) -> list[dict[str, Any]]:
@@ -172,21 +171,9 @@ class Service:
         }
 
 
-def data_url(image: Image.Image, form: str, **options: Any) -> str:
-    """A picture as a data URL."""
-    return f"data:image/{form.lower()};base64,{base64.b64encode(picture_bytes(image, form, **options)).decode()}"
-
-
-def picture_bytes(image: Image.Image, form: str, **options: Any) -> bytes:
-    """A picture's bytes in a format."""
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
-
-
 @functools.cache
 def examples() -> list[tuple[bytes, str]]:
-    """Drawn posts to try: JPEG bytes and text."""
+    """Generated posts to try: JPEG bytes and text."""
     from mmsent.data.synthetic.canvas import ImageMood
     from mmsent.data.synthetic.images import draw_image
     from mmsent.data.synthetic.posts import QUALITY
@@ -196,5 +183,5 @@ def examples() -> list[tuple[bytes, str]]:
     for i, (picture, text) in enumerate(EXAMPLES):
         drawn = draw_image(ImageMood(picture), Random(f"mmsent example {i} picture"), EXAMPLE_SIDE)
         words = write_text(TextMood(text), Random(f"mmsent example {i} text"))
-        found.append((picture_bytes(drawn, "JPEG", quality=QUALITY), words))
+        found.append((image_bytes(drawn, "JPEG", quality=QUALITY), words))
     return found

@@ -10,28 +10,28 @@ from typing import Any
 
 from mmsent.features.cache import Cache
 from mmsent.system.files import write_together
-from mmsent.system.records import RecordFormat, list_records, read_record
+from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text
 
 FORMAT_VERSION = 1
 SUMMARY, TABLE = "sweep.json", "trials.csv"
 TOP = 10  # trials in a table
-_NEEDED = {"trials", "winners", "varied", "cache", "folds", "checks", "baseline", "gain", "finished", "importances"}
-RECORD = RecordFormat(SUMMARY, FORMAT_VERSION, _NEEDED, "finished sweep", "`mmsent sweep`")
+_KIND = RecordKind(
+    file=SUMMARY,
+    version=FORMAT_VERSION,
+    needed=frozenset(
+        {"trials", "winners", "varied", "cache", "folds", "checks", "baseline", "gain", "finished", "importances"}
+    ),
+    name="a finished sweep",
+    made_by="`mmsent sweep` makes one",
+    again="run `mmsent sweep` again",
+)
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep's folder and its sweep.json. trials: one record per trial that counts, by slot; winners: the best of each
-    fusion, the best first, each with its check and the name of the saved run."""
-
-    path: Path
-    info: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The sweep's name."""
-        return self.path.name
+class Sweep(Record):
+    """A finished sweep. trials: one record per trial that counts, by slot; winners: the best of each fusion, the best
+    first, each with its check and the saved run's name."""
 
     @property
     def trials(self) -> list[dict[str, Any]]:
@@ -170,10 +170,10 @@ def write_sweep(path: Path, info: dict[str, Any]) -> Sweep:
 
 
 def open_sweep(path: Path) -> Sweep:
-    """Read a sweep's folder. Raises RunError if it is not one."""
-    return Sweep(path, read_record(path, RECORD))
+    """Read a sweep's folder. Raises RunError where it is none."""
+    return Sweep(path, _KIND.read(path))
 
 
 def list_sweeps(folder: Path, cache: Cache) -> list[Sweep]:
     """The readable finished sweeps of a cache in a folder, newest first."""
-    return list_records(folder, SUMMARY, open_sweep, fingerprint=cache.fingerprint, data_name=cache.data_name)
+    return _KIND.newest_first(folder, open_sweep, cache.fingerprint, cache.data_name)

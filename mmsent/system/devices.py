@@ -31,11 +31,13 @@ def half_precision_for(device: str) -> str:
 
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if device == "cpu" and cpu_has_bf16() else "fp32"
+    if device == "cpu":
+        return "bf16" if cpu_multiplies_bf16() else "fp32"
+    return "fp32"
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bf16 matrices natively."""
+def cpu_multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products of bf16 numbers."""
     import torch
 
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

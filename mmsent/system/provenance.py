@@ -156,8 +156,12 @@ def _git(*arguments: str) -> str:
 
 def environment(device: str | None = None) -> dict[str, Any]:
     """Command, versions, machine and code of this process."""
-    command = [without_passwords(word) for word in sys.argv]
-    return {"command": command, "versions": versions(), "machine": machine(device), "code": code()}
+    return {"command": command(), "versions": versions(), "machine": machine(device), "code": code()}
+
+
+def command() -> list[str]:
+    """The words of this process's command, without passwords."""
+    return [without_passwords(word) for word in sys.argv]
 
 
 def without_passwords(word: str) -> str:

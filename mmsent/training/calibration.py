@@ -110,7 +110,4 @@ def cross_fitted(logits: NDArray[Any], truth: Labels, folds: int = FOLDS, seed: 
 
 def softmax(logits: NDArray[Any]) -> Probabilities:
     """Row-wise softmax in float64: (N, C) logits to probabilities."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exp = np.exp(shifted)
-    out: Probabilities = exp / exp.sum(axis=1, keepdims=True)
-    return out
+    return apply_temperature(logits, 1.0)

@@ -1,10 +1,10 @@
 """Run folders: one trained head with its settings, weights, history, validation predictions and fingerprints.
 
-A run folder appears whole, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
+A run folder appears complete, in one rename. No pickle: weights are safetensors, everything else is JSON or CSV.
 
-    run.json            settings, split, metrics, temperature, fingerprints of the cache, and where it all comes from:
+    run.json            settings, split, metrics, temperature, fingerprints of the cache, and its origin:
                         command, versions, machine, code and digests of the data (see mmsent.system.provenance)
-    head.safetensors    weights; the head's configuration and contract stand in its metadata
+    head.safetensors    weights; its metadata holds the head's configuration and contract
     history.json        a record per epoch
     validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
 """
@@ -27,30 +27,27 @@ from mmsent.errors import RunError, first_line
 from mmsent.features.cache import Cache
 from mmsent.system.files import put_folder
 from mmsent.system.hashing import file_sha256
-from mmsent.system.records import RecordFormat, list_records, read_record
+from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text, plain
 
 if TYPE_CHECKING:
     from mmsent.training.heads import Head
 
 FORMAT_VERSION = 1
-_NEEDED = {"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}
-RECORD = RecordFormat("run.json", FORMAT_VERSION, _NEEDED, "run", "`mmsent fit`")
-AGAIN = "run `mmsent fit` again"
+_KIND = RecordKind(
+    file="run.json",
+    version=FORMAT_VERSION,
+    needed=frozenset({"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}),
+    name="a run folder",
+    made_by="`mmsent fit` writes runs",
+    again="run `mmsent fit` again",
+)
 _OF_CACHE = {"fingerprint", "contract", "data_name", "encoder", "encoder_settings", "data_settings"}
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Record):
     """A finished run, read from its folder; the head's weights are loaded on demand."""
-
-    path: Path
-    info: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
 
     @property
     def fusion(self) -> Fusion:
@@ -65,7 +62,7 @@ class Run:
     @property
     def fit(self) -> FitSettings:
         """The settings the head was trained with."""
-        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not say
+        return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not record it
 
     @property
     def split(self) -> SplitSettings:
@@ -113,16 +110,16 @@ class Run:
         path = self.path / "head.safetensors"
         try:
             if file_sha256(path) != self.info["head_sha256"]:
-                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; {AGAIN}")
+                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; run `mmsent fit` again")
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["mmsent"])
             config = HeadConfig.model_validate(about["config"])
             if config.classes != len(self.labels) or about.get("labels", self.labels) != self.labels:
-                raise RunError(f"{path} was trained on other labels than run.json names; {AGAIN}")
+                raise RunError(f"{path} was trained on other labels than run.json names; run `mmsent fit` again")
             head = Head(config)
             head.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RunError(f"{path} cannot be loaded ({first_line(error)}); {AGAIN}") from error
+            raise RunError(f"{path} cannot be loaded ({first_line(error)}); run `mmsent fit` again") from error
         return head.eval().to(device)
 
     def validation_ids(self) -> list[str]:
@@ -132,7 +129,7 @@ class Run:
             with path.open(encoding="utf-8", newline="") as file:
                 return [plain(row["id"]) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise RunError(f"{path} cannot be read: {error}; {AGAIN}") from error
+            raise RunError(f"{path} cannot be read: {error}; run `mmsent fit` again") from error
 
     def require(self, contract: str, what: str, encoder: str) -> None:
         """Raise RunError unless features with this contract are what the head was trained on."""
@@ -145,24 +142,27 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """Read a run folder. Raises RunError if it is not one."""
-    return Run(path, read_record(path, RECORD, _check))
-
-
-def _check(file: Path, info: dict[str, Any]) -> None:
-    Fusion(info["fit"]["fusion"])
-    if absent := sorted(_OF_CACHE - info["cache"].keys()):
-        raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; {AGAIN}")
-    if not (isinstance(info["labels"], list) and all(isinstance(label, str) for label in info["labels"])):
-        raise RunError(f"{file} does not name its labels; {AGAIN}")
-    heat = info.get("temperature", 1.0)
-    if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
-        raise RunError(f"{file} has the temperature {heat!r}, which is not a number above 0; {AGAIN}")
+    """Read a run folder. Raises RunError where it is not one."""
+    file, info = path / _KIND.file, _KIND.read(path)
+    try:
+        Fusion(info["fit"]["fusion"])
+        if absent := sorted(_OF_CACHE - info["cache"].keys()):
+            raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; run `mmsent fit` again")
+        if not (isinstance(info["labels"], list) and all(isinstance(label, str) for label in info["labels"])):
+            raise RunError(f"{file} does not name its labels; run `mmsent fit` again")
+        heat = info.get("temperature", 1.0)
+        if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
+            raise RunError(
+                f"{file} has the temperature {heat!r}, which is not a number above 0; run `mmsent fit` again"
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+    return Run(path, info)
 
 
 def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | None = None) -> list[Run]:
-    """The readable runs in a folder, newest first. fingerprint, data_name: only those fitted on this cache."""
-    return list_records(folder, RECORD.file, open_run, fingerprint=fingerprint, data_name=data_name)
+    """The readable runs in a folder, newest first; fingerprint: only those fitted on that cache."""
+    return _KIND.newest_first(folder, open_run, fingerprint, data_name)
 
 
 def cache_facts(cache: Cache) -> dict[str, Any]:
@@ -215,10 +215,10 @@ def save_run(
 
 def calibration_note(runs: Sequence[Run]) -> str:
     """One line for people: whether the runs' probabilities are calibrated."""
-    uncalibrated = sum(not run.calibrated for run in runs)
-    if not uncalibrated:
+    without = sum(not run.calibrated for run in runs)
+    if not without:
         return "probabilities are calibrated by temperature scaling on the validation rows"
-    some = f" throughout: {uncalibrated} of {len(runs)} runs have no temperature" if uncalibrated < len(runs) else ""
+    some = f" throughout: {without} of {len(runs)} runs have no temperature" if without < len(runs) else ""
     return f"probabilities are not calibrated{some}; a new `mmsent fit` calibrates them"
 
 

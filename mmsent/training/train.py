@@ -21,7 +21,7 @@ from torch.optim.adamw import adamw
 from mmsent.config import FitSettings
 from mmsent.errors import DataError
 from mmsent.metrics import negative_log_likelihood, scores
-from mmsent.system.devices import cpu_has_bf16
+from mmsent.system.devices import cpu_multiplies_bf16
 from mmsent.training.calibration import softmax
 from mmsent.training.gradients import gradients, parameters_of
 from mmsent.training.heads import Head, Trace, head_config, unit_rms
@@ -55,7 +55,7 @@ def class_weights(labels: Tensor, classes: int, power: float) -> Tensor:
 def precision_for(device: str) -> Literal["fp32", "bf16"]:
     """What `auto` means for the matrix products of training: bf16 on processors that multiply it natively, else fp32.
     On a GPU fp32 too, for a head's products are too small to matter beside its launches."""
-    return "bf16" if device == "cpu" and cpu_has_bf16() else "fp32"
+    return "bf16" if device == "cpu" and cpu_multiplies_bf16() else "fp32"
 
 
 @contextmanager

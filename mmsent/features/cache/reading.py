@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsent.config import DataSettings, EncoderSettings
 from mmsent.errors import CacheError
 from mmsent.features.cache.damage import CRC, INDEX, Damage, check_rows, index_crcs, read_column, read_rows, row_crcs
 from mmsent.features.cache.fingerprint import FeatureSettings
@@ -108,6 +109,16 @@ class Cache:
     def fingerprint(self) -> str:
         """The digest of all settings that determine the numbers."""
         return self.settings.fingerprint
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """How the data set was read and its texts cleaned."""
+        return DataSettings.model_validate(self.provenance["data_settings"])
+
+    @property
+    def encoder_settings(self) -> EncoderSettings:
+        """How the rows were encoded, so that others can be encoded alike."""
+        return EncoderSettings.model_validate(self.provenance["encoder_settings"])
 
     @classmethod
     def open(cls, path: Path) -> Cache:

@@ -52,15 +52,15 @@ def fusion_block(head: Head) -> Block:
             return Block("concatenate", (f"{config.image_width} + {config.text_width}", f"= {wide}"))
         case Fusion.weighted:
             a, b = head.weight_logits.detach().softmax(dim=0).tolist()
-            weights = (f"{a:.3f} × picture", f"+ {b:.3f} × text")
+            weights = (f"{a:.3f} × image", f"+ {b:.3f} × text")
             return Block("weighted sum", (*weights, wide), head.weight_logits.numel())
         case Fusion.attention | Fusion.attention_alt:
             heads = (f"{head.attention.num_heads} heads, 2 tokens",)
             return Block("self-attention", (*heads, f"mean, {wide}"), _count(head.attention))
         case Fusion.image:
-            return Block("picture alone", (wide,))
+            return Block("image only", (wide,))
         case _:
-            return Block("text alone", (wide,))
+            return Block("text only", (wide,))
 
 
 def classifier_blocks(head: Head) -> list[Block]:
@@ -91,7 +91,7 @@ def _preparation(head: Head, half: str) -> list[Block]:
 
 @in_style
 def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[str], name: str) -> Figure:
-    """Figure 1: from picture and text to the classes; frozen boxes are grey, trained ones coloured with their number of
+    """Figure 1: from image and text to the classes; frozen boxes are grey, trained ones coloured with their number of
     parameters."""
     half = {"image": _preparation(head, "image"), "text": _preparation(head, "text")}
     after = [fusion_block(head), *classifier_blocks(head)]
@@ -132,7 +132,7 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
 
     for side, card, y, colour in (("image", image, 0.62, IMAGE_COLOUR), ("text", text, -0.62, TEXT_COLOUR)):
         dim = not used[side]
-        what = "picture" if side == "image" else "text"
+        what = "image" if side == "image" else "text"
         size = getattr(getattr(card, "preprocess", None), "size", None)
         shape = f"{size} × {size} RGB" if size else f"≤ {getattr(card, 'max_tokens', 0)} tokens"
         box(0, y, Block(what, (shape,)), colour, dim=dim)
@@ -154,7 +154,7 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
     ax.text(
         (columns - 1) / 2,
         -1.12,
-        f"{trained:,} trained parameters; dashed grey: nothing is trained there",
+        f"{trained:,} trained parameters; dashed grey boxes are frozen or have none",
         ha="center",
         va="bottom",
         fontsize=9,

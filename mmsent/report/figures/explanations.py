@@ -1,4 +1,4 @@
-"""Figures of explanations: Grad-CAM over the picture (report, Figure 15), word by word (Figure 16), one page a post.
+"""Figures of explanations: Grad-CAM over the image (report, Figure 15), word by word (Figure 16), one page per post.
 
 The protocols name what the figures read of an explanation (mmsent.inference.explain makes them).
 """
@@ -87,7 +87,7 @@ class TextData(Protocol):
 
 
 class ModalityData(Protocol):
-    """How much of the loss of logit is the picture's; None where neither half matters."""
+    """How much of the loss of logit is the picture's; None where neither one matters."""
 
     @property
     def image_share(self) -> float | None: ...
@@ -120,11 +120,11 @@ class ExplanationData(Protocol):
 
 @in_style
 def grad_cam_figure(explanations: Sequence[ExplanationData]) -> Figure:
-    """A row a post: the picture as the encoder sees it, Grad-CAM at each layer, occlusion. Posts whose picture is not
+    """One row per post: the image as the encoder sees it, Grad-CAM at each layer, occlusion. Posts whose image is not
     explained are left out; raises ValueError where none is left."""
     shown = [(e, e.picture) for e in explanations if e.picture is not None]
     if not shown:
-        raise ValueError("none of these explanations has a picture")
+        raise ValueError("none of these explanations has an image")
     columns = max(len(picture.maps) for _, picture in shown) + 2
     figure = new_figure(2.3 * columns + 0.6, 2.75 * len(shown) + 0.4)
     axes = figure.subplots(len(shown), columns, squeeze=False)
@@ -151,7 +151,7 @@ def explanation_figure(explanation: ExplanationData) -> Figure:
     """One page for a post: its text, picture and maps, words, probabilities, and the shares of the two halves."""
     words = explanation.text.words if explanation.text is not None else ()
     picture = explanation.picture
-    title = wrap(explanation.text.text, 105, 3) if explanation.text is not None else "picture alone"
+    title = wrap(explanation.text.text, 105, 3) if explanation.text is not None else "image only"
     heights = [2.75] if picture is not None else []
     heights.append(max(2.7, 1.0 + 0.24 * len(_rows(words))))
     figure = new_figure(11.5, sum(heights) + 0.45 + 0.2 * title.count("\n"))
@@ -160,7 +160,7 @@ def explanation_figure(explanation: ExplanationData) -> Figure:
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     if picture is not None:
         axes = parts[0].subplots(1, len(picture.maps) + 2)
-        _draw_maps(axes, picture, "picture, as encoded")
+        _draw_maps(axes, picture, "image, as encoded")
         _colour_bar(parts[0], axes)
     left, right = parts[-1].subfigures(1, 2, width_ratios=[2.6, 1])
     if words and explanation.text is not None:
@@ -168,7 +168,7 @@ def explanation_figure(explanation: ExplanationData) -> Figure:
     else:
         empty = left.subplots()
         empty.set_axis_off()
-        reason = "the text has no words" if explanation.text is not None else "no text that this head reads"
+        reason = "the text has no words" if explanation.text is not None else "this head reads no text"
         empty.text(0.5, 0.5, reason, ha="center", va="center", color=GREY)
     above, below = right.subplots(2, 1, height_ratios=[max(2, len(explanation.probabilities)), 1.2])
     _draw_probabilities(above, explanation)
@@ -214,7 +214,7 @@ def _short(layer: str) -> str:
 
 def _colour_bar(figure: Any, axes: Any) -> None:
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), ax=axes, fraction=0.025, pad=0.01)
-    bar.set_label("evidence for the target\n(share of the maximum)", fontsize=8)
+    bar.set_label("support for the target\n(share of the maximum)", fontsize=8)
     bar.outline.set_visible(False)
 
 
@@ -258,7 +258,9 @@ def _draw_words(figure: Any, text: TextData, target: str) -> None:
             axes.set_ylim(len(rows) - 0.5, -0.5)
         else:
             axes.tick_params(axis="y", length=0)
-    figure.supxlabel(f"share in the logit of “{label_text(target, 24)}”: purple for, slate against", fontsize=8)
+    figure.supxlabel(
+        f"change in the logit of “{label_text(target, 24)}”: purple supports it, slate opposes it", fontsize=8
+    )
 
 
 def _draw_probabilities(axes: Any, explanation: ExplanationData) -> None:
@@ -283,9 +285,9 @@ def _draw_shares(axes: Any, image_share: float | None, missing: Sequence[str]) -
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.9, 0.6)
-    axes.set_title("share of the halves", fontsize=9)
+    axes.set_title("shares of image and text", fontsize=9)
     if image_share is None:
-        axes.text(0.5, 0, "neither half matters", ha="center", va="center", color=GREY)
+        axes.text(0.5, 0, "neither one matters", ha="center", va="center", color=GREY)
         return
     axes.barh(
         [0, 0], [image_share, 1 - image_share], left=[0, image_share], color=[IMAGE_COLOUR, TEXT_COLOUR], height=0.6
@@ -296,7 +298,7 @@ def _draw_shares(axes: Any, image_share: float | None, missing: Sequence[str]) -
 
 
 def half_shares(image_share: float, missing: Sequence[str]) -> tuple[str, str]:
-    """The shares of picture and text in words; a half that the post lacks is said to be missing."""
+    """The shares of image and text in words; a half that the post lacks is called missing."""
     shares = {"picture": image_share, "text": 1 - image_share}
-    image, text = (f"{half} {'missing' if half in missing else f'{shares[half]:.0%}'}" for half in shares)
-    return image, text
+    image, text = ("missing" if half in missing else f"{share:.0%}" for half, share in shares.items())
+    return f"image {image}", f"text {text}"

@@ -14,7 +14,7 @@ from mmsent.report.figures.style import in_style, label_colours, label_text, new
 
 @dataclass(frozen=True)
 class PostCase:
-    """One post to show. picture: (h, w, 3) bytes or None where it is not at hand; confidence of `predicted`."""
+    """One post to show. picture: (h, w, 3) bytes or None where it is not available; confidence of `predicted`."""
 
     id: str
     picture: NDArray[np.uint8] | None
@@ -36,7 +36,7 @@ def posts_figure(cases: Sequence[PostCase], labels: Sequence[str], title: str, c
     for ax, case in zip(grid.flat, cases, strict=False):
         if case.picture is None:
             ax.set_facecolor("#F4F4F4")
-            ax.text(0.5, 0.5, "picture not at hand", ha="center", va="center", transform=ax.transAxes, color="#666666")
+            ax.text(0.5, 0.5, "image not available", ha="center", va="center", transform=ax.transAxes, color="#666666")
         else:
             ax.imshow(_square(case.picture), aspect="equal")
         ax.set_xticks([])

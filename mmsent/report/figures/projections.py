@@ -53,7 +53,7 @@ def _umap(values: Points, seed: int) -> Points | None:
 
 @in_style
 def projection_figure(points: Mapping[str, Points | None], truth: Labels, labels: Sequence[str], what: str) -> Figure:
-    """Figures 12 to 14: one panel a method, coloured and marked by true class. `what` names the features."""
+    """Figures 12 to 14: one panel per method, coloured and marked by true class. `what` names the features."""
     colours, markers = label_colours(labels), label_markers(labels)
     fig = new_figure(12, 4.3)
     for ax, (method, found) in zip(fig.subplots(1, len(points)), points.items(), strict=True):
@@ -61,7 +61,7 @@ def projection_figure(points: Mapping[str, Points | None], truth: Labels, labels
         ax.set_xlabel(f"{method} 1 (no unit)")
         ax.set_ylabel(f"{method} 2 (no unit)")
         if found is None:
-            hint = "needs at least five rows, and umap-learn:\npip install 'mmsent[umap]'"
+            hint = "this needs five rows or more, and umap-learn:\npip install 'mmsent[umap]'"
             ax.text(0.5, 0.5, hint, ha="center", va="center", transform=ax.transAxes)
             continue
         order = np.random.default_rng(0).permutation(len(found))  # no class hides another by being drawn last

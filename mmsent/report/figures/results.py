@@ -46,7 +46,7 @@ def _ticks(labels: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 @in_style
 def labels_figure(balance: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> Figure:
-    """Figure 3: rows per label, one panel a split; splits without labels show their number of rows."""
+    """Figure 3: rows per label, one panel per split; splits without labels show their number of rows."""
     colours = label_colours(labels)
     known = {split: [counts.get(label, 0) for label in labels] for split, counts in balance.items()}
     names, turned = _ticks(labels)
@@ -135,10 +135,10 @@ def confidence_figure(
     for k, label in enumerate(labels):
         chosen = confidence[predicted == k]
         _density(left, chosen, colours[label], f"{label_text(label, NAME)} (n = {len(chosen)})")
-    for name_of, ok, colour in (("right", True, GREEN), ("wrong", False, ORANGE)):
+    for name_of, ok, colour in (("correct", True, GREEN), ("wrong", False, ORANGE)):
         chosen = confidence[(predicted == truth) == ok]
         _density(right, chosen, colour, f"{name_of} (n = {len(chosen)})")
-    for ax, title in ((left, "by predicted label"), (right, "right and wrong predictions")):
+    for ax, title in ((left, "by predicted label"), (right, "correct and wrong predictions")):
         ax.set_xlim(1 / len(labels) - 0.02, 1.0)
         ax.set_xlabel(CALIBRATED if calibrated else UNCALIBRATED)
         ax.set_ylabel("density (kernel estimate)")
@@ -229,7 +229,7 @@ def reliability_figure(before: Reliability, after: Reliability, name: str, tempe
         share = found.count / max(1, found.count.sum())
         ece = float((share * np.abs(found.accuracy - found.confidence))[filled].sum())
         ax.set_title(f"{title}: ECE {ece:.3f}", fontsize=9)
-        ax.set_ylabel("accuracy (share right)")
+        ax.set_ylabel("accuracy (share of correct labels)")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.02)
         below.bar(found.edges[:-1], found.count, width, align="edge", color=SLATE, edgecolor="white")
@@ -248,7 +248,7 @@ def length_figure(
     unit: str,
     shaded: str,
 ) -> Figure:
-    """Accuracy by text length: rows in quantile groups of like size, one line a head.
+    """Accuracy by text length: rows in quantile groups of similar size, one line per head.
 
     lengths: N lengths in `unit`; right: per head, by name, (N,) whether each prediction is right; fusions: the heads'
     fusions; shaded: the head whose 95% Wilson interval is drawn.
@@ -271,7 +271,7 @@ def length_figure(
         ax.plot(range(len(groups)), share, **styles[head], marker="o", ms=4, lw=1.5, label=label_text(head))
     ax.set_xticks(range(len(groups)), names)
     ax.set_xlabel(f"text length ({unit})")
-    ax.set_ylabel("accuracy (share right)")
+    ax.set_ylabel("accuracy (share of correct labels)")
     ax.set_title("Accuracy by text length, validation rows")
     ax.legend(ncols=legend_columns(right, 3))
     return fig
@@ -291,7 +291,7 @@ def agreement_figure(agreeing: NDArray[np.int64], right: NDArray[np.bool_], head
         left.text(i, n / count.sum(), f"{n} rows\n{n / count.sum():.1%}", ha="center", va="bottom", fontsize=8)
     left.set_ylim(0, float(count.max() / count.sum()) * 1.25)
     left.set_ylabel("share of validation rows")
-    left.set_title("how often")
+    left.set_title("rows by agreement")
     share = hits / count
     low, high = np.array([wilson(int(h), int(n)) for h, n in zip(hits, count, strict=True)]).T
     bars = np.maximum(0, np.stack([share - low, high - share]))
@@ -300,7 +300,7 @@ def agreement_figure(agreeing: NDArray[np.int64], right: NDArray[np.bool_], head
         other.text(i, top + 0.01, f"{s:.1%}", ha="center", va="bottom", fontsize=8)
     other.set_ylim(0, 1.12)
     other.set_ylabel("accuracy of the vote (95% interval)")
-    other.set_title("how often right")
+    other.set_title("accuracy by agreement")
     for ax in (left, other):
         ax.set_xlabel("heads that chose the vote's label")
         ax.grid(False, axis="x")

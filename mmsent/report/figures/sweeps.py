@@ -1,4 +1,4 @@
-"""Figures of a sweep: one line a trial through all settings (parallel coordinates); how much each setting matters."""
+"""Figures of a sweep: one line per trial through all settings (parallel coordinates); how much each setting matters."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def sweep_figures(info: Mapping[str, Any]) -> dict[str, Figure]:
 
 @in_style
 def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], logs: Mapping[str, bool]) -> Figure:
-    """Parallel coordinates: an axis a setting and one for the score, a line a trial, coloured by its score; trials that
-    were stopped early are grey and end before the score. The best is drawn over all others.
+    """Parallel coordinates: one axis per setting and one for the score, one line per trial, coloured by its score.
+    Trials that were stopped early are grey and end before the score. The best is drawn over all others.
 
     names: the settings that vary; logs: those on a logarithmic axis.
     """
@@ -137,5 +137,5 @@ def importance_figure(importances: Mapping[str, float], finished: int) -> Figure
     ax.set_xlim(0, max(shares) * 1.15)
     ax.set_xlabel(f"share of what the settings explain (PED-ANOVA over {finished} finished trials)")
     ax.set_ylabel("setting")
-    ax.set_title("What mattered for the weighted F1")
+    ax.set_title("Which settings matter for the weighted F1")
     return fig

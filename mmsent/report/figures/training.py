@@ -129,11 +129,11 @@ def metrics_figure(histories: Mapping[str, History], best: Mapping[str, int], fu
 
 @in_style
 def shares_figure(history: History, name: str, best_epoch: int, what: str = "fusion weight") -> Figure:
-    """Figure 7: the shares of picture and text through training (weighted fusion: the two weights)."""
+    """Figure 7: the shares of image and text through training (weighted fusion: the two weights)."""
     epochs = [r["epoch"] for r in history]
     fig = new_figure(6, 3.6)
     ax = fig.subplots()
-    ax.plot(epochs, [r["image_share"] for r in history], color=IMAGE_COLOUR, marker="o", ms=4, label="picture")
+    ax.plot(epochs, [r["image_share"] for r in history], color=IMAGE_COLOUR, marker="o", ms=4, label="image")
     ax.plot(epochs, [r["text_share"] for r in history], color=TEXT_COLOUR, marker="s", ms=4, label="text")
     ax.axhline(0.5, color=INK, lw=0.8, ls="--", label="equal")
     ax.axvline(best_epoch, color=INK, lw=1, ls=":", label=f"kept: epoch {best_epoch}")
@@ -154,7 +154,7 @@ def attention_figure(attention: NDArray[np.float32], history: History, name: str
 
     Rows of the map are the asking half, columns the half attended to.
     """
-    halves = ("picture", "text")
+    halves = ("image", "text")
     mean = attention.mean(axis=(0, 1))
     fig = new_figure(11, 3.5)
     left, middle, right = fig.subplots(1, 3, width_ratios=[1, 1.3, 1.3])
@@ -166,11 +166,11 @@ def attention_figure(attention: NDArray[np.float32], history: History, name: str
     left.set_xticks([0, 1], halves)
     left.set_yticks([0, 1], halves)
     left.set_xlabel("attended to")
-    left.set_ylabel("asking")
+    left.set_ylabel("from")
     left.grid(False)
     left.set_title("mean attention")
     fig.colorbar(shown, ax=left, label="attention (share)", shrink=0.8)
-    received = attention.mean(axis=2)[:, :, 0]  # (N, heads): the share that the picture receives
+    received = attention.mean(axis=2)[:, :, 0]  # (N, heads): the share that the image receives
     order = [received[:, h] for h in range(received.shape[1])]
     parts = middle.violinplot(order, showmedians=True, widths=0.8)
     for body in parts["bodies"]:
@@ -182,10 +182,10 @@ def attention_figure(attention: NDArray[np.float32], history: History, name: str
     middle.set_xticks(range(1, len(order) + 1), [str(h + 1) for h in range(len(order))])
     middle.set_ylim(0, 1)
     middle.set_xlabel("attention head")
-    middle.set_ylabel("share that the picture receives")
+    middle.set_ylabel("share that the image receives")
     middle.set_title(f"over {len(attention)} validation rows")
     epochs = [r["epoch"] for r in history]
-    right.plot(epochs, [r["image_share"] for r in history], color=IMAGE_COLOUR, marker="o", ms=4, label="picture")
+    right.plot(epochs, [r["image_share"] for r in history], color=IMAGE_COLOUR, marker="o", ms=4, label="image")
     right.plot(epochs, [r["text_share"] for r in history], color=TEXT_COLOUR, marker="s", ms=4, label="text")
     right.axhline(0.5, color=INK, lw=0.8, ls="--")
     right.set_ylim(0, 1)
@@ -194,7 +194,7 @@ def attention_figure(attention: NDArray[np.float32], history: History, name: str
     right.set_title("through training")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend()
-    fig.suptitle(f"Attention between picture and text, {label_text(name)}")
+    fig.suptitle(f"Attention between image and text, {label_text(name)}")
     return fig
 
 
@@ -207,9 +207,7 @@ def learning_curve_figure(sizes: Sequence[int], scores: NDArray[np.float64], nam
     fig = new_figure(6, 3.6)
     ax = fig.subplots()
     ax.fill_between(sizes, scores.min(axis=1), scores.max(axis=1), color=SLATE, alpha=0.18, lw=0, label="range")
-    ax.plot(
-        sizes, scores.mean(axis=1), color=SLATE, marker="o", ms=4, label=f"mean of {scores.shape[1]} draws and seeds"
-    )
+    ax.plot(sizes, scores.mean(axis=1), color=SLATE, marker="o", ms=4, label=f"mean of {scores.shape[1]} repeats")
     ax.axhline(final, color=INK, lw=0.8, ls="--", label=f"this run: {final:.3f}")
     ax.set_xscale("log")
     ax.set_xticks(list(sizes), [f"{n:,}" for n in sizes])

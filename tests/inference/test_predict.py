@@ -1,0 +1,374 @@
+"""New posts: the same answer as from the cache, and what happens where a half is missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmsent.cli.main import main
+from mmsent.config import (
+    Clean,
+    DataSettings,
+    EncoderSettings,
+    ExtractSettings,
+    FitSettings,
+    Fusion,
+    SplitSettings,
+    ViewSettings,
+    settings,
+)
+from mmsent.data.dataset import Dataset, load_dataset
+from mmsent.encoders.base import Embeddings, Encoders
+from mmsent.errors import RunError
+from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
+from mmsent.features.extract import extract
+from mmsent.features.new_posts import NewPost
+from mmsent.inference.predict import encoder_settings, predict, predictions_table
+from mmsent.inference.vote import vote_split
+from mmsent.training.fit import fit
+from mmsent.training.runs import Run
+from tests.helpers.fake import FakeTextEncoder, fake_encoders
+from tests.helpers.made import make_guid
+
+QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
+LABELS = ("negative", "neutral", "positive")
+
+
+@dataclass(frozen=True)
+class World:
+    """A data set, its cache, and a run of each fusion by its name; `dropout` and `dropout2` take missing halves."""
+
+    data: Dataset
+    cache: Cache
+    runs: dict[str, Run]
+
+    def posts(self) -> list[NewPost]:
+        """The test posts, their texts as they stand in the files."""
+        found = []
+        for post in self.data.of("test"):
+            assert isinstance(post.text, Path)
+            found.append(NewPost(post.id, post.text.read_text(encoding="utf-8"), post.image))
+        return found
+
+    def of(self, *names: str) -> list[Run]:
+        return [self.runs[name] for name in names]
+
+
+def make_world(
+    folder: Path,
+    *,
+    normalize: bool = False,
+    clean: tuple[Clean, ...] = (),
+    seed: int = 0,
+    labels: tuple[str, ...] = LABELS,
+) -> World:
+    root = make_guid(folder / "posts", n_train=40, n_test=10, size=40)
+    for path in (root / "data").glob("*.txt"):
+        path.write_text(f"  {path.read_text(encoding='utf-8')} #goodMood https://x.y/z \n", encoding="utf-8")
+    data = load_dataset(root, DataSettings(clean=clean, labels=labels))
+    cache = extract(
+        data,
+        ["train", "test"],
+        folder / "cache",
+        encoder=EncoderSettings(encoder="offline", normalize=normalize),
+        views=settings(ViewSettings, count=2),
+        options=ExtractSettings(),
+        engine=LocalEngine(fake_encoders(seed)),
+        show=False,
+    ).cache
+    wanted = [FitSettings(**QUICK, fusion=fusion) for fusion in Fusion]
+    wanted += [FitSettings(**QUICK, fusion=f, modality_dropout=0.4) for f in (Fusion.concat, Fusion.weighted)]
+    done = fit(cache, folder / "runs", wanted, SplitSettings())
+    return World(data, cache, dict(zip([*(f.value for f in Fusion), "dropout", "dropout2"], done, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("predict"))
+
+
+THREE = ("concat", "weighted", "attention")
+
+
+# --- the same as from the cache
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_new_posts_are_labelled_as_cached_ones(changed: bool, soft: bool, world: World, tmp_path: Path) -> None:
+    if changed:
+        world = make_world(tmp_path, normalize=True, clean=(Clean.links, Clean.hashtags))
+    runs = world.of(*THREE)
+    vote = vote_split(runs, world.cache, "test", soft=soft)
+    text_encoder = FakeTextEncoder()
+    found = predict(world.posts(), runs, soft=soft, encoders=Encoders(fake_encoders().image, text_encoder))
+    assert text_encoder.batches == [[world.data.text_of(post) for post in world.data.of("test")]]
+    assert [p.id for p in found] == vote.ids
+    assert [p.label for p in found] == vote.predicted
+    assert len({*vote.predicted}) > 1
+    assert [p.agreeing for p in found] == vote.agreeing.tolist()
+    given = np.array([[p.probabilities[label] for label in LABELS] for p in found])
+    assert given == pytest.approx(vote.probabilities, abs=1e-6)
+    for i, p in enumerate(found):
+        assert list(p.heads.items()) == [
+            (run.name, choices[i]) for run, choices in zip(runs, vote.choices, strict=True)
+        ]
+        assert p.problem == ""
+
+
+def test_many_posts_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = predict(world.posts(), world.of(*THREE), encoders=fake_encoders())
+    monkeypatch.setattr("mmsent.features.new_posts.BATCH", 3)
+    parts = predict(world.posts(), world.of(*THREE), encoders=fake_encoders())
+    assert [(p.id, p.label, p.heads) for p in parts] == [(p.id, p.label, p.heads) for p in whole]
+    assert [list(p.probabilities.values()) for p in parts] == [
+        pytest.approx(list(p.probabilities.values()), abs=1e-6) for p in whole
+    ]
+
+
+def test_ties_and_agreement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"concat": [0.9, 0.0, 0.1], "weighted": [0.2, 0.0, 0.8]}
+    monkeypatch.setattr(
+        "mmsent.inference.predict.head_probabilities",
+        lambda run, image, *_: np.tile(answers[run.fusion.value], (len(image), 1)),
+    )
+    post, runs = world.posts()[:1], world.of("concat", "weighted")
+
+    def label(**more: Any) -> tuple[str | None, int]:
+        (found,) = predict(post, runs, encoders=fake_encoders(), **more)
+        assert found.probabilities == pytest.approx({"negative": 0.55, "neutral": 0.0, "positive": 0.45})
+        return found.label, found.agreeing
+
+    assert label() == ("neutral", 0)
+    assert label(tie="positive") == ("positive", 1)
+    assert label(tie="soft") == label(soft=True) == ("negative", 1)
+
+
+# --- missing halves
+
+
+def broken_picture(post: NewPost, folder: Path) -> NewPost:
+    path = folder / "broken.jpg"
+    path.write_bytes(b"no picture")
+    return replace(post, image=path)
+
+
+def no_picture(post: NewPost, _: Path) -> NewPost:
+    return replace(post, image=None)
+
+
+def no_text(post: NewPost, _: Path) -> NewPost:
+    return replace(post, text=None)
+
+
+def nul_in_text(post: NewPost, _: Path) -> NewPost:
+    return replace(post, text="a\0b")
+
+
+def half_a_pair(post: NewPost, _: Path) -> NewPost:
+    return replace(post, text="a \ud83d")
+
+
+CUTS = [
+    (broken_picture, "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
+    (no_picture, "no picture"),
+    (no_text, "no text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cut", "problem"),
+    [
+        *CUTS,
+        (half_a_pair, "text holds half a surrogate pair, which is not a character"),
+        (
+            nul_in_text,
+            "text holds NUL characters, which texts do not have; if it is UTF-16 without a byte order mark, "
+            "pass --text-encoding utf-16-le or utf-16-be",
+        ),
+    ],
+)
+def test_a_missing_half_without_modality_dropout(
+    cut: Callable[[NewPost, Path], NewPost], problem: str, world: World, tmp_path: Path
+) -> None:
+    whole = world.posts()[:3]
+    posts = [whole[0], cut(whole[1], tmp_path), whole[2]]
+    found = predict(posts, world.of(*THREE), encoders=fake_encoders())
+    assert found[1].label is None
+    assert found[1].problem.startswith(f"{problem}; these heads need both image and text")
+    assert (found[1].probabilities, found[1].heads, found[1].agreeing) == ({}, {}, 0)
+    untouched = predict(whole, world.of(*THREE), encoders=fake_encoders())
+    for i in (0, 2):
+        assert (found[i].label, found[i].heads, found[i].problem) == (untouched[i].label, untouched[i].heads, "")
+        assert found[i].probabilities == pytest.approx(untouched[i].probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("half", "cut"),
+    [("image", no_picture), ("image", broken_picture), ("text", no_text)],
+)
+def test_a_head_of_one_half_says_which_it_reads(
+    half: str, cut: Callable[[NewPost, Path], NewPost], world: World, tmp_path: Path
+) -> None:
+    """No modality dropout would help it."""
+    (found,) = predict([cut(world.posts()[0], tmp_path)], world.of(half), encoders=fake_encoders())
+    assert found.label is None
+    assert found.problem.endswith(f"; these heads read only the {half}")
+
+
+@pytest.mark.parametrize(("cut", "problem"), CUTS)
+def test_a_missing_half_with_modality_dropout(
+    cut: Callable[[NewPost, Path], NewPost], problem: str, world: World, tmp_path: Path
+) -> None:
+    post = cut(world.posts()[0], tmp_path)
+    runs = world.of("dropout", "dropout2", "concat")
+    (found,) = predict([post], runs, encoders=fake_encoders())
+    assert found.problem == problem
+    assert list(found.heads) == [runs[0].name, runs[1].name]  # the plain head has no say
+    features = world.cache.load("test")
+    shares = []
+    for run in runs[:2]:
+        head = run.head()
+        image = torch.from_numpy(features.image[:1, 0]) if problem == "no text" else head.image_mean[None]
+        text = head.text_mean[None] if problem == "no text" else torch.from_numpy(features.text[:1])
+        with torch.no_grad():
+            shares.append((head(image, text) / run.temperature).softmax(dim=1)[0].double())
+    wanted = torch.stack(shares).mean(dim=0).tolist()
+    assert list(found.probabilities.values()) == pytest.approx(wanted, abs=1e-6)
+    assert found.heads[runs[0].name] == LABELS[int(shares[0].argmax())]
+
+
+def test_nothing_at_all_is_not_labelled(world: World) -> None:
+    (found,) = predict([NewPost("x", None, None)], world.of("dropout"), encoders=fake_encoders())
+    assert found.label is None
+    assert found.problem.startswith("no picture; no text; ")
+
+
+def test_heads_of_one_half_take_what_they_need(world: World) -> None:
+    post = world.posts()[0]
+    text, image = replace(post, image=None), replace(post, text=None)
+    cached = vote_split(world.of("text"), world.cache, "test").probabilities[0].tolist()
+    found = predict([text, image], world.of("text"), encoders=fake_encoders())
+    assert list(found[0].probabilities.values()) == pytest.approx(cached, abs=1e-6)
+    assert found[1].label is None
+    found = predict([text, image], world.of("image"), encoders=fake_encoders())
+    assert [p.label is None for p in found] == [True, False]
+
+
+def test_an_empty_text_is_a_text(world: World) -> None:
+    (found,) = predict([replace(world.posts()[0], text="  ")], world.of(*THREE), encoders=fake_encoders())
+    assert found.label is not None
+
+
+def test_embeddings_that_are_not_finite_count_as_missing(world: World) -> None:
+    class Broken(FakeTextEncoder):
+        def encode(self, texts: list[str]) -> Embeddings:
+            out = super().encode(texts)
+            out[1] = np.nan
+            return out
+
+    encoders = Encoders(fake_encoders().image, Broken())
+    found = predict(world.posts()[:3], world.of("concat"), encoders=encoders)
+    assert [p.label is None for p in found] == [False, True, False]
+    assert found[1].problem.startswith("the encoder gave values that are not finite")
+
+
+# --- runs that do not fit
+
+
+def test_runs_of_other_features_are_refused(world: World, tmp_path: Path) -> None:
+    other = make_world(tmp_path / "a", seed=1)
+    both = [world.runs["concat"], other.runs["image"]]
+    with pytest.raises(RunError, match="was trained on features of offline"):
+        predict(world.posts(), both, encoders=fake_encoders())
+    with pytest.raises(RunError, match="but this machine's encoder holds grid"):
+        predict(world.posts(), world.of("concat"), encoders=fake_encoders(seed=1))
+    backwards = make_world(tmp_path / "b", labels=LABELS[::-1])
+    with pytest.raises(RunError, match="have different labels"):
+        predict(world.posts(), [world.runs["concat"], backwards.runs["image"]], encoders=fake_encoders())
+
+
+def test_encoder_settings_of_the_runs(world: World, tmp_path: Path) -> None:
+    run = world.runs["concat"]
+    stored = EncoderSettings(
+        encoder="x", weights=str(tmp_path / "w.pt"), device="mps", precision="bf16", normalize=True
+    )
+    cache = {**run.info["cache"], "encoder_settings": stored.model_dump(mode="json")}
+    run = replace(run, info={**run.info, "cache": cache})
+    with pytest.raises(RunError, match=r"no longer at .*w\.pt; name them with --weights FILE"):
+        predict(world.posts(), [run])
+    assert encoder_settings([run], weights="v.pt", device="cuda") == stored.model_copy(
+        update={"weights": "v.pt", "device": "cuda"}
+    )
+    (tmp_path / "w.pt").write_bytes(b"")
+    # the device is this machine's own
+    assert encoder_settings([run], weights=None, device=None) == stored.model_copy(update={"device": "auto"})
+
+
+# --- the command
+
+
+def test_the_command_says_whether_probabilities_are_calibrated(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
+    run = world.runs["concat"]
+    old = tmp_path / "old"
+    shutil.copytree(run.path, old)
+    info = {k: v for k, v in run.info.items() if k != "temperature"}
+    (old / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    picture = world.posts()[0].image
+    (tmp_path / "new.csv").write_text(f"id,text,image\n1,a day,{picture}\n", encoding="utf-8")
+
+    def say(path: Path, *more: str) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", str(path), *more])
+        assert stop.value.code in (None, 0)
+        shown = capsys.readouterr()
+        return shown.out, shown.err
+
+    one = ("--text", "a day", "--image", str(picture))
+    assert say(run.path, *one)[0].endswith("calibrated by temperature scaling on the validation rows\n")
+    assert say(old, *one)[0].endswith("probabilities are not calibrated; a new `mmsent fit` calibrates them\n")
+    assert json.loads(say(run.path, *one, "--json")[0])[0]["calibrated"] is True
+    assert json.loads(say(old, *one, "--json")[0])[0]["calibrated"] is False
+    table, note = say(run.path, "--manifest", str(tmp_path / "new.csv"))
+    assert len(table.splitlines()) == 2  # the remark is no part of the CSV
+    assert "calibrated by temperature scaling" in note
+    assert (
+        "calibrated by" in say(run.path, "--manifest", str(tmp_path / "new.csv"), "--out", str(tmp_path / "o.csv"))[0]
+    )
+
+
+# --- the table
+
+
+def test_predictions_table(world: World) -> None:
+    posts = [world.posts()[0], NewPost("none", None, None), replace(world.posts()[1], text=None)]
+    found = predict(posts, world.of("dropout"), encoders=fake_encoders())
+    rows = list(csv.DictReader(io.StringIO(predictions_table(found, LABELS))))
+    assert [r["id"] for r in rows] == ["41", "none", "42"]
+    assert [rows[1][k] for k in ("predicted", "confidence", "p_neutral", "agreeing")] == ["", "", "", "0"]
+    assert "no picture; no text" in rows[1]["problem"]
+    for row, p in zip((rows[0], rows[2]), (found[0], found[2]), strict=True):
+        assert row["predicted"] == p.label
+        assert {label: float(row[f"p_{label}"]) for label in LABELS} == pytest.approx(p.probabilities, abs=1e-6)
+        assert (row["agreeing"], row["problem"]) == ("1", p.problem)
+
+
+def test_a_head_has_one_vote(world: World) -> None:
+    with pytest.raises(RunError, match="two of the runs are called"):
+        predict(world.posts(), [world.runs["concat"]] * 2, encoders=fake_encoders())
+    with pytest.raises(RunError, match="no runs to vote"):
+        predict(world.posts(), [], encoders=fake_encoders())

@@ -1,0 +1,136 @@
+"""Figures by themselves: names that matplotlib would read as markup, many labels, several seeds, and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mmsent.metrics import reliability
+from mmsent.report.figures import posts, projections, results, training
+from mmsent.report.figures.explanations import half_shares
+from mmsent.report.figures.style import (
+    FUSION_COLOURS,
+    GREEN,
+    IMAGE_COLOUR,
+    KNOWN,
+    ORANGE,
+    OTHERS,
+    TEXT_COLOUR,
+    label_colours,
+    label_text,
+    png_bytes,
+    run_styles,
+)
+from mmsent.report.page import _luminance, label_rules
+
+NASTY = ["$a_{$", "_b", "c$"]  # broken mathematics, a name that legends drop, a lone dollar
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 3, 60)
+PROBABILITIES = RNG.dirichlet(np.ones(3), 60)
+GUESS = PROBABILITIES.argmax(axis=1)
+POINTS = RNG.normal(size=(60, 2))
+RUNS = dict.fromkeys(NASTY, "concat")
+HISTORY = [
+    {"epoch": i, **dict.fromkeys(("val_accuracy", "val_precision_weighted", "val_f1_weighted", "val_f1_macro"), 0.5)}
+    for i in (1, 2)
+]
+HITS = dict.fromkeys(NASTY, TRUTH == GUESS)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [t.get_text() for t in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: results.labels_figure({"train": dict.fromkeys(NASTY, 5)}, NASTY),
+        lambda: results.confusion_figure(TRUTH, GUESS, NASTY, "x"),
+        lambda: results.confidence_figure(PROBABILITIES, GUESS, TRUTH, NASTY, "x", calibrated=True),
+        lambda: results.pattern_figure(PROBABILITIES, TRUTH, NASTY, "x"),
+        lambda: results.length_figure(list(range(60)), HITS, RUNS, "tokens", NASTY[0]),
+        lambda: projections.projection_figure({"PCA": POINTS, "UMAP": None}, TRUTH, NASTY, "x"),
+        lambda: training.metrics_figure(dict.fromkeys(NASTY, HISTORY), dict.fromkeys(NASTY, 1), RUNS),
+        lambda: posts.posts_figure([posts.PostCase("$_{", None, "$_{", n, n, 0.5) for n in NASTY], NASTY, "x"),
+    ],
+    ids=["labels", "confusion", "confidence", "pattern", "length", "projection", "metrics", "posts"],
+)
+def test_names_are_drawn_as_they_are(make: Callable[[], Figure]) -> None:
+    figure = make()
+    drawn = texts(figure)
+    for name in NASTY:
+        assert any(label_text(name) in text for text in drawn), name
+    assert png_bytes(figure, dpi=40)  # mathematics is read only here
+
+
+def test_names_in_titles_are_drawn_as_they_are() -> None:
+    for name in NASTY:
+        assert png_bytes(results.confusion_figure(TRUTH, GUESS, ["a", "b", "c"], name), dpi=40)
+    assert png_bytes(results.agreement_figure(TRUTH + 1, TRUTH == GUESS, NASTY), dpi=40)
+
+
+def test_legends_keep_names_with_an_underscore() -> None:
+    figure = projections.projection_figure({"PCA": POINTS, "UMAP": None}, TRUTH, NASTY, "x")
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [r"\$a_{\$", "\u200b_b", r"c\$"]
+
+
+def test_many_labels_turn_the_ticks() -> None:
+    labels = [f"label {i}" for i in range(6)]
+    truth = RNG.integers(0, 6, 90)
+    figure = results.confusion_figure(truth, truth, labels, "x")
+    for axes in figure.axes[:2]:
+        assert {t.get_rotation() for t in axes.get_xticklabels()} == {35}
+        assert {t.get_rotation() for t in axes.get_yticklabels()} == {0}
+    assert "100%" in texts(figure)
+    few = results.confusion_figure(TRUTH, TRUTH, ["a", "b", "c"], "x")
+    assert {t.get_rotation() for t in few.axes[0].get_xticklabels()} == {0}
+    assert "100.0%" in texts(few)
+    assert figure.get_size_inches()[1] > few.get_size_inches()[1]
+    bars = results.labels_figure({"train": dict.fromkeys(labels, 3)}, labels)
+    assert {t.get_rotation() for t in bars.axes[0].get_xticklabels()} == {35}
+
+
+def test_labels_have_colours_of_their_own() -> None:
+    taken = {*FUSION_COLOURS.values(), IMAGE_COLOUR, TEXT_COLOUR, GREEN, ORANGE}
+    names = [f"label {i}" for i in range(len(OTHERS))]
+    colours = label_colours(names)
+    assert len(set(colours.values())) == len(names)
+    assert not taken & {*colours.values(), *KNOWN.values()}
+
+
+def test_white_letters_can_be_read_on_every_label() -> None:
+    for rule in label_rules([f"label {i}" for i in range(len(OTHERS))]).splitlines():
+        rgb = [float(part) for part in rule[rule.index("(") + 1 : rule.index(")")].split(",")]
+        assert 1.05 / (_luminance(rgb) + 0.05) > 4.4
+
+
+def test_seeds_of_one_fusion_can_be_told_apart() -> None:
+    styles = run_styles({"concat": "concat", "concat (seed 1)": "concat", "concat (seed 2)": "concat", "text": "text"})
+    assert len({(s["color"], s["ls"]) for s in styles.values()}) == 4
+    assert len({s["color"] for s in styles.values()}) == 2
+
+
+def test_reliability_says_what_it_draws() -> None:
+    bins = reliability(TRUTH, PROBABILITIES)
+    titles = [ax.get_title() for ax in results.reliability_figure(bins, bins, "x", 0.98).axes]
+    assert any(t.startswith("calibrated, cross-fitted (stored temperature 0.98): ECE") for t in titles)
+
+
+def test_violins_have_the_colours_of_the_page() -> None:
+    shares = RNG.dirichlet(np.ones(2), (20, 2, 2)).astype(np.float32)
+    history = [{"epoch": 1, "image_share": 0.4, "text_share": 0.6}, {"epoch": 2, "image_share": 0.4, "text_share": 0.6}]
+    figure = training.attention_figure(shares, history, "x")
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_hex
+
+    lines = [c for c in figure.axes[1].collections if isinstance(c, LineCollection)]
+    assert {to_hex(colour) for line in lines for colour in line.get_color()} == {"#222222"}  # type: ignore[attr-defined]
+
+
+def test_a_half_that_is_missing_has_no_share() -> None:
+    assert half_shares(0.25, ()) == ("image 25%", "text 75%")
+    assert half_shares(0.0, ["picture"]) == ("image missing", "text 100%")

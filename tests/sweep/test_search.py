@@ -1,0 +1,615 @@
+"""Sweeps: exactly as many trials as were asked for, the same whoever computes them, and winners that are runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from mmsent.cli.main import main
+from mmsent.config import FitSettings, Fusion, SplitSettings
+from mmsent.errors import DataError, RunError, UsageError
+from mmsent.evaluation.cross_validation import cross_validate
+from mmsent.features.cache import Cache
+from mmsent.inference.vote import vote_split
+from mmsent.report import figure_set, sweeps
+from mmsent.report.figures.sweeps import sweep_figures
+from mmsent.report.study import open_study
+from mmsent.report.write import write_report
+from mmsent.sweep import database, search
+from mmsent.sweep import finish as ending
+from mmsent.sweep.ledger import Ledger
+from mmsent.sweep.pruning import AmongTheBest
+from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
+from mmsent.sweep.sampling import Sampling
+from mmsent.sweep.search import sweep
+from mmsent.sweep.shared_rows import cut_rows, map_shared, parts_on, write_shared
+from mmsent.sweep.space import DEFAULT, Space, make_space
+from mmsent.sweep.trial import FOLD, Job, Outcome, run_trial
+from mmsent.sweep.workers import Stacked, compute
+from mmsent.system import provenance
+from mmsent.training.folds import plan_folds
+from mmsent.training.runs import Run, list_runs, open_run
+from tests.helpers.sweeping import SPACE, SPLIT, make_cache, options, small_space
+
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return make_cache(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def space(runs: Path) -> Space:
+    return small_space(runs)
+
+
+@pytest.fixture(scope="module")
+def done(cache: Cache, runs: Path, space: Space) -> Sweep:
+    """A sweep that was stopped by its time limit, then gone on with."""
+    first: list[Any] = []
+    hurried = options(timeout=1e-9)
+    with pytest.raises(DataError, match="no trial is finished"):
+        sweep(cache, runs, space, SPLIT, hurried, watch=first.append)
+    return sweep(cache, runs, space, SPLIT, options())
+
+
+# --- the space
+
+
+def test_the_default_space_holds_every_recipe_start() -> None:
+    for recipe in ("paper", "offline"):
+        found = make_space(recipe)
+        assert set(found.varied) == set(DEFAULT)
+        assert [start["fusion"] for start in found.starts()] == ["concat", "weighted", "attention"]
+        for start in found.starts():
+            assert found.settings(start).model_dump(exclude={"fusion"}) == make_space(recipe).settings({}).model_dump(
+                exclude={"fusion"}
+            )
+
+
+def test_a_file_and_the_command_line_change_the_space(tmp_path: Path) -> None:
+    found = small_space(tmp_path, fusions=["image"])
+    assert set(found.varied) == {"lr", "hidden", "dropout", "standardize"}
+    assert found.fixed["fusion"] == "image"
+    assert found.settings({"lr": 0.5}).lr == 0.5
+    again = tmp_path / "again.toml"
+    again.write_text(found.to_toml(), encoding="utf-8")
+    assert make_space("paper", file=again).to_json() == found.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lrr = 1.0", "unknown setting 'lrr'"),
+        ("lr = {low = 1e-3}", "a range is"),
+        ("lr = {low = 1, high = 0.1}", "low must be below high"),
+        ("lr = {low = 0.0, high = 0.1, log = true}", "lr"),
+        ("dropout = {low = 0.0, high = 0.5, log = true}", "low above 0"),
+        ("dropout = [0.5, 2.0]", "dropout"),
+        ("hidden = [8, 8]", "different"),
+        ("dropout = [0, 0.0]", "different"),
+        ("hidden = []", "set one value"),
+        ("views = {low = 0, high = 1}", "on or off"),
+        ("fusion = ['conct']", "fusion"),
+        ("lr = {low = 0.1, high = 0.2, points = 0}", "points"),
+        ("lr = ", "cannot be read"),
+    ],
+)
+def test_a_wrong_space_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        make_space("paper", file=file)
+
+
+def test_a_space_needs_something_to_vary(tmp_path: Path) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text("\n".join(f"{name} = {value}" for name, value in (("fusion", "'text'"), ("lr", "1e-3"))))
+    fixed = {name: entry[0] if isinstance(entry, list) else entry["high"] for name, entry in DEFAULT.items()}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in fixed.items()]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UsageError, match="nothing to vary"):
+        make_space("paper", file=file)
+    with pytest.raises(UsageError, match="cannot be read"):
+        make_space("paper", file=tmp_path / "absent.toml")
+
+
+def test_grids_and_random_trials_are_decided_beforehand(space: Space) -> None:
+    assert space.size() == 2 * 3 * 2 * 3 * 2
+    every = space.grid(space.size() + 5, 0)
+    assert len({json.dumps(point, sort_keys=True) for point in every}) == len(every) == space.size()
+    assert sorted({point["lr"] for point in every}) == pytest.approx([1e-3, 1e-2, 1e-1])
+    assert space.grid(10, 0) == every[:10] != space.grid(10, 1)
+    assert space.random(3, 0) == space.random(3, 0) != space.random(4, 0)
+    whole = Space({**space.varied, **make_space("paper").varied}, {}, "paper")
+    assert len({json.dumps(p) for p in whole.grid(50, 0)}) == 50
+    lows = [space.random(i, 0)["lr"] for i in range(60)]
+    assert 0.2 < np.mean(np.array(lows) < 1e-2) < 0.8  # even in the logarithm
+
+
+# --- the ledger
+
+
+def make_ledger(folder: Path, space: Space, **more: Any) -> Ledger:
+    folder.mkdir(exist_ok=True)
+    about = {"space": space.to_json(), **more.pop("about", {})}
+    sampling = Sampling(space, **{"trials": 6, "sampler": "random", "seed": 0, **more})
+    return Ledger(database.file_url(folder / "study.db"), "s", about, sampling, prune=True, precision="fp32")
+
+
+def outcome(value: float) -> Outcome:
+    return Outcome((value,), False, 0.01, value, value, 4, (3,), 0.1)
+
+
+def states(folder: Path) -> dict[int, list[str]]:
+    """The states of all trials, by slot."""
+    study = optuna.load_study(study_name="s", storage=database.file_url(folder / "study.db"))
+    found: dict[int, list[str]] = {}
+    for one in study.get_trials(deepcopy=False):
+        found.setdefault(one.user_attrs.get("slot", -1), []).append(one.state.name)
+    return found
+
+
+def test_a_trial_whose_process_died_is_tried_again_and_counts_once(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = {**database.owner(), "process": 2**22 + 1, "started": "1"}  # beyond the largest process id
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsent.sweep.ledger.owner", lambda: dead)
+        first = make_ledger(tmp_path, space)
+        lost, finished = first.claim(), first.claim()
+        assert lost is not None
+        assert finished is not None
+        first.finish(finished[0], outcome(0.5))
+    second = make_ledger(tmp_path, space)
+    assert states(tmp_path)[0] == ["FAIL"]
+    assert not first.finish(lost[0], outcome(0.9))  # it was not dead after all: too late
+    seen = []
+    while claim := second.claim():
+        seen.append(claim)
+        assert second.finish(claim[0], outcome(0.6))
+    assert second.complete
+    assert second.done == len(second.entries()) == 6
+    assert any(settings == lost[1] for _, settings in seen)  # with the settings that it had
+    counted = [sum(s in {"COMPLETE", "PRUNED"} for s in of) for of in states(tmp_path).values()]
+    assert counted == [1] * 6
+    third = make_ledger(tmp_path, space, trials=8)
+    assert third.done == 6
+    assert third.claim() is not None
+    assert [entry.settings for entry in second.entries()] == [entry.settings for entry in third.entries()]
+
+
+def test_a_slot_that_two_processes_queued_is_tried_once(tmp_path: Path, space: Space) -> None:
+    one = make_ledger(tmp_path, space)
+    for _ in range(2):
+        one._study.enqueue_trial({}, user_attrs={"slot": 2})  # as two machines would, at the same moment
+    one._study.enqueue_trial({})  # and a trial that somebody queued by hand
+    other = make_ledger(tmp_path, space)
+    numbers = []
+    for ledger in (one, other) * 8:
+        if claim := ledger.claim():
+            numbers.append(claim[0])
+            ledger.finish(claim[0], outcome(0.5))
+    assert len(set(numbers)) == len(numbers) == 6
+    assert states(tmp_path)[2] == ["COMPLETE", "FAIL"]
+    assert states(tmp_path)[-1] == ["FAIL"]
+
+
+def test_processes_that_begin_at_once_draw_different_trials(tmp_path: Path, space: Space) -> None:
+    both = [make_ledger(tmp_path / "both", space, sampler="tpe") for _ in range(2)]
+    alone = make_ledger(tmp_path / "alone", space, sampler="tpe")
+    claims = [ledger.claim() for _ in range(3) for ledger in both]
+    rates = [claim[1].lr for claim in claims if claim]
+    assert len(set(rates)) == 6
+    assert rates == [claim[1].lr for claim in (alone.claim() for _ in range(6)) if claim]
+
+
+def test_a_trial_of_another_machine_is_lost_when_its_heart_stops(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {"host": "elsewhere", "process": 1, "started": "1"}
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsent.sweep.ledger.owner", lambda: elsewhere)
+        away = make_ledger(tmp_path, space)
+        assert away.claim() is not None
+    make_ledger(tmp_path, space)
+    assert states(tmp_path)[0] == ["RUNNING"]
+    monkeypatch.setattr("mmsent.sweep.database.GRACE", 0.5)
+    time.sleep(2.1)  # the database counts whole seconds
+    own = make_ledger(tmp_path, space)
+    assert states(tmp_path)[0] == ["FAIL"]
+    assert own.claim() is not None
+    own.reap()  # its own heart beats
+    assert sum(of[-1] == "RUNNING" for of in states(tmp_path).values()) == 1
+
+
+def test_a_slot_whose_process_keeps_dying_is_given_up(tmp_path: Path, space: Space) -> None:
+    ledger = make_ledger(tmp_path, space, trials=1)
+    for _ in range(2):
+        claim = ledger.claim()
+        assert claim is not None
+        ledger.give_up(claim[0], "killed")
+    claim = ledger.claim()
+    assert claim is not None
+    with pytest.raises(RunError, match="3 times without a result"):
+        ledger.give_up(claim[0], "killed")
+
+
+def test_another_study_is_refused_and_so_is_no_database(tmp_path: Path, space: Space) -> None:
+    make_ledger(tmp_path, space, about={"seed": 0})
+    with pytest.raises(UsageError, match="another seed: 0 there, 1 here"):
+        make_ledger(tmp_path, space, about={"seed": 1})
+    with pytest.raises(UsageError, match="not a database URL"):
+        database.shown_url("nonsense")
+    assert "secret" not in database.shown_url("postgresql://me:secret@host/name?password=secret&x=1")
+    for wrong in ("postgresql//me:secret@host/name", "postgresql://me:secret@host:port/name"):
+        with pytest.raises(UsageError, match="not a database URL") as refused:
+            database.shown_url(wrong)
+        assert "secret" not in str(refused.value)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "study.db").write_bytes(b"not a database at all, whatever its name" * 50)
+    with pytest.raises(RunError, match="cannot be used"):
+        make_ledger(tmp_path / "bad", space)
+
+
+def test_importances_are_by_the_method_that_is_named(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's default was another before its version 5."""
+    ledger, used = make_ledger(tmp_path, space, trials=12), []
+    while claim := ledger.claim():
+        ledger.finish(claim[0], outcome(0.5 + claim[0] / 100))
+    real = optuna.importance.get_param_importances
+    monkeypatch.setattr(
+        optuna.importance, "get_param_importances", lambda *given, **more: used.append(more) or real(*given, **more)
+    )
+    assert sum(ledger.importances().values()) == pytest.approx(1)
+    assert isinstance(used[0]["evaluator"], optuna.importance.PedAnovaImportanceEvaluator)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tables_that_another_process_makes_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a database server, where no lock file keeps processes apart."""
+    from sqlalchemy.exc import IntegrityError
+
+    real, turns = optuna.storages.RDBStorage, []
+
+    def beaten(*given: Any, **more: Any) -> Any:
+        turns.append(given)
+        if len(turns) < 3:
+            raise IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key"))
+        return real(*given, **more)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", beaten)
+    monkeypatch.setattr(database, "PAUSES", (0, 0, 0))
+    database.open_storage(database.file_url(tmp_path / "study.db"))
+    assert len(turns) == 3
+
+
+def test_the_pruner_compares_within_a_fold_and_carries_ended_trials_on() -> None:
+    study = optuna.create_study(direction="maximize")
+    distribution = {"fusion": optuna.distributions.CategoricalDistribution(["concat", "text"])}
+
+    def add(values: dict[int, float], state: TrialState = TrialState.COMPLETE, fusion: str = "concat") -> Any:
+        value = 0.5 if state is TrialState.COMPLETE else None
+        made = optuna.trial.create_trial(
+            state=state,
+            params={"fusion": fusion},
+            distributions=distribution,
+            value=value,
+            intermediate_values=values,
+        )
+        if state is TrialState.COMPLETE:
+            study.add_trial(made)
+        return made
+
+    for i in range(10):
+        add({3: 0.5 + i / 100, FOLD + 3: 0.2 + i / 100})
+    pruner = AmongTheBest()
+
+    def stops(values: dict[int, float], fusion: str = "concat") -> bool:
+        return pruner.prune(study, add(values, TrialState.RUNNING, fusion))
+
+    assert stops({3: 0.50})
+    assert not stops({3: 0.50}, "text")  # the first of its kind
+    assert stops({3: 0.55})
+    assert not stops({3: 0.57})
+    assert not stops({1: 0.1})  # too early
+    assert stops({9: 0.50})  # all others had ended at epoch 3
+    assert stops({3: 0.59, FOLD + 3: 0.21})  # however good the first fold was
+    assert not stops({3: 0.59, FOLD + 3: 0.27})
+    assert not stops({3: 0.59, 2 * FOLD + 3: 0.0})  # nobody has come so far
+
+
+# --- the whole
+
+
+def test_there_are_as_many_trials_as_were_asked_for(done: Sweep, runs: Path) -> None:
+    assert [one["slot"] for one in done.trials] == list(range(14))
+    with (done.path / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 14
+    assert {row["fusion"] for row in rows} == {"concat", "weighted"}
+    assert sum(row["stopped"] == "True" for row in rows) == 14 - len(done.finished)
+    assert list_sweeps(runs, Cache.open(Path(done.info["cache"]["path"])))[0].path == done.path
+    assert all(0 < one["se"] < 0.2 for one in done.finished)
+
+
+def test_winners_are_runs_with_the_score_of_their_trial(done: Sweep, cache: Cache, runs: Path) -> None:
+    assert {one["fit"]["fusion"] for one in done.winners} == {"concat", "weighted"}
+    saved = [open_run(runs / one["run"]) for one in done.winners]
+    for one, run in zip(done.winners, saved, strict=True):
+        if not run.fit.standardize:  # whose mean is summed in another order
+            assert run.info["metrics"]["f1_weighted"] == one["score"]
+        assert run.info["metrics"]["f1_weighted"] == pytest.approx(one["score"], abs=0.03)
+        assert one["score"] == max(t["score"] for t in done.finished if t["params"]["fusion"] == run.fusion)
+    assert list_runs(runs)[0].name == done.best["run"]  # the newest is the best
+    assert len(vote_split(saved, cache, "test").predicted) == 8
+
+
+def test_the_check_says_how_far_the_best_falls(done: Sweep, cache: Cache) -> None:
+    """Recomputed by hand: the winner and the recipe on the two splits of the seeds that follow."""
+    features = cache.load("train")
+    found = []
+    for fit in (done.best["fit"], done.info["baseline"]["fit"]):
+        values = []
+        for seed in (1, 2):
+            shared = cut_rows(cache, features, SPLIT.model_copy(update={"seed": seed}), None, 0)
+            settings = FitSettings.model_validate(fit)
+            values.append(run_trial(Job(0, settings, (0,)), parts_on(shared, "cpu"), 3, lambda *_: False).value)
+        found.append(values)
+    check = done.best["check"]
+    assert check["values"] == pytest.approx(found[0], abs=0.03)
+    assert check["mean"] == pytest.approx(np.mean(check["values"]))
+    assert check["se"] == pytest.approx(np.std(check["values"], ddof=1) / math.sqrt(2))
+    gain = np.array(check["values"]) - done.info["baseline"]["check"]["values"]
+    assert done.info["gain"]["mean"] == pytest.approx(gain.mean())
+    said = " ".join(done.says())
+    assert f"{done.best['score']:.4f}" in said
+    assert f"{check['mean']:.4f}" in said
+    assert "2 other splits" in said
+
+
+def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
+    def verdict(values: list[float]) -> str:
+        gain = ending._mean(values)
+        return Sweep(done.path, {**done.info, "gain": gain}).says()[-1]
+
+    assert "within the noise" in verdict([0.010, 0.014])  # six standard errors, but of two values
+    assert "clearly more" in verdict([0.010, 0.014, 0.012, 0.009, 0.013])
+    assert "clearly less" in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
+    assert "clearly less: keep the recipe (`mmsent fit --recipe " in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
+    assert "within the noise" in verdict([0.010, -0.014, 0.012, 0.009, 0.013])
+
+
+def test_the_same_again_does_nothing_and_more_trials_go_on(
+    done: Sweep, cache: Cache, runs: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(path.name for path in runs.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "fit", None)
+        patch.setattr(search, "_executor", None)
+        assert sweep(cache, runs, space, SPLIT, options()).info == done.info
+    with pytest.raises(UsageError, match="another number of folds"):
+        sweep(cache, runs, space, SPLIT, options(folds=2, checks=0))
+    with pytest.raises(UsageError, match="another split"):
+        sweep(cache, runs, space, SplitSettings(val_size=0.3), options())
+    seen: list[Any] = []
+    more = sweep(cache, runs, space, SPLIT, options(trials=16), watch=seen.append)
+    assert next(p.done for p in seen if p.what == "searching") == 14
+    assert more.trials[:14] == done.trials
+    assert len(more.trials) == 16
+    same = {one["run"] for one in more.winners} & {one["run"] for one in done.winners}
+    assert len(list_runs(runs)) == len([n for n in before if (runs / n / "run.json").is_file()]) + 2 - len(same)
+
+
+@pytest.mark.slow
+def test_random_trials_are_the_same_whoever_computes_them(cache: Cache, space: Space, tmp_path: Path) -> None:
+    """In this process and in stacks: the same settings, the same scores but for rounding."""
+    wide = Space(space.varied, {**space.fixed, "precision": "fp32"}, "paper")
+    given: dict[str, Any] = {"sampler": "random", "trials": 5, "checks": 0, "prune": False}
+    plain = sweep(cache, tmp_path / "a", wide, SPLIT, options(**given))
+    stacked = sweep(cache, tmp_path / "b", wide, SPLIT, options(**given, engine="stacked"))
+    assert plain.best["check"] is None
+    assert plain.info["gain"] is None
+    for one, other in zip(plain.trials, stacked.trials, strict=True):
+        assert one["params"] == other["params"]
+        assert one["score"] == pytest.approx(other["score"], abs=0.03)  # one validation row in 18 may tip
+
+
+def test_cross_validation_scores_are_those_of_fit_folds(cache: Cache) -> None:
+    split = SplitSettings(group="near", near_image=0.99999, near_text=0.99, val_size=0.2)
+    settings = FitSettings(fusion=Fusion.concat, epochs=3, hidden=8, lr=1e-2, precision="fp32")
+    shared = cut_rows(cache, cache.load("train"), split, 3, 1)
+    assert shared.search == (0, 1, 2)
+    assert shared.checks == ((3, 4, 5),)
+    assert shared.scored == 70
+    seen: list[int] = []
+    sides = parts_on(shared, "cpu")
+    found = run_trial(Job(0, settings, shared.search), sides, 3, lambda step, _: bool(seen.append(step)))
+    wanted = cross_validate(plan_folds(cache, split, 3), settings)
+    assert list(found.values) == [head.scores["f1_weighted"] for head in wanted.heads]
+    assert found.value == pytest.approx(wanted.summary["f1_weighted"]["mean"])
+    assert found.se == pytest.approx(wanted.summary["f1_weighted"]["se"])
+    assert seen == [fold * FOLD + epoch for fold in range(3) for epoch in (1, 2, 3)]
+    stacked = compute(Stacked(shared, "cpu"), [Job(7, settings, shared.search)])
+    assert stacked[7].values == pytest.approx(found.values, abs=0.05)
+
+
+def test_stopped_trials_say_so(cache: Cache) -> None:
+    shared = cut_rows(cache, cache.load("train"), SPLIT, None, 0)
+    settings = FitSettings(epochs=5, hidden=8, precision="fp32")
+    found = run_trial(Job(0, settings, (0,)), parts_on(shared, "cpu"), 3, lambda step, _: step == 2)
+    assert found.stopped
+    assert found.epochs == 2
+    assert Outcome.from_json(json.loads(json.dumps(found.to_json()))).stopped
+
+
+def test_a_shared_ground_is_the_same_and_cannot_be_written(cache: Cache, tmp_path: Path) -> None:
+    shared = cut_rows(cache, cache.load("train"), SPLIT, 2, 1)
+    mapped = map_shared(write_shared(shared, tmp_path))
+    assert np.array_equal(mapped.image, shared.image)
+    assert mapped.search == shared.search
+    assert mapped.checks == shared.checks
+    assert all(np.array_equal(a.out, b.out) for a, b in zip(mapped.parts, shared.parts, strict=True))
+    with pytest.raises(ValueError, match="read-only"):
+        mapped.image[0] = 0
+    assert isinstance(mapped.image, np.memmap)
+
+
+def test_test_rows_are_not_read(cache: Cache, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is there a way to the data set, or to its test labels, from the package."""
+    group = Cache._group
+
+    def guarded(self: Cache, split: str) -> Any:
+        assert split == "train", f"a sweep reads {split}"
+        return group(self, split)
+
+    monkeypatch.setattr(Cache, "_group", guarded)
+    found = sweep(cache, tmp_path, space, SPLIT, options(trials=2, checks=2))
+    assert len(found.trials) == 2
+    for file in Path(search.__file__).parent.glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "mmsent.data.dataset" not in text, file.name
+        assert "mmsent.evaluation.openings" not in text, file.name
+
+
+# --- the command
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    return int(stopped.value.code or 0)
+
+
+def test_the_report_shows_it(done: Sweep, cache: Cache, runs: Path, tmp_path: Path) -> None:
+    study = open_study([open_run(runs / one["run"]) for one in done.winners], cache, None)
+    names = [name for name, _, _ in figure_set.FIGURES]
+    written = write_report(study, tmp_path / "report", skip=names)
+    assert "sweep-trials" in {one.name for one in written.figures if one.png}
+    text = written.page.read_text(encoding="utf-8")
+    assert 'id="sweep"' in text
+    assert f"{done.best['score']:.4f}" in text
+    assert "on other splits" in text
+    lonely = open_study([copy_run(runs / done.best["run"], tmp_path / "elsewhere")], cache, None)
+    assert figure_set.figures_of(lonely) == figure_set.FIGURES
+    assert sweeps.section(lonely) is None
+
+
+def copy_run(path: Path, folder: Path) -> Run:
+    shutil.copytree(path, folder / path.name)
+    return open_run(folder / path.name)
+
+
+def test_the_figures_name_their_axes(done: Sweep) -> None:
+    importances = {"lr": 0.7, "hidden": 0.3}
+    found = sweep_figures({**done.info, "importances": importances})
+    assert list(found) == ["parallel", "importance"]
+    parallel = found["parallel"].axes[0]
+    named = [t.get_text().replace("\n", "_") for t in parallel.get_xticklabels()]
+    assert named == [*done.info["varied"], "weighted_F1"]
+    lines = parallel.collections[0].get_segments()
+    assert len(lines) == len(done.trials)
+    ends = sorted(len(done.info["varied"]) == line[-1][0] for line in lines)
+    assert sum(ends) == len(done.finished)  # only these reach the score
+    assert [t.get_text() for t in found["importance"].axes[0].get_yticklabels()] == ["hidden", "lr"]
+    assert sweep_figures({**done.info, "trials": done.trials[:1], "importances": {}}) == {}
+
+
+@pytest.mark.slow
+def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
+    where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--space", str(tmp_path / "space.toml")]
+    small = ["--trials", "12", "--workers", "1", "--checks", "2", "--val-size", "0.25", "--no-prune"]
+    assert run("sweep", *where, *small, "--recipe", "paper", "--sampler", "random") == 0
+    told = capsys.readouterr()
+    assert "12 trials, 12 finished, 0 stopped early" in told.out
+    assert "Trained again on 2 other splits" in told.out
+    assert "What mattered most" in told.out
+    assert "12 of 12 trials, best " in told.err
+    folder = tmp_path / "runs" / "sweep"
+    names = {path.name for path in folder.iterdir()}
+    assert {"parallel.png", "parallel.svg", "importance.png", "study.db", "sweep.json", "trials.csv"} <= names
+    assert not [name for name in names if name.startswith("shared-")]
+    assert run("sweep", *where, *small, "--recipe", "paper", "--sampler", "random", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["trials"]) == 12
+    assert abs(sum(found["importances"].values()) - 1) < 1e-6
+    assert run("vote", *(one["run"] for one in found["winners"]), *where[:4], "--out", str(tmp_path / "p.txt")) == 0
+    (folder / "sweep.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match="cannot be read"):
+        open_sweep(folder)
+
+
+def test_a_grid_that_is_not_done_says_so(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
+    where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--space", str(tmp_path / "space.toml")]
+    small = ["--workers", "1", "--checks", "0", "--val-size", "0.25", "--sampler", "grid"]
+    assert run("sweep", *where, *small, "--trials", "2") == 0
+    assert "run the same command again" not in capsys.readouterr().err
+    assert run("sweep", *where, *small, "--trials", "1000", "--timeout", "1e-9") == 0
+    assert f"2 of {2 * 3 * 2 * 3 * 2} trials are done; run the same command again" in capsys.readouterr().err
+
+
+def test_a_password_is_neither_told_nor_written(
+    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://me:secret@host/name"
+    words = ["mmsent", "sweep", f"--storage={url}", "--cache", str(cache.path), "--runs", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    command = provenance.environment()["command"]
+    assert command == [*words[:2], "--storage=postgresql://me:***@host/name", *words[3:]]
+
+    def interrupted(*given: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "sweep", interrupted)
+    assert run(*words[1:]) == 130
+    told = capsys.readouterr().err
+    assert "kept in postgresql://me:***@host/name" in told
+
+
+def test_the_space_is_shown_as_a_file_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sweep", "--show-space") == 0
+    (tmp_path / "space.toml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert run("sweep", "--show-space", "--space", str(tmp_path / "space.toml"), "--fusion", "text") == 0
+    shown = capsys.readouterr().out
+    assert 'fusion = "text"' in shown
+    assert "log = true" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sampler", "magic"], "sampler: got 'magic'"),
+        (["--folds", "1"], "folds: got 1"),
+        (["--name", "../up"], "name"),
+        (["--address", "here"], "--engine ray"),
+        (["--fusion", "conct"], "unknown fusion"),
+        (["--recipe", "best-of-all"], "unknown recipe"),
+        (["--storage", "nonsense"], "not a database URL"),
+    ],
+)
+def test_wrong_options(
+    cache: Cache, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert run("sweep", *where, *arguments) == 2
+    assert message in capsys.readouterr().err

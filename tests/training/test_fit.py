@@ -1,0 +1,211 @@
+"""Fitting a cache: what a run records, which rows it uses, and that a seed decides everything."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmsent.config import (
+    DEFAULT_LABELS,
+    DataSettings,
+    EncoderSettings,
+    ExtractSettings,
+    FitSettings,
+    Fusion,
+    SplitSettings,
+    ViewSettings,
+    settings,
+)
+from mmsent.data.dataset import load_dataset
+from mmsent.errors import DataError
+from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.features.engine import LocalEngine
+from mmsent.features.extract import extract
+from mmsent.inference.logits import head_logits
+from mmsent.metrics import negative_log_likelihood, scores
+from mmsent.training.calibration import apply_temperature, fit_temperature
+from mmsent.training.fit import Training, fit, split_rows
+from mmsent.training.train import precision_for
+from tests.helpers.fake import fake_encoders
+from tests.helpers.made import make_guid
+
+QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
+BAD = "7"  # its picture is broken
+
+
+def make_cache(folder: Path, labels: tuple[str, ...] = DEFAULT_LABELS) -> Cache:
+    """60 rows: one bad picture; 1-2-3 and 10-20 share a text, 3-4 a picture."""
+    root = make_guid(folder / "posts", n_train=60, n_test=4, size=24)
+    data = root / "data"
+    for source, copy in (("1.txt", "2.txt"), ("1.txt", "3.txt"), ("10.txt", "20.txt"), ("3.jpg", "4.jpg")):
+        (data / copy).write_bytes((data / source).read_bytes())
+    (data / f"{BAD}.jpg").write_bytes(b"no picture")
+    dataset = load_dataset(root, DataSettings(labels=labels))
+    return extract(
+        dataset,
+        ["train"],
+        folder / "cache",
+        encoder=EncoderSettings(encoder="offline"),
+        views=settings(ViewSettings, count=2),
+        options=ExtractSettings(max_bad=0.1),
+        engine=LocalEngine(fake_encoders()),
+        show=False,
+    ).cache
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return make_cache(tmp_path_factory.mktemp("fit"))
+
+
+def quick(**more: Any) -> FitSettings:
+    return FitSettings(**{**QUICK, **more})
+
+
+# --- rows
+
+
+def test_split_rows_are_good_labelled_and_apart(cache: Cache) -> None:
+    index = cache.index("train")
+    for seed in range(8):
+        rows = split_rows(index, SplitSettings(seed=seed))
+        both = np.concatenate([rows.train, rows.val])
+        assert len(both) == len(set(both.tolist())) == 59
+        assert index.ids.index(BAD) not in both
+        # 59 * 0.125 = 7.4
+        assert len(rows.val) == 7
+
+
+def test_duplicates_stay_on_one_side(cache: Cache) -> None:
+    index = cache.index("train")
+
+    def shared(settings: SplitSettings) -> int:
+        rows = split_rows(index, settings)
+        return sum(
+            len({hashes[i] for i in rows.train} & {hashes[i] for i in rows.val})
+            for hashes in (index.image_hashes, index.text_hashes)
+        )
+
+    seeds = range(30)
+    assert [shared(SplitSettings(val_size=0.4, seed=s)) for s in seeds] == [0] * 30
+    assert sum(shared(SplitSettings(val_size=0.4, seed=s, group=False)) for s in seeds) > 0
+    # 1, 2, 3 and 4 hang together, though 1 and 4 share nothing
+    sides = [np.isin([0, 1, 2, 3], split_rows(index, SplitSettings(val_size=0.4, seed=s)).val) for s in seeds]
+    assert {side.sum() for side in sides} == {0, 4}
+
+
+def test_unlabelled_rows_are_left_out(cache: Cache) -> None:
+    index = cache.index("train")
+    labels = index.labels.copy()
+    labels[30:] = NO_LABEL
+    rows = split_rows(replace(index, labels=labels), SplitSettings())
+    assert max(*rows.train, *rows.val) < 30
+    with pytest.raises(DataError, match="no row with both halves and a label"):
+        split_rows(replace(index, labels=np.full(60, NO_LABEL)), SplitSettings())
+    with pytest.raises(DataError, match="no row with both halves and a label"):
+        split_rows(replace(index, outcome=np.ones(60, np.uint8)), SplitSettings())
+
+
+# --- runs
+
+
+def test_what_a_run_records(cache: Cache, tmp_path: Path) -> None:
+    index = cache.index("train")
+    split = SplitSettings(val_size=20, seed=4)
+    wanted = [quick(fusion=Fusion.concat, seed=2), quick(fusion=Fusion.text)]
+    runs = fit(cache, tmp_path, wanted, split, Training("mine"))
+    assert [r.fit for r in runs] == [w.model_copy(update={"precision": precision_for("cpu")}) for w in wanted]
+    assert [r.name.split("-", 2)[2] for r in runs] == ["concat-s2", "text-s0"]
+    rows = split_rows(index, split)
+    for run in runs:
+        info = run.info
+        assert info["recipe"] == "mine"
+        assert run.split == split
+        assert info["rows"] == {"train": 39, "val": 20}
+        assert run.labels == list(cache.labels)
+        assert info["cache"]["fingerprint"] == cache.fingerprint
+        assert info["cache"]["contract"] == cache.settings.contract
+        assert info["cache"]["data_name"] == "posts"
+        assert run.encoder_settings == EncoderSettings(encoder="offline")
+        assert run.data_settings == DataSettings()
+        history = json.loads((run.path / "history.json").read_text())
+        assert [(run.fusion, r["epoch"]) for r in history] == [(run.fusion, k) for k in range(1, len(history) + 1)]
+        best = history[info["best_epoch"] - 1]
+        assert best["val_f1_weighted"] == max(r["val_f1_weighted"] for r in history) == info["metrics"]["f1_weighted"]
+        table = list(csv.DictReader((run.path / "validation.csv").open(encoding="utf-8")))
+        assert [r["id"] for r in table] == [index.ids[i] for i in rows.val]
+        numbers = {label: i for i, label in enumerate(cache.labels)}
+        truth = np.array([numbers[r["label"]] for r in table])
+        assert truth.tolist() == index.labels[rows.val].tolist()
+        predicted = np.array([numbers[r["predicted"]] for r in table])
+        assert scores(truth, predicted, 3) == info["metrics"]
+        for r in table:
+            shares = [float(r[f"p_{label}"]) for label in cache.labels]
+            assert sum(shares) == pytest.approx(1, abs=2e-6)
+            assert float(r["confidence"]) == max(shares) == float(r[f"p_{r['predicted']}"])
+
+
+def test_a_run_has_the_temperature_of_its_validation_rows(cache: Cache, tmp_path: Path) -> None:
+    split = SplitSettings(val_size=20, seed=1)
+    features = cache.load("train")
+    rows = split_rows(features.index, split).val
+    truth = features.index.labels[rows]
+    for run in fit(cache, tmp_path, [quick(), quick(fusion=Fusion.text, lr=3e-2)], split):
+        logits = head_logits(run, features.image[rows, 0], features.text[rows])
+        assert run.calibrated
+        assert run.temperature == run.info["temperature"] == pytest.approx(fit_temperature(logits, truth), rel=1e-4)
+        assert run.temperature != 1
+        table = list(csv.DictReader((run.path / "validation.csv").open(encoding="utf-8")))
+        written = np.array([[float(row[f"p_{label}"]) for label in cache.labels] for row in table])
+        assert written == pytest.approx(apply_temperature(logits, run.temperature), abs=1e-5)
+        assert [row["predicted"] for row in table] == [cache.labels[i] for i in logits.argmax(axis=1)]
+        plain = negative_log_likelihood(truth, apply_temperature(logits, 1.0))
+        assert negative_log_likelihood(truth, apply_temperature(logits, run.temperature)) < plain
+
+
+def test_a_head_learns_the_made_up_posts(cache: Cache, tmp_path: Path) -> None:
+    (run,) = fit(cache, tmp_path, [quick(epochs=15, patience=15)], SplitSettings(val_size=20))
+    assert run.info["metrics"]["accuracy"] >= 0.75  # half of them are positive
+
+
+def test_a_seed_decides_every_byte(cache: Cache, tmp_path: Path) -> None:
+    wanted = [quick(fusion=f, seed=s) for f in (Fusion.concat, Fusion.attention) for s in (1, 1, 2)]
+    runs = fit(cache, tmp_path, wanted, SplitSettings())
+    assert len({r.path for r in runs}) == 6
+    weights = [(r.path / "head.safetensors").read_bytes() for r in runs]
+    for first, second, other in (weights[:3], weights[3:]):
+        assert first == second
+        assert first != other
+    tables = [(r.path / "validation.csv").read_bytes() for r in runs]
+    assert tables[0] == tables[1] != tables[2]
+
+
+def test_bad_rows_and_held_out_views_are_never_read(cache: Cache, tmp_path: Path) -> None:
+    features = cache.load("train")
+    split = SplitSettings()
+    rows = split_rows(features.index, split)
+    image, text = features.image.copy(), features.text.copy()
+    bad = features.index.ids.index(BAD)
+    image[bad] = text[bad] = np.nan
+    image[rows.val, 1:] = np.nan  # validation uses the clean picture alone
+    spoilt = replace(features, image=image, text=text)
+    (ours,) = fit(cache, tmp_path, [quick()], split, features=spoilt)
+    (plain,) = fit(cache, tmp_path, [quick()], split)
+    assert (ours.path / "head.safetensors").read_bytes() == (plain.path / "head.safetensors").read_bytes()
+    assert ours.info["metrics"] == plain.info["metrics"]
+    image[rows.train[0], 0] += 1
+    (broken,) = fit(cache, tmp_path, [quick()], split, features=spoilt)
+    assert (broken.path / "head.safetensors").read_bytes() != (plain.path / "head.safetensors").read_bytes()
+
+
+def test_a_label_without_training_rows(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, (*DEFAULT_LABELS, "mixed", "other"))
+    with pytest.raises(DataError, match="no training row is labelled mixed, other"):
+        fit(cache, tmp_path / "runs", [quick()], SplitSettings())
+    assert not (tmp_path / "runs").exists()
