@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from mmsent.evaluation.evaluate import Evaluation
-    from mmsent.features.new_posts import Picture
+    from mmsent.features.new_posts import AnyImage
     from mmsent.inference.vote import Vote
 
 __all__ = ["Arrays", "FeatureCache", "Model", "encode", "load", "open_cache", "train_heads"]
@@ -80,7 +80,7 @@ class Model:
     def predict(
         self,
         texts: str | Sequence[str | None],
-        images: Picture | Sequence[Picture] = None,
+        images: AnyImage | Sequence[AnyImage] = None,
         *,
         ids: Sequence[str] | None = None,
         tie: str | None = None,
@@ -334,7 +334,7 @@ class FeatureCache:
         return pandas.DataFrame(columns, index=pandas.Index(index.ids, name="id"))
 
     def encode(
-        self, texts: str | Sequence[str | None], images: Picture | Sequence[Picture] = None, device: str = "auto"
+        self, texts: str | Sequence[str | None], images: AnyImage | Sequence[AnyImage] = None, device: str = "auto"
     ) -> Arrays:
         """Features of new posts, encoded as this cache was: for estimators that were fitted on it. Arguments as for
         Model.predict. Raises CacheError where the encoders here are others than the cache's."""

@@ -46,3 +46,8 @@ class CacheError(MmsentError):
 
 class RunError(MmsentError):
     """A run folder is missing or damaged, or its head does not fit the features it is given."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

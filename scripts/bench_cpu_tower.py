@@ -21,7 +21,7 @@ from bench_common import machine, table
 from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 
 from mmsent.encoders import cpu_tower
-from mmsent.encoders.clip import fold_quickgelu
+from mmsent.encoders.clip_model import fold_quickgelu
 
 
 def median_ms(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

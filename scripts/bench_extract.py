@@ -105,6 +105,7 @@ tune_process()  # as the command line does
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.encoders.factory import open_encoders
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 kind, listed, weights, views = sys.argv[1:5]
 chosen = EncoderSettings(encoder="offline") if kind == "offline" else EncoderSettings(
@@ -132,7 +133,7 @@ else:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         extract(dataset, dataset.splits, Path(folder), encoder=chosen, views=ViewSettings(count=int(views)),
-                options=ExtractSettings(), encoders=ready, show=False)
+                options=ExtractSettings(), engine=LocalEngine(ready), show=False)
         whole = time.perf_counter() - started
         print(json.dumps({"seconds": whole, "pictures": whole - texts}))
     sys.exit()
@@ -175,9 +176,9 @@ def make_list(data: Path, posts: int, out: Path) -> Path:
 
 def drawn(folder: Path) -> Path:
     """A small drawn data set, where none is given."""
-    from mmsent.data.synthetic.posts import draw_dataset
+    from mmsent.data.synthetic.posts import write_dataset
 
-    return draw_dataset(folder / "drawn", n_train=60, n_test=12, seed=0).root
+    return write_dataset(folder / "drawn", n_train=60, n_test=12, seed=0).root
 
 
 def clip_retrieval(program: str, listed: Path, weights: Path, folder: Path) -> dict[str, float]:

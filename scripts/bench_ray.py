@@ -77,10 +77,10 @@ def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
 
 def draw(folder: Path, n: int, text: str = "post") -> Path:
     """A manifest of n posts over 50 drawn pictures."""
-    from mmsent.data.synthetic.posts import draw_dataset
+    from mmsent.data.synthetic.posts import write_dataset
 
     if not (folder / "drawn").exists():
-        draw_dataset(folder / "drawn", n_train=60, n_test=6, seed=0)
+        write_dataset(folder / "drawn", n_train=60, n_test=6, seed=0)
     pictures = sorted((folder / "drawn" / "data").glob("*.jpg"))[:50]
     small = folder / "small"
     small.mkdir(exist_ok=True)

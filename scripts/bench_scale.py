@@ -30,6 +30,7 @@ tune_process()
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.encoders.base import Encoders, ImageCard, TextCard
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.data.images import Preprocess
 
@@ -51,7 +52,7 @@ class Text:
 started = time.monotonic()
 dataset = load_dataset(manifest)
 result = extract(dataset, dataset.splits, out, encoder=EncoderSettings(), views=ViewSettings(count=0),
-                 options=ExtractSettings(), encoders=Encoders(Image(), Text()), show=False)
+                 options=ExtractSettings(), engine=LocalEngine(Encoders(Image(), Text())), show=False)
 sys.path.insert(0, sys.argv[3])
 from bench_common import peak_bytes
 peak = peak_bytes()
@@ -82,11 +83,11 @@ def run(code: str, *arguments: str) -> dict[str, float]:
 
 def generate(folder: Path, n: int) -> Path:
     """A manifest of n posts over 200 drawn pictures; all texts differ."""
-    from mmsent.data.synthetic.posts import draw_dataset
+    from mmsent.data.synthetic.posts import write_dataset
 
     drawn = folder / "drawn"
     if not drawn.exists():
-        draw_dataset(drawn, n_train=180, n_test=20, seed=0)
+        write_dataset(drawn, n_train=180, n_test=20, seed=0)
     pictures = sorted(path.name for path in (drawn / "data").glob("*.jpg"))
     manifest = drawn / "data" / f"posts-{n}.jsonl"
     with manifest.open("w", encoding="utf-8") as file:

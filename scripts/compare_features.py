@@ -23,7 +23,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from mmsent.config import DataSettings, Group, SplitSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.data.images import open_rgb, read_picture
+from mmsent.data.images import open_rgb, read_image
 from mmsent.encoders.lexicon import LexiconEncoder
 from mmsent.encoders.sentences import MINILM, SentenceEncoder
 from mmsent.encoders.specs import Spec
@@ -118,7 +118,7 @@ def read_pictures(pictures: list[Path | str | None]) -> list[str]:
 
     engine, out = RapidOCR(use_angle_cls=False, det_limit_side_len=480, det_limit_type="max"), []
     for picture in pictures:
-        upright = open_rgb(read_picture(picture))
+        upright = open_rgb(read_image(picture))
         upright.thumbnail((720, 720))
         said, _ = engine(np.ascontiguousarray(np.asarray(upright)[:, :, ::-1]), use_cls=False)
         out.append(" ".join(words for _, words, sure in said or [] if float(sure) > 0.6))

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from mmsent.config import near_cosine
 from mmsent.data.dataset import load_dataset
 from mmsent.data.duplicates import HASH_BITS, HASH_LIMIT, Pairs, like_hashes, like_vectors, perceptual_hash
-from mmsent.data.images import is_blank, open_rgb, read_picture
+from mmsent.data.images import is_blank, open_rgb, read_image
 from mmsent.features.cache import Cache
 from mmsent.system.tables import columns
 
@@ -57,7 +57,7 @@ def main() -> None:
     image_hashes = [h for part in parts.values() for h in part.index.image_hashes]
     text_hashes = [h for part in parts.values() for h in part.index.text_hashes]
 
-    opened = [open_rgb(read_picture(post.image)) if post.image else None for post in rows]
+    opened = [open_rgb(read_image(post.image)) if post.image else None for post in rows]
     sharp = [i for i, picture in enumerate(opened) if picture is not None and not is_blank(picture)]
     found = like_hashes(np.stack([perceptual_hash(opened[i]) for i in sharp]), FAR)
     where = np.array(sharp)

@@ -15,7 +15,7 @@ from mmsent.config import EncoderSettings, ExtractSettings, Fusion, SplitSetting
 from mmsent.system.tables import columns
 
 if TYPE_CHECKING:
-    from mmsent.data.synthetic.posts import DrawnSet
+    from mmsent.data.synthetic.posts import SyntheticDataset
     from mmsent.evaluation.evaluate import Evaluation
     from mmsent.inference.vote import Vote
 
@@ -66,7 +66,7 @@ def quickstart(
 class Quickstart:
     """What the quickstart did, and where it is. test: scores of the vote on the test posts."""
 
-    drawn: DrawnSet
+    drawn: SyntheticDataset
     cache: Path
     runs: list[Path]
     validation: list[Evaluation]
@@ -81,7 +81,7 @@ def run_quickstart(folder: Path, *, n_train: int = 600, n_test: int = 150, seed:
     import numpy as np
 
     from mmsent.data.dataset import load_dataset
-    from mmsent.data.synthetic.posts import draw_dataset
+    from mmsent.data.synthetic.posts import write_dataset
     from mmsent.evaluation.evaluate import evaluate_validation
     from mmsent.features.extract import extract
     from mmsent.inference.vote import vote_split, voting_runs, write_vote
@@ -97,7 +97,7 @@ def run_quickstart(folder: Path, *, n_train: int = 600, n_test: int = 150, seed:
         seconds[name] = round(now - clock, 1)
         clock = now
 
-    drawn = draw_dataset(folder / "data", n_train=n_train, n_test=n_test, seed=seed)
+    drawn = write_dataset(folder / "data", n_train=n_train, n_test=n_test, seed=seed)
     lap("draw")
     dataset = load_dataset(folder / "data")
     cache = extract(

@@ -13,7 +13,7 @@ from mmsent.cli.workspace import Workspace
 from mmsent.errors import MmsentError, UsageError
 
 if TYPE_CHECKING:
-    from mmsent.data.check import CheckReport
+    from mmsent.data.check_report import CheckReport
     from mmsent.report.study import Study
     from mmsent.report.write import Written
     from mmsent.training.runs import Run

@@ -134,11 +134,10 @@ class Workspace:
             return extract(
                 dataset,
                 wanted,
-                cache.path.parent,
+                cache,
                 encoder=encoder_settings_of(cache, device),
                 views=cache.settings.views,
                 options=extract_settings_of(cache),
-                only=cache,
             ).cache
 
     def named_runs(self, names: Sequence[str]) -> list[Run]:

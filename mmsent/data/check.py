@@ -1,126 +1,45 @@
-"""The preflight: what is in a data set, what extraction would refuse, and what would mislead training."""
+"""Checking a data set before extraction: what it holds, what extraction would refuse, what would mislead training."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 
 from mmsent.config import Clean, ExtractSettings, default
+from mmsent.data.check_report import SEVERITIES, CheckReport, Finding, Lengths, Severity
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
-from mmsent.data.images import is_blank, open_rgb, read_picture
-from mmsent.data.text import clean_text
+from mmsent.data.images import image_hash, is_blank, open_rgb, read_image
+from mmsent.data.text import clean_text, text_hash
 from mmsent.errors import DataError
-from mmsent.system.tables import columns
 
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-MIN_SIDE = 32  # px; a shorter side holds less than one patch of most encoders
-MAX_RATIO = 4.0  # side ratio; a square crop sees less than a quarter of such a picture
+MIN_SIDE = 32  # pixels; a shorter side is smaller than one patch of most encoders
+MAX_RATIO = 4.0  # side ratio; a square crop shows less than a quarter of a narrower image
 RARE_CLASS = 0.05  # share of the labelled rows below which a class is too rare to trust its scores
 EXAMPLES = 5
-COMPARED = 100_000  # pictures whose looks are compared with each other; the time grows with the square
+COMPARED = 100_000  # the most images that are compared with each other; the time grows with the square of their number
 NO_LABEL = "no label"
-LIMIT = "; the limit is"  # how the reason of what is too large reads
+LIMIT = "; the limit is"  # part of the message about a file that is too large
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """All problems of one kind. `examples` are ids, or places in a file for what the loader found."""
-
-    severity: Severity
-    kind: str
-    count: int
-    examples: tuple[str, ...]
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """How long the texts are, in tokens or in characters. `cut`: texts longer than `limit` tokens."""
-
-    unit: Literal["tokens", "characters"]
-    median: float
-    p95: float
-    longest: int
-    limit: int | None = None
-    cut: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What the preflight found. `balance`: split → label → rows."""
-
-    name: str
-    layout: str
-    balance: dict[str, dict[str, int]]
-    encoding: str
-    encoding_why: str
-    with_bom: int
-    lengths: Lengths | None
-    findings: tuple[Finding, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists, for json.dumps."""
-        return asdict(self)
-
-    def exit_status(self, strict: bool = False) -> int:
-        """1 if there is an error, or under `strict` a warning; else 0."""
-        failing = {"error", "warning"} if strict else {"error"}
-        return int(any(finding.severity in failing for finding in self.findings))
-
-    def table(self, width: int | None = None) -> str:
-        """The report as plain text. width: of the terminal; its messages are wrapped to it."""
-        sizes = ", ".join(f"{sum(labels.values())} {split}" for split, labels in self.balance.items())
-        bom = f"; {self.with_bom} with a byte order mark" if self.with_bom else ""
-        facts = [
-            [self.name, f"{self.layout} layout; posts: {sizes or 'none'}"],
-            ["encoding", f"{self.encoding}: {self.encoding_why}{bom}"],
-        ]
-        if self.lengths:
-            n = self.lengths
-            cut = "" if n.limit is None else f"; {n.cut} cut at {n.limit}"
-            facts.append(["text length", f"{n.unit}: median {n.median:g}, 95% {n.p95:g}, longest {n.longest}{cut}"])
-        blocks = [columns(facts, width=width)]
-        if self.balance:
-            names = list(dict.fromkeys(name for labels in self.balance.values() for name in labels))
-            rows = [[split, *(str(labels.get(name, 0)) for name in names)] for split, labels in self.balance.items()]
-            blocks.append(columns([["split", *names], *rows], right=range(1, len(names) + 1)))
-        if self.findings:
-            rows = [
-                [
-                    f.severity,
-                    str(f.count),
-                    f.kind,
-                    f.message + (f" (e.g. {', '.join(f.examples)})" if f.examples else ""),
-                ]
-                for f in self.findings
-            ]
-            blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,), width=width))
-        tally = Counter(finding.severity for finding in self.findings)
-        blocks.append(", ".join(f"{tally[s]} {s}{'s' * (tally[s] != 1)}" for s in SEVERITIES))
-        return "\n\n".join(blocks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """What decoding one picture told: its hash (empty where unread), what bars its use, and its looks."""
+class _Image:
+    """What is known of one image after decoding. hash: empty if it could not be read; problem: the kind of problem that
+    makes it unusable; perceptual_hash: empty for a blank image, which resembles any other."""
 
     hash: bytes = b""
-    bar: str | None = None
+    problem: str | None = None
     reason: str = ""
     width: int = 0
     height: int = 0
     blank: bool = False
-    looks: bytes = b""  # the perceptual hash; empty for a blank picture, which looks like any other
+    perceptual_hash: bytes = b""
 
 
 def check_dataset(
@@ -131,33 +50,33 @@ def check_dataset(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CheckReport:
-    """Read every text and decode every picture of a data set that was loaded with strict=False.
+    """Read every text and decode every image of a data set that was loaded with strict=False.
 
-    tokenizer: texts → number of tokens of each, uncut; max_tokens: where the encoder cuts. Without a tokenizer
-    lengths are in characters. progress: called with the number of posts done since the last call.
+    tokenizer: texts → the number of tokens of each before truncation; without it, lengths are in characters.
+    max_tokens: where the encoder truncates. progress: called with the number of posts done since the last call.
     """
     posts = dataset.posts
-    texts, barred = _texts(dataset)
-    pictures: list[_Picture] = []
+    texts, unusable = _texts(dataset)
+    images: list[_Image] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for post, picture in zip(posts, pool.map(_look, posts), strict=True):
-            pictures.append(picture)
-            if picture.bar:
-                barred.append((picture.bar, post.id, picture.reason))
+        for post, image in zip(posts, pool.map(_decoded, posts), strict=True):
+            images.append(image)
+            if image.problem:
+                unusable.append((image.problem, post.id, image.reason))
             if progress:
                 progress(1)
-    text_hashes = [hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest() if t else b"" for t in texts]
+    text_hashes = [text_hash(t) if t else b"" for t in texts]
     balance = _balance(dataset)
     findings = [
         *_finding("error", "no posts", [] if posts else [dataset.root.name], "there is nothing to encode"),
         *_loader_findings(dataset),
-        *_unusable(barred, len(posts)),
+        *_unusable_findings(unusable, len(posts)),
         *_text_findings(posts, texts),
-        *_picture_findings(posts, pictures),
-        *_duplicates("picture", posts, [p.hash for p in pictures]),
-        *_look_alike(posts, pictures),
+        *_image_findings(posts, images),
+        *_duplicates("picture", posts, [image.hash for image in images]),
+        *_similar_images(posts, images),
         *_duplicates("text", posts, text_hashes),
-        *_similar("text", "have the same words", posts, text_hashes, _alike_texts(texts)),
+        *_similar("text", "have the same words", posts, text_hashes, _text_groups(texts)),
         *_class_findings(balance.get("train", {}), dataset.settings.labels),
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
@@ -179,9 +98,9 @@ def _finding(severity: Severity, kind: str, ids: Sequence[str], message: str) ->
 
 
 def _texts(dataset: Dataset) -> tuple[list[str | None], list[tuple[str, str, str]]]:
-    """The text of each post, None where it has none that can be used, and (kind, id, reason) for those."""
+    """The text of each post, None if it is unusable, and (kind, id, reason) for each unusable one."""
     texts: list[str | None] = []
-    barred: list[tuple[str, str, str]] = []
+    unusable: list[tuple[str, str, str]] = []
     for post in dataset.posts:
         try:
             texts.append(dataset.text_of(post))
@@ -189,25 +108,25 @@ def _texts(dataset: Dataset) -> tuple[list[str | None], list[tuple[str, str, str
             texts.append(None)
             missing = post.text is None or isinstance(error.__cause__, OSError)
             kind = "missing text" if missing else "undecodable text"
-            barred.append(("text too large" if LIMIT in str(error) else kind, post.id, str(error)))
-    return texts, barred
+            unusable.append(("text too large" if LIMIT in str(error) else kind, post.id, str(error)))
+    return texts, unusable
 
 
-def _look(post: Post) -> _Picture:
+def _decoded(post: Post) -> _Image:
     try:
-        raw = read_picture(post.image)
+        raw = read_image(post.image)
     except DataError as error:
-        bar = "picture too large" if LIMIT in str(error) else "missing picture"
-        return _Picture(bar=bar, reason=str(error))
-    digest = hashlib.sha256(raw).digest()
+        problem = "picture too large" if LIMIT in str(error) else "missing picture"
+        return _Image(problem=problem, reason=str(error))
+    digest = image_hash(raw)
     try:
         image = open_rgb(raw)
     except DataError as error:
-        bar = "picture too large" if LIMIT in str(error) else "broken picture"
-        return _Picture(digest if raw else b"", bar, str(error))
+        problem = "picture too large" if LIMIT in str(error) else "broken picture"
+        return _Image(digest if raw else b"", problem, str(error))
     blank = is_blank(image)
-    looks = b"" if blank else perceptual_hash(image).tobytes()
-    return _Picture(digest, width=image.width, height=image.height, blank=blank, looks=looks)
+    known = b"" if blank else perceptual_hash(image).tobytes()
+    return _Image(digest, width=image.width, height=image.height, blank=blank, perceptual_hash=known)
 
 
 def _loader_findings(dataset: Dataset) -> list[Finding]:
@@ -221,10 +140,10 @@ def _loader_findings(dataset: Dataset) -> list[Finding]:
     ]
 
 
-def _unusable(barred: Iterable[tuple[str, str, str]], n: int) -> list[Finding]:
-    """Rows that extraction sets aside. It refuses when they pass its limit together, so then each kind is an error."""
+def _unusable_findings(unusable: Iterable[tuple[str, str, str]], n: int) -> list[Finding]:
+    """Rows that extraction would quarantine. Each kind is an error if all together exceed extraction's limit."""
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for kind, post_id, reason in barred:
+    for kind, post_id, reason in unusable:
         kinds[kind].append((post_id, reason))
     rows = len({post_id for found in kinds.values() for post_id, _ in found})
     limit = default(ExtractSettings, "max_bad")
@@ -248,33 +167,35 @@ def _text_findings(posts: Sequence[Post], texts: Sequence[str | None]) -> list[F
             empty.append(post.id)
         elif not any(c.isalnum() for c in stripped):
             bare.append(post.id)
-    message = "nothing is left once links, mentions and punctuation are stripped"
+    message = "the text holds only links, mentions and punctuation"
     return _finding("note", "empty text", empty, "the text is empty") + _finding("note", "bare text", bare, message)
 
 
-def _picture_findings(posts: Sequence[Post], pictures: Sequence[_Picture]) -> list[Finding]:
-    seen = [(post.id, p) for post, p in zip(posts, pictures, strict=True) if not p.bar]
-    tiny = [i for i, p in seen if min(p.width, p.height) < MIN_SIDE]
-    blank = [i for i, p in seen if p.blank]
-    narrow = [i for i, p in seen if max(p.width, p.height) > MAX_RATIO * min(p.width, p.height)]
-    crop = f"one side is more than {MAX_RATIO:g} times the other; a centre crop sees less than 1/{MAX_RATIO:g} of it"
+def _image_findings(posts: Sequence[Post], images: Sequence[_Image]) -> list[Finding]:
+    decoded = [(post.id, image) for post, image in zip(posts, images, strict=True) if not image.problem]
+    tiny = [i for i, image in decoded if min(image.width, image.height) < MIN_SIDE]
+    blank = [i for i, image in decoded if image.blank]
+    narrow = [i for i, image in decoded if max(image.width, image.height) > MAX_RATIO * min(image.width, image.height)]
+    crop = f"one side is more than {MAX_RATIO:g} times the other; a centre crop shows less than 1/{MAX_RATIO:g} of it"
     return [
-        *_finding("warning", "tiny picture", tiny, f"the short side is below {MIN_SIDE} pixels"),
-        *_finding("note", "blank picture", blank, "the picture is one flat colour"),
+        *_finding("warning", "tiny picture", tiny, f"the shorter side has fewer than {MIN_SIDE} pixels"),
+        *_finding("note", "blank picture", blank, "the whole picture has one colour"),
         *_finding("note", "narrow picture", narrow, crop),
     ]
 
 
 def _duplicates(what: str, posts: Sequence[Post], hashes: Sequence[bytes], alike: str = "") -> list[Finding]:
-    """Groups of exact duplicates: all, those in both splits, and those whose training rows disagree on the label.
-    alike: for near-duplicates, in which way the members of a group are."""
+    """Groups of exact duplicates: all, those in both splits, and those whose training rows have different labels.
+    alike: for near-duplicates, what the members of a group have in common."""
     groups_by: dict[bytes, list[Post]] = defaultdict(list)
     for post, value in zip(posts, hashes, strict=True):
         if value:
             groups_by[value].append(post)
     groups = [group for group in groups_by.values() if len({post.id for post in group}) > 1]
     spanning = [group for group in groups if len({post.split for post in group}) > 1]
-    unsure = [group for group in groups if len({post.label for post in group if post.split == "train"} - {None}) > 1]
+    disagreeing = [
+        group for group in groups if len({post.label for post in group if post.split == "train"} - {None}) > 1
+    ]
     rows = sum(map(len, groups))
 
     def names(found: list[list[Post]]) -> list[str]:
@@ -284,31 +205,35 @@ def _duplicates(what: str, posts: Sequence[Post], hashes: Sequence[bytes], alike
     sharing = f"groups of different {what.split()[-1]}s that {alike}" if alike else f"groups that share one {what}"
     return [
         *_finding("note", kind, names(groups), f"{sharing}; {rows} rows in all"),
-        *_finding("warning", f"{what} in both splits", names(spanning), f"{groups_of} span train and test"),
-        *_finding("note", f"{what} with two labels", names(unsure), f"{groups_of} disagree on the label"),
+        *_finding(
+            "warning", f"{what} in both splits", names(spanning), f"{groups_of} have rows in both train and test"
+        ),
+        *_finding("note", f"{what} with two labels", names(disagreeing), f"{groups_of} have different labels"),
     ]
 
 
-def _look_alike(posts: Sequence[Post], pictures: Sequence[_Picture]) -> list[Finding]:
-    if len(pictures) > COMPARED:
-        message = f"{len(pictures):,} pictures are too many to compare how they look; only equal files were found"
+def _similar_images(posts: Sequence[Post], images: Sequence[_Image]) -> list[Finding]:
+    if len(images) > COMPARED:
+        message = f"{len(images):,} pictures are too many to compare; only identical files were looked for"
         return _finding("note", "similar pictures", [""], message)
     try:
-        groups = _alike_pictures(posts, pictures)
+        groups = _image_groups(posts, images)
     except DataError:  # too many pairs
-        return _finding("note", "similar pictures", [""], "so many pictures look alike that pairs say nothing here")
-    return _similar("picture", "look alike", posts, [p.hash for p in pictures], groups)
+        return _finding("note", "similar pictures", [""], "too many pictures look alike to list them")
+    return _similar("picture", "look alike", posts, [image.hash for image in images], groups)
 
 
-def _alike_pictures(posts: Sequence[Post], pictures: Sequence[_Picture]) -> list[int]:
-    """The group of each picture, by perceptual hash, or by its bytes where it has none; -1: no picture."""
-    keys = [p.looks or p.hash for p in pictures]
+def _image_groups(posts: Sequence[Post], images: Sequence[_Image]) -> list[int]:
+    """The group of each image, by its perceptual hash, or by its bytes if it has none; -1: no image."""
+    keys = [image.perceptual_hash or image.hash for image in images]
     first: dict[bytes, int] = {}
     for i, key in enumerate(keys):
         if key:
             first.setdefault(key, i)
-    hashed = [i for i in first.values() if pictures[i].looks]
-    pairs = like_hashes(np.array([list(pictures[i].looks) for i in hashed], np.uint8).reshape(-1, HASH_BITS // 8))
+    hashed = [i for i in first.values() if images[i].perceptual_hash]
+    pairs = like_hashes(
+        np.array([list(images[i].perceptual_hash) for i in hashed], np.uint8).reshape(-1, HASH_BITS // 8)
+    )
     where = np.array(hashed, np.int64)
     linked = Pairs(where[pairs.a], where[pairs.b], pairs.similarity)
     own = np.array([first.get(key, len(keys)) for key in keys], np.int64)
@@ -316,8 +241,8 @@ def _alike_pictures(posts: Sequence[Post], pictures: Sequence[_Picture]) -> list
     return [int(group) if key else -1 for group, key in zip(groups, keys, strict=True)]
 
 
-def _alike_texts(texts: Sequence[str | None]) -> list[int]:
-    """The group of each text, by its letters and digits without links, mentions and case; -1: there are none."""
+def _text_groups(texts: Sequence[str | None]) -> list[int]:
+    """The group of each text, by its letters and digits, ignoring case, links and mentions; -1: it has none."""
     numbers: dict[str, int] = {}
     out = []
     for text in texts:
@@ -330,7 +255,7 @@ def _alike_texts(texts: Sequence[str | None]) -> list[int]:
 def _similar(
     what: str, how: str, posts: Sequence[Post], hashes: Sequence[bytes], groups: Sequence[int]
 ) -> list[Finding]:
-    """Groups of near-duplicates that hold at least two contents, and those in both splits or with two labels."""
+    """Groups of near-duplicates with at least two different contents, and those in both splits or with two labels."""
     contents: dict[int, set[bytes]] = defaultdict(set)
     for value, group in zip(hashes, groups, strict=True):
         contents[group].add(value)
@@ -354,7 +279,7 @@ def _class_findings(train: Mapping[str, int], labels: Sequence[str]) -> list[Fin
         return []
     counts = {label: train[label] for label in labels}
     few = [label for label, count in counts.items() if count < 2]
-    message = "classes with fewer than 2 rows; training and validation need one each"
+    message = "classes with fewer than 2 rows; training and validation need at least one each"
     found = _finding("error", "class without rows", few, message)
     total = sum(counts.values())
     smallest = min(counts, key=lambda label: counts[label])

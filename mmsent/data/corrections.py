@@ -1,4 +1,4 @@
-"""A data set's list with corrected labels: the same file again, so that it takes the old one's place."""
+"""A data set's list with corrected labels, in the same form, so that it can replace the old file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MEDIA = {
 
 
 def correctable(dataset: Dataset) -> set[str]:
-    """The ids of posts whose corrected labels can enter training: those of the training list; in a manifest also rows
-    that have no label yet, unless its split column calls them test. Test labels stay out."""
+    """The ids of posts whose corrected labels may be used in training: those of the training list, and in a manifest
+    also rows without a label, unless its split column says test."""
     if dataset.layout == "guid":
         return {post.id for post in dataset.posts if post.split == "train"}
     rows, _ = read_manifest(dataset.root, dataset.settings)
@@ -37,17 +37,16 @@ def correctable(dataset: Dataset) -> set[str]:
 def corrected_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
     """The data set's training list, or its manifest, with new labels by post id: file name, media type, bytes.
 
-    All other rows are as they were. Raises DataError on a label outside the set, an id that is not listed, and a test
-    post.
+    All other rows stay as they are. Raises DataError on a label outside the set, an unknown id, and a test post.
     """
     known, listed, allowed = dataset.settings.labels, {post.id for post in dataset.posts}, correctable(dataset)
     for name, label in labels.items():
         if label not in known:
             raise DataError(f"label {label[:60]!r} of post {name[:60]!r} is not one of {', '.join(known)}")
         if name not in listed:
-            raise DataError(f"{dataset.root.name} lists no post {name[:60]!r}")
+            raise DataError(f"{dataset.root.name} has no post {name[:60]!r}")
         if name not in allowed:
-            raise DataError(f"post {name[:60]!r} is of the test split; its label stays out of training")
+            raise DataError(f"post {name[:60]!r} belongs to the test split; test labels must not enter training")
     return _guid_list(dataset, labels) if dataset.layout == "guid" else _manifest(dataset, labels)
 
 
@@ -56,7 +55,7 @@ def _guid_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, b
     rows, form = read_list(dataset.root / name, dataset.settings)
     lines = [[f[0], labels.get(f[0].strip(), f[1])] if len(f) == 2 else f for _, f in rows]
     text = join_csv([*([form.header] if form.header else []), *lines], newline=form.newline)
-    # UTF-8, unless a codec was given for the whole data set: its lists are then read with it too.
+    # UTF-8, unless the settings name a codec for the whole data set, with which lists are read too.
     return name, MEDIA["txt"], _encoded(text, known_encoding(dataset.settings.text_encoding or "utf-8"))
 
 
@@ -73,7 +72,7 @@ def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, by
     for row in rows:
         if (label := labels.get(cell(row, settings.id_column) or "")) is not None:
             row[settings.label_column] = before.get(label, label)
-    codec = decoding.encoding  # another would be another text encoding of all posts, and they would be encoded again
+    codec = decoding.encoding  # another codec would change the text encoding of all posts, which would be encoded again
     if ending == "jsonl":
         return name, MEDIA[ending], _encoded("".join(_json_line(row, codec) for row in rows), codec)
     cells = [[row.get(name, "") for name in columns] for row in rows]
@@ -83,12 +82,12 @@ def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, by
 
 
 def _values(column: Iterable[Any]) -> dict[str, Any]:
-    """The values of a column by their text: a label may be stored as a number."""
+    """The values of a column by their text, because a label may be stored as a number."""
     return {str(value): value for value in column if value is not None}
 
 
 def _json_line(row: dict[str, Any], codec: str) -> str:
-    """As it reads, or with escapes where the codec lacks a character, such as half a surrogate pair."""
+    """The row as JSON, with escapes if the codec lacks a character, such as half a surrogate pair."""
     line = json.dumps(row, ensure_ascii=False)
     try:
         line.encode(codec)
@@ -98,7 +97,7 @@ def _json_line(row: dict[str, Any], codec: str) -> str:
 
 
 def _parquet(dataset: Dataset, labels: Mapping[str, str]) -> bytes:
-    """The file's table with another label column; types, other columns and metadata stay."""
+    """The file's table with the new label column; types, other columns and metadata stay."""
     import pyarrow
     from pyarrow import parquet
 

@@ -1,9 +1,9 @@
-"""Data sets: posts (id, picture, text, label) from a folder of guid files or from a manifest. No torch here.
+"""Data sets: posts (id, image, text, label) from a folder of guid files or from a manifest. No torch here.
 
-Two layouts. *guid*: `train.txt` and `test_without_label.txt` hold `guid,tag` lines, `data/` holds `<guid>.txt` and
-`<guid>.<picture ending>`. *manifest*: one CSV, TSV, JSONL or Parquet file with a row a post; pictures are paths
-relative to the file, or URLs of protocols that the settings allow. A manifest row belongs to the split its split column
-names, else to train if it has a label and to test if it has none.
+There are two layouts. *guid*: `train.txt` and `test_without_label.txt` hold `guid,tag` lines, `data/` holds
+`<guid>.txt` and `<guid>.<image ending>`. *manifest*: one CSV, TSV, JSONL or Parquet file with one row per post; images
+are paths relative to the file, or URLs of protocols that the settings allow. A manifest row belongs to the split in its
+split column, else to train if it has a label and to test if it has none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mmsent.errors import DataError
 from mmsent.system.files import is_file, leads_out, protocol, read_file, require_local
 
 LISTS: dict[Split, str] = {"train": "train.txt", "test": "test_without_label.txt"}
-PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 NO_LABEL = ("", "null", "none", "nan")
 MAX_ID_BYTES = 255
 
@@ -51,7 +51,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Posts in list order. `root` is the folder or the manifest file that was opened."""
+    """Posts in list order. root: the folder or the manifest file that was opened."""
 
     root: Path
     layout: Literal["guid", "manifest"]
@@ -63,11 +63,11 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """The folder's or the manifest's own name; caches are found by it."""
+        """The name of the folder or the manifest; caches are found by it."""
         return name_of(self.root)
 
     def of(self, split: Split) -> Sequence[Post]:
-        """The posts of one split, in list order. Raises DataError where there are none."""
+        """The posts of one split, in list order. Raises DataError if there are none."""
         found = self.posts.of(split)
         if not found:
             raise DataError(self._missing(split))
@@ -89,14 +89,15 @@ class Dataset:
 
     @cached_property
     def decoding(self) -> Decoding:
-        """The text encoding of this data set, decided once over all its listed texts."""
+        """The text encoding of this data set, decided once from all listed texts."""
         if self.manifest_decoding is not None:
             return self.manifest_decoding
         files = (post.text for post in self.posts if isinstance(post.text, Path))
         return decide_encoding(_readable(files), self.settings.encodings, self.settings.text_encoding)
 
     def text_of(self, post: Post) -> str:
-        """The decoded, stripped and (where asked) cleaned text. Raises DataError with the reason where it has none."""
+        """The decoded, stripped and (if the settings say so) cleaned text. Raises DataError with the reason if there is
+        none."""
         if post.text is None:
             raise DataError("no text")
         text = post.text.strip() if isinstance(post.text, str) else self._decoded(post.text)
@@ -118,15 +119,15 @@ def _readable(files: Iterable[Path]) -> Iterator[bytes]:
         try:
             yield read_file(path, MAX_BYTES)
         except OSError:
-            continue  # a missing text is that row's problem, not the data set's
+            continue  # a missing text is a problem of its row, not of the data set
 
 
 def unsafe_id(guid: str, *, names_files: bool = True) -> str | None:
-    """Why an id cannot be used, or None. names_files: it becomes a file name, as ids of the guid layout do."""
+    """Why an id cannot be used, or None. names_files: it becomes a file name, as in the guid layout."""
     if not guid:
         return "is empty"
     if not encodable(guid):
-        return "holds half a surrogate pair, which is no character"
+        return "holds half a surrogate pair, which is not a character"
     if len(guid.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
         return f"is longer than {MAX_ID_BYTES} bytes"
     if not guid.isprintable():
@@ -146,7 +147,7 @@ def load_dataset(
     """Open a data set in either layout.
 
     strict: raise DataError on any error-level problem; otherwise keep them all in `Dataset.problems`.
-    with_test_labels: keep labels of the test split, for `mmsent evaluate --split test` alone.
+    with_test_labels: keep the labels of the test split; only `mmsent evaluate --split test` may.
     """
     settings = settings or DataSettings()
     root = locate(Path(path))
@@ -157,17 +158,17 @@ def load_dataset(
     if strict and errors:
         shown = "; ".join(f"{p.where}: {p.message}" for p in errors[:3])
         more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-        raise DataError(f"{shown}{more}; `mmsent check --data {path}` lists everything")
+        raise DataError(f"{shown}{more}; `mmsent check --data {path}` lists all problems")
     return Dataset(root, loaded.layout, settings, posts, tuple(problems), loaded.forms, loaded.manifest_decoding)
 
 
 def locate(root: Path) -> Path:
-    """The folder of a guid data set, or the manifest file of the other layout. Raises DataError where there is none."""
+    """The folder of a guid data set, or the manifest file of the other layout. Raises DataError if there is none."""
     if not root.exists():
-        require_local(root, "a data set, or the manifest that lists it,")
+        require_local(root, "a data set or its manifest")
         raise DataError(
-            f"no data set at {root}; pass --data with a folder that holds train.txt and data/, "
-            "or with a CSV, TSV, JSONL or Parquet manifest"
+            f"no data set at {root}; set --data to a folder with train.txt and data/, "
+            "or to a CSV, TSV, JSONL or Parquet manifest"
         )
     if root.is_dir() and not any((root / name).is_file() for name in LISTS.values()):
         manifests = sorted(p for p in root.iterdir() if p.suffix.lower().lstrip(".") in MANIFEST_ENDINGS)
@@ -182,13 +183,13 @@ def locate(root: Path) -> Path:
 
 
 def name_of(path: Path) -> str:
-    """The name of the data set at a path, without reading it; caches are found by it."""
+    """The name of the data set at a path, without reading it."""
     root = locate(path).resolve()
     return root.name if root.is_dir() else root.stem
 
 
 def _row_problems(data: Dataset) -> list[Problem]:
-    """Problems that concern rows together: duplicate ids, labels outside the set, unlabelled training rows."""
+    """Problems of ids and labels: duplicate ids, labels outside the set, unlabelled training rows."""
     problems: list[Problem] = []
     labels = set(data.settings.labels)
     known = ", ".join(data.settings.labels)
@@ -199,14 +200,14 @@ def _row_problems(data: Dataset) -> list[Problem]:
         if post.split == "train" and post.label is None:
             problems.append(Problem("error", "no label", where, "a training row has no label"))
         if post.label is not None and post.label not in labels:
-            message = f"label {post.label[:60]!r} is not one of {known}; set --labels if it should be"
+            message = f"label {post.label[:60]!r} is not one of {known}; add it with --labels if it is right"
             problems.append(Problem("error", "unknown label", where, message))
         other = seen.setdefault(post.id, post) if i in again else post
         if other is not post:
             if other.split == post.split:
                 problems.append(Problem("error", "duplicate id", where, "this id stands twice in its list"))
             else:
-                message = "this id stands in both splits; validation would see a test post"
+                message = "this id is in both splits; validation would see a test post"
                 problems.append(Problem("warning", "id in both splits", where, message))
     return problems
 
@@ -216,7 +217,7 @@ def _row_problems(data: Dataset) -> list[Problem]:
 
 def _load_guid(root: Path, settings: DataSettings) -> Dataset:
     data = root / "data"
-    pictures, texts, problems = _scan(data)
+    images, texts, problems = _scan(data)
     posts = Posts(data)
     forms: dict[Split, ListForm] = {}
     for split in SPLITS:
@@ -235,47 +236,47 @@ def _load_guid(root: Path, settings: DataSettings) -> Dataset:
                 problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
                 continue
             label = None if tag.lower() in NO_LABEL and tag not in settings.labels else tag
-            image, text = pictures.get(guid), texts.get(guid)
+            image, text = images.get(guid), texts.get(guid)
             posts.append(Post(guid, split, label, data / image if image else None, data / text if text else None))
     listed = set(posts.ids)
     problems += _outside(posts, root, data.resolve())
-    if extra := len((pictures.keys() | texts.keys()) - listed):
-        problems.append(Problem("note", "unlisted", "data/", f"{extra} ids have files but stand in no list"))
+    if extra := len((images.keys() | texts.keys()) - listed):
+        problems.append(Problem("note", "unlisted", "data/", f"{extra} ids have files but are in no list"))
     return Dataset(root, "guid", settings, posts, tuple(problems), forms)
 
 
 def _outside(posts: Iterable[Post], *folders: Path) -> list[Problem]:
-    """A warning where files are links that lead out of the data set. A data/ that is itself a link is no such case."""
+    """A warning if files are links that lead out of the data set. data/ itself may be a link."""
     homes = [folder.resolve() for folder in folders]
     files = ((post.id, f) for post in posts for f in (post.image, post.text) if isinstance(f, Path) and f.is_symlink())
     found = [name for name, file in files if all(leads_out(file, home) for home in homes)]
     if not found:
         return []
-    message = f"{len(found)} files are links that lead out of the data set; what they lead to is read"
+    message = f"{len(found)} files are links that lead out of the data set; their targets are read"
     return [Problem("warning", "link to outside", found[0], message)]
 
 
 def _scan(folder: Path) -> tuple[dict[str, str], dict[str, str], list[Problem]]:
-    """The names of pictures and of texts by id."""
+    """The file names of images and of texts by id."""
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; the guid layout keeps <guid>.txt and <guid>.jpg there")
-    pictures: dict[str, str] = {}
+    images: dict[str, str] = {}
     texts: dict[str, str] = {}
     problems: list[Problem] = []
-    rank = {ending: i for i, ending in enumerate(PICTURE_ENDINGS)}
+    rank = {ending: i for i, ending in enumerate(IMAGE_ENDINGS)}
     for name in sorted(os.listdir(folder)):
         stem, _, ending = name.rpartition(".")
         ending = ending.lower()
         if ending == "txt":
             texts[stem] = name
         elif ending in rank:
-            other = pictures.get(stem)
+            other = images.get(stem)
             if other is not None:
-                message = f"{stem} has more than one picture; the first of {', '.join(PICTURE_ENDINGS)} is used"
+                message = f"{stem} has more than one picture; the first of {', '.join(IMAGE_ENDINGS)} is used"
                 problems.append(Problem("warning", "two pictures", name, message))
             if other is None or rank[ending] < rank[other.rpartition(".")[2].lower()]:
-                pictures[stem] = name
-    return pictures, texts, problems
+                images[stem] = name
+    return images, texts, problems
 
 
 # --- manifest layout
@@ -302,7 +303,7 @@ def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
 
 
 def _manifest_post(folder: Path, row: dict[str, Any], settings: DataSettings) -> Post | tuple[str, str]:
-    """The post of a row, or the kind of problem and its message. Raises DataError where a cell holds no plain value."""
+    """The post of a row, or the kind of problem and its message. Raises DataError if a cell is not a plain value."""
     guid = cell(row, settings.id_column) or ""
     if reason := unsafe_id(guid, names_files=False):
         return "unsafe id", f"id {guid[:60]!r} {reason}"
@@ -318,7 +319,7 @@ def _manifest_post(folder: Path, row: dict[str, Any], settings: DataSettings) ->
     image, text = cell(row, settings.image_column), cell(row, settings.text_column)
     if image and "://" in image and (remote := protocol(image)):
         if remote not in settings.remote:
-            return "remote picture", f"picture {image[:60]!r} is at a URL; --remote {remote} lets it be fetched"
+            return "remote picture", f"picture {image[:60]!r} is at a URL; --remote {remote} allows fetching it"
         return Post(guid, split, label, image, text)
-    picture = folder / image if image else None
-    return Post(guid, split, label, picture if picture and is_file(picture) else None, text)
+    path = folder / image if image else None
+    return Post(guid, split, label, path if path and is_file(path) else None, text)

@@ -1,6 +1,6 @@
-"""Near-duplicates: a perceptual hash for pictures, pairs of like vectors, and groups of rows that bounded chains make.
+"""Near-duplicates: a perceptual hash for images, pairs of similar vectors, and groups of linked rows of limited size.
 
-N rows, D width. Vectors are compared tile by tile, so that no N x N matrix is ever held; time grows with N squared.
+N rows, D width. Vectors are compared tile by tile, so no N x N matrix is in memory; the time grows with N squared.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mmsent.errors import DataError
 Ints = NDArray[np.int64]
 
 HASH_BITS = 64
-HASH_LIMIT = 6  # differing bits up to which two pictures are alike; docs/notes.md says why
-GIANT = 0.05  # share of the rows beyond which a group is chained too far
-SMALL = 8  # rows that a group may always have
+HASH_LIMIT = 6  # differing bits up to which two images are near-duplicates; docs/notes.md says why
+GIANT = 0.05  # share of the rows above which a group is too large
+SMALL = 8  # rows that any group may have
 MAX_PAIRS = 5_000_000
 _TILE = 2048
-_MARGIN = 1e-4  # of a cosine in float32, before it is computed again in float64
+_MARGIN = 1e-4  # of a cosine in float32, which is then computed again in float64
 _EXACT_VALUES = 1 << 22  # float64 values at a time when pairs are computed again
 
 
 def perceptual_hash(image: Image.Image) -> NDArray[np.uint8]:
-    """The 64 bits of a picture's perceptual hash, packed into (8,) bytes: ImageHash's pHash, the signs of the lowest
-    frequencies of its 32 x 32 grey thumbnail. It stands resizing and recompression, not cropping."""
+    """The 64 bits of an image's perceptual hash, packed into (8,) bytes: ImageHash's pHash, the signs of the lowest
+    frequencies of its 32 x 32 grey thumbnail. Resizing and recompression hardly change it; cropping does."""
     import imagehash
 
     return np.packbits(imagehash.phash(image).hash.ravel())
@@ -38,7 +38,7 @@ def perceptual_hash(image: Image.Image) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Like rows: a < b (P,) int64 positions and their similarity (P,) float64."""
+    """Pairs of similar rows: a < b (P,) int64 positions and their similarity (P,) float64."""
 
     a: Ints
     b: Ints
@@ -56,10 +56,10 @@ def like_hashes(hashes: NDArray[np.uint8], limit: int = HASH_LIMIT) -> Pairs:
 
 
 def like_vectors(vectors: NDArray[Any], least: float, on_tile: Callable[[int], None] | None = None) -> Pairs:
-    """Pairs of rows of (N, D) whose cosine is at least `least`; zero vectors are like nothing.
+    """Pairs of rows of (N, D) whose cosine is at least `least`; zero vectors are in no pair.
 
-    Which pairs these are does not depend on the order of the rows. on_tile: called with the tiles done since the last
-    call, of `tiles(N)`. Raises DataError where there are more than MAX_PAIRS pairs.
+    The pairs do not depend on the order of the rows. on_tile: called with the number of tiles done since the last call,
+    of `tiles(N)`. Raises DataError if there are more than MAX_PAIRS pairs.
     """
     unit = vectors.astype(np.float32)
     unit_length(unit, out=unit)
@@ -75,8 +75,8 @@ def like_vectors(vectors: NDArray[Any], least: float, on_tile: Callable[[int], N
             total += len(found)
             if total > MAX_PAIRS:
                 raise DataError(
-                    f"more than {MAX_PAIRS:,} pairs have a cosine of {least:g} or more, so it does not tell duplicates "
-                    "from other rows here; raise it"
+                    f"more than {MAX_PAIRS:,} pairs have a cosine of {least:g} or more, so it does not separate "
+                    "duplicates from other rows; raise it"
                 )
             parts.append(found)
             if on_tile:
@@ -90,7 +90,7 @@ def like_vectors(vectors: NDArray[Any], least: float, on_tile: Callable[[int], N
         exact[start : start + step] = np.divide(
             (left * right).sum(axis=1), size, out=np.zeros(len(size)), where=size > 0
         )
-    exact = exact.round(9)  # so that a cosine on the bound stays there
+    exact = exact.round(9)  # so that a cosine equal to the bound stays equal
     kept = exact >= least
     return Pairs(pairs[kept, 0], pairs[kept, 1], exact[kept])
 
@@ -102,17 +102,18 @@ def tiles(n: int) -> int:
 
 
 def most_rows(n: int) -> int:
-    """How many of n rows near-duplicates may tie into one group."""
+    """The largest size of a group of near-duplicates among n rows."""
     return max(SMALL, int(GIANT * n))
 
 
 def joined(groups: Ints, pairs: Pairs, ids: Sequence[Any] | NDArray[Any], most: int) -> tuple[Ints, int]:
-    """Groups (N,) after joining those of each pair of rows, and how many pairs are parted all the same.
+    """Groups (N,) after joining the groups of each pair of rows, and how many pairs are in different groups
+    nevertheless.
 
-    Joining is transitive, so chains of slightly different rows could tie up everything. Where a group would have more
-    than `most` rows, its pairs are joined from the likest down and a join that would pass that size is left out; groups
+    Joining is transitive, so chains of slightly different rows could link everything. If a group would have more than
+    `most` rows, its pairs are joined in order of similarity, and joins that would exceed that size are skipped; groups
     that are larger from the start stay as they are. The result depends on the ids, not on the order of the rows.
-    Groups are numbered as they appear.
+    Groups are numbered in order of appearance.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -125,7 +126,7 @@ def joined(groups: Ints, pairs: Pairs, ids: Sequence[Any] | NDArray[Any], most: 
     size = np.bincount(part, minlength=count)
     sizes = np.bincount(whole, weights=size).astype(np.int64)
     root = np.arange(count)
-    giant = sizes[whole] > most  # of each group given, whether it ends in one that is too large
+    giant = sizes[whole] > most  # per given group: whether it would end in one that is too large
     cut = 0
     if giant.any():
         inside = np.flatnonzero(giant[a])
@@ -156,12 +157,12 @@ Keys = NDArray[np.uint64]
 
 
 def duplicate_groups(image_hashes: Sequence[bytes], text_hashes: Sequence[bytes]) -> Ints:
-    """Group number of each row, (N,): rows that share an exact picture or an exact text, also by way of others.
+    """Group number of each row, (N,): rows that share an identical image or text, also indirectly.
 
     A hash that is empty or all zero bytes means "absent" and links nothing. Raises ValueError on unequal lengths.
     """
     if len(image_hashes) != len(text_hashes):
-        raise ValueError(f"as many picture as text hashes are needed; got {len(image_hashes)} and {len(text_hashes)}")
+        raise ValueError(f"image and text hashes must be equally many; got {len(image_hashes)} and {len(text_hashes)}")
 
     def keys(hashes: Sequence[bytes]) -> Keys:
         numbers: dict[bytes, int] = {}
@@ -173,10 +174,10 @@ def duplicate_groups(image_hashes: Sequence[bytes], text_hashes: Sequence[bytes]
 
 
 def linked_groups(image_keys: Keys, text_keys: Keys) -> Ints:
-    """Group number of each row, (N,), numbered as groups appear: rows that share a picture's or a text's key, also by
-    way of others. Key 0 means "absent" and links nothing."""
+    """Group number of each row, (N,), numbered in order of appearance: rows that share an image's or a text's key,
+    also indirectly. Key 0 means "absent" and links nothing."""
     n = len(image_keys)
-    first = np.arange(n, dtype=np.int64)  # of each row's group, the first row
+    first = np.arange(n, dtype=np.int64)  # the first row of each row's group
     shared = [_shared(keys) for keys in (image_keys, text_keys)]
     linked = np.flatnonzero(shared[0] | shared[1])
     if len(linked):

@@ -1,8 +1,9 @@
-"""Pictures: safe decoding, and the preprocessing that an encoder declares. Pillow and NumPy only, no torch."""
+"""Images: safe decoding, and the preprocessing that an encoder declares. Pillow and NumPy only, no torch."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import math
 from pathlib import Path
@@ -17,11 +18,15 @@ from mmsent.errors import DataError
 from mmsent.system.files import fetch, read_file
 from mmsent.system.markup import data_url
 
-MAX_PIXELS = 100_000_000  # larger pictures are refused unread: a decompression bomb, or a scan nobody posts
-MAX_BYTES = 256 << 20  # of a picture file
-# What posts come in. Pillow knows dozens more, each with a parser of its own; EPS would even run Ghostscript.
+MAX_PIXELS = (
+    100_000_000  # larger images are refused before decoding: they are decompression bombs, or scans that nobody posts
+)
+MAX_BYTES = 256 << 20  # of an image file
+# The formats of posts. Pillow knows dozens more, each with its own parser; EPS would even run Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-MAX_ASPECT = 16  # beyond this side ratio the ends are cut before resizing, or a 1x20000 strip would fill the memory
+MAX_ASPECT = (
+    16  # beyond this side ratio the ends are cut before resizing; otherwise a 1x20000 strip would fill the memory
+)
 
 Pixels = NDArray[np.uint8]
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -38,7 +43,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 class Preprocess(Settings):
-    """An encoder's picture preprocessing; part of the fingerprint.
+    """An encoder's image preprocessing; part of the fingerprint.
 
     size: side of the square input in pixels. resize_to: length of the side that `resize` names before the centre
     crop ("shortest" crops what sticks out, "longest" pads, "squash" ignores the aspect). mean, std: per channel, on
@@ -54,9 +59,9 @@ class Preprocess(Settings):
     fill: int = 0
 
 
-def read_picture(path: Path | str | bytes | None) -> bytes:
-    """The bytes of a picture file or of what lies at a URL, a str; bytes as they are. Raises DataError with the reason
-    where there is no such picture or it cannot be read."""
+def read_image(path: Path | str | bytes | None) -> bytes:
+    """The bytes of an image: of a file (Path) or a URL (str); bytes are returned as they are. Raises DataError with the
+    reason if there is no such image or it cannot be read."""
     if path is None:
         raise DataError("no picture")
     if isinstance(path, bytes):
@@ -67,12 +72,17 @@ def read_picture(path: Path | str | bytes | None) -> bytes:
         raise DataError(f"picture cannot be read: {error.strerror or error}") from error
 
 
-def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture's bytes to RGB: first frame, upright by its EXIF tag, transparency over white, 16 bit to 8.
+def image_hash(raw: bytes) -> bytes:
+    """The content hash of an image file: the SHA-256 of its bytes, 32 bytes."""
+    return hashlib.sha256(raw).digest()
 
-    The bytes tell the format, whatever the file's name says. Colour profiles are not applied: the encoders were trained
-    on pixels as they are stored. Raises DataError with the reason: empty, not a picture, truncated, too many pixels,
-    floating-point samples.
+
+def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image to RGB: first frame, upright by its EXIF tag, transparency over white, 16 bit to 8.
+
+    The bytes determine the format, not the file's name. Colour profiles are not applied, because the encoders were
+    trained on pixels as they are stored. Raises DataError with the reason: empty, not an image, truncated, too many
+    pixels, floating-point samples.
     """
     if not raw:
         raise DataError("picture file is empty")
@@ -85,10 +95,10 @@ def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"not a picture in any format that is read ({', '.join(FORMATS)})") from error
+        raise DataError(f"not a picture in a supported format ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"picture has too many pixels; the limit is {max_pixels}") from error
-    except Exception as error:  # Pillow's readers raise almost anything on damaged bytes, RuntimeError among it
+    except Exception as error:  # Pillow's readers raise almost anything on damaged bytes, even RuntimeError
         raise DataError(f"picture cannot be decoded: {error}") from error
 
 
@@ -100,7 +110,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says. EXIF that cannot be read says nothing: the pixels are sound without it."""
+    """The image turned as its EXIF tag says. Unreadable EXIF is ignored, because the pixels do not depend on it."""
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # Pillow raises almost anything on damaged EXIF
@@ -110,7 +120,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise DataError("picture has floating-point samples; convert it to 8 bits a channel")
+        raise DataError("picture has floating-point samples; convert it to 8 bits per channel")
     if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip instead of scaling
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
@@ -121,7 +131,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit_square(image: Image.Image, how: Preprocess) -> Image.Image:
-    """Resize and crop or pad an RGB picture to (size, size), as torchvision's and open_clip's transforms do."""
+    """Resize and crop or pad an RGB image to (size, size), as torchvision's and open_clip's transforms do."""
     resample = _FILTERS[how.interpolation]
     if how.resize == "squash":
         return image.resize((how.size, how.size), resample)
@@ -133,7 +143,7 @@ def fit_square(image: Image.Image, how: Preprocess) -> Image.Image:
         else:
             target = (int(how.resize_to * width / height), how.resize_to)
     else:
-        ratio = max(width, height) / how.resize_to  # divide as open_clip does, so that halves round alike
+        ratio = max(width, height) / how.resize_to  # divide like open_clip, so that halves are rounded in the same way
         target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
     if target != image.size:
         image = image.resize(target, resample)
@@ -160,7 +170,7 @@ def _limit_aspect(image: Image.Image) -> Image.Image:
 
 
 def as_pixels(image: Image.Image) -> Pixels:
-    """An RGB picture as (H, W, 3) bytes."""
+    """An RGB image as (H, W, 3) bytes."""
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -188,10 +198,10 @@ def thumbnail_url(image: Image.Image, side: int) -> str:
 
 
 def is_blank(image: Image.Image, spread: float = 2.0) -> bool:
-    """Whether a picture is one flat colour: every channel's standard deviation stays below `spread` grey levels."""
+    """Whether an image has one flat colour: every channel's standard deviation stays below `spread` grey levels."""
     small = as_pixels(image.resize((64, 64), Image.Resampling.BOX))
     return bool(small.reshape(-1, 3).std(axis=0).max() < spread)
 
 
-# Pillow's process-wide switch stays off: a truncated picture must be an error, never a half-grey embedding.
+# Pillow's process-wide switch stays off: a truncated image must be an error, not a half-grey embedding.
 ImageFile.LOAD_TRUNCATED_IMAGES = False

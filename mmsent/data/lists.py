@@ -1,4 +1,4 @@
-"""Lists and manifests: files that hold one row a post. Reading is strict, writing is atomic."""
+"""Lists and manifests: files with one row per post. Reading is strict, writing is atomic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ csv.field_size_limit(64 * 1024 * 1024)
 
 @dataclass(frozen=True)
 class ListForm:
-    """How a list of labels was written, so that predictions can be written alike."""
+    """The form of a list of labels, so that predictions can be written in the same form."""
 
     header: tuple[str, str] | None = ("guid", "tag")
     newline: str = "\n"
@@ -39,13 +39,13 @@ ListRow = tuple[int, list[str]]
 
 
 def read_list(path: Path, settings: DataSettings) -> tuple[list[ListRow], ListForm]:
-    """The rows of a `guid,tag` list as (line number, fields), and its form. Raises DataError where unreadable."""
+    """The rows of a `guid,tag` list as (line number, fields), and its form. Raises DataError if it cannot be read."""
     rows, form = list_rows(path, settings)
     return list(rows), form
 
 
 def list_rows(path: Path, settings: DataSettings) -> tuple[Iterator[ListRow], ListForm]:
-    """As `read_list`, a row at a time; the iterator too raises DataError."""
+    """Like `read_list`, one row at a time; the iterator raises DataError too."""
     text = _Text(path, settings)
     newline = "\r\n" if text.crlf else "\n"
     rows = _list_rows(path, text)
@@ -66,27 +66,27 @@ def _list_rows(path: Path, text: _Text) -> Iterator[ListRow]:
 
 
 class _Text:
-    """The text of a list or manifest, without blank lines before and after. A file in UTF-8 is never held whole.
+    """The text of a list or manifest, without blank lines before and after. A UTF-8 file is never wholly in memory.
 
-    crlf: whether any of its lines ends in CR LF. Raises DataError where the file cannot be read.
+    crlf: whether any of its lines ends in CR LF. Raises DataError if the file cannot be read.
     """
 
     def __init__(self, path: Path, settings: DataSettings) -> None:
         self._path = path
-        self._whole: bytes | None = None  # as UTF-8, where it had to be read and decoded at once
+        self._whole: bytes | None = None  # as UTF-8, if it had to be decoded as a whole
         try:
             first = settings.text_encoding or settings.encodings[0] if settings.encodings else None
             if first is None or known_encoding(first) != "utf-8" or not self._is_utf8():
                 self._read_whole(settings)
-            else:  # any text in UTF-8 is decided like this one
+            else:  # the decision is the same for any UTF-8 text
                 self.decoding = decide_encoding([b"\xef\xbb\xbf" if self._marked else b"x"], settings.encodings, first)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        if 4 * self._nuls > self._characters:  # one alone is its row's problem
+        if 4 * self._nuls > self._characters:  # a single one is a problem of its row
             raise DataError(f"{path} {NUL_HINT}")
 
     def _is_utf8(self) -> bool:
-        """Whether the file is UTF-8, piece by piece; counts on the way."""
+        """Whether the file is UTF-8; it is read in pieces, whose characters are counted."""
         decoder, last = codecs.getincrementaldecoder("utf-8-sig")(), ""
         self._nuls = self._characters = 0
         self.crlf = False
@@ -123,7 +123,7 @@ class _Text:
         self.crlf |= "\r\n" in text
 
     def lines(self, newline: str = "") -> Iterator[str]:
-        """Its lines with their ends. newline: as `open` takes it. Raises DataError where it has changed since."""
+        """Its lines with their ends. newline: as for `open`. Raises DataError if the file has changed since."""
         try:
             raw = open_file(self._path) if self._whole is None else io.BytesIO(self._whole)
             name = "utf-8-sig" if self._whole is None else "utf-8"
@@ -135,8 +135,9 @@ class _Text:
 
 
 def _without_blank_ends(lines: Iterable[str]) -> Iterator[str]:
-    """Without blank lines before and after. Blanks and tabs at the end of the last line stay: they may be a cell."""
-    blank: list[str] | None = None  # since the last line that was not; None before the first
+    """The lines without blank ones before and after. Spaces and tabs at the end of the last line stay, because they may
+    be a cell."""
+    blank: list[str] | None = None  # blank lines since the last other line; None before the first
     for line in lines:
         if line.strip(" \r\n"):
             yield from blank or ()
@@ -147,9 +148,9 @@ def _without_blank_ends(lines: Iterable[str]) -> Iterator[str]:
 
 
 def cell(row: dict[str, Any], column: str) -> str | None:
-    """One manifest value as text; None where the column is missing or null.
+    """One manifest value as text; None if the column is missing or null.
 
-    Raises DataError where it is neither a text nor a number: a list, say, or bytes.
+    Raises DataError if it is neither text nor number, such as a list or bytes.
     """
     value = row.get(column)
     if value is None or (isinstance(value, float) and value != value):
@@ -163,13 +164,13 @@ ManifestRow = dict[str, Any]
 
 
 def read_manifest(path: Path, settings: DataSettings) -> tuple[list[ManifestRow], Decoding]:
-    """The rows of a CSV, TSV, JSONL or Parquet file as dictionaries. Raises DataError where it cannot be read."""
+    """The rows of a CSV, TSV, JSONL or Parquet file as dictionaries. Raises DataError if it cannot be read."""
     rows, decoding = manifest_rows(path, settings)
     return list(rows), decoding
 
 
 def manifest_rows(path: Path, settings: DataSettings) -> tuple[Iterator[ManifestRow], Decoding]:
-    """As `read_manifest`, a row at a time; the iterator too raises DataError."""
+    """Like `read_manifest`, one row at a time; the iterator raises DataError too."""
     ending = path.suffix.lower().lstrip(".")
     if ending not in MANIFEST_ENDINGS:
         raise DataError(f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'")
@@ -187,12 +188,12 @@ def manifest_rows(path: Path, settings: DataSettings) -> tuple[Iterator[Manifest
     if absent := [name for name in needed if name not in columns]:
         raise DataError(
             f"{path}: no column {absent[0]!r}; it has {', '.join(map(repr, columns))}; "
-            "name yours with --id-column, --image-column, --text-column, --label-column"
+            "set --id-column, --image-column, --text-column and --label-column to your names"
         )
     if settings.image_column not in columns and settings.text_column not in columns:
         raise DataError(
             f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; "
-            f"it has {', '.join(map(repr, columns))}; name yours with --image-column and --text-column"
+            f"it has {', '.join(map(repr, columns))}; set --image-column and --text-column to your names"
         )
     return chain(first, rows), decoding
 
@@ -218,7 +219,7 @@ def _read_jsonl(path: Path, text: _Text) -> Iterator[ManifestRow]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object a line, got {type(row).__name__}")
+            raise DataError(f"{path}:{number}: expected one JSON object per line, got {type(row).__name__}")
         yield row
 
 
@@ -231,13 +232,8 @@ def _read_parquet(path: Path) -> Iterator[ManifestRow]:
     try:
         for batch in parquet.ParquetFile(pyarrow.BufferReader(read_file(path))).iter_batches(_PARQUET_ROWS):
             yield from batch.to_pylist()
-    except Exception as error:  # Arrow's errors have no common parent but this
+    except Exception as error:  # Arrow's errors have no other common parent class
         raise DataError(f"{path}: not readable as Parquet: {error}") from error
-
-
-def write_list(path: Path, rows: Sequence[tuple[str, str]], form: ListForm) -> Path:
-    """Write (id, label) rows in the form of a list that was read, atomically. Returns the path."""
-    return write_text(path, list_text(rows, form))
 
 
 def list_text(rows: Sequence[tuple[str, str]], form: ListForm) -> str:
@@ -246,10 +242,10 @@ def list_text(rows: Sequence[tuple[str, str]], form: ListForm) -> str:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a UTF-8 file whole or not at all, making its folder. Raises DataError where it cannot be written."""
+    """Write a UTF-8 file completely or not at all, and create its folder. Raises DataError if it cannot be written."""
     return write_bytes(path, encoded(text))
 
 
 def encoded(text: str) -> bytes:
-    """Text as the bytes that files hold: UTF-8; lone surrogates, which it cannot hold, as escapes."""
+    """Text as UTF-8; lone surrogates, which UTF-8 cannot encode, become escapes."""
     return text.encode("utf-8", "backslashreplace")

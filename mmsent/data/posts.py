@@ -1,4 +1,4 @@
-"""Posts, and a compact sequence of them: some hundred bytes a post where objects and paths would take kilobytes."""
+"""Posts, and a compact sequence of them: about a hundred bytes per post, instead of kilobytes for objects and paths."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from mmsent.system.packed import Strings
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-_NONE, _ITSELF, _FILE = range(3)  # what a post's text is
+_NONE, _ITSELF, _FILE = range(3)  # how a post's text is stored
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One post. `image` is a file, a URL, or None where no picture was found; `text` is the text itself, its file, or
-    None."""
+    """One post. image: a file, a URL, or None if there is none; text: the text itself, its file, or None."""
 
     id: str
     split: Split
@@ -28,7 +27,7 @@ class Post:
 
 
 class Posts(Sequence[Post]):
-    """Posts in list order, each made when it is asked for. folder: where most of their files lie."""
+    """Posts in list order, each created on access. folder: where most of their files are."""
 
     def __init__(self, folder: Path, posts: Iterable[Post] = ()) -> None:
         self._folder, self._inside = folder, f"{folder}/"

@@ -1,7 +1,7 @@
-"""A UTF-8 copy of a data set (the report's preprocessing step). The original is read only.
+"""A UTF-8 copy of a data set (the preprocessing step of the coursework report). The original is only read.
 
-Data files come first and lists or the manifest last, each by a temporary file that is then renamed: a copy that was
-broken off is not a data set, and no half-written file keeps its name.
+Data files are written first and lists or the manifest last, each as a temporary file that is then renamed. So an
+interrupted copy is not a data set, and no half-written file has a final name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsent.data.dataset import LISTS, Dataset, Post
-from mmsent.data.images import read_picture
+from mmsent.data.images import read_image
 from mmsent.data.lists import cell, read_manifest
 from mmsent.data.text import Decoding, clean_text, decide_encoding
 from mmsent.errors import DataError, UsageError
@@ -28,7 +28,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A text or picture that is not in the copy, and why. Its row stays in the list."""
+    """A text or image that is not in the copy, and why. Its row stays in the list."""
 
     id: str
     what: str
@@ -37,7 +37,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class PrepareResult:
-    """`path` is what --data takes: the folder, or the new manifest."""
+    """The result of a copy. path: for --data, the folder or the new manifest."""
 
     path: Path
     decoding: Decoding
@@ -47,11 +47,11 @@ class PrepareResult:
 
 
 def prepare(dataset: Dataset, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> PrepareResult:
-    """Copy a data set's listed posts to `out`: lists and texts as UTF-8, stripped and cleaned; pictures byte for byte.
+    """Copy a data set's listed posts to `out`: lists and texts as UTF-8, stripped and cleaned; images byte for byte.
 
-    overwrite: allow a folder that is not empty; files of this data set's posts are replaced, others are left alone.
-    progress: called with the number of posts done since the last call. Raises UsageError where `out` is or touches
-    the source, or is not empty; DataError where a file of the source cannot be read.
+    overwrite: allow a folder that is not empty; files of this data set's posts are replaced, others stay.
+    progress: called with the number of posts done since the last call. Raises UsageError if `out` is, contains or is
+    inside the source, or is not empty; DataError if a file of the source cannot be read.
     """
     _check_target(dataset, out, overwrite)
     (out / "data").mkdir(parents=True, exist_ok=True)
@@ -65,11 +65,11 @@ def _check_target(dataset: Dataset, out: Path, overwrite: bool) -> None:
     files = (f for post in dataset.posts for f in (post.image, post.text) if isinstance(f, Path))
     folders = {folder.resolve() for folder in {file.parent for file in files}}
     if any(t.is_relative_to(source) or f.is_relative_to(t) for t in targets for f in {source, *folders}):
-        raise UsageError(f"{out} is, holds or lies inside the data set {dataset.root}; choose a folder outside of it")
+        raise UsageError(f"{out} is, contains or is inside the data set {dataset.root}; choose a folder outside of it")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder; choose a new one")
     if out.is_dir() and not overwrite and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty; choose a new folder, or allow overwriting")
+        raise UsageError(f"{out} is not empty; choose a new folder, or pass --overwrite")
 
 
 def _write(path: Path, text: str) -> None:
@@ -85,7 +85,9 @@ def _copy(source: Path, path: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    temporary = path.with_name(".partial")  # an id may be as long as a file name can be, so its name cannot grow
+    temporary = path.with_name(
+        ".partial"
+    )  # not named after the id, which may already have the maximal length of a file name
     temporary.unlink(missing_ok=True)
     return temporary
 
@@ -115,7 +117,7 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
         if progress:
             progress(1)
     ids = {post.id for post in dataset.posts}
-    for path in (out / "data").iterdir():  # left by an earlier copy, and no longer true of these posts
+    for path in (out / "data").iterdir():  # left by an earlier copy, and outdated
         if path.stem in ids and path.name not in texts | pictures and path.is_file():
             path.unlink()
     for name in LISTS.values():
@@ -125,11 +127,12 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
 
 
 def _no_file(path: Path) -> str | None:
-    """Why something that lies where a picture should is none: a folder, a pipe, a link that leads nowhere."""
+    """Why the path of an image is not a file: it is a folder, a pipe or a broken link. None if it is one, or
+    missing."""
     if not os.path.lexists(path) or is_file(path):
         return None
     try:
-        read_picture(path)
+        read_image(path)
     except DataError as error:
         return str(error)
     return None
@@ -194,7 +197,7 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
 
 
 def _safe_name(number: int, post_id: str, picture: Path) -> str:
-    """A name that is a name on every system, and no other row's: the row number leads, what the id allows follows."""
+    """A unique name that is valid on every system: the row number, then the valid characters of the id."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", post_id)[:60].strip("-")
     ending = picture.suffix.lower() if re.fullmatch(r"\.[A-Za-z0-9]{1,5}", picture.suffix) else ""
     return f"{number:06d}-{stem}".rstrip("-") + ending

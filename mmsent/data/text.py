@@ -1,13 +1,14 @@
 """Text: one strict decoding decision per data set, and the optional cleaning.
 
-Sniffing short texts one by one gets hundreds of them wrong, so the encoding is decided for the data set as a
-whole: the first of an ordered list that decodes every text without an error. A byte order mark outranks the list,
-file by file, because it names its own encoding.
+Guessing the encoding of short texts one by one gets hundreds of them wrong, so it is decided for the data set as a
+whole: the first of an ordered list that decodes every text without an error. A byte order mark overrides the list for
+its file, because it names the encoding.
 """
 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
@@ -25,17 +26,17 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
 )
 MAX_BYTES = 16 << 20  # of a text file
 NUL_HINT = (
-    "holds NUL characters, which no text does; if it is UTF-16 without a byte order mark, "
+    "holds NUL characters, which texts do not have; if it is UTF-16 without a byte order mark, "
     "pass --text-encoding utf-16-le or utf-16-be"
 )
-_STRAY = 10  # a data set is UTF-8 where at most one in so many of its texts beyond ASCII is not
-_EVIDENCE = 64  # bytes beyond ASCII that charset-normalizer needs to tell encodings apart
-_SAMPLE = 1 << 20  # bytes that it is shown
+_STRAY = 10  # a data set is UTF-8 if at most one in ten of its texts beyond ASCII is invalid
+_EVIDENCE = 64  # bytes beyond ASCII that charset-normalizer needs to distinguish encodings
+_SAMPLE = 1 << 20  # bytes that it reads
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What was decided for a data set and why. `encoding` is Python's codec name."""
+    """The decision for a data set and its reason. encoding: Python's codec name."""
 
     encoding: str
     why: str
@@ -46,12 +47,17 @@ class Decoding:
         return self.decode_whole(raw).strip()
 
     def decode_whole(self, raw: bytes) -> str:
-        """The same, blanks and line ends included."""
+        """The same, without stripping."""
         return raw.decode(bom_encoding(raw) or self.encoding)
 
 
+def text_hash(text: str) -> bytes:
+    """The content hash of a decoded and cleaned text: its SHA-256, 32 bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
 def encodable(text: str) -> bool:
-    """Whether a string is all characters; JSON and odd codecs can smuggle in half a surrogate pair."""
+    """Whether a string consists of characters only; JSON and some codecs can produce half a surrogate pair."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -60,16 +66,16 @@ def encodable(text: str) -> bool:
 
 
 def require_text(text: str) -> str:
-    """The text as it is. Raises DataError where it is none: it holds half a surrogate pair, or a NUL."""
+    """The text as it is. Raises DataError if it holds half a surrogate pair or a NUL."""
     if not encodable(text):
-        raise DataError("text holds half a surrogate pair, which is no character")
+        raise DataError("text holds half a surrogate pair, which is not a character")
     if "\0" in text:
         raise DataError(f"text {NUL_HINT}")
     return text
 
 
 def bom_encoding(raw: bytes) -> str | None:
-    """The codec that a leading byte order mark names, or None."""
+    """The codec of a leading byte order mark, or None."""
     return next((name for mark, name in _BOMS if raw.startswith(mark)), None)
 
 
@@ -98,15 +104,15 @@ def decide_encoding(
 ) -> Decoding:
     """Choose one encoding for all texts of a data set.
 
-    texts: the raw bytes of every text. override: use this codec and do not choose; texts that it cannot decode are
-    then quarantined one by one.
+    texts: the raw bytes of every text. override: use this codec; texts that it cannot decode are
+    quarantined one by one.
 
-    The first of `encodings` that decodes every text wins, with two exceptions. Texts beyond ASCII are hardly ever
-    valid UTF-8 by chance, so where nine tenths of them are, the data set is UTF-8 and the rest is quarantined: one
-    broken text must not spoil all others. And where several other encodings decode every text, charset-normalizer
-    chooses among them. Where none does, it is asked without a list; where that fails too, the codec with the fewest
-    failures is taken and the texts it cannot decode are quarantined. Raises UsageError on an unknown codec, DataError
-    if the list is empty.
+    The first of `encodings` that decodes every text is chosen, with two exceptions. Texts beyond ASCII are hardly ever
+    valid UTF-8 by chance, so if nine tenths of them are, the data set is UTF-8 and the rest is quarantined; one broken
+    text must not decide for all others. And if several other encodings decode every text, charset-normalizer chooses
+    among them. If none does, it chooses without a list; if that fails too, the codec with the fewest failures is chosen
+    and the texts that it cannot decode are quarantined. Raises UsageError on an unknown codec, DataError if the list is
+    empty.
     """
     raws = list(texts)
     plain = [raw for raw in raws if bom_encoding(raw) is None]
@@ -114,7 +120,7 @@ def decide_encoding(
     if override is not None:
         return Decoding(known_encoding(override), "given by --text-encoding", marked)
     if not encodings:
-        raise DataError("no text encodings to try; give --text-encoding")
+        raise DataError("no text encodings to try; set --text-encoding")
     beyond = [raw for raw in plain if not raw.isascii()]
     failures: dict[str, int] = {}
     for name in encodings:
@@ -122,7 +128,7 @@ def decide_encoding(
         failures[codec] = _undecodable(plain, codec)
         if codec == "utf-8" and 0 < failures[codec] * _STRAY <= len(beyond):
             valid = f"{len(beyond) - failures[codec]} of {len(beyond)} texts beyond ASCII are valid UTF-8"
-            return Decoding(codec, f"{valid}, which does not happen by chance; the rest is set aside", marked)
+            return Decoding(codec, f"{valid}, which does not happen by chance; the rest is quarantined", marked)
         if not failures[codec]:
             rest = [known_encoding(other) for other in encodings if known_encoding(other) not in failures]
             also = [other for other in rest if codec != "utf-8" and not _undecodable(plain, other)]
@@ -146,7 +152,7 @@ def _sample(texts: Sequence[bytes]) -> bytes:
 
 
 def _likeliest(texts: Sequence[bytes], codecs_: Sequence[str]) -> str:
-    """The likeliest of several codecs that decode all of these texts; the first where there is too little to go by."""
+    """The likeliest of several codecs that decode all texts; the first if there are too few bytes to decide."""
     sample = _sample(texts)
     if sum(byte > 127 for byte in sample) < _EVIDENCE:
         return codecs_[0]
@@ -163,7 +169,7 @@ _RETWEET = re.compile(r"^\s*RT\b\s*:?\s*")
 _HASHTAG = re.compile(r"#(\w+)")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])|_")
 _SPACE = re.compile(r"\s+")
-_ENDLESS = re.compile(r"&#[0-9]{1000,};?")  # Python refuses to read such numbers, and there is no such character
+_ENDLESS = re.compile(r"&#[0-9]{1000,};?")  # Python refuses to parse such numbers, and no such character exists
 
 
 def _emoji_names(text: str) -> str:
@@ -175,7 +181,7 @@ def _emoji_names(text: str) -> str:
 
 
 def clean_text(text: str, steps: Sequence[Clean]) -> str:
-    """Apply cleaning steps in their fixed order; with no steps the text is returned as it is.
+    """Apply cleaning steps in their fixed order; without steps the text is returned as it is.
 
     links and mentions are removed, a leading RT is removed, `#goodMood` becomes `good Mood`, emoji become their names.
     """

@@ -1,7 +1,7 @@
-"""The K augmented views: view v of item i is a pure function of (seed, id, v).
+"""The K augmented views: view v of a row is a pure function of (seed, id, v).
 
-As in the report (section 2), rotation, horizontal flip, colour change and an affine transform are applied on top of
-the encoder's own resizing. Neither the order of rows, nor the batch, nor a restart can change a view. Pillow and
+As in the coursework report (section 2), rotation, horizontal flip, colour change and an affine transform are applied on
+top of the encoder's own resizing. Neither the order of rows, the batch nor a restart changes a view. Pillow and
 NumPy only.
 """
 
@@ -22,7 +22,7 @@ VERSION = 1  # part of the fingerprint; raise it when the pixels of a view chang
 
 @dataclass(frozen=True)
 class ViewParams:
-    """What one view does: angles in degrees, shifts as a fraction of the side, colour factors around 1."""
+    """The parameters of one view: angles in degrees, shifts as a fraction of the side, colour factors around 1."""
 
     flip: bool
     angle: float
@@ -85,9 +85,9 @@ def _recolour(image: Image.Image, p: ViewParams) -> Image.Image:
 
 
 def make_views(image: Image.Image, row_id: str, how: Preprocess, settings: ViewSettings) -> Pixels:
-    """The clean picture and its K augmented views, (K + 1, size, size, 3) bytes, from an RGB picture.
+    """The clean image and its K augmented views, (K + 1, size, size, 3) bytes, from an RGB image.
 
-    Corners that a view uncovers are filled with the encoder's mean colour, which is zero after normalisation.
+    Uncovered corners are filled with the encoder's mean colour, which is zero after normalisation.
     """
     clean = fit_square(image, how)
     red, green, blue = (round(255 * m) for m in how.mean)

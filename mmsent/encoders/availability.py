@@ -1,4 +1,4 @@
-"""Whether the weights of the presets are on this machine. Loads no model, no encoder library, asks no network."""
+"""Whether the weights of the presets are on this machine. Loads no model and no encoder library, uses no network."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmsent.config import PRESETS
-from mmsent.encoders.common import file_sha256
+from mmsent.encoders.common import weights_sha256
 from mmsent.encoders.specs import own_name, parse_spec, parts_of
 from mmsent.errors import EncoderError
 
-# Where open_clip keeps the default pair's weights; a test compares with open_clip's own table, slow to import.
+# Where the default pair's weights are on the hub. A test compares this with open_clip's own table, which is slow to
+# import.
 CLIP_REPOSITORY = "timm/vit_large_patch14_clip_336.openai"
 CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -52,6 +53,6 @@ def _present(find: Callable[[], object]) -> str:
 
 def _checked(find: Callable[[], Path], sha256: str) -> str:
     try:
-        return "found" if file_sha256(find()) == sha256 else "damaged: another SHA-256 than expected"
+        return "found" if weights_sha256(find()) == sha256 else "damaged: its SHA-256 is not the expected one"
     except EncoderError as error:
         return str(error)

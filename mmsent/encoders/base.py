@@ -1,4 +1,4 @@
-"""What an encoder is: the protocols, their cards, and a pair of both."""
+"""The protocols of image and text encoders, their cards, and a pair of encoders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Embeddings = NDArray[np.float32]
 
 
 class Card(Settings):
-    """Everything about an encoder that determines its numbers; part of the fingerprint."""
+    """Everything about an encoder that determines its embeddings; part of the fingerprint."""
 
     library: str
     name: str
@@ -33,7 +33,7 @@ class ImageCard(Card):
 
 
 class TextCard(Card):
-    """A text encoder's card. max_tokens counts the special tokens too."""
+    """A text encoder's card. max_tokens includes the special tokens."""
 
     max_tokens: int
 
@@ -45,7 +45,7 @@ class ImageEncoder(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Pictures a forward pass that suit the device."""
+        """How many images per forward pass suit the device."""
 
     def encode(self, pixels: Pixels) -> Embeddings:
         """(B, size, size, 3) bytes, already resized and cropped, to (B, D_image) raw embeddings."""
@@ -57,10 +57,10 @@ class TextEncoder(Protocol):
     card: TextCard
 
     def lengths(self, texts: list[str]) -> list[int]:
-        """Number of tokens of each text before any cut, special tokens included."""
+        """Number of tokens of each text before truncation, special tokens included."""
 
     def encode(self, texts: list[str]) -> Embeddings:
-        """B texts, cut at max_tokens and padded to the longest of them, to (B, D_text) raw embeddings."""
+        """B texts, truncated to max_tokens and padded to the longest one, to (B, D_text) raw embeddings."""
 
 
 @dataclass(frozen=True)

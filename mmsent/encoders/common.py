@@ -1,9 +1,8 @@
-"""What the adapters share: weight files and their hashes, device and precision, pixels to tensors."""
+"""What the adapters share: weight files and their hashes, batches that fit into memory, pixels as tensors."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import socket
 import warnings
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from mmsent.errors import EncoderError
+from mmsent.system.hashing import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmsent.encoders.base import Embeddings
 
 _WAYS = (
-    "three ways out: give a local {what}; fill the hub cache (HF_HOME) where there is a network "
+    "pass a local {what}; or fill the hub cache (HF_HOME) on a machine with a network "
     "and copy it here; or use --encoder offline, whose weights are installed"
 )
 
@@ -35,12 +35,11 @@ TEXT_WAYS_OUT = _WAYS.format(what="folder with --text-encoder sentence-transform
 
 @functools.lru_cache(maxsize=32)
 def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(Path(path))
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a weights file, hex. Raises EncoderError where it cannot be read."""
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a weights file, in hexadecimal; computed once per file. Raises EncoderError if it cannot be read."""
     try:
         stat = path.stat()
         return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
@@ -49,44 +48,46 @@ def file_sha256(path: Path) -> str:
 
 
 def existing_file(path: Path) -> Path:
-    """The path itself where it is a file; else an EncoderError that names the ways out."""
+    """The path if it is a file. Raises EncoderError with the alternatives if it is not."""
     if not path.is_file():
         raise EncoderError(f"no weights at {path}; {WAYS_OUT}")
     return path
 
 
 def refuse_code(path: Path, name: str) -> None:
-    """Raise EncoderError where a checkpoint could be loaded only by running what is in it.
+    """Raise EncoderError if loading a checkpoint would run code that it contains.
 
-    The libraries ask torch for weights only, but some fall back to its default where that ends in a TypeError, which a
-    made-up file can bring about; that default is an unrestricted pickle in older versions of torch and wherever
-    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. A file that has passed here cannot get so far.
+    The libraries ask torch for weights only, but some fall back to its default after a TypeError, which a crafted file
+    can cause; that default is an unrestricted pickle in older versions of torch and if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD
+    is set. A file that passes this check cannot cause such a TypeError.
     """
     if path.suffix == ".safetensors" or path.suffix.lower() in {".npz", ".npy"}:
-        return  # no pickle: safetensors holds none, and NumPy refuses them by default
+        return  # no pickle: safetensors has none, and NumPy refuses them by default
     import torch
 
     zipped = zipfile.is_zipfile(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchScript archives, which are refused here
-            torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)  # mapped: no weight is read
-    except Exception as error:  # UnpicklingError, and all that a damaged or made-up file raises
+            warnings.simplefilter("ignore")  # about TorchScript archives, which are refused here
+            torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipped
+            )  # mapped into memory: no weight is read
+    except Exception as error:  # UnpicklingError, and whatever a damaged or crafted file raises
         text = str(error)
         if "TorchScript" in text:
-            reason = "it is a TorchScript archive, a program and not only weights"
+            reason = "it is a TorchScript archive, which holds code beside the weights"
         elif asked := re.search(r"GLOBAL (\S+) was not|whose module (\S+) is blocked|class (\S+) ", text):
             reason = f"it would run code ({next(filter(None, asked.groups()))})"
         else:
-            reason = f"it is no checkpoint of weights alone ({type(error).__name__})"
+            reason = f"it does not hold only weights ({type(error).__name__})"
         raise EncoderError(
-            f"{path} does not load as {name}: {reason}; mmsent opens weights only: give them as safetensors, or a "
-            "state dict saved with torch.save"
+            f"{path} does not load as {name}: {reason}; mmsent loads only weights: save them as safetensors, or save "
+            "the state dict with torch.save"
         ) from error
 
 
 def require_hub(what: str, ways: str = WAYS_OUT) -> None:
-    """Raise EncoderError at once where the model hub cannot be reached, rather than after a minute of retries."""
+    """Raise EncoderError at once if the model hub cannot be reached, instead of after a minute of retries."""
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname
@@ -101,19 +102,19 @@ def require_hub(what: str, ways: str = WAYS_OUT) -> None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of the packages that determine an encoder's numbers; Pillow and torch always count."""
+    """Installed versions of the packages that determine an encoder's embeddings; Pillow and torch always do."""
     return {name: metadata.version(name) for name in sorted({"torch", "pillow", *packages})}
 
 
 class FittingBatches:
-    """Forward passes as large as the device's memory takes: a batch that does not fit goes in halves, as do all after
-    it."""
+    """Forward passes that fit into the device's memory: after a batch does not fit, it and all later ones are
+    halved."""
 
     def __init__(self) -> None:
-        self.most: int | None = None  # pictures a pass, once a larger one has failed
+        self.most: int | None = None  # images per pass, once a larger pass has failed
 
     def __call__(self, encode: Callable[[Pixels], Embeddings], pixels: Pixels) -> Embeddings:
-        """Embeddings (B, D) of pixels (B, H, W, 3). Raises EncoderError where not even one picture fits."""
+        """Embeddings (B, D) of pixels (B, H, W, 3). Raises EncoderError if not even one image fits."""
         import numpy as np
         import torch
 
@@ -124,7 +125,7 @@ class FittingBatches:
             except torch.cuda.OutOfMemoryError as error:
                 if n == 1:
                     raise EncoderError(
-                        "the device's memory does not take one picture; free some, or take --device cpu"
+                        "the device's memory cannot hold even one image; free some, or use --device cpu"
                     ) from error
                 self.most = n // 2
             torch.cuda.empty_cache()
@@ -137,7 +138,7 @@ def normalized(pixels: Pixels, how: Preprocess, device: str, dtype: torch.dtype)
 
     raw = torch.from_numpy(pixels)
     if device.startswith("cuda"):
-        raw = raw.pin_memory()  # so that the copy need not wait for the device
+        raw = raw.pin_memory()  # so that the copy does not wait for the device
     x = raw.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)
     mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(how.std, device=device).view(1, 3, 1, 1)

@@ -1,14 +1,14 @@
 """open_clip's vision transformer in bfloat16 on a CPU, in about seven eighths of the time of its own modules.
 
-Three things, measured by scripts/bench_cpu_tower.py, none of which changes what is computed beyond rounding:
+It differs in three ways, measured by scripts/bench_cpu_tower.py. None changes the result beyond rounding:
 
-- Attention goes a few heads at a time, so that their scores stay in the processor's cache; all heads of a batch at once
-  write 43 MB a layer at 336 px, and read them back.
-- Weights are laid out once as oneDNN's products want them, with the activation applied on the way out. The operators
-  are those that torch's own compiler emits; where a version of torch lacks them, the plain ones serve.
-- The last block works out the class token alone, since nothing else of it is read.
+- Attention runs for a few heads at a time, so that their scores stay in the processor's cache; all heads of a batch
+  at once write 43 MB per layer at 336 px, and read them back.
+- Weights are stored once in the layout that oneDNN's products need, and the products apply the activation. The
+  operators are those that torch's own compiler emits; versions of torch without them use the plain ones.
+- The last block computes only the class token, because nothing else of it is used.
 
-Shapes: B pictures, L tokens, D width, H heads of d = D / H.
+Shapes: B images, L tokens, D width, H heads of d = D / H.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SCORES_AT_ONCE = 4 * 577 * 577  # 2.7 MB, four heads of ViT-L/14 at 336 px; measured alike from half to twice as many
+SCORES_AT_ONCE = 4 * 577 * 577  # 2.7 MB, four heads of ViT-L/14 at 336 px; half or twice as many took the same time
 
 
 def quick_tower(model: Any) -> nn.Module | None:
-    """The picture tower of an open_clip model for `tower(x)` in place of `model.encode_image(x)`.
+    """The image tower of an open_clip model: `tower(x)` replaces `model.encode_image(x)`.
 
-    Shares the model's parameters, which stay as they are. None where the tower is no plain vision transformer that is
-    read at its class token (ResNets, timm's towers, attention pooling): then open_clip's own serves.
+    It shares the model's parameters and does not change them. None if the tower is not a plain vision transformer with
+    class-token pooling (ResNets, timm's towers, attention pooling): open_clip's own tower is then used.
     """
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
@@ -55,7 +55,7 @@ def quick_tower(model: Any) -> nn.Module | None:
 
 
 def _shallow(module: nn.Module) -> Any:
-    """A module whose children can be replaced without the first one's noticing."""
+    """A copy whose children can be replaced without changing the original."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
     return twin
@@ -86,7 +86,7 @@ class Product(nn.Module):
 
 
 def _packed(weight: Tensor) -> Tensor | None:
-    """A weight (D_out, D_in) in oneDNN's own layout; None where this torch has no such operators, or they fail."""
+    """A weight (D_out, D_in) in oneDNN's own layout; None if this torch has no such operators, or they fail."""
     if weight.dtype is not torch.bfloat16 or weight.device.type != "cpu":
         return None
     try:
@@ -115,12 +115,12 @@ class QuickBlock(nn.Module):
         self.down = Product(block.mlp.c_proj.weight, block.mlp.c_proj.bias)
 
     def _project(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Keep the products that give queries, keys and values; weight (3 D, D)."""
+        """Set the products for queries, keys and values; weight (3 D, D)."""
         self.qkv = Product(weight, bias)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         if attn_mask is not None:
-            raise ValueError("a picture's tokens all see each other; no mask is taken")
+            raise ValueError("every token of an image attends to all others; a mask is not supported")
         x = x[:, : self.read] + self.ls_1(self.out(self.attended(self.ln_1(x))))
         found: Tensor = x + self.ls_2(self.down(self.up(self.ln_2(x))))
         return found
@@ -132,7 +132,7 @@ class QuickBlock(nn.Module):
 
 
 class ClassTokenBlock(QuickBlock):
-    """The last block, where the class token alone is read: (B, L, D) to (B, 1, D)."""
+    """The last block, of which only the class token is used: (B, L, D) to (B, 1, D)."""
 
     read = 1
 

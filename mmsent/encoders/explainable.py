@@ -1,8 +1,7 @@
-"""The differentiable side of the encoders: layers of a picture tower as maps, texts as tokens and whole words.
+"""The differentiable side of the encoders: layers of an image tower as maps, texts as tokens and whole words.
 
-`encode` stays as it is, in inference mode; what stands here serves explanations (mmsent.inference.explain) alone.
-Gradients are taken in fp32: an encoder that runs in a shorter precision is copied to fp32 at first use, with its
-rounded weights.
+Only explanations (mmsent.inference.explain) use it; `encode` runs in inference mode. Gradients are computed in fp32: an
+encoder that runs in a lower precision is copied to fp32 at first use, with its rounded weights.
 
 Shapes: B batch, C channels, L tokens, h x w the grid of a map.
 """
@@ -31,7 +30,7 @@ CONTAINERS = {"trunk", "transformer", "encoder", "resblocks", "blocks", "stages"
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a picture tower. form: the order of its output's axes (N batch, L tokens); prefix: class and register
+    """A layer of an image tower. form: the order of its output's axes (N batch, L tokens); prefix: class and register
     tokens before the patch tokens; grid: (h, w) of its map."""
 
     name: str
@@ -41,7 +40,7 @@ class Layer:
     prefix: int = 0
 
     def map_of(self, output: Tensor) -> Tensor:
-        """The module's output, or a gradient of that shape, as (B, C, h, w); prefix tokens are left out."""
+        """The module's output, or a gradient of that shape, as (B, C, h, w); without the prefix tokens."""
         if self.form == "NCHW":
             return output
         if self.form == "NHWC":
@@ -60,8 +59,8 @@ class Word:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as the encoder sees it: token ids after the cut, which of them are special, and the words among the rest.
-    pad: the id that stands for no word. cut: whether the text was longer than the encoder takes."""
+    """A text as the encoder sees it: token ids after truncation, which of them are special, and the words of the
+    others. pad: the id that replaces a word that is left out. cut: whether the text was truncated."""
 
     ids: tuple[int, ...]
     special: tuple[bool, ...]
@@ -78,7 +77,7 @@ class ExplainableImageEncoder(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Pictures a forward pass that suit the device."""
+        """How many images per forward pass suit the device."""
 
     def prepared(self, pixels: Pixels) -> Tensor:
         """(B, size, size, 3) bytes as the normalised fp32 input (B, 3, size, size); 0 is the mean colour."""
@@ -97,10 +96,10 @@ class ExplainableTextEncoder(Protocol):
     card: TextCard
 
     def tokenize(self, text: str) -> Tokens:
-        """A text's tokens and words, cut as `encode` cuts them."""
+        """A text's tokens and words, truncated as by `encode`."""
 
     def batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """B rows of token ids as ids (B, L), padded, and mask (B, L): 1 where a token stands."""
+        """B rows of token ids as ids (B, L), padded, and mask (B, L): 1 for a token, 0 for padding."""
 
     def features_of(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids and mask (B, L) to the raw embeddings (B, D_text) that `encode` gives for that text, with a graph."""
@@ -110,7 +109,7 @@ class ExplainableTextEncoder(Protocol):
 
 
 def in_fp32(model: Any) -> Any:
-    """The model itself where it is fp32, else an fp32 copy: half precision rounds small gradients to nothing."""
+    """The model itself if it is fp32, else an fp32 copy: half precision rounds small gradients to zero."""
     if all(p.dtype is torch.float32 for p in model.parameters()):
         return model
     return copy.deepcopy(model).float()
@@ -118,16 +117,16 @@ def in_fp32(model: Any) -> Any:
 
 @contextmanager
 def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """The outputs of modules by name, as tensors that `torch.autograd.grad` can differentiate by.
+    """The outputs of modules by name, as tensors with respect to which `torch.autograd.grad` can differentiate.
 
-    The encoders are frozen, so no output has a graph until the first of these modules starts one.
+    The encoders are frozen: the first of these modules starts the graph.
     """
     found: dict[str, Tensor] = {}
 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             found[name] = output if output.requires_grad else output.detach().requires_grad_()
-            return found[name].clone()  # the next module may work in place
+            return found[name].clone()  # the next module may change it in place
 
         return hook
 
@@ -140,11 +139,11 @@ def captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 
 def find_layers(tower: nn.Module, probe: Callable[[], object]) -> list[Layer]:
-    """The layers of a picture tower in forward order, found by looking on while `probe` encodes one picture.
+    """The layers of an image tower in forward order, observed while `probe` encodes one image.
 
-    The first convolution, then every stage or block that mixes channels, then (convolutional towers) the map that is
-    pooled. A tower built otherwise gives every module with weights whose output is a map.
-    Raises EncoderError where no output is a map.
+    They are the first convolution, every stage or block that mixes channels, and in convolutional towers the map that
+    is pooled. In a tower of another kind, they are all modules with weights whose output is a map.
+    Raises EncoderError if no output is a map.
     """
     names = {module: name for name, module in tower.named_modules() if name}
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
@@ -173,12 +172,12 @@ def find_layers(tower: nn.Module, probe: Callable[[], object]) -> list[Layer]:
     if stem is not None:
         chosen = {m for m in chosen if not names[stem].startswith(f"{names[m]}.")} | {stem}
     if not chosen:
-        raise EncoderError(f"no layer of {type(tower).__name__} gives a map, so Grad-CAM has nothing to show")
+        raise EncoderError(f"no layer of {type(tower).__name__} outputs a map, so Grad-CAM is not possible")
     return [found[m] for m in sorted(chosen, key=order.index)]
 
 
 class _Reader:
-    """Which layer an output of one picture makes, by its shape; None where it is no map."""
+    """The layer whose output for one image has a given shape; None if that is not a map."""
 
     def __init__(self, tower: nn.Module) -> None:
         trunk: Any = getattr(tower, "trunk", tower)  # open_clip's wrapper of timm towers
@@ -190,7 +189,7 @@ class _Reader:
 
     def __call__(self, name: str, module: nn.Module, shape: tuple[int, ...]) -> Layer | None:
         if any("pool" in part or part == "head" for part in name.split(".")):
-            return None  # an attention pool's queries are no places of the picture
+            return None  # the queries of attention pooling are not positions in the image
         if len(shape) == 4:
             _, first, second, third = shape
             ambiguous = first == second == third
@@ -210,7 +209,7 @@ class _Reader:
 
 
 def _stages(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a tower, with containers opened."""
+    """The parts of a tower, those inside containers included."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList) or name in CONTAINERS:
             yield from _stages(child)

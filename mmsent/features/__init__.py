@@ -1,11 +1,12 @@
 """Stage one: posts to embeddings, stored in a cache.
 
-extract.py     the whole job for a data set
-units.py       the rows that an extraction has to encode
-engine.py      encoding on this machine; ray_engine.py on a Ray cluster
-pipeline.py    decoding, encoding and storing at the same time
-batches.py     batches that fit the device's memory
-repair.py      checking a cache against its data set and encoding damaged rows again
-new_posts.py   posts that belong to no data set, encoded as a cache was
-cache/         the HDF5 cache itself
+extract.py            the whole extraction of a data set
+extraction_record.py  what a cache records of its extractions
+units.py              rows that are encoded together on another machine
+engine.py             encoding on this machine; ray_engine.py on a Ray cluster (ray_cluster.py connects to it)
+pipeline.py           decoding, encoding and storing at the same time
+batches.py            which rows share a batch; content hashes and decoded views
+repair.py             checking a cache against its data set, and encoding damaged rows again
+new_posts.py          posts outside of a data set, encoded like those of a cache
+cache/                the HDF5 cache itself
 """

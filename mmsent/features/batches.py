@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,8 @@ import numpy as np
 
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import Pixels, Preprocess, open_rgb, read_picture
+from mmsent.data.images import Pixels, Preprocess, image_hash, open_rgb, read_image
+from mmsent.data.text import text_hash
 from mmsent.data.vectors import unit_length
 from mmsent.data.views import make_views
 from mmsent.encoders.base import Embeddings, TextEncoder
@@ -21,7 +21,7 @@ from mmsent.system.packed import Strings
 
 TEXT_WINDOW = 2048  # rows whose texts are sorted by length together
 TEXT_BATCH = 64
-READ_AHEAD = 64  # posts that a thread reads in one go for their hashes
+READ_AHEAD = 64  # posts that a thread reads at a time for their hashes
 
 
 def text_windows(n: int) -> Iterator[range]:
@@ -30,7 +30,7 @@ def text_windows(n: int) -> Iterator[range]:
 
 
 def text_batches(texts: dict[int, str], encoder: TextEncoder) -> tuple[dict[int, int], list[list[int]]]:
-    """Token counts of a window's texts by position, and the positions in batches of like length."""
+    """Token counts of a window's texts by position, and the positions in batches of similar length."""
     lengths = dict(zip(texts, encoder.lengths(list(texts.values())), strict=True)) if texts else {}
     order = sorted(texts, key=lambda i: (lengths[i], i))
     return lengths, [order[run.start : run.stop] for run in blocks(len(order), TEXT_BATCH)]
@@ -42,32 +42,27 @@ def scaled(vectors: Embeddings, normalize: bool) -> Embeddings:
 
 
 def block_rows(batch_size: int, views: int) -> int:
-    """Rows whose V views make one batch of pictures."""
+    """How many rows with V views make one batch of images."""
     return max(1, batch_size // views)
 
 
 def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str]:
-    """A picture's content hash and its views, or None and the reason it is bad."""
+    """An image's content hash and its views, or None and the reason why it is bad."""
     try:
-        raw = read_picture(post.image)
+        raw = read_image(post.image)
     except DataError as error:
         return NO_HASH, None, str(error)
-    digest = hashlib.sha256(raw).digest()
+    digest = image_hash(raw)
     try:
         return digest, make_views(open_rgb(raw), post.id, how, views), ""
     except DataError as error:
         return digest, None, str(error)
 
 
-def text_hash(text: str) -> bytes:
-    """The content hash of a decoded and cleaned text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
 def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable:
-    """Ids, label indices and content hashes of posts, in order. What cannot be read has the hash NO_HASH."""
+    """Ids, label indices and content hashes of posts, in order. Unreadable content has the hash NO_HASH."""
     numbers = {label: i for i, label in enumerate(dataset.settings.labels)}
-    _ = dataset.decoding  # decided before the threads ask for it
+    _ = dataset.decoding  # decided here, before threads need it
     ids, labels = Strings(), np.full(len(posts), NO_LABEL, np.int32)
     images, texts = (np.zeros((len(posts), 32), np.uint8) for _ in range(2))
 
@@ -76,7 +71,7 @@ def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable
         for i in some:
             post = posts[i]
             try:
-                image = hashlib.sha256(read_picture(post.image)).digest()
+                image = image_hash(read_image(post.image))
             except DataError:
                 image = NO_HASH
             try:
@@ -106,6 +101,6 @@ def _extend(ids: Strings, names: Iterable[str]) -> None:
 
 
 def blocks(n: int, size: int) -> Iterator[range]:
-    """Consecutive positions in fixed blocks: the make-up of a batch depends on the row order alone."""
+    """Consecutive positions in fixed blocks, so that batches depend only on the order of rows."""
     for start in range(0, n, size):
         yield range(start, min(start + size, n))

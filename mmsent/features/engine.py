@@ -1,7 +1,6 @@
-"""Engines: what carries posts through the two encoders to journal entries. The local one is here;
-mmsent.features.ray_engine has another. Which rows share a batch is a function of their order alone (see
-mmsent.features.batches), so every engine gives the same bytes as long as it hands on whole windows of texts and whole
-blocks of pictures.
+"""Engines encode posts into journal entries. The local one is here; mmsent.features.ray_engine has another. Which rows
+share a batch depends only on their order (see mmsent.features.batches), so all engines give the same bytes as long as
+they encode whole windows of texts and whole blocks of images.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import Dataset, Post, Split
+from mmsent.data.text import text_hash
 from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import DataError
 from mmsent.features.batches import (
@@ -25,7 +25,6 @@ from mmsent.features.batches import (
     read_rows,
     scaled,
     text_batches,
-    text_hash,
     text_windows,
 )
 from mmsent.features.cache import NO_HASH, RowTable
@@ -38,8 +37,8 @@ from mmsent.system.progress import bar
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be encoded of one split: its posts in list order, what was read of them, and (N,) whose text or
-    picture is needed."""
+    """What must be encoded of one split: its posts in list order, what was read of them, and (N,) whose text and whose
+    image is needed."""
 
     split: Split
     posts: Sequence[Post]
@@ -48,31 +47,39 @@ class Work:
     images: NDArray[np.bool_]
 
 
-Found = tuple[Split, Half, list[Entry]]
+@dataclass(frozen=True)
+class Plan:
+    """What an engine must encode of a data set, and how. batch_size: images per forward pass; workers: threads that
+    decode images."""
+
+    dataset: Dataset
+    works: Sequence[Work]
+    settings: FeatureSettings
+    batch_size: int
+    workers: int
+
+
+Encoded = tuple[Split, Half, list[Entry]]
 
 
 class Engine(Protocol):
-    """Encodes what is needed of a data set."""
+    """Encodes what is missing of a data set."""
 
     def open(self, encoder: EncoderSettings) -> Encoders:
-        """The encoders' cards and the batch that suits them; raises EncoderError where they cannot be had."""
+        """The encoders' cards and the batch size that suits them. Raises EncoderError if they cannot be opened."""
 
     def rows(self, dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable:
-        """Ids, labels and content hashes of posts, in order: every text and picture is read."""
+        """Ids, labels and content hashes of posts, in order; every text and image is read."""
 
     def entries(
         self,
-        dataset: Dataset,
-        works: Sequence[Work],
-        settings: FeatureSettings,
-        batch_size: int,
-        workers: int,
+        plan: Plan,
         show: bool,
-    ) -> Generator[Found, None, None]:
-        """Everything that is needed, each entry once, in any order. Close the iterator to stop early."""
+    ) -> Generator[Encoded, None, None]:
+        """Every missing entry once, in any order. Close the generator to stop early."""
 
     def environment(self, device: str | None) -> dict[str, Any]:
-        """Versions, machine and code of what encoded, for the cache's record."""
+        """Versions, machine and code of the encoding process, for the cache's record."""
 
 
 class LocalEngine:
@@ -89,17 +96,13 @@ class LocalEngine:
 
     def entries(
         self,
-        dataset: Dataset,
-        works: Sequence[Work],
-        settings: FeatureSettings,
-        batch_size: int,
-        workers: int,
+        plan: Plan,
         show: bool,
-    ) -> Generator[Found, None, None]:
-        for work in works:
+    ) -> Generator[Encoded, None, None]:
+        for work in plan.works:
             n, pair = len(work.posts), self._encoders
             if work.texts.any():
-                texts = text_entries(dataset, work.posts, work.texts, pair, settings)
+                texts = text_entries(plan.dataset, work.posts, work.texts, pair, plan.settings)
                 with closing(texts), bar(n, f"{work.split} texts", "text", show=show) as progress:
                     for entries, passed in texts:
                         if entries:
@@ -107,10 +110,10 @@ class LocalEngine:
                         progress.update(passed)
             if work.images.any():
                 done = n - int(work.images.sum())
-                images = image_entries(work.posts, work.images, pair, settings, batch_size, workers)
+                images = image_entries(work.posts, work.images, pair, plan.settings, plan.batch_size, plan.workers)
                 with (
                     closing(images),
-                    bar(n, f"{work.split} pictures", "post", initial=done, show=show) as progress,
+                    bar(n, f"{work.split} images", "post", initial=done, show=show) as progress,
                 ):
                     for entries, passed in images:
                         yield work.split, "image", entries
@@ -123,9 +126,9 @@ class LocalEngine:
 def text_entries(
     dataset: Dataset, posts: Sequence[Post], needed: NDArray[np.bool_], encoders: Encoders, settings: FeatureSettings
 ) -> Generator[tuple[list[Entry], int], None, None]:
-    """The entries of needed texts, batch by batch, and how many positions were passed.
+    """The entries of needed texts, batch by batch, each with the number of positions that it covers.
 
-    posts: N, whole windows; needed: (N,). Texts that need nothing still have their place in a batch.
+    posts: N, whole windows; needed: (N,). Texts that are not needed keep their place in a batch.
     """
     encoder = encoders.text
     for window in text_windows(len(posts)):
@@ -164,7 +167,7 @@ def image_entries(
     batch_size: int,
     workers: int,
 ) -> Generator[tuple[list[Entry], int], None, None]:
-    """The entries of needed pictures, block by block, and how many there were.
+    """The entries of needed images, block by block, each with their number.
 
     posts: N, whole blocks; needed: (N,). workers: threads that decode.
     """

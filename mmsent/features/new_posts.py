@@ -1,4 +1,4 @@
-"""Posts as programs have them: texts, and pictures as paths, bytes, Pillow images or arrays."""
+"""New posts: texts, and images as paths, bytes, Pillow images or arrays; checked, prepared and encoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import Clean
-from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, open_rgb, read_picture
+from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, open_rgb, read_image
 from mmsent.data.text import clean_text, require_text
 from mmsent.encoders.base import Encoders
 from mmsent.errors import DataError, InputError
@@ -21,36 +21,36 @@ from mmsent.features.batches import scaled
 if TYPE_CHECKING:
     from PIL import Image
 
-    Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | None
+    AnyImage = str | Path | bytes | Image.Image | NDArray[np.uint8] | None
 
 
 def posts_of(
-    texts: str | Sequence[str | None], images: Picture | Sequence[Picture], ids: Sequence[str] | None
+    texts: str | Sequence[str | None], images: AnyImage | Sequence[AnyImage], ids: Sequence[str] | None
 ) -> list[NewPost]:
-    """N posts. texts, images: as many of each, or one of each; None for a half that is missing. An image is a path, the
-    bytes of a picture file, a Pillow image or an array (H, W, 3) of bytes. ids: by default 0, 1, ... Raises InputError
-    where they do not go together or there is none."""
-    given = [texts] if texts is None or isinstance(texts, str) else list(texts)
+    """N posts. texts, images: N of each, or one of each; None for a missing half. An image is a path, the bytes of an
+    image file, a Pillow image or an array (H, W, 3) of bytes. ids: by default 0, 1, ... Raises InputError if the
+    numbers differ or there are no posts."""
+    all_texts = [texts] if texts is None or isinstance(texts, str) else list(texts)
     single = images is None or isinstance(images, (str, Path, bytes)) or _is_array(images) or _is_pillow(images)
-    pictures: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
+    all_images: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
     if images is None:
-        pictures = [None] * len(given)
-    if len(given) != len(pictures):
+        all_images = [None] * len(all_texts)
+    if len(all_texts) != len(all_images):
         raise InputError(
-            f"as many texts as images are needed, None where one is missing; got {len(given)} and {len(pictures)}"
+            f"texts and images must be equally many, None for a missing one; got {len(all_texts)} and {len(all_images)}"
         )
-    names = [str(i) for i in range(len(given))] if ids is None else [str(name) for name in ids]
-    if len(names) != len(given):
-        raise InputError(f"ids must be as many as the posts; got {len(names)} for {len(given)}")
-    if not given:
+    names = [str(i) for i in range(len(all_texts))] if ids is None else [str(name) for name in ids]
+    if len(names) != len(all_texts):
+        raise InputError(f"there must be one id per post; got {len(names)} for {len(all_texts)}")
+    if not all_texts:
         raise InputError("no posts were given")
-    if strange := [text for text in given if not (text is None or isinstance(text, str))]:
+    if strange := [text for text in all_texts if not (text is None or isinstance(text, str))]:
         raise InputError(f"a text is a str, or None where it is missing; got {type(strange[0]).__name__}")
-    return [NewPost(*post) for post in zip(names, given, map(_picture, pictures), strict=True)]
+    return [NewPost(*post) for post in zip(names, all_texts, map(_image, all_images), strict=True)]
 
 
 def _is_array(images: object) -> bool:
-    """One picture as an array. What has one axis, a table's column of paths say, or four is a sequence."""
+    """Whether this is one image as an array. One axis (such as a column of paths) or four mean a sequence."""
     return hasattr(images, "shape") and len(images.shape) not in (1, 4)
 
 
@@ -60,8 +60,8 @@ def _is_pillow(image: object) -> bool:
     return isinstance(image, Image.Image)
 
 
-def _picture(image: Any) -> Path | bytes | None:
-    """A picture as NewPost has it; what lies in memory becomes a PNG file's bytes, which loses nothing."""
+def _image(image: Any) -> Path | bytes | None:
+    """An image as NewPost holds it; Pillow images and arrays become the bytes of a PNG file, which is lossless."""
     if image is None or isinstance(image, bytes):
         return image
     if isinstance(image, (str, Path)):
@@ -81,7 +81,7 @@ def _picture(image: Any) -> Path | bytes | None:
         image = image.convert("RGB")
     out = io.BytesIO()
     try:
-        image.save(out, "PNG", exif=image.info.get("exif", b""))  # which way is up
+        image.save(out, "PNG", exif=image.info.get("exif", b""))  # keeps its orientation
     except (OSError, ValueError) as error:
         raise InputError(f"a Pillow image in mode {image.mode} cannot be used: {error}") from error
     return out.getvalue()
@@ -92,17 +92,17 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class NewPost:
-    """A post to label. Either half may be None where the heads allow it. image: a picture file, or its bytes."""
+    """A post to label. Either half may be None if the heads allow it."""
 
     id: str
     text: str | None
-    image: Path | str | bytes | None  # a file, a URL, or the picture itself
+    image: Path | str | bytes | None  # a file, a URL, or the bytes of an image file
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A post as the encoders take it: pixels (size, size, 3) and the cleaned text, None where a half is missing;
-    problem: why."""
+    """A post as the encoders need it: pixels (size, size, 3) and the cleaned text, None for a missing half; problem:
+    why it is missing."""
 
     pixels: Pixels | None
     text: str | None
@@ -110,10 +110,10 @@ class Prepared:
 
 
 def prepare_post(post: NewPost, how: Preprocess, clean: Sequence[Clean], max_pixels: int = MAX_PIXELS) -> Prepared:
-    """Decode a post's picture and clean its text. A half that cannot be had is None, and `problem` says why."""
+    """Decode a post's image and clean its text. An unusable half is None, and `problem` says why."""
     pixels, text, problems = None, None, []
     try:
-        pixels = as_pixels(fit_square(open_rgb(read_picture(post.image), max_pixels), how))
+        pixels = as_pixels(fit_square(open_rgb(read_image(post.image), max_pixels), how))
     except DataError as error:
         problems.append(str(error))
     try:
@@ -142,7 +142,7 @@ def encode_prepared(
         text[~missing[:, 1]] = encoders.text.encode(texts)
     image, text = scaled(image, normalize), scaled(text, normalize)
     for half, vectors in enumerate((image, text)):
-        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():  # extraction quarantines such rows
+        for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():  # extraction would quarantine such rows
             vectors[i], missing[i, half] = 0, True
             problems[i] = "; ".join(filter(None, (problems[i], "the encoder gave values that are not finite")))
     return image, text, missing, problems

@@ -1,7 +1,7 @@
-"""Pictures through decoding and encoding, overlapped: a pool of threads decodes a few blocks ahead, one thread encodes,
-and the caller stores what comes out meanwhile. Queues are bounded, so memory stays flat however many posts there are.
+"""Decoding and encoding of images at the same time: a pool of threads decodes a few blocks ahead, one thread encodes,
+and the caller stores the results. Queues are bounded, so the memory does not depend on the number of posts.
 
-Threads, not processes: Pillow and torch let go of the interpreter while they work, and nothing is copied or forked.
+Threads suffice, because Pillow and torch release the interpreter while they work; nothing is copied or forked.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def encoded_blocks(
     shape: tuple[int, ...],
     workers: int,
 ) -> Generator[tuple[range, dict[int, Loaded], Embeddings], None, None]:
-    """Blocks of rows in order: which rows, what was loaded of those that are needed (N,), and the embeddings (n * V, D)
-    of all the block's pictures.
+    """Blocks of rows in order: the rows, what was loaded of the needed ones (N,), and the embeddings (n * V, D) of all
+    the block's images.
 
-    shape: of one row's views, (V, H, W, 3). Rows that need nothing, or have no picture, keep their place as black
-    pictures: the batch keeps its shape. Close the generator to stop early; errors of the stages come out here.
+    shape: of one row's views, (V, H, W, 3). Rows that are not needed, or have no image, are replaced by black images,
+    so that the batch keeps its shape. Close the generator to stop early; errors of the stages are raised here.
     """
 
-    spare: list[Pixels] = []  # used again: large buffers that come and go leave the heap full of holes
+    spare: list[Pixels] = []  # buffers are reused, because allocating large ones again and again fragments the heap
 
-    def picture_block(block: range, loaded: dict[int, Loaded]) -> Pixels:
+    def pixel_block(block: range, loaded: dict[int, Loaded]) -> Pixels:
         pixels = spare.pop() if spare and len(spare[-1]) >= len(block) else np.empty((len(block), *shape), np.uint8)
         for i in block:
             picture = loaded[i][1] if i in loaded else None
@@ -62,7 +62,7 @@ def encoded_blocks(
             if decoding:
                 block, futures = decoding.popleft()
                 loaded = {i: future.result() for i, future in futures.items()}
-                pixels = picture_block(block, loaded)
+                pixels = pixel_block(block, loaded)
                 encoding.append(((block, loaded), pixels, encoder.submit(run, pixels, len(block))))
             if not encoding:
                 return

@@ -1,4 +1,4 @@
-"""Looking after caches: verify by encoding rows again, repair, explain what fits, export for other programs."""
+"""Verifying a cache by encoding a sample again, and repairing a damaged one."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import EncoderSettings, ExtractSettings
+from mmsent.config import ExtractSettings
 from mmsent.data.dataset import Dataset, Split
+from mmsent.data.text import text_hash
 from mmsent.encoders.base import Encoders
 from mmsent.errors import CacheError, DataError
-from mmsent.features.batches import block_rows, blocks, load_views, scaled, text_batches, text_hash, text_windows
+from mmsent.features.batches import block_rows, blocks, load_views, scaled, text_batches, text_windows
 from mmsent.features.cache import NO_HASH, Cache, find_damage
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 
-APART = 0.045  # distance, as a share of its length, beyond which a row encoded again is different: cosine 0.999
+TOLERANCE = 0.045  # relative distance beyond which a row that was encoded again differs; a cosine of 0.999
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What verifying found. rows: read and checksummed; sampled: encoded again; identical: to the bit; changed: ids
-    whose picture or text is no longer what was encoded; wrong: ids whose embeddings differ; lowest: smallest cosine;
-    damaged: a line for each part of a split that is damaged, naming rows."""
+    """The result of verifying. rows: read and checked by checksums; sampled: encoded again; identical: bit for bit;
+    changed: ids whose image or text has changed since; wrong: ids whose embeddings differ; lowest: smallest cosine;
+    damaged: one line per damaged part of a split, with its rows."""
 
     rows: int
     sampled: int
@@ -37,7 +39,7 @@ class Verified:
 
     @property
     def ok(self) -> bool:
-        """Whether the file is whole and every sampled row agrees."""
+        """Whether the file is undamaged and every sampled row agrees."""
         return not self.wrong and not self.damaged
 
     def to_json(self) -> dict[str, Any]:
@@ -48,7 +50,7 @@ class Verified:
 def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sample: int, seed: int = 0) -> Verified:
     """Read every row and its checksums, then encode a random sample again and compare.
 
-    dataset, encoders: None to check the file alone; of a damaged file no sample is encoded.
+    dataset, encoders: None to check only the file; no sample of a damaged file is encoded.
     """
     total = sum(cache.rows.values())
     damage = find_damage(cache.path) if cache.damage is None else cache.damage
@@ -78,13 +80,13 @@ def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sam
             pairs = [(stored[half][k].reshape(-1, stored[half].shape[-1]), again[i][half]) for half in (0, 1)]
             identical += all(np.array_equal(a, b.astype(a.dtype)) for a, b in pairs)
             lowest = min(lowest, *(_cosine(a, b) for a, b in pairs))
-            if max(_distance(a, b) for a, b in pairs) > APART:
+            if max(_distance(a, b) for a, b in pairs) > TOLERANCE:
                 wrong.append(index.ids[i])
     return Verified(total, len(picked), identical, changed, wrong, lowest)
 
 
 def _not_finite(cache: Cache) -> list[str]:
-    """A line for each block of rows that holds a value that is not finite."""
+    """One line per block of rows with values that are not finite."""
     found = []
     for name, n in cache.rows.items():
         for block in blocks(n, 4096):
@@ -100,7 +102,7 @@ def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
     """The smallest cosine between rows of (n, D) and (n, D)."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    alike = (a == b).all(axis=1).astype(np.float64)  # where one of the two is zero there is no angle
+    alike = (a == b).all(axis=1).astype(np.float64)  # a zero vector has no angle
     return float(np.divide((a * b).sum(axis=1), norms, out=alike, where=norms > 0).min())
 
 
@@ -113,13 +115,15 @@ def _distance(a: NDArray[Any], b: NDArray[Any]) -> float:
 def encode_again(
     cache: Cache, dataset: Dataset, encoders: Encoders, split: Split, positions: Sequence[int]
 ) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Encode rows of a cache once more, in the batches that extraction makes: position -> (V, D_image), (1, D_text).
+    """Encode rows of a cache again, in the same batches as extraction: position -> (V, D_image), (1, D_text).
 
-    A row whose content is no longer what was encoded is left out.
+    Rows whose content has changed are left out.
     """
     index, posts = cache.index(split), dataset.of(split)
     if index.ids != [post.id for post in posts]:
-        raise CacheError(f"the {split} list of {dataset.root} is not the cache's; run `mmsent extract --split {split}`")
+        raise CacheError(
+            f"the {split} list of {dataset.root} differs from the cache; run `mmsent extract --split {split}`"
+        )
     views, how = cache.settings.views.count + 1, cache.settings.image.preprocess
     wanted = set(positions)
     images: dict[int, NDArray[np.float32]] = {}
@@ -144,7 +148,7 @@ def encode_again(
             if index.text_hashes[i] != NO_HASH:
                 try:
                     texts[i] = dataset.text_of(posts[i])
-                except DataError:  # it was there when it was encoded
+                except DataError:  # it was readable when it was encoded
                     wanted.discard(i)
         for batch in text_batches(texts, encoders.text)[1]:
             if not wanted.isdisjoint(batch):
@@ -157,8 +161,8 @@ def encode_again(
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair did. found: the damage, one line each; encoded: split -> rows encoded again; dropped: split -> rows
-    that had left the list and could not be encoded again; cache: the sound one."""
+    """The result of a repair. cache: the repaired one; found: the damage, in lines; encoded: split -> rows encoded
+    again; dropped: split -> rows that had left the list and could not be encoded again."""
 
     cache: Cache
     found: list[str]
@@ -176,30 +180,29 @@ class Repaired:
 
 
 def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSettings) -> Repaired:
-    """Replace a damaged cache by one whose damaged rows were encoded again and whose other rows are as they were.
+    """Replace a damaged cache by one whose damaged rows are encoded again and whose other rows stay the same.
 
-    Rows are encoded in the batches that extraction makes, so that an unchanged data set gives the same bytes. Raises
-    CacheError where the damage is not in rows, where the data set lacks a damaged split, or where encoders, libraries
-    or settings here are not those of the cache.
+    Rows are encoded in the same batches as by extraction, so an unchanged data set gives the same bytes. Raises
+    CacheError if the damage is not in rows, the data set lacks a damaged split, or encoders, libraries or settings
+    differ from those of the cache.
     """
     damaged = Cache.salvage(path)
     assert damaged.damage is not None
     found = damaged.damage.lines()
     if not found:
         return Repaired(damaged, [], {}, {})
-    hurt = [*damaged.damage.splits, *(name for name in damaged.rows if damaged.damage.rows.get(name))]
-    if absent := [name for name in hurt if name not in dataset.splits]:
+    affected = [*damaged.damage.splits, *(name for name in damaged.rows if damaged.damage.rows.get(name))]
+    if absent := [name for name in affected if name not in dataset.splits]:
         raise CacheError(f"{dataset.root} has no {absent[0]} posts, so those rows of {path} cannot be encoded again")
-    before = {name: len(damaged.index(name, kept=True)) - n for name, n in damaged.rows.items() if name in hurt}
+    before = {name: len(damaged.index(name, kept=True)) - n for name, n in damaged.rows.items() if name in affected}
     done = extract(
         dataset,
-        [name for name in dataset.splits if name in hurt],
-        path.parent,
-        encoder=EncoderSettings.model_validate(damaged.provenance["encoder_settings"]),
+        [name for name in dataset.splits if name in affected],
+        damaged,
+        encoder=damaged.encoder_settings,
         views=damaged.settings.views,
         options=options,
-        encoders=encoders,
-        salvaged=damaged,
+        engine=LocalEngine(encoders),
     )
     after = {name: len(done.cache.index(name, kept=True)) - done.cache.rows[name] for name in before}
     dropped = {name: n - after[name] for name, n in before.items() if n > after[name]}

@@ -1,5 +1,5 @@
-"""Units of work of an extraction that is spread over processes: consecutive rows of a split, whole windows of texts or
-whole blocks of pictures, as JSON; and what a worker makes of them. Nothing here knows what carries them.
+"""Units of work of a distributed extraction: consecutive rows of a split, in whole windows of texts or whole blocks of
+images, as JSON; and how a worker encodes them. Nothing here depends on how units are sent.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from mmsent.system.process import tune_process
 from mmsent.version import __version__
 
 Opener = Callable[[EncoderSettings], Encoders]
-Told = tuple[dict[str, Any], bytes]  # plain values, and the bytes of vectors
+UnitResult = tuple[dict[str, Any], bytes]  # plain values, and the bytes of vectors
 
-UNIT_BLOCKS = 4  # blocks of pictures of a unit
-READ_ROWS = 1024  # posts of a unit whose files are read for their hashes
+UNIT_BLOCKS = 4  # blocks of images per unit
+READ_ROWS = 1024  # posts per unit whose files are read for their hashes
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive rows of a split from position `start`. half: what is to be encoded, or "both": files are to be read
-    for their hashes. needed: positions within the unit. Posts carry no labels, and only the halves that are needed."""
+    """Consecutive rows of a split from position `start`. half: what to encode; "both": files are only read for their
+    hashes. needed: positions within the unit. Posts have no labels, and only the needed halves."""
 
     split: Split
     half: Literal["text", "image", "both"]
@@ -52,28 +52,29 @@ class Unit:
     needed: Sequence[int]
 
     def dumps(self) -> str:
-        """As ASCII, which every path and text survives; files by their absolute paths."""
-        posts = [(post.id, *_told(post.image), *_told(post.text)) for post in self.posts]
+        """As ASCII, in which any path and text can be written; files by their absolute paths."""
+        posts = [(post.id, *_content(post.image), *_content(post.text)) for post in self.posts]
         return json.dumps([self.split, self.half, self.start, posts, list(self.needed)])
 
     @classmethod
     def loads(cls, text: str) -> Unit:
         """What `dumps` wrote."""
-        split, half, start, told, needed = json.loads(text)
+        split, half, start, contents, needed = json.loads(text)
         posts = [
             Post(row_id, split, None, Path(image) if image_is_file else image, Path(text) if text_is_file else text)
-            for row_id, image_is_file, image, text_is_file, text in told
+            for row_id, image_is_file, image, text_is_file, text in contents
         ]
         return cls(split, half, start, posts, needed)
 
 
-def _told(what: str | Path | None) -> tuple[bool, str | None]:
-    """Whether it is a file, and its path or the thing itself."""
+def _content(what: str | Path | None) -> tuple[bool, str | None]:
+    """Whether it is a file, and its path or the content itself."""
     return (True, os.path.abspath(what)) if isinstance(what, Path) else (False, what)
 
 
 def units_of(works: Sequence[Work], block: int) -> Iterator[Unit]:
-    """The units in which something is needed. Texts first, for a window is the longest unit. block: rows of a block."""
+    """The units with needed rows. Texts come first, because windows of texts are the longest units. block: rows per
+    block."""
     for work in works:
         for part, needed in _parts(len(work.posts), TEXT_WINDOW, work.texts):
             posts = [Post(p.id, p.split, None, None, p.text) for p in work.posts[part.start : part.stop]]
@@ -96,7 +97,7 @@ def _parts(n: int, size: int, wanted: NDArray[np.bool_]) -> Iterator[tuple[range
 
 
 def reading_units(split: Split, posts: Sequence[Post]) -> Iterator[Unit]:
-    """Units in which every file is to be read."""
+    """Units whose files are all read for their hashes."""
     for part in blocks(len(posts), READ_ROWS):
         bare = [Post(p.id, p.split, None, p.image, p.text) for p in posts[part.start : part.stop]]
         yield Unit(split, "both", part.start, bare, ())
@@ -111,7 +112,7 @@ def packed(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, str, int, lis
 
 
 def unpacked(about: Sequence[Sequence[Any]], data: bytes, storage: str) -> list[Entry]:
-    """What `packed` was given; vectors are of type `storage`."""
+    """The entries that `packed` packed; vectors have type `storage`."""
     out, at, width = [], 0, np.dtype(storage).itemsize
     for row_id, digest, reason, tokens, shape in about:
         vector = None
@@ -123,18 +124,18 @@ def unpacked(about: Sequence[Sequence[Any]], data: bytes, storage: str) -> list[
     return out
 
 
-def raise_problem(told: dict[str, Any]) -> None:
-    """Raise the error that a worker met, if it did."""
-    if "problem" in told:
-        kind: type[MmsentError] = getattr(errors, told["problem"], MmsentError)
-        raise kind(told["message"]) from RuntimeError(f"on the worker:\n{told['trace']}")
+def raise_problem(result: dict[str, Any]) -> None:
+    """Raise the error of a worker, if it had one."""
+    if "problem" in result:
+        kind: type[MmsentError] = getattr(errors, result["problem"], MmsentError)
+        raise kind(result["message"]) from RuntimeError(f"on the worker:\n{result['trace']}")
 
 
 # --- on the workers
 
 
 def job_of(dataset: Dataset) -> dict[str, Any]:
-    """What workers must know of a data set, besides its posts."""
+    """What workers need to know of a data set, besides its posts."""
     return {
         "data": dataset.settings.model_dump_json(),
         "decoding": dataset.decoding.encoding,
@@ -151,13 +152,13 @@ def _dataset_of(job: dict[str, Any]) -> Dataset:
 
 def _problem(error: Exception) -> dict[str, Any]:
     where, known = socket.gethostname(), isinstance(error, MmsentError)
-    message = f"{error} (on {where})" if known else f"a worker on {where} met {type(error).__name__}: {error}"
+    message = f"{error} (on {where})" if known else f"a worker on {where} failed with {type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
     return {"problem": type(error).__name__ if known else "MmsentError", "message": message, "trace": trace}
 
 
 def _use_threads(threads: int) -> None:
-    """Compute with as many threads as the driver would, whatever the worker was started with."""
+    """Use as many threads as the driver would, however the worker was started."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     tune_process()
     if "torch" in sys.modules:
@@ -175,20 +176,20 @@ def _device(encoder: EncoderSettings) -> str | None:
 
 
 def cards(encoder: str, threads: int, opener: Opener) -> str:
-    """What a worker's encoders are and what surrounds them, as JSON. encoder: its settings, as JSON."""
+    """The cards of a worker's encoders and its environment, as JSON. encoder: its settings, as JSON."""
     _use_threads(threads)
     chosen = EncoderSettings.model_validate_json(encoder)
     try:
         pair = opener(chosen)
-        told: dict[str, Any] = {
+        found: dict[str, Any] = {
             "image": pair.image.card.model_dump_json(),
             "text": pair.text.card.model_dump_json(),
             "batch_size": pair.image.batch_size,
             "environment": provenance.environment(_device(chosen)),
         }
     except Exception as error:
-        told = _problem(error)
-    return json.dumps(told)
+        found = _problem(error)
+    return json.dumps(found)
 
 
 class Reader:
@@ -198,14 +199,14 @@ class Reader:
         self._job = json.loads(job)
         self._dataset = _dataset_of(self._job)
 
-    def __call__(self, unit: Unit) -> Told:
+    def __call__(self, unit: Unit) -> UnitResult:
         rows = read_rows(self._dataset, unit.posts, self._job["workers"])
         hashes = [(row.image_hash.hex(), row.text_hash.hex()) for row in rows]
         return {"start": unit.start, "hashes": hashes, "node": socket.gethostname()}, b""
 
 
 class Worker:
-    """Encodes units with one encoder pair, several at a time; the encoders serve one batch at a time."""
+    """Encodes units with one encoder pair, several at a time; an encoder encodes one batch at a time."""
 
     def __init__(self, job: str, opener: Opener) -> None:
         self._job = json.loads(job)
@@ -225,7 +226,7 @@ class Worker:
         if code != self._job["code"]:
             raise EncoderError(
                 f"another mmsent ({__version__}, code {code[:12]}) than the driver's (code "
-                f"{self._job['code'][:12]}); install the same on every node"
+                f"{self._job['code'][:12]}); install the same version on every node"
             )
         pair = opener(self._encoder)
         for half, mine in (("image", pair.image.card), ("text", pair.text.card)):
@@ -233,10 +234,12 @@ class Worker:
             if mine != theirs:
                 a, b = theirs.model_dump(), mine.model_dump()
                 changes = "; ".join(f"{half}.{name}: {a[name]} -> {b[name]}" for name in a if a[name] != b[name])
-                raise EncoderError(f"another encoder than on the first worker: {changes}; make the nodes alike")
+                raise EncoderError(
+                    f"another encoder than on the first worker: {changes}; install the same on every node"
+                )
         return Encoders(_Guarded(pair.image, self._lock), _Guarded(pair.text, self._lock))
 
-    def __call__(self, unit: Unit) -> Told:
+    def __call__(self, unit: Unit) -> UnitResult:
         if self._failed:
             return self._failed, b""
         try:
@@ -248,14 +251,14 @@ class Worker:
                 batch_size, workers = self._job["batch_size"], self._job["workers"]
                 found = image_entries(unit.posts, needed, self._pair, self._settings, batch_size, workers)
             entries, data = packed([entry for part, _ in found for entry in part])
-        except Exception as error:  # what the encoders' libraries raise, too
+        except Exception as error:  # also errors of the encoders' libraries
             return _problem(error), b""
         where = {"node": socket.gethostname(), "machine": provenance.machine(_device(self._encoder))}
         return {"split": unit.split, "half": unit.half, "start": unit.start, "entries": entries} | where, data
 
 
 class _Guarded:
-    """An encoder for several threads, one call at a time."""
+    """An encoder that several threads use, one call at a time."""
 
     def __init__(self, encoder: Any, lock: threading.Lock) -> None:
         self._encoder, self._lock = encoder, lock

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmsent.config import Fusion
-from mmsent.data.images import Pixels, fit_square, open_rgb, read_picture
+from mmsent.data.images import Pixels, fit_square, open_rgb, read_image
 from mmsent.data.text import clean_text
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.common import scaled
@@ -149,7 +149,7 @@ def explain(
         problem += "; the mean of the training rows is used instead, which this head was not trained for"
     pixels = None
     if not missing[0, 0]:
-        pixels = np.array(fit_square(open_rgb(read_picture(post.image)), encoders.image.card.preprocess))
+        pixels = np.array(fit_square(open_rgb(read_image(post.image)), encoders.image.card.preprocess))
     words = None
     if post.text is not None and not missing[0, 1]:
         words = clean_text(post.text.strip(), run.data_settings.clean)

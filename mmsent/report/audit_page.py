@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import open_rgb, read_picture, thumbnail_url
+from mmsent.data.images import open_rgb, read_image, thumbnail_url
 from mmsent.data.lists import write_text
 from mmsent.errors import DataError
 from mmsent.evaluation.audit import Audit
@@ -57,6 +57,6 @@ def _picture(post: Post | None) -> str | None:
     if post is None:
         return None
     try:
-        return thumbnail_url(open_rgb(read_picture(post.image)), THUMBNAIL)
+        return thumbnail_url(open_rgb(read_image(post.image)), THUMBNAIL)
     except DataError:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmsent.data.check import CheckReport
+from mmsent.data.check_report import CheckReport
 from mmsent.errors import MmsentError
 from mmsent.evaluation.evaluate import paired, paired_table
 from mmsent.inference.vote import vote_split

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mmsent.config import VOTING_FUSIONS, Fusion
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import as_pixels, open_rgb, read_picture, shrunk
+from mmsent.data.images import as_pixels, open_rgb, read_image, shrunk
 from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
 from mmsent.features.cache import NO_LABEL, Cache, Features
@@ -155,7 +155,7 @@ class Study:
         """A post's picture, (h, w, 3) with its longer side at most `side` pixels; None where it is not available."""
         post = self.post(row_id)
         try:
-            image = open_rgb(read_picture(post.image)) if post else None
+            image = open_rgb(read_image(post.image)) if post else None
         except DataError:
             return None
         if image is None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from mmsent.data.check import CheckReport
+from mmsent.data.check_report import CheckReport
 from mmsent.data.images import image_url, thumbnail_url
 from mmsent.data.lists import write_text
 from mmsent.errors import DataError

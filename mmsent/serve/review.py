@@ -16,7 +16,7 @@ import numpy as np
 
 from mmsent.data.corrections import correctable, corrected_list
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import image_bytes, open_rgb, read_picture, shrunk
+from mmsent.data.images import image_bytes, open_rgb, read_image, shrunk
 from mmsent.errors import DataError
 from mmsent.inference.tally import Way, tally
 from mmsent.inference.vote import averages
@@ -188,7 +188,7 @@ class Review:
         post = self._post(row)
         if post is None:
             raise DataError("the data set of this post is not available")
-        return image_bytes(shrunk(open_rgb(read_picture(post.image)), THUMBNAIL), "WEBP", quality=75)
+        return image_bytes(shrunk(open_rgb(read_image(post.image)), THUMBNAIL), "WEBP", quality=75)
 
     def corrected(self, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
         """The data set's list with corrected labels: file name, media type, bytes. Raises DataError as corrected_list,

@@ -174,12 +174,14 @@ class Service:
 @functools.cache
 def examples() -> list[tuple[bytes, str]]:
     """Generated posts to try: JPEG bytes and text."""
-    from mmsent.data.synthetic.pictures import PictureMood, draw_picture
-    from mmsent.data.synthetic.posts import QUALITY, TextMood, write_text
+    from mmsent.data.synthetic.canvas import ImageMood
+    from mmsent.data.synthetic.images import draw_image
+    from mmsent.data.synthetic.posts import QUALITY
+    from mmsent.data.synthetic.texts import TextMood, write_text
 
     found = []
     for i, (picture, text) in enumerate(EXAMPLES):
-        drawn = draw_picture(PictureMood(picture), Random(f"mmsent example {i} picture"), EXAMPLE_SIDE)
+        drawn = draw_image(ImageMood(picture), Random(f"mmsent example {i} picture"), EXAMPLE_SIDE)
         words = write_text(TextMood(text), Random(f"mmsent example {i} text"))
         found.append((image_bytes(drawn, "JPEG", quality=QUALITY), words))
     return found

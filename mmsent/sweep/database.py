@@ -1,4 +1,4 @@
-"""Where a study lies, and whether a process that takes part in it is still there."""
+"""Where a study is stored, and whether a process that takes part in it still exists."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mmsent.errors import UsageError
 from mmsent.system.provenance import without_passwords
 
 BEAT = 10  # seconds between heartbeats
-PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts to make the tables
-GRACE = 60  # seconds without one after which a trial on another machine counts as lost
+PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts to create the tables
+GRACE = 60  # seconds without a heartbeat after which a trial on another machine counts as lost
 
 
 def file_url(path: Path) -> str:
@@ -27,21 +27,21 @@ def file_url(path: Path) -> str:
 
 
 def shown_url(url: str) -> str:
-    """A database's URL without its password. Raises UsageError where it is none."""
+    """A database's URL without its password. Raises UsageError if it is not one."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         return without_passwords(make_url(url).render_as_string(hide_password=True))
-    except (ArgumentError, ValueError) as error:  # not told what was given: there may be a password in it
+    except (ArgumentError, ValueError) as error:  # the text is not repeated, because it may hold a password
         raise UsageError(
-            "--storage is no database URL; it reads sqlite:///FILE or postgresql://USER@HOST/NAME"
+            "--storage is not a database URL; use sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
 
 
 def open_storage(url: str) -> Any:
-    """The database of a study, its tables made where they are missing. Raises SQLAlchemy's errors. With SQLite one
-    process at a time (see `claims_lock`)."""
+    """The database of a study; missing tables are created. Raises SQLAlchemy's errors. With SQLite, only one process at
+    a time may call it (see `claims_lock`)."""
     sqlite = url.startswith("sqlite")
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
     storage = _with_tables(url, options)
@@ -49,18 +49,18 @@ def open_storage(url: str) -> Any:
         from sqlalchemy import event
 
         def unhurried(connection: Any, _: Any) -> None:
-            # A write-ahead log needs no sync at each commit: a killed process loses nothing, a power cut the last
-            # moment, and a trial writes many small things.
+            # With a write-ahead log no sync per commit is needed: a killed process loses nothing, a power failure only
+            # the last moment. A trial writes many small records.
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
 
         event.listen(storage.engine, "connect", unhurried)
-        storage.engine.dispose()  # those that are open already do not know
+        storage.engine.dispose()  # open connections do not have these settings
     return storage
 
 
 def _with_tables(url: str, options: dict[str, Any]) -> Any:
-    """Optuna's storage. Of processes that make the tables at the same moment all but one fail, and try again."""
+    """Optuna's storage. If several processes create the tables at the same moment, all but one fail and try again."""
     from sqlalchemy.exc import DatabaseError, IntegrityError, ProgrammingError
 
     def made() -> Any:
@@ -77,8 +77,8 @@ def _with_tables(url: str, options: dict[str, Any]) -> Any:
 
 
 def claims_lock(url: str) -> Any:
-    """What a process holds while it makes the tables or claims a trial. A database server locks the trial's row by
-    itself; SQLite does not, but all processes that use its file can lock another beside it."""
+    """The lock of a process that creates the tables or claims a trial. A database server locks the trial's row itself;
+    SQLite does not, but all processes that use its file can lock a second file next to it."""
     from sqlalchemy.engine import make_url
 
     file = make_url(url).database
@@ -88,13 +88,13 @@ def claims_lock(url: str) -> Any:
 
 
 def owner() -> dict[str, Any]:
-    """This process, so that others can tell whether it is still there."""
+    """A description of this process by which others can tell whether it still exists."""
     return {"host": platform.node(), "process": os.getpid(), "started": _started(os.getpid())}
 
 
 def _started(process: int) -> str | None:
-    """When a process started, in ticks since the machine did, where the system says; None where it does not or there is
-    no such process."""
+    """When a process started, in ticks since the machine did; None if the system does not tell or there is no such
+    process."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -102,7 +102,7 @@ def _started(process: int) -> str | None:
 
 
 def is_gone(known: Mapping[str, Any]) -> bool:
-    """Whether a process, as `owner` described it, is known to be gone. One on another machine never is."""
+    """Whether a process, as described by `owner`, is known to be gone. Never true of one on another machine."""
     if known["host"] != platform.node():
         return False
     if known["started"] is not None:

@@ -1,4 +1,4 @@
-"""The end of a sweep: the best of each fusion, what of it holds on other splits, and the runs that are saved."""
+"""The end of a sweep: the best trial of each fusion, its scores on other splits, and the runs that are saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmsent.errors import RunError
 from mmsent.features.cache import Cache, Features
 from mmsent.sweep.ledger import Entry
 from mmsent.sweep.results import Sweep, open_sweep
-from mmsent.sweep.shared_rows import Ground
+from mmsent.sweep.shared_rows import SharedRows
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job
 from mmsent.sweep.workers import Executor, compute, one_thread
@@ -26,7 +26,7 @@ from mmsent.training.runs import open_run
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is. best: the best trial so far, None before the first; what: the stage."""
+    """How far a sweep is. what: the stage; best: the best trial so far, None before the first."""
 
     what: str
     done: int
@@ -38,10 +38,10 @@ Watch = Callable[[Progress], None]
 
 
 def conclude(
-    entries: Sequence[Entry], ground: Ground, executor: Callable[[], Executor], space: Space, watch: Watch
+    entries: Sequence[Entry], shared: SharedRows, executor: Callable[[], Executor], space: Space, watch: Watch
 ) -> dict[str, Any]:
-    """The best of each fusion, repeated on other cuts beside the recipe itself. executor: asked for where there are
-    other cuts."""
+    """The best of each fusion, repeated on other splits together with the recipe itself. executor: only created if
+    there are other splits."""
     best: dict[Fusion, Entry] = {}
     for entry in entries:
         if entry.score is not None:
@@ -50,14 +50,14 @@ def conclude(
                 best[entry.settings.fusion] = entry
     winners = sorted(best.values(), key=lambda entry: (-entry.outcome.value, entry.slot))
     first = winners[0].settings
-    # The recipe as it is but for what trials had in common and the fusion of the winner.
+    # The recipe itself, with the winner's fusion and what all trials had in common.
     same = {"fusion": first.fusion, "seed": first.seed, "precision": first.precision}
     plain = fit_settings(space.recipe, **same)
     wanted = [entry.settings for entry in winners] + [plain]
     jobs = [
-        Job(place * len(ground.checks) + turn, settings, parts)
+        Job(place * len(shared.checks) + turn, settings, parts)
         for place, settings in enumerate(wanted)
-        for turn, parts in enumerate(ground.checks)
+        for turn, parts in enumerate(shared.checks)
     ]
     done = 0
 
@@ -67,7 +67,7 @@ def conclude(
         watch(Progress("checking", done, len(jobs), winners[0]))
 
     found = compute(executor(), jobs, counted) if jobs else {}
-    turns = len(ground.checks)
+    turns = len(shared.checks)
     values = [[v for turn in range(turns) for v in found[place * turns + turn].values] for place in range(len(wanted))]
     checks = [_mean(one) for one in values]
     gain = _mean([a - b for a, b in zip(values[0], values[-1], strict=True)])
@@ -82,7 +82,7 @@ def conclude(
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean and standard error of at least two values; None of fewer."""
+    """Mean and standard error of at least two values; None for fewer."""
     if len(values) < 2:
         return None
     error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
@@ -90,7 +90,7 @@ def _mean(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def record(entry: Entry) -> dict[str, Any]:
-    """A trial as sweep.json has it."""
+    """A trial as stored in sweep.json."""
     outcome = entry.outcome
     return {
         "slot": entry.slot,
@@ -112,8 +112,8 @@ def save_winners(
     device: str,
     earlier: Sweep | None,
 ) -> list[str]:
-    """Fit each winner on the sweep's split and save it as a run; one that an earlier end of the sweep saved stays. The
-    last written is the best, so that it is the newest. Returns the runs' names, in the order of the winners."""
+    """Fit each winner on the sweep's split and save it as a run, unless an earlier end of the sweep saved it already.
+    The best one is written last, so that it is the newest run. Returns the runs' names in the order of the winners."""
     kept = {json.dumps(one["fit"], sort_keys=True): one["run"] for one in (earlier.winners if earlier else ())}
     names: dict[int, str] = {}
     for place in reversed(range(len(winners))):
@@ -122,7 +122,7 @@ def save_winners(
         if known is not None and (runs / known / "run.json").is_file():
             names[place] = known
             continue
-        # One thread, as the trials had: on a CPU the run is the trial, to the bit.
+        # One thread, as for trials: on a CPU the run is then identical to the trial.
         with one_thread() if device == "cpu" else contextlib.nullcontext():
             (run,) = fit(cache, runs, [settings], split, Training(recipe, device), features=features)
         names[place] = run.name
@@ -130,14 +130,14 @@ def save_winners(
 
 
 def earlier_end(folder: Path) -> Sweep | None:
-    """What an earlier end of the sweep wrote, if it can be read."""
+    """The result that an earlier end of the sweep wrote, if it can be read."""
     with contextlib.suppress(RunError):
         return open_sweep(folder)
     return None
 
 
 def up_to_date(earlier: Sweep, entries: Sequence[Entry], runs: Path, checks: int) -> bool:
-    """Whether an earlier end of a sweep says all that there is to say about these trials."""
+    """Whether an earlier result covers exactly these trials, and its runs are still there."""
     same = [one["number"] for one in earlier.trials] == [entry.number for entry in entries]
     if not same or earlier.info["checks"] != checks:
         return False

@@ -1,6 +1,6 @@
-"""Trials as Ray tasks: each takes one CPU of the cluster. The embeddings lie once in each node's object store,
-read-only. The study stays with the process that began the sweep, so nodes need no access to its database; a node that
-is lost costs the trials that ran on it, which are queued again.
+"""Trials as Ray tasks, each on one CPU of the cluster. Each node's object store holds the embeddings once, read-only.
+Only the process that began the sweep uses the study, so nodes need no access to its database. If a node dies, the
+trials that ran on it are queued again.
 """
 
 from __future__ import annotations
@@ -8,57 +8,57 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mmsent.errors import MmsentError, UsageError
-from mmsent.sweep.shared_rows import Ground, sides_on
+from mmsent.errors import MmsentError, UsageError, first_line
+from mmsent.sweep.shared_rows import SharedRows, parts_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
 from mmsent.sweep.workers import Book
 
-POLL = 0.2  # seconds between looks at what tasks report
+POLL = 0.2  # seconds between reads of the tasks' reports
 
 
 class _Mailbox:
-    """An actor between tasks and the process that began the sweep."""
+    """An actor that passes messages between tasks and the process that began the sweep."""
 
     def __init__(self) -> None:
         self._reports: list[tuple[int, int, float]] = []
         self._stopped: set[int] = set()
 
     def report(self, task: int, step: int, value: float) -> bool:
-        """From a task: a value; whether to stop, as far as that is known by now."""
+        """Called by a task with a value. Returns whether it should stop, as far as that is known."""
         self._reports.append((task, step, value))
         return task in self._stopped
 
     def exchange(self, stopped: set[int]) -> list[tuple[int, int, float]]:
-        """From the sweep: tasks to stop; returns what came since the last time."""
+        """Called by the sweep with the tasks to stop. Returns the reports since the last call."""
         self._stopped = stopped
         found, self._reports = self._reports, []
         return found
 
 
-_sides: dict[str, Any] = {}  # of the ground that this worker process trained on last
+_parts: dict[str, Any] = {}  # of the rows that this worker process used last
 
 
-def _task(name: str, ground: Ground, task: int, job: Job, mailbox: Any) -> Outcome:
+def _task(name: str, shared: SharedRows, task: int, job: Job, mailbox: Any) -> Outcome:
     import ray
     import torch
 
     torch.set_num_threads(1)
-    if name not in _sides:
-        _sides.clear()
-        _sides[name] = sides_on(ground, "cpu")
+    if name not in _parts:
+        _parts.clear()
+        _parts[name] = parts_on(shared, "cpu")
 
     def report(step: int, value: float) -> bool:
         return bool(ray.get(mailbox.report.remote(task, step, value)))
 
-    return run_trial(job, _sides[name], ground.classes, report)
+    return run_trial(job, _parts[name], shared.classes, report)
 
 
 class RayTasks:
-    """An executor on a Ray cluster. address: of a cluster that runs; None: a new one on this machine. limit: tasks at a
-    time; None: one a CPU."""
+    """An executor on a Ray cluster. address: of a running cluster; None: a new one on this machine. limit: tasks at a
+    time; None: one per CPU."""
 
-    def __init__(self, ground: Ground, address: str | None, limit: int | None) -> None:
-        """Raises UsageError where Ray is not installed or the cluster cannot be reached."""
+    def __init__(self, shared: SharedRows, address: str | None, limit: int | None) -> None:
+        """Raises UsageError if Ray is not installed or the cluster cannot be reached."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -73,32 +73,32 @@ class RayTasks:
                 ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise UsageError(
-                    f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}; `ray start --head` "
-                    "begins one, `ray status` shows it"
+                    f"no Ray cluster at {address or 'this machine'}: {first_line(error)}; `ray start --head` "
+                    "starts one, `ray status` shows it"
                 ) from error
         self._limit = limit
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox = remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
-        # A trial whose worker dies is queued again by the ledger, not behind its back.
+        # The ledger queues a trial again if its worker dies, so Ray must not retry it.
         self._task = remote(num_cpus=1, max_retries=0)(_task)
-        self._ground = ray.put(ground)
+        self._rows = ray.put(shared)
         self._jobs: dict[Any, tuple[int, Job]] = {}
-        self._begun = 0  # tasks so far; a task's number is its own, while a job's key may come again in the check
+        self._begun = 0  # tasks so far; a task's number is unique, while the check may use a job's key again
         self._stopped: set[int] = set()
 
     @property
     def room(self) -> int:
-        """CPUs of the cluster, as it is now, without a task."""
+        """CPUs of the cluster, at this moment, without a task."""
         there = int(self._ray.cluster_resources().get("CPU", 1))
         return max(0, min(there, self._limit or there) - len(self._jobs))
 
     def submit(self, job: Job) -> None:
         """Start a task."""
         task, self._begun = self._begun, self._begun + 1
-        self._jobs[self._task.remote(self._ground.hex(), self._ground, task, job, self._mailbox)] = task, job
+        self._jobs[self._task.remote(self._rows.hex(), self._rows, task, job, self._mailbox)] = task, job
 
     def step(self, book: Book, timeout: float) -> None:
-        """Hand on what tasks report, and what is finished."""
+        """Pass on the tasks' reports and outcomes."""
         ray = self._ray
         ready, _ = ray.wait(list(self._jobs), timeout=min(timeout, POLL))
         running = dict(self._jobs.values())
@@ -115,12 +115,12 @@ class RayTasks:
                     raise error.cause from None
                 raise
             except ray.exceptions.RayError as error:  # its worker or its node died
-                book.lost(job.key, str(error).splitlines()[0])
+                book.lost(job.key, first_line(error))
                 continue
             book.finish(job.key, found)
 
     def close(self) -> None:
-        """Cancel what runs, and end the cluster if it was begun here."""
+        """Cancel running tasks, and stop the cluster if it was started here."""
         for ref in self._jobs:
             self._ray.cancel(ref, force=True)
         self._ray.kill(self._mailbox)

@@ -1,4 +1,4 @@
-"""A finished sweep, as its folder keeps it: what it tried, what was best, what of that held on other splits."""
+"""A finished sweep, as its folder stores it: its trials, the best ones, and their scores on other splits."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class Sweep(Record):
 
     @property
     def measure(self) -> str:
-        """What a score is, in words."""
+        """The score in words."""
         if self.info["folds"]:
             return f"mean weighted F1 over {self.info['folds']} folds"
         return f"weighted F1 on {self.info['scored']} validation rows"
 
     @property
-    def cuts(self) -> str:
-        """What the best were repeated on, in words."""
+    def other_splits(self) -> str:
+        """The splits that the best were repeated on, in words."""
         number = self.info["checks"]
         what = f"cut into {self.info['folds']} other folds" if self.info["folds"] else "other split"
         return f"{number} {what}{'' if number == 1 or self.info['folds'] else 's'}"
@@ -86,8 +86,8 @@ class Sweep(Record):
         return rows
 
     def winners_table(self) -> list[list[str]]:
-        """The best of each fusion with what held on other cuts, header first."""
-        rows = [["best", "trial", "score", "s.e.", "on other cuts", "s.e.", "falls by", "run"]]
+        """The best of each fusion with their scores on other splits, header first."""
+        rows = [["best", "trial", "score", "s.e.", "on other splits", "s.e.", "falls by", "run"]]
         for one in self.winners:
             check = one["check"]
             cells = ["", "", ""]
@@ -102,7 +102,7 @@ class Sweep(Record):
         return rows
 
     def says(self) -> list[str]:
-        """How far the result carries, in sentences."""
+        """How reliable the result is, in sentences."""
         best, total = self.best, len(self.finished)
         lines = [
             f"Best: {best['fit']['fusion']}, trial {best['number']}, {self.measure} {best['score']:.4f} with a "
@@ -110,15 +110,16 @@ class Sweep(Record):
         ]
         if self.within > 1:
             lines.append(
-                f"{self.within} of {total} finished trials lie within one standard error of it: this sweep cannot tell "
-                "them apart."
+                f"{self.within} of {total} finished trials are within one standard error of it, so this sweep cannot "
+                "rank them."
             )
         if (check := best["check"]) is not None:
             fell = best["score"] - check["mean"]
             lines.append(
-                f"Trained again on {self.cuts}, the same settings reach {check['mean']:.4f} ± {check['se']:.4f}: "
-                f"{abs(fell):.4f} {'less' if fell >= 0 else 'more'}. A best of many is partly luck; expect that "
-                "number, not the first."
+                f"Trained again on {self.other_splits}, the same settings reach {check['mean']:.4f} ± "
+                f"{check['se']:.4f}, "
+                f"{abs(fell):.4f} {'less' if fell >= 0 else 'more'}. The best of many trials is partly luck; expect "
+                "the second number."
             )
         if (gain := self.info["gain"]) is not None:
             bound = _t_bound(len(gain["values"])) * gain["se"]
@@ -130,14 +131,15 @@ class Sweep(Record):
                     "" if self.info["folds"] else ", or search with --folds 5"
                 )
             lines.append(
-                f"Against recipe {self.info['recipe']} with the same fusion on the same cuts: {gain['mean']:+.4f} ± "
+                """How many standard errors from zero the mean of `count` values differs from it at 95%: Student's t."""
                 f"{gain['se']:.4f}, {verdict}."
             )
         return lines
 
 
 def _t_bound(count: int) -> float:
-    """How many standard errors the mean of so few values must lie from zero to be told from it, at 95%: Student's t."""
+    """How many standard errors the mean of `count` values must be away from zero to differ from it at 95%: Student's
+    t."""
     from scipy.stats import t
 
     return float(t.ppf(0.975, count - 1))

@@ -1,5 +1,4 @@
-"""A sweep from beginning to end: trials until there are enough, the best repeated on other splits, and the winners
-refitted and saved as runs."""
+"""A whole sweep: all trials, the best ones repeated on other splits, and the winners fitted again and saved as runs."""
 
 from __future__ import annotations
 
@@ -25,8 +24,9 @@ from mmsent.sweep.database import file_url, shown_url
 from mmsent.sweep.finish import Progress, Watch, conclude, earlier_end, record, save_winners, up_to_date
 from mmsent.sweep.ledger import Entry, Ledger
 from mmsent.sweep.results import Sweep, write_sweep
+from mmsent.sweep.sampling import Sampling
 from mmsent.sweep.settings import SweepSettings
-from mmsent.sweep.shared_rows import Ground, make_ground, share_ground
+from mmsent.sweep.shared_rows import SharedRows, cut_rows, write_shared
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job, Outcome
 from mmsent.sweep.workers import Executor, Here, Stacked, Workers, cores, one_thread
@@ -36,7 +36,7 @@ from mmsent.training.runs import cache_facts
 from mmsent.training.train import precision_for
 
 TICK = 2.0  # seconds between looks at what other processes do
-SHARED = "shared-"  # leads the name of a folder of arrays that worker processes map
+SHARED = "shared-"  # prefix of a folder with arrays that worker processes map
 
 
 def sweep(
@@ -50,85 +50,92 @@ def sweep(
     address: str | None = None,
     watch: Watch | None = None,
 ) -> Sweep:
-    """Run a sweep, or go on with it, and return what its folder then says. It reads the training rows alone.
+    """Run a sweep, or continue it, and return its result. It reads only the training rows.
 
-    address: of the Ray cluster, for that engine; None: one on this machine. Raises UsageError where the sweep of this
-    name was begun with something else, DataError where the rows are too few, RunError where the database or the
-    folder cannot be used.
+    address: of the Ray cluster, for that engine; None: one on this machine. Raises UsageError if the sweep of this
+    name was begun with other settings, DataError if there are too few rows, RunError if the database or the folder
+    cannot be used.
     """
     began = time.monotonic()
     split = with_thresholds(split, cache.encoder)
     ready_folder(runs)
     folder = runs / options.name
     features = cache.load("train")
-    ground = make_ground(cache, features, split, options.folds, options.other_cuts)
+    shared = cut_rows(cache, features, split, options.folds, options.repetitions)
     url = options.storage or file_url(folder / "study.db")
     shown_url(url)
     folder.mkdir(parents=True, exist_ok=True)
-    grid = min(options.trials, space.size()) if options.sampler == "grid" else options.trials
+    trials = min(options.trials, space.size()) if options.sampler == "grid" else options.trials
+    sampling = Sampling(space, trials, options.sampler, options.seed)
     stacked = options.engine == "stacked" or (options.engine == "local" and device != "cpu")
-    ledger = Ledger(
-        url,
-        options.name,
-        _about(cache, space, split, options),
-        space,
-        trials=grid,
-        sampler=options.sampler,
-        seed=options.seed,
-        prune=options.prune,
-        precision="fp32" if stacked else precision_for(device),
-    )
+    precision = "fp32" if stacked else precision_for(device)
+    about = _about(cache, space, split, options)
+    ledger = Ledger(url, options.name, about, sampling, prune=options.prune, precision=precision)
     tell = watch or (lambda progress: None)
     with contextlib.ExitStack() as stack:
-        make = _Lazy(lambda: stack.enter_context(_executor(ground, folder, options, device, stacked, address)))
+        make = _Lazy(lambda: stack.enter_context(_executor(shared, folder, options, device, stacked, address)))
         if not ledger.complete:
-            _search(ledger, make.get(), ground.search, grid, options.timeout, tell)
+            _search(ledger, make.get(), shared.search, trials, options.timeout, tell)
         searched = time.monotonic() - began
-        entries = ledger.entries()
-        if not any(entry.score is not None for entry in entries):
-            raise DataError(
-                f"no trial is finished, {len(entries)} were stopped early; run the same command again to go on, with a "
-                "longer --timeout or none"
-            )
-        # Of several processes on one sweep the first to come here does the rest, and the others read what it wrote.
+        entries = _require_finished(ledger.entries())
+        # If several processes run this sweep, the first one here finishes it, and the others read what it wrote.
         with FileLock(folder / "finish.lock"):
             earlier = earlier_end(folder)
-            if earlier is not None and up_to_date(earlier, entries, runs, options.other_cuts):
+            if earlier is not None and up_to_date(earlier, entries, runs, options.repetitions):
                 return earlier
-            found = conclude(entries, ground, make.get, space, tell)
+            found = conclude(entries, shared, make.get, space, tell)
             saved = save_winners(cache, features, runs, found["winners"], split, space.recipe, device, earlier)
             for winner, name in zip(found["winners"], saved, strict=True):
                 winner["run"] = name
-            info = {
-                "name": options.name,
+            facts = _facts(cache, sampling, split, options) | {
                 "storage": shown_url(url),
-                "cache": cache_facts(cache),
-                "recipe": space.recipe,
-                "space": space.to_json(),
-                "varied": list(space.varied),
-                "ranges": {k: v["log"] for k, v in space.to_json().items() if isinstance(v, dict) and v.get("log")},
-                "sampler": options.sampler,
-                "seed": options.seed,
-                "folds": options.folds,
-                "split": split.model_dump(mode="json"),
-                "asked": grid,
-                "scored": ground.scored,
-                "checks": options.other_cuts,
+                "scored": shared.scored,
                 "trials": [record(entry) for entry in entries],
                 **found,
                 "importances": ledger.importances(),
                 "device": device,
-                "engine": options.engine,
                 "search_seconds": round(searched, 3),
                 "seconds": round(time.monotonic() - began, 3),
                 "finished": datetime.now(UTC).isoformat(),
                 **provenance.environment(device),
             }
-            return write_sweep(folder, info)
+            return write_sweep(folder, facts)
+
+
+def _require_finished(entries: list[Entry]) -> list[Entry]:
+    if not any(entry.score is not None for entry in entries):
+        raise DataError(
+            f"no trial is finished and {len(entries)} were stopped early; run the same command again with a longer "
+            "--timeout, or without one"
+        )
+    return entries
+
+
+def _facts(cache: Cache, sampling: Sampling, split: SplitSettings, options: SweepSettings) -> dict[str, Any]:
+    """What sweep.json says of the sweep's settings."""
+    space = sampling.space
+    values = space.to_json()
+    return {
+        "name": options.name,
+        "cache": cache_facts(cache),
+        "recipe": space.recipe,
+        "space": values,
+        "varied": list(space.varied),
+        "ranges": {
+            name: value["log"] for name, value in values.items() if isinstance(value, dict) and value.get("log")
+        },
+        "sampler": options.sampler,
+        "seed": options.seed,
+        "folds": options.folds,
+        "split": split.model_dump(mode="json"),
+        "asked": sampling.trials,
+        "checks": options.repetitions,
+        "engine": options.engine,
+    }
 
 
 def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSettings) -> dict[str, Any]:
-    """What must be the same for scores to be comparable, by a name for people."""
+    """What must be equal for scores to be comparable, by a readable name."""
     rows = digests.content(cache, "train")
     base = fit_settings(space.recipe).model_dump(mode="json")
     about = {
@@ -146,7 +153,7 @@ def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSetti
 
 
 class _Lazy:
-    """Something that is made when it is first asked for."""
+    """An executor that is created at first use."""
 
     def __init__(self, make: Callable[[], Executor]) -> None:
         self._make = make
@@ -160,23 +167,23 @@ class _Lazy:
 
 @contextlib.contextmanager
 def _executor(
-    ground: Ground, folder: Path, options: SweepSettings, device: str, stacked: bool, address: str | None
+    shared: SharedRows, folder: Path, options: SweepSettings, device: str, stacked: bool, address: str | None
 ) -> Iterator[Executor]:
     workers = options.workers or cores()
     made: Executor
     if options.engine == "ray":
         from mmsent.sweep.ray_tasks import RayTasks
 
-        made = RayTasks(ground, address, options.workers)
+        made = RayTasks(shared, address, options.workers)
     elif stacked:
-        made = Stacked(ground, device)
+        made = Stacked(shared, device)
     elif workers == 1:
         with one_thread():
-            yield Here(ground, device)
+            yield Here(shared, device)
         return
     else:
-        with _shared(ground, folder) as shared:
-            pool = Workers(shared, workers)
+        with _shared_folder(shared, folder) as arrays:
+            pool = Workers(arrays, workers)
             try:
                 yield pool
             finally:
@@ -189,8 +196,8 @@ def _executor(
 
 
 @contextlib.contextmanager
-def _shared(ground: Ground, folder: Path) -> Iterator[Path]:
-    """A folder with the ground for worker processes to map; those of processes that are gone are cleared first."""
+def _shared_folder(shared: SharedRows, folder: Path) -> Iterator[Path]:
+    """A folder with the rows for worker processes to map. Folders of processes that are gone are removed first."""
     here = f"{SHARED}{platform.node()}-"
     for left in folder.iterdir():
         owner = left.name.removeprefix(here).partition("-")[0]
@@ -198,7 +205,7 @@ def _shared(ground: Ground, folder: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
     made = Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=folder))
     try:
-        yield share_ground(ground, made)
+        yield write_shared(shared, made)
     except OSError as error:
         raise RunError(f"cannot write the embeddings for the workers in {made}: {error.strerror or error}") from error
     finally:
@@ -209,7 +216,7 @@ def _shared(ground: Ground, folder: Path) -> Iterator[Path]:
 
 
 class _Searching:
-    """The search's book: hands everything to the ledger and tells who watches."""
+    """Passes what trials report to the ledger, and the progress to `watch`."""
 
     def __init__(self, ledger: Ledger, total: int, watch: Watch) -> None:
         self._ledger, self._total, self._watch = ledger, total, watch
@@ -232,7 +239,7 @@ class _Searching:
 def _search(
     ledger: Ledger, executor: Executor, parts: tuple[int, ...], total: int, timeout: float | None, watch: Watch
 ) -> None:
-    """Compute trials until every slot has one, or until the time is up."""
+    """Run trials until every slot has one, or until the time is up."""
     book = _Searching(ledger, total, watch)
     ends = time.monotonic() + timeout if timeout is not None else None
     next_look = time.monotonic() + TICK
@@ -250,7 +257,7 @@ def _search(
             elif late or ledger.complete:
                 return
             else:
-                time.sleep(0.5)  # what is left runs in other processes
+                time.sleep(0.5)  # the remaining trials run in other processes
             if time.monotonic() >= next_look:
                 ledger.reap()
                 book.tell()

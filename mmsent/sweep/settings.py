@@ -69,8 +69,8 @@ class SweepSettings(Settings):
         return value
 
     @property
-    def other_cuts(self) -> int:
-        """How many other cuts the best are repeated on."""
+    def repetitions(self) -> int:
+        """How many times the best are repeated on other splits."""
         if self.checks is not None:
             return self.checks
         return CHECKS if self.folds is None else FOLD_CHECKS

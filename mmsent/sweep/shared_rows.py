@@ -1,8 +1,8 @@
-"""The ground that trials are compared on: the training rows of a cache, cut once and the same for every trial, in
-arrays that all processes map read-only.
+"""The rows that all trials of a sweep share: the training rows of a cache in fixed splits, in arrays that all processes
+map read-only.
 
 A part is one split: rows to train on, rows that decide when to stop, and, in cross-validation, rows of the fold to
-score. The parts of the search come first; those of the check, cut by other seeds, follow.
+score. The parts of the search come first; those of the check, with other seeds, follow.
 
 Shapes: N rows, V views, D_image and D_text widths.
 """
@@ -42,9 +42,9 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """image (N, V, D_image), text (N, D_text) float32, labels (N,) int64; the parts; which of them the search scores on
-    (`search`), and each time another cut that the check repeats it on (`checks`)."""
+class SharedRows:
+    """image (N, V, D_image), text (N, D_text) float32, labels (N,) int64. parts: all splits; search: the numbers of
+    those that the search scores on; checks: for each repetition on other splits, the numbers of its parts."""
 
     image: NDArray[np.float32]
     text: NDArray[np.float32]
@@ -56,17 +56,17 @@ class Ground:
 
     @property
     def scored(self) -> int:
-        """Rows that a trial's score is taken over."""
+        """How many rows a trial is scored on."""
         return sum(len(part.val if part.out is None else part.out) for part in (self.parts[i] for i in self.search))
 
 
 def cut(
     cache: Cache, features: Features, split: SplitSettings, folds: int | None, checks: int
 ) -> tuple[tuple[Part, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """Cut the training rows: the parts, those of the search, those of each check. folds: so many by cross-validation;
-    None: one validation split. checks: how often they are cut anew, by the seeds that follow.
+    """Split the training rows: all parts, the numbers of those of the search, and of those of each check.
 
-    Raises UsageError or DataError where rows or groups are too few.
+    folds: their number for cross-validation; None: one validation split. checks: how often to split again, with the
+    next seeds. Raises UsageError or DataError if there are too few rows or groups.
     """
     split = with_thresholds(split, cache.encoder)
     parts: list[Part] = []
@@ -87,69 +87,69 @@ def cut(
     return tuple(parts), sets[0], tuple(sets[1:])
 
 
-def make_ground(cache: Cache, features: Features, split: SplitSettings, folds: int | None, checks: int) -> Ground:
+def cut_rows(cache: Cache, features: Features, split: SplitSettings, folds: int | None, checks: int) -> SharedRows:
     """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read."""
     parts, search, others = cut(cache, features, split, folds, checks)
     labels = features.index.labels
-    return Ground(features.image, features.text, labels, parts, search, others, len(cache.labels))
+    return SharedRows(features.image, features.text, labels, parts, search, others, len(cache.labels))
 
 
-def share_ground(ground: Ground, folder: Path) -> Path:
-    """Write a ground where other processes can map it; it stays one copy in memory however many do."""
+def write_shared(shared: SharedRows, folder: Path) -> Path:
+    """Write the rows to files that other processes map, so that they all use one copy in memory."""
     for name in ARRAYS:
-        np.save(folder / f"{name}.npy", getattr(ground, name))
-    for number, part in enumerate(ground.parts):
+        np.save(folder / f"{name}.npy", getattr(shared, name))
+    for number, part in enumerate(shared.parts):
         file = folder / f"part-{number}.npz"
         if part.out is None:
             np.savez(file, train=part.train, val=part.val)
         else:
             np.savez(file, train=part.train, val=part.val, out=part.out)
-    about = {"parts": len(ground.parts), "search": ground.search, "checks": ground.checks, "classes": ground.classes}
-    (folder / "ground.json").write_text(json.dumps(about), encoding="utf-8")
+    about = {"parts": len(shared.parts), "search": shared.search, "checks": shared.checks, "classes": shared.classes}
+    (folder / "rows.json").write_text(json.dumps(about), encoding="utf-8")
     return folder
 
 
-def map_ground(folder: Path) -> Ground:
-    """Map a shared ground, read-only."""
-    about = json.loads((folder / "ground.json").read_text(encoding="utf-8"))
+def map_shared(folder: Path) -> SharedRows:
+    """Map rows that `write_shared` wrote, read-only."""
+    about = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
     parts = []
     for number in range(about["parts"]):
         with np.load(folder / f"part-{number}.npz") as kept:
             parts.append(Part(kept["train"], kept["val"], kept.get("out")))
     arrays: list[Any] = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
     checks = tuple(tuple(one) for one in about["checks"])
-    return Ground(arrays[0], arrays[1], arrays[2], tuple(parts), tuple(about["search"]), checks, about["classes"])
+    return SharedRows(arrays[0], arrays[1], arrays[2], tuple(parts), tuple(about["search"]), checks, about["classes"])
 
 
 @dataclass(frozen=True)
-class Sides:
-    """One part, ready to train on. out None: val is scored."""
+class PartRows:
+    """The rows of one part on a device. out None: val is scored."""
 
     train: Picked
     val: Tensors
     out: Tensors | None
 
 
-def sides_on(ground: Ground, device: str) -> Callable[[int], Sides]:
-    """A function from a part's number to its rows on a device. The large arrays are moved once (on a CPU not even
-    copied), and the rows of the part used last are kept."""
-    image, text, labels = (_tensor(getattr(ground, name)).to(device) for name in ARRAYS)
+def parts_on(shared: SharedRows, device: str) -> Callable[[int], PartRows]:
+    """A function from a part's number to its rows on a device. The large arrays are moved once (on a CPU they are not
+    copied), and the rows of recent parts are kept."""
+    image, text, labels = (_tensor(getattr(shared, name)).to(device) for name in ARRAYS)
 
     def clean(rows: Ints) -> Tensors:
         places = torch.from_numpy(rows).to(device)
         return Tensors(image[places, :1], text[places], labels[places])
 
-    @functools.lru_cache(maxsize=max(4, len(ground.search)))
-    def sides(number: int) -> Sides:
-        part = ground.parts[number]
+    @functools.lru_cache(maxsize=max(4, len(shared.search)))
+    def sides(number: int) -> PartRows:
+        part = shared.parts[number]
         places = torch.from_numpy(part.train).to(device)
         train = Picked(image, text, places, labels[places])
-        return Sides(train, clean(part.val), None if part.out is None else clean(part.out))
+        return PartRows(train, clean(part.val), None if part.out is None else clean(part.out))
 
     return sides
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a mapped array that cannot be written; nothing here writes
+        warnings.simplefilter("ignore", UserWarning)  # a mapped array is read-only; nothing here writes
         return torch.from_numpy(array)

@@ -1,5 +1,5 @@
-"""The search space: for each setting of a head one value, a list of choices, or a range. Data alone, so a setting or a
-fusion that mmsent learns later needs no code here.
+"""The search space: for each setting of a head one value, a list of choices, or a range. Names, types and bounds of the
+settings come from FitSettings, so a new setting needs no code here.
 
     fusion = ["concat", "attention"]                        # choices
     lr = { low = 1e-5, high = 1e-2, log = true }            # a range; log: even in its logarithm
@@ -23,10 +23,10 @@ import numpy as np
 from mmsent.config import RECIPES, VOTING_FUSIONS, FitSettings, Settings, fit_settings, settings
 from mmsent.errors import UsageError
 
-POINTS = 3  # of a range in a grid, unless it says otherwise
+POINTS = 3  # of a range in a grid, unless the range says otherwise
 SHUFFLED = 1 << 20  # a grid up to so many points is shuffled whole
 
-# Sane bounds for any encoder pair; a file given with --space replaces the settings that it names.
+# Sensible ranges for any encoder pair; a --space file replaces the settings that it names.
 DEFAULT: dict[str, Any] = {
     "fusion": [fusion.value for fusion in VOTING_FUSIONS],
     "lr": {"low": 3e-5, "high": 3e-3, "log": True},
@@ -47,7 +47,7 @@ Value = bool | int | float | str
 
 
 class Range(Settings):
-    """All numbers from low to high; whole ones where both ends are. points: of it in a grid."""
+    """All numbers from low to high; only whole numbers if both ends are. points: their number in a grid."""
 
     low: int | float
     high: int | float
@@ -67,7 +67,7 @@ class Range(Settings):
 
     @property
     def whole(self) -> bool:
-        """Whether it holds whole numbers alone."""
+        """Whether it holds only whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def holds(self, value: Any) -> bool:
@@ -78,14 +78,14 @@ class Range(Settings):
 
 @dataclass(frozen=True)
 class Space:
-    """What trials vary, by the setting's name, and what is the same for all. base: the settings of everything else."""
+    """What trials vary, by the setting's name, and what is fixed for all. recipe: gives all other settings."""
 
     varied: dict[str, Range | tuple[Value, ...]]
     fixed: dict[str, Value]
     recipe: str
 
     def settings(self, params: Mapping[str, Any]) -> FitSettings:
-        """The settings of a trial. Raises UsageError where they do not go together."""
+        """The settings of a trial. Raises UsageError if they do not fit together."""
         return fit_settings(self.recipe, **(self.fixed | dict(params)))
 
     def distributions(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Space:
         return found
 
     def starts(self) -> list[dict[str, Value]]:
-        """Trials to begin with: the recipe itself with each fusion, as far as it lies in the space."""
+        """The first trials: the recipe itself with each fusion, if it is in the space."""
         fusions = self.varied.get("fusion", (self.fixed.get("fusion", FitSettings().fusion.value),))
         assert not isinstance(fusions, Range)
         found = []
@@ -118,16 +118,17 @@ class Space:
         return math.prod(len(points) for points in self._axes().values())
 
     def grid(self, count: int, seed: int) -> list[dict[str, Value]]:
-        """The first `count` points of the grid in an order shuffled by `seed`: a longer list begins with a shorter."""
+        """The first `count` points of the grid in an order shuffled by `seed`; a longer list begins with a shorter
+        one."""
         axes = self._axes()
         return [self._point(axes, place) for place in itertools.islice(_shuffled(self.size(), seed), count)]
 
     def random(self, number: int, seed: int) -> dict[str, Value]:
-        """The random trial of this number: the same whoever draws it, whenever."""
+        """The random trial with this number; it is the same in every process."""
         import optuna
 
-        drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=drawn))
+        own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=own))
         return dict(study.ask(self.distributions()).params)
 
     def _axes(self) -> dict[str, Sequence[Value]]:
@@ -164,7 +165,7 @@ def make_space(
     recipe: str, *, file: Path | None = None, fusions: Sequence[str] | None = None, seed: int | None = None
 ) -> Space:
     """The default space, changed by a TOML file and by fusions from the command line. seed: of every trial's fit,
-    unless the space varies it. Raises UsageError naming what is wrong and where."""
+    unless the space varies it. Raises UsageError that names the setting and the file."""
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from {', '.join(RECIPES)}")
     given = DEFAULT | (read_space(file) if file else {})
@@ -182,12 +183,12 @@ def make_space(
         else:
             varied[name] = read
     if not varied:
-        raise UsageError(f"{where} leaves nothing to vary; give a setting several values or a range")
+        raise UsageError(f"{where} leaves nothing to vary; set several values or a range for a setting")
     return Space(varied, fixed, recipe)
 
 
 def read_space(file: Path) -> dict[str, Any]:
-    """The settings of a TOML file. Raises UsageError where it cannot be read."""
+    """The settings of a TOML file. Raises UsageError if it cannot be read."""
     try:
         with file.open("rb") as opened:
             return tomllib.load(opened)
@@ -202,16 +203,16 @@ def _entry(name: str, given: Any, where: str) -> Range | tuple[Value, ...]:
     if not isinstance(given, dict):
         values = tuple(given) if isinstance(given, list) else (given,)
         read = tuple(_checked(name, value, where) for value in values)
-        if not read or len(set(read)) < len(read):  # as the setting takes them: 1 and 1.0 are one rate
-            raise UsageError(f"{where}: {name} = {given!r}: give one value, or several different ones")
+        if not read or len(set(read)) < len(read):  # after conversion: 1 and 1.0 are the same rate
+            raise UsageError(f"{where}: {name} = {given!r}: set one value, or several different ones")
         return read
     try:
         found = settings(Range, **given)
     except UsageError as error:
         raise UsageError(f"{where}: {name}: {error}; a range is {{ low = 0.1, high = 1.0, log = true }}") from error
-    low, high = (_checked(name, end, where) for end in (found.low, found.high))  # as the setting takes them: 1 is 1.0
+    low, high = (_checked(name, end, where) for end in (found.low, found.high))  # after conversion: 1 becomes 1.0
     if isinstance(low, bool) or isinstance(high, bool):
-        raise UsageError(f"{where}: {name} is on or off; give [true, false]")
+        raise UsageError(f"{where}: {name} is on or off; use [true, false]")
     found = found.model_copy(update={"low": low, "high": high})
     if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high):
         raise UsageError(f"{where}: {name}: low must be below high; got {found.low:g} and {found.high:g}")
@@ -223,13 +224,13 @@ def _entry(name: str, given: Any, where: str) -> Range | tuple[Value, ...]:
 
 
 def _checked(name: str, value: Any, where: str) -> Value:
-    """A value as the setting takes it."""
+    """A value, converted and checked by the setting's type and bounds."""
     try:
         known = settings(FitSettings, **{name: value}).model_dump(mode="json")[name]
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     if not isinstance(known, (bool, int, float, str)):
-        raise UsageError(f"{where}: {name} = {value!r} cannot be swept; it takes no single value")
+        raise UsageError(f"{where}: {name} = {value!r} cannot be varied; it is not a single value")
     return known
 
 
@@ -240,13 +241,13 @@ def _holds(entry: Range | tuple[Value, ...], value: Any) -> bool:
 
 
 def _shuffled(total: int, seed: int) -> Iterator[int]:
-    """The numbers below `total`, each once, in an order that `seed` decides."""
+    """The numbers below `total`, each once, in an order that depends on `seed`."""
     rng = np.random.default_rng([seed, total])
     if total <= SHUFFLED:
         yield from (int(i) for i in rng.permutation(total))
         return
     seen: set[int] = set()
-    while True:  # of so many that hardly any comes twice
+    while True:  # there are so many numbers that repetitions are rare
         place = int(rng.integers(min(total, 2**63 - 1)))
         if place not in seen:
             seen.add(place)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from mmsent.sweep.shared_rows import Sides
+from mmsent.sweep.shared_rows import PartRows
 from mmsent.sweep.trial import FOLD, Job, Outcome, outcome, run_trial, stopped
 from mmsent.training.stacked import shape_of, train_stack
 from mmsent.training.train import evaluate_head
 
 
 def stacks_of(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs by what must be alike to train them together; a job that must train alone has a stack of its own."""
+    """Jobs in stacks that can train together; a job that must train alone is its own stack."""
     found: dict[Any, list[Job]] = {}
     for job in jobs:
         shape = shape_of(job.settings)
@@ -26,15 +26,15 @@ def stacks_of(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def run_stack(
     jobs: Sequence[Job],
-    sides: Callable[[int], Sides],
+    parts: Callable[[int], PartRows],
     classes: int,
     report: Callable[[int, int, float], bool],
 ) -> Iterator[tuple[Job, Outcome]]:
-    """The jobs of one stack with their outcomes, as `run_trial` has them. report: told the key, the step and the value;
-    a true answer stops that job. Seconds are each job's share."""
+    """The jobs of one stack with their outcomes, as of `run_trial`. report: called with the key, the step and the
+    value; if it returns true, that job stops. Seconds are each job's share."""
     if shape_of(jobs[0].settings) is None:
         for job in jobs:
-            yield job, run_trial(job, sides, classes, functools.partial(report, job.key))
+            yield job, run_trial(job, parts, classes, functools.partial(report, job.key))
         return
     started = time.monotonic()
     left = list(jobs)
@@ -43,7 +43,7 @@ def run_stack(
     best_epochs: dict[int, list[int]] = {job.key: [] for job in jobs}
     found: dict[int, list[tuple[Any, Any]]] = {job.key: [] for job in jobs}
     for at, number in enumerate(jobs[0].parts):
-        part = sides(number)
+        part = parts(number)
         now = list(left)
 
         def on_epoch(place: int, epoch: int, best: float, at: int = at, now: list[Job] = now) -> bool:

@@ -1,4 +1,4 @@
-"""One trial: the settings of a head and some parts of the ground, to a score with its standard error."""
+"""One trial: from the settings of a head and some parts to a score with its standard error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from mmsent.config import FitSettings
 from mmsent.metrics import bootstrap_intervals, scores
-from mmsent.sweep.shared_rows import Sides
+from mmsent.sweep.shared_rows import PartRows
 from mmsent.training.train import evaluate_head, train_head
 
-FOLD = 10_000  # steps between the first epochs of two folds, so that a step says which epoch of which fold it is
+FOLD = 10_000  # steps between the first epochs of two folds, so that a step tells epoch and fold
 ONE_SIGMA = 0.6827  # the level at which a normal interval reaches one standard error to each side
 
 Report = Callable[[int, float], bool]
@@ -23,7 +23,7 @@ Report = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be computed: under which key, with which settings, on which parts of the ground."""
+    """A trial to run: its key, its settings, and the numbers of its parts."""
 
     key: int
     settings: FitSettings
@@ -32,8 +32,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial. values: weighted F1 of each part, where it was not stopped early; se: the standard error
-    of their mean (of one part alone: by bootstrap over its rows); epochs: trained in all."""
+    """The result of a trial. values: weighted F1 of each part, empty if it was stopped early; se: the standard error of
+    their mean (of a single part: by bootstrap over its rows); epochs: of all parts together."""
 
     values: tuple[float, ...]
     stopped: bool
@@ -50,7 +50,7 @@ class Outcome:
         return sum(self.values) / len(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; None for what a stopped trial does not have."""
+        """Plain values; None for what a stopped trial lacks."""
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
 
     @staticmethod
@@ -62,14 +62,14 @@ class Outcome:
 
 
 class Stopped(Exception):
-    """A trial that the report said should not go on."""
+    """The report asked a trial to stop."""
 
 
-def run_trial(job: Job, sides: Callable[[int], Sides], classes: int, report: Report) -> Outcome:
-    """Train one head a part, one after the other.
+def run_trial(job: Job, sides: Callable[[int], PartRows], classes: int, report: Report) -> Outcome:
+    """Train one head per part, one after the other.
 
-    report: told after each epoch the step (epoch, plus FOLD for each part before) and the mean over the parts so far of
-    the best weighted F1 on the rows that decide when to stop; a true answer stops the trial.
+    report: called after each epoch with the step (epoch, plus FOLD per earlier part) and the mean over the parts so far
+    of the best weighted F1 on the rows that decide when to stop; if it returns true, the trial stops.
     """
     started = time.monotonic()
     reached: list[float] = []  # on the rows that decide when to stop
@@ -108,7 +108,7 @@ def stopped(epochs: int, seconds: float) -> Outcome:
 def outcome(
     found: Sequence[tuple[Any, Any]], classes: int, epochs: int, best_epochs: Sequence[int], seconds: float
 ) -> Outcome:
-    """The outcome of a trial by the truth and the predictions, (n,) each, of its parts."""
+    """The outcome of a trial from the true and the predicted labels, (n,) each, of its parts."""
     each = [scores(truth, predicted, classes) for truth, predicted in found]
     values = tuple(one["f1_weighted"] for one in each)
     if len(values) > 1:

@@ -1,7 +1,7 @@
-"""Who computes trials: this process, one after the other; worker processes, one thread each, on one read-only copy of
-the embeddings; or stacks of like trials, together on one device.
+"""What runs trials: this process, one after the other; worker processes with one thread each, on one read-only copy of
+the embeddings; or stacks of similar trials together on one device.
 
-All do the same for their `Book`: hand on what a trial reports and what became of it.
+Each passes to its `Book` what a trial reports and how it ended.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmsent.errors import MmsentError, RunError
-from mmsent.sweep.shared_rows import Ground, map_ground, sides_on
+from mmsent.sweep.shared_rows import SharedRows, map_shared, parts_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
 from mmsent.system.process import tune_process
 
-STACK = 64  # trials taken at a time where they train together
+STACK = 64  # trials at a time that train together
 
 
 class Book(Protocol):
     """Where trials report to."""
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """A value by the way; whether the trial should stop."""
+        """Record an intermediate value. Returns whether the trial should stop."""
 
     def finish(self, number: int, outcome: Outcome) -> None:
-        """A trial's outcome."""
+        """Record a trial's outcome."""
 
     def lost(self, number: int, why: str) -> None:
-        """The process of a trial died."""
+        """Record that the process of a trial died."""
 
 
 class Executor(Protocol):
-    """Computes jobs. room: how many more it takes now."""
+    """Runs jobs. room: how many more it accepts now."""
 
     @property
     def room(self) -> int: ...
 
     def submit(self, job: Job) -> None:
-        """Take a job."""
+        """Accept a job."""
 
     def step(self, book: Book, timeout: float) -> None:
-        """Go on; tell the book what happened. Returns after `timeout` seconds where nothing did. Raises what a trial
-        raised."""
+        """Continue, and tell the book what happened. Returns after `timeout` seconds if nothing did. Raises the error
+        of a trial."""
 
     def close(self) -> None:
-        """Stop at once; what was not finished is dropped."""
+        """Stop at once; unfinished jobs are dropped."""
 
 
 def cores() -> int:
@@ -65,7 +65,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """torch with one thread, as worker processes have: the same order of sums everywhere."""
+    """torch with one thread, like worker processes, so that sums have the same order everywhere."""
     import torch
 
     before = torch.get_num_threads()
@@ -77,10 +77,10 @@ def one_thread() -> Iterator[None]:
 
 
 class Here:
-    """In this process, one job after the other, with the number of threads that torch has."""
+    """Runs jobs in this process, one after the other, with torch's number of threads."""
 
-    def __init__(self, ground: Ground, device: str) -> None:
-        self._sides, self._classes = sides_on(ground, device), ground.classes
+    def __init__(self, shared: SharedRows, device: str) -> None:
+        self._parts, self._classes = parts_on(shared, device), shared.classes
         self._jobs: list[Job] = []
 
     @property
@@ -89,49 +89,50 @@ class Here:
         return 1 - len(self._jobs)
 
     def submit(self, job: Job) -> None:
-        """Take a job."""
+        """Accept a job."""
         self._jobs.append(job)
 
     def step(self, book: Book, timeout: float) -> None:
-        """Compute what was taken."""
+        """Run the accepted jobs."""
         while self._jobs:
             job = self._jobs[0]
-            found = run_trial(job, self._sides, self._classes, functools.partial(book.report, job.key))
+            found = run_trial(job, self._parts, self._classes, functools.partial(book.report, job.key))
             self._jobs.pop(0)
             book.finish(job.key, found)
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Drop waiting jobs."""
         self._jobs.clear()
 
 
 class Stacked:
-    """In this process, on one device, trials of equal shape together (see mmsent.training.stacked); others alone."""
+    """Runs jobs in this process on one device: trials of equal shape together (see mmsent.training.stacked), others
+    alone."""
 
-    def __init__(self, ground: Ground, device: str, size: int = STACK) -> None:
-        self._sides, self._classes, self._size = sides_on(ground, device), ground.classes, size
+    def __init__(self, shared: SharedRows, device: str, size: int = STACK) -> None:
+        self._parts, self._classes, self._size = parts_on(shared, device), shared.classes, size
         self._jobs: list[Job] = []
 
     @property
     def room(self) -> int:
-        """Up to a stack."""
+        """How many more fit into the stack."""
         return self._size - len(self._jobs)
 
     def submit(self, job: Job) -> None:
-        """Take a job."""
+        """Accept a job."""
         self._jobs.append(job)
 
     def step(self, book: Book, timeout: float) -> None:
-        """Compute what was taken."""
+        """Run the accepted jobs."""
         from mmsent.sweep.stacked_trials import run_stack, stacks_of
 
         jobs, self._jobs = self._jobs, []
         for stack in stacks_of(jobs):
-            for job, found in run_stack(stack, self._sides, self._classes, book.report):
+            for job, found in run_stack(stack, self._parts, self._classes, book.report):
                 book.finish(job.key, found)
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Drop waiting jobs."""
         self._jobs.clear()
 
 
@@ -143,7 +144,7 @@ class _Worker:
 
 
 class Workers:
-    """So many processes with one thread each. They read the ground from a folder that they map."""
+    """Worker processes with one thread each. They map the rows from a folder."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
@@ -172,7 +173,7 @@ class Workers:
         """Hand a job to an idle worker."""
         worker = next(worker for worker in self._workers if worker.job is None)
         worker.job = job
-        with contextlib.suppress(OSError):  # it is dead, as the next step will see
+        with contextlib.suppress(OSError):  # the worker died, which the next step notices
             worker.pipe.send(job)
 
     def step(self, book: Book, timeout: float) -> None:
@@ -215,12 +216,12 @@ class Workers:
 
 @contextlib.contextmanager
 def _no_ctrl_c() -> Iterator[None]:
-    """Ctrl-C waits meanwhile, and never reaches a process that is started here: in the middle of its imports it would
-    answer with a traceback."""
+    """Ctrl-C waits until the end of the block, and never reaches a process that is started in it: during its imports it
+    would print a traceback."""
     if not hasattr(signal, "pthread_sigmask"):  # not POSIX
         yield
         return
-    resource_tracker.ensure_running()  # when it starts it lets Ctrl-C through again
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -229,15 +230,15 @@ def _no_ctrl_c() -> Iterator[None]:
 
 
 def _work(pipe: Any, folder: str) -> None:
-    """A worker process: take jobs until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
+    """A worker process: run jobs until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     tune_process()
     import torch
 
     torch.set_num_threads(1)
-    ground = map_ground(Path(folder))
-    sides = sides_on(ground, "cpu")
+    shared = map_shared(Path(folder))
+    parts = parts_on(shared, "cpu")
     try:
         while True:
             job: Job = pipe.recv()
@@ -247,15 +248,15 @@ def _work(pipe: Any, folder: str) -> None:
                 return bool(pipe.recv())
 
             try:
-                pipe.send(("done", run_trial(job, sides, ground.classes, report)))
+                pipe.send(("done", run_trial(job, parts, shared.classes, report)))
             except MmsentError as error:
                 pipe.send(("error", error))
-    except (EOFError, OSError):  # it was killed; what it had asked for is of no use to anybody
+    except (EOFError, OSError):  # the parent was killed, so nobody needs the result
         return
 
 
 def compute(executor: Executor, jobs: Sequence[Job], on_job: Callable[[], None] | None = None) -> dict[int, Outcome]:
-    """The outcomes of jobs that are not part of a study, by key. Raises RunError where their processes keep dying."""
+    """The outcomes of jobs that do not belong to a study, by key. Raises RunError if their processes keep dying."""
     book = _Collected(jobs, on_job)
     while len(book.found) < len(jobs):
         while book.waiting and executor.room:
@@ -280,5 +281,5 @@ class _Collected:
     def lost(self, number: int, why: str) -> None:
         self._deaths += 1
         if self._deaths > len(self._jobs):
-            raise RunError(f"the workers keep dying: {why}; with fewer --workers they need less memory")
+            raise RunError(f"the worker processes keep dying: {why}; use fewer --workers, which need less memory")
         self.waiting += [job for job in self._jobs if job.key == number]

@@ -1,1 +1,1 @@
-"""What is asked of the machine: files, processes, devices, progress bars, tables, versions."""
+"""Files, processes, devices, progress bars, tables, versions: everything that concerns the machine."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmsent.errors import UsageError
+from mmsent.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     import torch
 
 
 def pick_device(device: str) -> str:
-    """A torch device name for `auto`, or the given one. Raises UsageError where it does not exist here."""
+    """The torch device that `auto` means here, or the device itself. Raises UsageError if it is not available."""
     import torch
 
     if device == "auto":
@@ -21,7 +21,7 @@ def pick_device(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"device {device!r} cannot be used here: {first_line(error)}") from error
     return device
 
 

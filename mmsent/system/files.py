@@ -1,5 +1,5 @@
-"""Files: reading those of strangers, regular ones alone and none without end, and what lies at URLs; writing so that a
-reader never meets half of one, beside the target first, then in place by renaming."""
+"""Files: safe reading of untrusted ones (only regular files, with a size limit) and of URLs; writing to a temporary
+file that is then renamed, so that nobody reads a half-written file."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from mmsent.errors import DataError, RunError, UsageError
+from mmsent.errors import DataError, RunError, UsageError, first_line
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a path has lost the second slash
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a regular file; links are followed. limit: the most bytes that are read.
+    """The bytes of a regular file; links are followed. limit: the largest size in bytes.
 
-    Raises OSError, its `strerror` the reason: also for a pipe, a socket, a device or a folder, none of which is waited
-    for, and for a file beyond the limit.
+    Raises OSError with the reason in `strerror`, also for pipes, sockets, devices and folders (without waiting for
+    them), and for files above the limit.
     """
     with open_file(path) as file:
         if limit is None:
             return file.read()
         size = os.fstat(file.fileno()).st_size
         if size <= limit:
-            raw = file.read(size + 1)  # Python takes as much memory as it is asked to read, so not the limit
-            raw += file.read(limit + 1 - len(raw)) if len(raw) > size else b""  # it has grown since
+            raw = file.read(size + 1)  # not the limit, because Python allocates as much memory as it shall read
+            raw += file.read(limit + 1 - len(raw)) if len(raw) > size else b""  # the file has grown meanwhile
             if len(raw) <= limit:
                 return raw
         raise OSError(errno.EFBIG, f"it has {size} bytes; the limit is {limit}", str(path))
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file opened to read; links are followed. Raises OSError as `read_file` does."""
+    """A regular file opened for reading; links are followed. Raises OSError as `read_file` does."""
     try:
-        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait forever.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a NUL or half a surrogate pair in the path
         raise OSError(errno.EINVAL, "no such path can exist", str(path)) from error
@@ -51,39 +51,39 @@ def open_file(path: Path) -> BinaryIO:
     os.close(number)
     if stat.S_ISDIR(mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "it is no regular file but a pipe, socket or device", str(path))
+    raise OSError(errno.EINVAL, "it is not a regular file but a pipe, socket or device", str(path))
 
 
 def protocol(text: str) -> str | None:
-    """The protocol of a URL in small letters; None for what is none, such as a path (C:/ is one)."""
+    """The protocol of a URL in lower case; None for anything else, such as a path (C:/ is one)."""
     found = _URL.match(text)
     return found[1].lower() if found else None
 
 
 def require_local(path: Path, what: str) -> None:
-    """Raise UsageError for a URL where only a path will do. what: what is to lie there."""
-    if (found := protocol(str(path))) is not None:
-        raise UsageError(f"{path}: {what} must lie on a disk of this machine, not behind {found}:; copy it here first")
+    """Raise UsageError for a URL where only a path is allowed. what: what the path stands for."""
+    if protocol(str(path)) is not None:
+        raise UsageError(f"{path}: {what} must be on a disk of this machine, not at a URL; copy it here first")
 
 
 def fetch(url: str, limit: int) -> bytes:
-    """The bytes at a URL, by fsspec. limit: the most bytes that are read.
+    """The bytes at a URL, by fsspec. limit: the largest size in bytes.
 
-    Raises OSError, its `strerror` the reason, and UsageError where the library for its protocol is not installed.
+    Raises OSError with the reason in `strerror`, and UsageError if the library for its protocol is not installed.
     """
     from fsspec.core import url_to_fs
 
-    if "::" in url:  # fsspec would open one place through another
+    if "::" in url:  # fsspec would chain file systems
         raise OSError(errno.EINVAL, "'::' is not allowed in a URL", url)
     try:
         store, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:  # a library that is not installed, a protocol that there is not
-        raise UsageError(f"{url} cannot be fetched: {str(error).splitlines()[0]}") from error
+    except (ImportError, ValueError) as error:  # a library that is not installed, or an unknown protocol
+        raise UsageError(f"{url} cannot be fetched: {first_line(error)}") from error
     try:
         with store.open(path, "rb") as file:
             raw: bytes = file.read(limit + 1)
-    except Exception as error:  # each file system has errors of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # each file system has its own errors
+        reason = first_line(error)
         raise OSError(errno.EIO, reason, url) from error
     if len(raw) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes, the limit", url)
@@ -91,25 +91,25 @@ def fetch(url: str, limit: int) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file; False too for a path that no file can have."""
+    """Whether there is a regular file; also False for an impossible path."""
     return os.path.isfile(path)
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether a file lies outside a folder once links are followed. folder: resolved."""
+    """Whether a file is outside a folder after following links. folder: resolved."""
     return not Path(os.path.realpath(path)).is_relative_to(folder)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all, making its folder. Raises DataError where it cannot be written."""
+    """Write a file completely or not at all, and create its folder. Raises DataError if it cannot be written."""
     write_together({path: data})
     return path
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write several files that belong together: none is put in place before all of them are on disk.
+    """Write several files that belong together: none is renamed before all are on disk.
 
-    Raises DataError where one cannot be written; then all are as they were.
+    Raises DataError if one cannot be written; then all are as before.
     """
     temporaries = {path: path.with_name(path.name + ".tmp") for path in files}
     path = Path()
@@ -121,7 +121,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         for path in temporaries:
-            if path.is_dir():  # known before anything is replaced
+            if path.is_dir():  # checked before anything is replaced
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         for path, temporary in temporaries.items():
             os.replace(temporary, path)
@@ -137,12 +137,12 @@ def _remove(temporaries: Mapping[Path, Path]) -> None:
     for temporary in temporaries.values():
         try:
             temporary.unlink(missing_ok=True)
-        except OSError:  # a folder that cannot be written, or that is none
+        except OSError:  # a read-only folder, or not a folder
             continue
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames within a folder durable, where the system lets folders be synced."""
+    """Make renames within a folder durable, if the system can sync folders."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -156,14 +156,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def put_folder(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
-    """Make a folder in `folder`, filled by `fill` and on disk before it appears, in one rename. Returns its path; a
-    number is added to the name where it is taken. Raises OSError where it cannot be written, RunError on a thousandth
-    name."""
+    """Create a folder in `folder`: `fill` writes its files, and after they are on disk it appears in one rename.
+    Returns its path; if the name is taken, a number is added. Raises OSError if it cannot be written, RunError if a
+    thousand names are taken."""
     building: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{name}.", dir=folder))
-        building.chmod(0o755)  # mkdtemp's own is for the owner alone
+        building.chmod(0o755)  # mkdtemp allows only the owner
         fill(building)
         for file in building.rglob("*"):
             if file.is_file():
@@ -181,25 +181,27 @@ def put_folder(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
                 raise
             sync_folder(folder)
             return path
-        raise RunError(f"{folder} holds a thousand folders called {name}")
+        raise RunError(f"{folder} already holds a thousand folders called {name}")
     finally:
         if building is not None:
             shutil.rmtree(building, ignore_errors=True)
 
 
-BUILDING = ".building."  # leads the name of a folder in the making; never a run
+BUILDING = ".building."  # prefix of a folder that is not complete yet
 
 
 def ready_folder(folder: Path) -> None:
-    """Make the runs folder and clear what killed fits left in it. Raises RunError where it cannot be written."""
+    """Create the runs folder and remove what killed fits left in it. Raises RunError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         Path(tempfile.mkdtemp(prefix=BUILDING, dir=folder)).rmdir()
     except OSError as error:
-        raise RunError(f"cannot write runs in {folder}: {error.strerror or error}; --runs names another") from error
+        raise RunError(
+            f"cannot write runs in {folder}: {error.strerror or error}; choose another folder with --runs"
+        ) from error
     for left in folder.glob(f"{BUILDING}*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:  # a run folder is written in a moment
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:  # writing a run folder takes only a moment
                 shutil.rmtree(left)
 
 

@@ -1,5 +1,5 @@
-"""Many texts in one buffer. A Python string takes 50 bytes beside its characters and a path several hundred; lists of
-millions of ids and file names are kept in these instead.
+"""Many texts in one buffer. A Python string takes 50 bytes besides its characters and a path several hundred, too much
+for millions of ids and file names.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _BLOCK = 4096
 
 
 class Strings:
-    """A sequence of texts (or None), back to back as UTF-8. Grows by `append`; lone surrogates are kept."""
+    """A sequence of texts (or None), stored one after the other as UTF-8. Lone surrogates are kept."""
 
     def __init__(self, values: Iterable[str | None] = ()) -> None:
         self._bytes = bytearray()
-        self._ends = array("q")  # where each text ends; ~end where there is none
+        self._ends = array("q")  # where each text ends; ~end if there is none
         for value in values:
             self.append(value)
 
@@ -50,14 +50,14 @@ class Strings:
         return None if raw is None else raw.decode("utf-8", "surrogatepass")
 
     def __getitem__(self, i: int) -> str:
-        """Text i (0 <= i < N), where there is one. Raises KeyError where there is none."""
+        """Text i (0 <= i < N). Raises KeyError if there is none."""
         value = self.get(i)
         if value is None:
             raise KeyError(i)
         return value
 
     def fixed(self) -> NDArray[np.bytes_]:
-        """All of them (N,) as UTF-8 of one width; what UTF-8 cannot hold is replaced."""
+        """All texts (N,) as UTF-8 of one width; lone surrogates are replaced."""
         ends = np.frombuffer(self._ends, np.int64)
         ends = np.where(ends < 0, ~ends, ends)
         width = int(np.diff(ends, prepend=0).max(initial=1))
@@ -76,7 +76,7 @@ class Strings:
 
 
 class Places:
-    """Where in a sequence of different texts a text stands. Takes 16 bytes a text."""
+    """Finds the positions of texts in a sequence of different texts. Takes 16 bytes per text."""
 
     def __init__(self, strings: Strings) -> None:
         self._strings = strings
@@ -85,7 +85,7 @@ class Places:
         self._hashes = hashes[self._order]
 
     def find(self, wanted: Sequence[str]) -> NDArray[np.int64]:
-        """The place (n,) of each of n texts; -1 where it is not there."""
+        """The position (n,) of each of n texts; -1 if it is not there."""
         hashes = np.fromiter(map(hash, wanted), np.int64, len(wanted))
         first, last = (np.searchsorted(self._hashes, hashes, side).tolist() for side in ("left", "right"))
         out = np.full(len(wanted), -1, np.int64)

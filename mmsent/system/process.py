@@ -1,4 +1,5 @@
-"""Settings of a process that make encoding and fitting on a CPU several times faster. Called once, before torch."""
+"""Process settings that make encoding and fitting on a CPU several times faster. Call it once, before importing
+torch."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def tune_process() -> None:
-    """Keep freed memory for the next batch, and let waiting threads sleep. The environment, where it speaks, wins.
+    """Keep freed memory for the next batch, and let waiting threads sleep. Environment variables override both.
 
-    By default glibc hands every large buffer back to the kernel and faults it in again, page by page, for each layer of
-    each batch; from threads other than the first it does so whatever it is told, unless all share one arena; and
-    libgomp's threads spin while they wait, which stalls small steps beside any other busy process.
+    By default glibc returns every large buffer to the kernel and allocates it again, page by page, for each layer of
+    each batch; in threads other than the first it does so regardless of its settings, unless all share one arena. And
+    libgomp's threads spin while they wait, which slows down small steps when other processes are busy.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):

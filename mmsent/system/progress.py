@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 def bar(total: int, what: str, unit: str, *, initial: int = 0, show: bool = True) -> Any:
-    """A tqdm bar with rate and time left on standard error; none where that is not a terminal or `show` is off."""
+    """A tqdm bar with rate and remaining time on standard error; none if that is not a terminal or `show` is off."""
     return tqdm(
         total=total,
         initial=initial,

@@ -1,5 +1,5 @@
 """Where numbers come from: the versions, the machine, the code and the data behind a cache or a run, and how two such
-records differ. Records are plain JSON; what an older mmsent did not write reads as NOT_RECORDED.
+records differ. Records are plain JSON; values that an older mmsent did not write read as NOT_RECORDED.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmsent.version import __version__
 
 NOT_RECORDED = "not recorded"
 PACKAGE = Path(__file__).parent.parent
-# Whatever may move a number or explain an error; those that are not installed are left out.
+# Libraries that may change numbers or explain errors; those that are not installed are left out.
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -38,17 +38,17 @@ LIBRARIES = (
     "h5py",
     "pillow",
 )
-# What these say changes which kernels run, and with it the low bits; how many threads there are is asked of torch.
+# These choose the kernels and so change the low bits; torch tells the number of threads.
 KERNEL_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "CUBLAS_WORKSPACE_CONFIG")
-# Facts of a machine that cannot move a number; told to people, not compared.
-TOLD_ONLY = {"platform", "cores"}
+# Facts of a machine that cannot change numbers: shown to people, not compared.
+SHOWN_ONLY = {"platform", "cores"}
 
 Kind = Literal["settings", "data", "cache", "versions", "code", "machine"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it was recorded: of which kind, its name, then and now."""
+    """One difference from a record: its kind and name, the value then and now."""
 
     kind: Kind
     name: str
@@ -64,7 +64,7 @@ class Difference:
 
 
 def versions() -> dict[str, str]:
-    """mmsent, Python and every installed library of LIBRARIES, with their versions. Imports none of them."""
+    """The versions of mmsent, Python and every installed library of LIBRARIES, without importing them."""
     found = {"mmsent": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -75,8 +75,8 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: str | None = None) -> dict[str, Any]:
-    """What of this machine changes numbers: processor, vector instructions, threads, torch's build and its BLAS; for a
-    CUDA device the card, CUDA and cuDNN. torch is asked only where something has loaded it."""
+    """The facts of this machine that change numbers: processor, vector instructions, threads, torch's build and its
+    BLAS; for a CUDA device the card, CUDA and cuDNN. torch is only used if it is already loaded."""
     facts: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()}
     facts["environment"] = {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
     if "torch" not in sys.modules:
@@ -101,7 +101,7 @@ def machine(device: str | None = None) -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """The processor by name, with family and model where the name alone says little."""
+    """The processor's name with family, model and stepping."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     except OSError:
@@ -120,7 +120,7 @@ def _blas(built: str) -> str:
 
 
 def _named(text: str, mark: str) -> str | None:
-    """What follows a mark, up to a comma, a bracket or a build."""
+    """The text after a mark, up to a comma, a bracket or a build."""
     if mark not in text:
         return None
     return re.split(r",|\(|-Product| Build|\n", text.split(mark, 1)[1], maxsplit=1)[0].strip()
@@ -128,14 +128,14 @@ def _named(text: str, mark: str) -> str | None:
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """sha256: over the names and bytes of mmsent's modules; commit: git's, where they are checked out with git, with
-    `modified` where the modules differ from it."""
+    """sha256: over the names and bytes of mmsent's modules; commit: of a git checkout, with `modified` if the
+    modules differ from it."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py"), key=lambda p: p.relative_to(PACKAGE).as_posix()):
         name, content = path.relative_to(PACKAGE).as_posix().encode(), path.read_bytes()
         digest.update(b"%d %s %d\n" % (len(name), name, len(content)) + content)
     found: dict[str, Any] = {"sha256": digest.hexdigest()}
-    # An installed package may lie inside somebody else's repository, so git must know its files.
+    # An installed package may be inside another repository, so git must know its files.
     if _git("ls-files", "--error-unmatch", "--", "__init__.py") and (commit := _git("rev-parse", "HEAD")):
         found["commit"] = commit
         found["modified"] = bool(_git("status", "--porcelain", "--", "."))
@@ -143,7 +143,7 @@ def code() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """What git says about the package's folder; empty where it fails or is not there."""
+    """The output of git for the package's folder; empty if git fails or is not installed."""
     quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(
@@ -155,17 +155,17 @@ def _git(*arguments: str) -> str:
 
 
 def environment(device: str | None = None) -> dict[str, Any]:
-    """The command and the surroundings of what runs now: command, versions, machine, code."""
+    """Command, versions, machine and code of this process."""
     return {"command": command(), "versions": versions(), "machine": machine(device), "code": code()}
 
 
 def command() -> list[str]:
-    """The words of the command that runs now, without passwords."""
+    """The words of this process's command, without passwords."""
     return [without_passwords(word) for word in sys.argv]
 
 
 def without_passwords(word: str) -> str:
-    """A word of a command line, the password of a URL in it left out."""
+    """A word of a command line without the password of a URL in it."""
     return re.sub(r"(//[^/:@]*:)[^@]*@|(\bpassword=)[^&]*", lambda found: _hidden(*found.groups()), word)
 
 
@@ -173,20 +173,17 @@ def _hidden(user: str | None, query: str | None) -> str:
     return f"{user}***@" if user is not None else f"{query}***"
 
 
-# --- data
-
-
 # --- comparison
 
 
 def recorded(record: Mapping[str, Any], name: str, otherwise: str = NOT_RECORDED) -> str:
-    """A value of a record for people; `otherwise` where there is none, as an older mmsent may have written."""
+    """A value of a record for people; `otherwise` if there is none, for example in a record of an older mmsent."""
     value = record.get(name)
     return otherwise if value is None else _shown(value)
 
 
 def origin(record: Mapping[str, Any]) -> dict[str, str]:
-    """In a line each for people, what a run's or an extraction's record says of its machine, code and data."""
+    """Machine, code and data of a run's or an extraction's record, one line each for people."""
     where, made, rows = (record.get(name) or {} for name in ("machine", "code", "data"))
     kernel = ", ".join(recorded(where, name) for name in ("cpu", "gpu", "cpu_capability", "blas") if where.get(name))
     threads = f", {where['threads']} threads" if where.get("threads") else ""
@@ -208,10 +205,10 @@ def _shown(value: Any) -> str:
 
 
 def differences(kind: Kind, then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[Difference]:
-    """What two flat records of one kind differ in. then None: one difference, that nothing was recorded."""
+    """The differences of two flat records of one kind. then None: one difference, that nothing was recorded."""
     if then is None:
         return [Difference(kind, kind, NOT_RECORDED, "known")]
-    known = [n for n in {**then, **now} if kind != "machine" or n not in TOLD_ONLY]
+    known = [n for n in {**then, **now} if kind != "machine" or n not in SHOWN_ONLY]
     found = [
         Difference(kind, name, _shown(then[name]), recorded(now, name, "none"))
         for name in known

@@ -1,8 +1,7 @@
 """Cells of CSV files that a spreadsheet would take for a formula.
 
 A post's id may read `=HYPERLINK(...)`, and Excel, LibreOffice and Google Sheets would run it when the table is opened.
-An apostrophe in front makes it text there. `plain` takes it away again, so that nothing is lost; numbers stay as they
-are.
+A leading apostrophe makes it text. `plain` removes it again, so that nothing is lost; numbers stay as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 
 
 def escape(value: Any) -> Any:
-    """A cell as a spreadsheet may see it: texts that begin like a formula get an apostrophe; all else is unchanged."""
+    """A cell that is safe in a spreadsheet: texts that begin like a formula get an apostrophe; all others are
+    unchanged."""
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return "'" + value
     return value
@@ -39,12 +39,13 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def join_csv(rows: Iterable[Sequence[Any]], delimiter: str = ",", newline: str = "\n") -> str:
     """Rows of cells as CSV text, cells as they are.
 
-    Python's writer leaves a carriage return unquoted unless it ends lines with one, and a reader breaks the row there.
+    Python's writer quotes a carriage return only if lines end with one, and otherwise a reader would break the row
+    there.
     """
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
     lines: list[str] = []
-    blocks = []  # of lines, joined: of millions, each would take its 50 bytes beside its text
+    blocks = []  # lines are joined in blocks, because each of millions of strings would take 50 bytes besides its text
     for row in rows:
         writer.writerow(row)
         lines.append(out.getvalue().removesuffix("\r\n") + newline)

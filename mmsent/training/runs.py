@@ -12,7 +12,6 @@ A run folder appears complete, in one rename. No pickle: weights are safetensors
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -24,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
-from mmsent.errors import RunError
+from mmsent.errors import RunError, first_line
 from mmsent.features.cache import Cache
 from mmsent.system.files import put_folder
+from mmsent.system.hashing import file_sha256
 from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text, plain
 
@@ -40,7 +40,7 @@ _KIND = RecordKind(
     needed=frozenset({"fit", "split", "labels", "cache", "metrics", "finished", "head_sha256"}),
     name="a run folder",
     made_by="`mmsent fit` writes runs",
-    again="fit it again",
+    again="run `mmsent fit` again",
 )
 _OF_CACHE = {"fingerprint", "contract", "data_name", "encoder", "encoder_settings", "data_settings"}
 
@@ -109,17 +109,17 @@ class Run(Record):
 
         path = self.path / "head.safetensors"
         try:
-            if hashlib.sha256(path.read_bytes()).hexdigest() != self.info["head_sha256"]:
-                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; fit it again")
+            if file_sha256(path) != self.info["head_sha256"]:
+                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; run `mmsent fit` again")
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["mmsent"])
             config = HeadConfig.model_validate(about["config"])
             if config.classes != len(self.labels) or about.get("labels", self.labels) != self.labels:
-                raise RunError(f"{path} was trained on other labels than run.json names; fit it again")
+                raise RunError(f"{path} was trained on other labels than run.json names; run `mmsent fit` again")
             head = Head(config)
             head.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RunError(f"{path} cannot be loaded ({str(error).splitlines()[0]}); fit it again") from error
+            raise RunError(f"{path} cannot be loaded ({first_line(error)}); run `mmsent fit` again") from error
         return head.eval().to(device)
 
     def validation_ids(self) -> list[str]:
@@ -129,7 +129,7 @@ class Run(Record):
             with path.open(encoding="utf-8", newline="") as file:
                 return [plain(row["id"]) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise RunError(f"{path} cannot be read: {error}; fit it again") from error
+            raise RunError(f"{path} cannot be read: {error}; run `mmsent fit` again") from error
 
     def require(self, contract: str, what: str, encoder: str) -> None:
         """Raise RunError unless features with this contract are what the head was trained on."""
@@ -137,7 +137,7 @@ class Run(Record):
             raise RunError(
                 f"run {self.name} was trained on features of {self.info['cache']['encoder']} "
                 f"(contract {self.contract[:8]}), but {what} holds {encoder} (contract {contract[:8]}); "
-                "fit a head on it, or name runs that fit"
+                "fit a head on it, or choose runs that match"
             )
 
 
@@ -147,12 +147,14 @@ def open_run(path: Path) -> Run:
     try:
         Fusion(info["fit"]["fusion"])
         if absent := sorted(_OF_CACHE - info["cache"].keys()):
-            raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; fit it again")
+            raise RunError(f"{file} lacks cache.{', cache.'.join(absent)}; run `mmsent fit` again")
         if not (isinstance(info["labels"], list) and all(isinstance(label, str) for label in info["labels"])):
-            raise RunError(f"{file} names no labels; fit it again")
+            raise RunError(f"{file} does not name its labels; run `mmsent fit` again")
         heat = info.get("temperature", 1.0)
         if heat is not None and not (type(heat) in (int, float) and math.isfinite(heat) and heat > 0):
-            raise RunError(f"{file} has the temperature {heat!r}, not a number above 0; fit it again")
+            raise RunError(
+                f"{file} has the temperature {heat!r}, which is not a number above 0; run `mmsent fit` again"
+            )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     return Run(path, info)
@@ -197,7 +199,7 @@ def save_run(
         save_file(weights, building / "head.safetensors", metadata)
         (building / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
         (building / "validation.csv").write_text(predictions, encoding="utf-8")
-        digest = hashlib.sha256((building / "head.safetensors").read_bytes()).hexdigest()
+        digest = file_sha256(building / "head.safetensors")
         text = json.dumps(
             {"format_version": FORMAT_VERSION, **info, "head_sha256": digest}, indent=1, ensure_ascii=False
         )

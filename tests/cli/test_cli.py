@@ -211,7 +211,7 @@ def test_prepare_writes_beside(work: Path, capsys: pytest.CaptureFixture[str]) -
 def test_no_data_folder(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, message = fails(capsys, "extract", "--data", "nowhere")
     assert status == 1
-    assert "no data set at nowhere; pass --data" in message
+    assert "no data set at nowhere; set --data" in message
 
 
 def test_unknown_fusion(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +262,7 @@ def test_label_outside_the_set(work: Path, capsys: pytest.CaptureFixture[str]) -
     listed.write_text(listed.read_text() + "9999,furious\n")
     status, message = fails(capsys, "extract")
     assert status == 1
-    assert "label 'furious' is not one of negative, neutral, positive; set --labels" in message
+    assert "label 'furious' is not one of negative, neutral, positive; add it with --labels" in message
 
 
 def test_unreadable_manifest(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +277,7 @@ def test_several_caches_ask_for_a_choice(work: Path, capsys: pytest.CaptureFixtu
     run("extract", "--views", "2")
     assert "views.count: 1 -> 2" in capsys.readouterr().err
     _, message = fails(capsys, "fit")
-    assert "2 caches of data fit" in message
+    assert "2 caches of data match" in message
     assert "--cache FILE" in message
     chosen = next((work / "cache").glob("*.h5"))
     assert run("fit", "--cache", str(chosen), "--val-size", "10") == 0
@@ -436,7 +436,7 @@ def test_a_folder_that_cannot_be_written(work: Path, capsys: pytest.CaptureFixtu
     (work / "file").write_text("")
     status, message = fails(capsys, "extract", "--cache", "file/cache")
     assert status == 1
-    assert "cannot write in file/cache: Not a directory; --cache names another folder" in message
+    assert "cannot write in file/cache: Not a directory; choose another folder with --cache" in message
 
 
 def test_predict_names_the_rows_it_leaves_out(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from mmsent.cli.explain import safe_name
 from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
 from mmsent.data.dataset import load_dataset
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.training.fit import fit
 from tests.helpers.made import make_manifest
@@ -44,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=planted(),
+        engine=LocalEngine(planted()),
         show=False,
     ).cache
     quick: dict[str, Any] = {"epochs": 2, "hidden": 8, "common_width": 16, "heads": 4, "lr": 1e-2}
@@ -175,7 +176,7 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     [
         ([], 2, "give a post of the data set with --guid, or a new one with --text and --image"),
         (["--guid", "planted", "--text", "x"], 2, "give a post of the data set with --guid, or a new one"),
-        (["--guid", "nobody"], 1, "posts.csv lists no post 'nobody' among its 50; its first is '../../x'"),
+        (["--guid", "nobody"], 1, "posts.csv has no post 'nobody' among its 50; its first is '../../x'"),
         (["--image", "none.png"], 1, "no image at none.png"),
         (["--guid", "planted", "--target", "joy"], 2, "--target 'joy': run"),
         (["--guid", "planted", "--layer", "x"], 2, "--layer 'x': choose from first, middle, late, conv"),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsent.data.check import CheckReport, Finding, check_dataset
+from mmsent.data.check import check_dataset
+from mmsent.data.check_report import CheckReport, Finding
 from mmsent.data.dataset import load_dataset
 from tests.helpers.made import make_guid
 

@@ -84,13 +84,13 @@ def test_missing_files_give_none_and_endings_are_ranked(tmp_path: Path) -> None:
     assert data.posts[0].image is None
     assert [p.image.name for p in data.posts[1:3] if p.image] == ["2.PNG", "3.jpg"]
     assert kinds(data) == [("warning", "two pictures"), ("note", "unlisted")]
-    assert data.problems[1].message == "1 ids have files but stand in no list"
+    assert data.problems[1].message == "1 ids have files but are in no list"
 
 
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
-        ("5,good", "unknown label", r"label 'good' is not one of negative, neutral, positive; set --labels"),
+        ("5,good", "unknown label", r"label 'good' is not one of negative, neutral, positive; add it with --labels"),
         ("5", "malformed line", r"train\.txt:6: expected 'guid,tag', got 1 fields"),
         ("5,neutral,x", "malformed line", "got 3 fields"),
         ("../5,neutral", "unsafe id", "holds a path separator"),
@@ -130,8 +130,8 @@ def test_missing_parts(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset(tmp_path / "nowhere")
     assert str(caught.value) == (
-        f"no data set at {tmp_path / 'nowhere'}; pass --data with a folder that holds train.txt and data/, "
-        "or with a CSV, TSV, JSONL or Parquet manifest"
+        f"no data set at {tmp_path / 'nowhere'}; set --data to a folder with train.txt and data/, "
+        "or to a CSV, TSV, JSONL or Parquet manifest"
     )
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match=r"found neither list nor manifest; expected train.txt"):
@@ -159,7 +159,7 @@ def test_unsafe_ids() -> None:
         assert unsafe_id(bad, names_files=False) is None
     for bad in ("a\0b", "a\nb", "a\x1bb", "a\0"):
         assert unsafe_id(bad) == unsafe_id(bad, names_files=False) == "holds a control character"
-    assert unsafe_id("a\ud83d") == "holds half a surrogate pair, which is no character"
+    assert unsafe_id("a\ud83d") == "holds half a surrogate pair, which is not a character"
 
 
 def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_mvsa(mvsa: Path) -> None:
     train = [p.label for p in data.of("train")]
     assert (len(train), len(data.of("test"))) == (4000, 511)
     assert [train.count(x) for x in ("negative", "neutral", "positive")] == [1193, 419, 2388]
-    assert [p.message for p in data.problems] == ["20 ids have files but stand in no list"]
+    assert [p.message for p in data.problems] == ["20 ids have files but are in no list"]
     assert all(p.image and p.text for p in data.posts)
     assert len({data.text_of(p) for p in data.posts}) == 4511 - 188  # 342 rows in 154 groups
 
@@ -248,7 +248,7 @@ def test_mvsa(mvsa: Path) -> None:
 # --- edges
 
 HEADER = "id,image,text,label,split"
-BOTH = "this id stands in both splits; validation would see a test post"
+BOTH = "this id is in both splits; validation would see a test post"
 
 
 def manifest(folder: Path, *rows: str) -> Path:
@@ -333,7 +333,7 @@ def test_problems_of_rows_say_where_and_what(tmp_path: Path) -> None:
             "error",
             "unknown label",
             f"posts train {'x' * 60}",
-            f"label {'y' * 60!r} is not one of negative, neutral, positive; set --labels if it should be",
+            f"label {'y' * 60!r} is not one of negative, neutral, positive; add it with --labels if it is right",
         ),
         ("error", "no label", "posts train 2", "a training row has no label"),
         ("error", "duplicate id", "posts train 2", "this id stands twice in its list"),
@@ -350,12 +350,12 @@ def test_three_errors_are_all_shown_and_the_rest_counted(tmp_path: Path) -> None
     said = "; ".join(f"train.txt:{n}: expected 'guid,tag', got 1 fields: '{n + 2}'" for n in (3, 4, 5))
     with pytest.raises(DataError) as caught:
         load_dataset(root)
-    assert str(caught.value) == f"{said}; `mmsent check --data {root}` lists everything"
+    assert str(caught.value) == f"{said}; `mmsent check --data {root}` lists all problems"
     with (root / "train.txt").open("a") as file:
         file.write(f"8,{'z' * 90},\n")
     with pytest.raises(DataError) as caught:
         load_dataset(root)
-    assert str(caught.value) == f"{said} (and 1 more); `mmsent check --data {root}` lists everything"
+    assert str(caught.value) == f"{said} (and 1 more); `mmsent check --data {root}` lists all problems"
     last = load_dataset(root, strict=False).problems[-1]
     assert last.message == f"expected 'guid,tag', got 3 fields: {'8,' + 'z' * 78!r}"
 
@@ -393,7 +393,7 @@ def test_files_of_a_post_by_ending(tmp_path: Path) -> None:
         ("warning", "two pictures", "1.png", said),
         ("warning", "two pictures", "1.tiff", said),
         ("warning", "two pictures", "2.tiff", said.replace("1 has", "2 has")),
-        ("note", "unlisted", "data/", "2 ids have files but stand in no list"),
+        ("note", "unlisted", "data/", "2 ids have files but are in no list"),
     ]
 
 
@@ -405,7 +405,7 @@ def test_links_out_of_the_data_set_are_counted(tmp_path: Path) -> None:
     for name, target in (("2.txt", tmp_path / "away.txt"), ("3.txt", root / "beside.txt")):
         (root / "data" / name).unlink()
         (root / "data" / name).symlink_to(target)
-    said = "files are links that lead out of the data set; what they lead to is read"
+    said = "files are links that lead out of the data set; their targets are read"
     (problem,) = load_dataset(root).problems
     assert (problem.severity, problem.kind, problem.where, problem.message) == (
         "warning",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square, is_blank, open_rgb, read_picture
+from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square, is_blank, open_rgb, read_image
 from mmsent.errors import DataError
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -39,11 +39,11 @@ def smooth(width: int, height: int) -> Image.Image:
 
 def test_read_picture(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"abc")
-    assert read_picture(tmp_path / "a.jpg") == b"abc"
+    assert read_image(tmp_path / "a.jpg") == b"abc"
     with pytest.raises(DataError, match=r"^no picture$"):
-        read_picture(None)
+        read_image(None)
     with pytest.raises(DataError, match="picture cannot be read: No such file"):
-        read_picture(tmp_path / "b.jpg")
+        read_image(tmp_path / "b.jpg")
 
 
 def test_plain_picture_is_unchanged() -> None:
@@ -145,7 +145,7 @@ def test_truncated_pictures_are_errors(kind: str) -> None:
 def test_not_a_picture() -> None:
     with pytest.raises(DataError, match="picture file is empty"):
         open_rgb(b"")
-    with pytest.raises(DataError, match="not a picture in any format"):
+    with pytest.raises(DataError, match="not a picture in a supported format"):
         open_rgb(b"<html>gone</html>")
 
 
@@ -177,7 +177,7 @@ def test_any_error_of_a_reader_is_a_data_error(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("kind", ["EPS", "TGA", "DDS", "PCX", "ICNS"])
 def test_only_a_few_formats_are_read(kind: str) -> None:
-    with pytest.raises(DataError, match=r"not a picture in any format that is read \(JPEG, PNG"):
+    with pytest.raises(DataError, match=r"not a picture in a supported format \(JPEG, PNG"):
         open_rgb(encode(noise(16, 16), kind))
 
 
@@ -297,5 +297,5 @@ def test_equals_open_clip(reference: Any, resize: str, interpolation: str) -> No
 
 @pytest.mark.mvsa
 def test_mvsa_blank_picture(mvsa: Path) -> None:
-    assert is_blank(open_rgb(read_picture(mvsa / "data" / "4719.jpg")))
-    assert not is_blank(open_rgb(read_picture(mvsa / "data" / "1.jpg")))
+    assert is_blank(open_rgb(read_image(mvsa / "data" / "4719.jpg")))
+    assert not is_blank(open_rgb(read_image(mvsa / "data" / "1.jpg")))

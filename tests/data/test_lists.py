@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmsent.config import DataSettings
-from mmsent.data.lists import ListForm, cell, read_list, read_manifest, write_list
+from mmsent.data.lists import ListForm, cell, list_text, read_list, read_manifest, write_text
 from mmsent.errors import DataError
 from tests.helpers.made import make_manifest
 
@@ -53,14 +53,14 @@ def test_unreadable_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("raw", ["guid,tag\n1,positive\n2,neutral\n", "1,positive\r\n2,neutral\r\n"])
 def test_a_list_is_written_as_it_was_read(tmp_path: Path, raw: str) -> None:
     rows, form = read_list(put(tmp_path / "in.txt", raw), SETTINGS)
-    out = write_list(tmp_path / "out.txt", [(f[0], f[1]) for _, f in rows], form)
+    out = write_text(tmp_path / "out.txt", list_text([(f[0], f[1]) for _, f in rows], form))
     assert out.read_bytes() == raw.encode()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.txt", "out.txt"]  # no temporary file stays
 
 
 def test_write_list_quotes_and_replaces(tmp_path: Path) -> None:
     path = put(tmp_path / "out.txt", "old")
-    write_list(path, [("a,b", "好")], ListForm(None))
+    write_text(path, list_text([("a,b", "好")], ListForm(None)))
     assert path.read_text(encoding="utf-8") == '"a,b",好\n'
 
 
@@ -111,13 +111,13 @@ def test_manifest_with_another_encoding_and_upper_case_ending(tmp_path: Path) ->
     [
         ("a.xlsx", "x", r"a manifest ends in csv, tsv, jsonl, parquet; got '\.xlsx'"),
         ("a.csv", "id,text\n", "has no rows"),
-        ("a.csv", "key,text\n1,a\n", "no column 'id'; it has 'key', 'text'; name yours with --id-column"),
+        ("a.csv", "key,text\n1,a\n", "no column 'id'; it has 'key', 'text'; set --id-column"),
         ("a.csv", "id,words\n1,a\n", "neither a column 'image' nor 'text'"),
         ("a.csv", "id,text\n1,a,b\n", "row 1: the number of fields differs from the header's 2"),
         ("a.csv", "id,text\n1,a\n2\n", "row 2: the number of fields differs"),
         ("a.csv", 'id,text\n1,"a" b\n', r"a\.csv:2: not readable as CSV"),
         ("a.jsonl", '{"id": 1, "text": "a"}\n{oops\n', r"a\.jsonl:2: not a JSON object"),
-        ("a.jsonl", "[1]\n", r"a\.jsonl:1: expected a JSON object a line, got list"),
+        ("a.jsonl", "[1]\n", r"a\.jsonl:1: expected one JSON object per line, got list"),
     ],
 )
 def test_bad_manifests(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -84,7 +84,7 @@ def test_rows_without_usable_parts_stay_in_the_list(tmp_path: Path) -> None:
 def test_overwriting(tmp_path: Path) -> None:
     root, out = make_guid(tmp_path / "in", 6, 2), tmp_path / "out"
     prepare(load_dataset(root), out)
-    with pytest.raises(UsageError, match="out is not empty; choose a new folder, or allow overwriting"):
+    with pytest.raises(UsageError, match="out is not empty; choose a new folder, or pass --overwrite"):
         prepare(load_dataset(root), out)
     (out / "notes.md").write_text("mine")
     (out / "data" / "1.png").write_bytes(b"stale, and of higher rank than webp")
@@ -117,7 +117,7 @@ def test_the_source_is_refused(tmp_path: Path, where: str, overwrite: bool) -> N
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "data").symlink_to(root / "data", target_is_directory=True)
     before = snapshot(root)
-    with pytest.raises(UsageError, match="is, holds or lies inside the data set"):
+    with pytest.raises(UsageError, match="is, contains or is inside the data set"):
         prepare(load_dataset(root), tmp_path / where, overwrite=overwrite)
     assert snapshot(root) == before
 
@@ -216,7 +216,7 @@ def test_the_manifests_folder_and_its_pictures_are_refused(tmp_path: Path, where
     manifest = make_manifest(tmp_path / "in", "csv", 4, 0, size=8)
     (tmp_path / "in" / "pictures").rename(tmp_path / "pictures")
     manifest.write_text(manifest.read_text(encoding="utf-8").replace("pictures/", "../pictures/"), encoding="utf-8")
-    with pytest.raises(UsageError, match="is, holds or lies inside"):
+    with pytest.raises(UsageError, match="is, contains or is inside"):
         prepare(load_dataset(manifest), tmp_path / where, overwrite=True)
 
 

@@ -31,7 +31,7 @@ def test_one_broken_text_does_not_spoil_a_utf8_set() -> None:
     assert found.encoding == "utf-8"
     assert (
         found.why
-        == "9 of 10 texts beyond ASCII are valid UTF-8, which does not happen by chance; the rest is set aside"
+        == "9 of 10 texts beyond ASCII are valid UTF-8, which does not happen by chance; the rest is quarantined"
     )
     assert decide_encoding([*sound[:8], "好的".encode("gb18030")]).encoding == "gb18030"  # 8 of 9 are too few
     assert decide_encoding([*sound, "好的".encode("gb18030")], ("gb18030", "utf-8")).encoding == "gb18030"
@@ -160,7 +160,7 @@ def test_what_is_no_text() -> None:
     assert require_text("\x1b[31m \u202e 😀") == "\x1b[31m \u202e 😀"
     with pytest.raises(DataError, match="half a surrogate pair"):
         require_text("a\ud83d")
-    with pytest.raises(DataError, match="holds NUL characters, which no text does; if it is UTF-16"):
+    with pytest.raises(DataError, match="holds NUL characters, which texts do not have; if it is UTF-16"):
         require_text("a\0b")
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.data.images import Pixels, as_pixels, fit_square, open_rgb, read_picture
-from mmsent.encoders import clip as clip_module
+from mmsent.data.images import Pixels, as_pixels, fit_square, open_rgb, read_image
+from mmsent.encoders import clip_model
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, UsageError
@@ -175,7 +175,7 @@ def test_equals_open_clip(tiny: Tiny, precision: str, least: float, form: str) -
         np.testing.assert_allclose(ours[0], image, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(ours[1], text, rtol=1e-3, atol=1e-4)
     else:
-        weight = encoders.image._clip.model.visual.conv1.weight  # type: ignore[attr-defined]
+        weight = encoders.image.clip.model.visual.conv1.weight  # type: ignore[attr-defined]
         assert weight.dtype == torch.bfloat16
 
 
@@ -187,7 +187,7 @@ def test_quickgelu_is_folded_in_16_bits_alone(tiny: Tiny) -> None:
 
     own = copy.deepcopy(tiny.model)
     assert activations(own) == 4  # two layers of each tower
-    clip_module.fold_quickgelu(own)
+    clip_model.fold_quickgelu(own)
     assert activations(own) == 0
     x, tokens = torch.randn(4, 3, 32, 32), torch.randint(1, 40_000, (4, 77))
     with torch.inference_mode():  # the same function, to the rounding of fp32
@@ -195,7 +195,7 @@ def test_quickgelu_is_folded_in_16_bits_alone(tiny: Tiny) -> None:
         torch.testing.assert_close(own.encode_text(tokens), tiny.model.encode_text(tokens), rtol=1e-4, atol=1e-5)
     # In fp32 the model is as open_clip builds it.
     for precision, left in (("fp32", 4), ("bf16", 0)):
-        assert activations(tiny.open(precision).image._clip.model) == left  # type: ignore[attr-defined]
+        assert activations(tiny.open(precision).image.clip.model) == left  # type: ignore[attr-defined]
 
 
 def test_cards(tiny: Tiny) -> None:
@@ -216,7 +216,7 @@ def test_cards(tiny: Tiny) -> None:
 
 def test_both_sides_share_one_model(tiny: Tiny) -> None:
     encoders = tiny.open()
-    assert encoders.image._clip is encoders.text._clip  # type: ignore[attr-defined]
+    assert encoders.image.clip is encoders.text.clip  # type: ignore[attr-defined]
 
 
 def test_mixed_pair(tiny: Tiny) -> None:
@@ -251,7 +251,7 @@ def test_padding_goes_to_the_longest_text_only(tiny: Tiny) -> None:
     import open_clip
 
     encoders = tiny.open()
-    model = encoders.text._clip.model  # type: ignore[attr-defined]
+    model = encoders.text.clip.model  # type: ignore[attr-defined]
     batch = ["a lovely day", "lost", "!"]
     assert encoders.text.lengths(batch) == [5, 3, 3]
     encoders.text.encode(["a"])  # measures once whether shortening is sound
@@ -267,7 +267,7 @@ def test_padding_goes_to_the_longest_text_only(tiny: Tiny) -> None:
 
 def test_model_is_left_as_it_was(tiny: Tiny) -> None:
     encoders = tiny.open()
-    model = encoders.text._clip.model  # type: ignore[attr-defined]
+    model = encoders.text.clip.model  # type: ignore[attr-defined]
     position, mask, names = model.positional_embedding, model.attn_mask, list(model.state_dict())
     encoders.text.encode(TEXTS[:2])
     assert model.positional_embedding is position
@@ -276,7 +276,7 @@ def test_model_is_left_as_it_was(tiny: Tiny) -> None:
     shapes = []
 
     def fails() -> None:
-        with clip_module._context_length(model, 5):
+        with clip_model.context_length(model, 5):
             shapes.extend([model.positional_embedding.shape, model.attn_mask.shape])
             raise ZeroDivisionError
 
@@ -293,7 +293,7 @@ def test_a_tower_that_is_not_causal_is_padded_in_full(tmp_path: Path) -> None:
     config["text_cfg"]["no_causal_mask"] = True
     open_tower = make_tiny(tmp_path, "mmsent-open", config)
     encoders = open_tower.open()
-    clip = encoders.text._clip  # type: ignore[attr-defined]
+    clip = encoders.text.clip  # type: ignore[attr-defined]
     assert not clip.shortens
     with spied(clip.model) as widths:
         found = encoders.text.encode(TEXTS)
@@ -362,7 +362,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tiny: Tiny, tmp_path: Path, name
 
 
 def test_the_other_gelu_is_refused(tiny: Tiny) -> None:
-    with pytest.raises(EncoderError, match=r"the other GELU; use open_clip:ViT-L-14-336-quickgelu:openai$"):
+    with pytest.raises(EncoderError, match=r"another GELU; use open_clip:ViT-L-14-336-quickgelu:openai$"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-L-14-336:openai"))
     fits = EncoderSettings(encoder="open_clip:ViT-B-32:laion2b_s34b_b79k", weights=str(tiny.file))
     assert open_encoders(fits).image.card.tag == "laion2b_s34b_b79k"
@@ -371,11 +371,11 @@ def test_the_other_gelu_is_refused(tiny: Tiny) -> None:
 def test_unknown_architecture_or_tag(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="open_clip has no architecture 'ViT-L-15'"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-L-15:openai"))
-    with pytest.raises(UsageError, match=r"no weights 'opanai' for ViT-L-14-336-quickgelu; its tags: openai"):
+    with pytest.raises(UsageError, match=r"no weights 'opanai' for ViT-L-14-336-quickgelu; its tags are openai"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-L-14-336-quickgelu:opanai"))
     with pytest.raises(UsageError, match=r"ViT-B-32: name a pretrained tag .* or give --weights FILE"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-B-32"))
-    with pytest.raises(EncoderError, match=r"no weights at .*none\.pt; three ways out"):
+    with pytest.raises(EncoderError, match=r"no weights at .*none\.pt; pass a local file with --weights FILE"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-B-32", weights=str(tmp_path / "none.pt")))
 
 
@@ -390,7 +390,7 @@ def test_real_architecture(tmp_path: Path) -> None:
     started = time.monotonic()
     dataset = load_dataset(make_guid(tmp_path / "posts", 8, 0, size=400))
     posts = dataset.of("train")
-    given = [open_rgb(read_picture(post.image)) for post in posts]
+    given = [open_rgb(read_image(post.image)) for post in posts]
     texts = [dataset.text_of(post) for post in posts]
     arch, file = "ViT-L-14-336-quickgelu", tmp_path / "weights.pt"
     torch.manual_seed(0)

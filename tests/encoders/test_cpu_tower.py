@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from mmsent.encoders import cpu_tower
-from mmsent.encoders.clip import fold_quickgelu
+from mmsent.encoders.clip_model import fold_quickgelu
 from mmsent.encoders.cpu_tower import attention, quick_tower
 from tests.encoders.test_clip import CONFIG, Tiny, loud, make_tiny
 
@@ -131,12 +131,12 @@ def test_other_towers_are_left_to_open_clip(tmp_path: Path, vision: dict[str, An
 def test_it_serves_in_bfloat16_on_a_cpu_alone(tmp_path: Path) -> None:
     tiny: Tiny = make_tiny(tmp_path, "mmsent-quick", CONFIG)
     for precision, quick in (("fp32", False), ("bf16", True)):
-        clip: Any = tiny.open(precision).image._clip  # type: ignore[attr-defined]
+        clip: Any = tiny.open(precision).image.clip  # type: ignore[attr-defined]
         assert isinstance(clip.encode_image, nn.Module) is quick
         assert quick or clip.encode_image == clip.model.encode_image
 
 
 def test_a_mask_is_refused(tmp_path: Path) -> None:
     quick: Any = quick_tower(made(tmp_path, {}))
-    with pytest.raises(ValueError, match="no mask"):
+    with pytest.raises(ValueError, match="a mask is not supported"):
         quick.transformer(torch.randn(1, 3, 32), attn_mask=torch.zeros(3, 3))

@@ -103,10 +103,10 @@ def test_specs_of_presets_and_pairs() -> None:
 
 
 def test_specs_of_the_wrong_kind() -> None:
-    with pytest.raises(UsageError, match=r"^sentence-transformers:minilm-l6 encodes no pictures; .*open_clip, timm$"):
+    with pytest.raises(UsageError, match=r"^sentence-transformers:minilm-l6 does not encode images; .*clip, timm$"):
         specs(EncoderSettings(image_encoder="minilm-l6"))
     with pytest.raises(
-        UsageError, match=r"^timm:resnet50 encodes no texts; give a --text-encoder from open_clip, sent"
+        UsageError, match=r"^timm:resnet50 does not encode texts; choose a --text-encoder from open_clip, sent"
     ):
         specs(EncoderSettings(encoder="timm:resnet50"))
 
@@ -211,7 +211,9 @@ def test_a_folder_as_sentence_encoder(offline: Encoders) -> None:
 
 
 def test_an_empty_folder_as_sentence_encoder(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"holds none of model\*\.safetensors, pytorch_model\*\.bin; three ways out"):
+    with pytest.raises(
+        EncoderError, match=r"holds no weights \(model\*\.safetensors, pytorch_model\*\.bin\); pass a local"
+    ):
         open_encoders(EncoderSettings(encoder="offline", text_encoder=f"st:{tmp_path}"))
 
 
@@ -229,7 +231,7 @@ def test_a_wheel_with_other_weights(monkeypatch: pytest.MonkeyPatch, module: Any
 
 
 def test_weights_for_a_wheel_make_no_sense() -> None:
-    with pytest.raises(UsageError, match="efficientnet-lite2 brings its own"):
+    with pytest.raises(UsageError, match="efficientnet-lite2 has its own weights"):
         open_encoders(EncoderSettings(encoder="offline", weights="some.pt"))
 
 
@@ -414,15 +416,15 @@ def test_versions_always_count_torch_and_pillow() -> None:
     assert list(versions("timm")) == ["pillow", "timm", "torch"]
 
 
-def test_file_sha256_sees_a_changed_file(tmp_path: Path) -> None:
+def test_weights_sha256_sees_a_changed_file(tmp_path: Path) -> None:
     path = tmp_path / "w"
     path.write_bytes(b"abc")
-    assert common_module.file_sha256(path).startswith("ba7816bf")
+    assert common_module.weights_sha256(path).startswith("ba7816bf")
     path.write_bytes(b"abd")
     os.utime(path, ns=(1, 1))
-    assert common_module.file_sha256(path).startswith("a52d159f")
+    assert common_module.weights_sha256(path).startswith("a52d159f")
     with pytest.raises(EncoderError, match="cannot be read: No such file"):
-        common_module.file_sha256(tmp_path / "none")
+        common_module.weights_sha256(tmp_path / "none")
 
 
 # --- weights that are not there
@@ -470,7 +472,7 @@ print(json.dumps(found))
     names = ("ViT-L-14-336-quickgelu openai", "timm:resnet18", "sentence-transformers:all-MiniLM-L6-v2")
     assert len(found) == 3
     for (message, seconds), name in zip(found, names, strict=True):
-        assert message.startswith(f"no weights for {name} on this machine, and HF_HUB_OFFLINE is set; three ways out: ")
+        assert message.startswith(f"no weights for {name} on this machine, and HF_HUB_OFFLINE is set; pass a local ")
         assert "asked the network" not in message
         local = "--text-encoder sentence-transformers:FOLDER" if name.startswith("sent") else "--weights FILE"
         assert all(way in message for way in (local, "HF_HOME", "--encoder offline"))
@@ -512,5 +514,5 @@ def test_a_batch_that_does_not_fit_goes_in_halves() -> None:
     assert fitting(encode, pixels[:7])[:, 0].tolist() == list(range(7))
     assert seen == [5, 2]  # remembered
     limit = 0
-    with pytest.raises(EncoderError, match="does not take one picture"):
+    with pytest.raises(EncoderError, match="cannot hold even one image"):
         fitting(encode, pixels[:1])

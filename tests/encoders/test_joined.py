@@ -9,8 +9,8 @@ from mmsent.config import PRESETS, EncoderSettings
 from mmsent.encoders.availability import presence
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
-from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder, scaled
-from mmsent.encoders.lexicon import USUAL, LexiconEncoder
+from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder, scaled_for_joining
+from mmsent.encoders.lexicon import SCALES, LexiconEncoder
 from mmsent.encoders.specs import Spec, encoder_label, parse_spec, parts_of, specs
 from mmsent.errors import EncoderError, UsageError
 from tests.helpers.fake import PREPROCESS, SIZE, FakeImageEncoder, FakeTextEncoder
@@ -31,9 +31,9 @@ def test_plus_joins_specs() -> None:
 
 
 def test_each_part_must_encode_its_half() -> None:
-    with pytest.raises(UsageError, match="timm:resnet50 encodes no texts"):
+    with pytest.raises(UsageError, match="timm:resnet50 does not encode texts"):
         specs(EncoderSettings(encoder="offline", text_encoder="minilm-l6+timm:resnet50"))
-    with pytest.raises(UsageError, match="lexicon:vader encodes no pictures"):
+    with pytest.raises(UsageError, match="lexicon:vader does not encode images"):
         specs(EncoderSettings(encoder="offline", image_encoder="efficientnet-lite2+lexicon:vader"))
     with pytest.raises(UsageError, match="unknown lexicon 'emolex'; choose from vader"):
         LexiconEncoder(Spec("lexicon", "emolex"))
@@ -44,7 +44,7 @@ def test_vader_tells_moods_apart() -> None:
     found = encoder.encode(["I love it, wonderful!", "awful, I hate it", "the bus to town", "not good"])
     assert found.shape == (4, encoder.card.width)
     assert found.dtype == np.float32
-    compound, pos, neg, strongest, weakest, up, down = (np.arctanh(found.astype(np.float64)) * list(USUAL.values())).T
+    compound, pos, neg, strongest, weakest, up, down = (np.arctanh(found.astype(np.float64)) * list(SCALES.values())).T
     assert compound[0] > 0 > compound[1]
     assert compound[3] < 0
     assert strongest[3] > 0
@@ -77,7 +77,7 @@ def test_joined_texts_stand_side_by_side() -> None:
     assert joined.card.max_tokens == 12
     assert joined.lengths(texts) == bag.lengths(texts)
     assert joined.card.libraries == {**bag.card.libraries, **vader.card.libraries}
-    assert not scaled(np.zeros((1, 32), np.float32), bag.card).any()  # nothing stays nothing
+    assert not scaled_for_joining(np.zeros((1, 32), np.float32), bag.card).any()  # nothing stays nothing
 
 
 def test_a_joined_card_tells_its_parts_apart() -> None:
@@ -101,7 +101,7 @@ def test_joined_pictures_need_one_preprocessing() -> None:
     assert joined.batch_size == 8
     wide = FakeImageEncoder()
     wide.card = wide.card.model_copy(update={"preprocess": PREPROCESS.model_copy(update={"size": 32, "resize_to": 32})})
-    with pytest.raises(UsageError, match="prepare pictures differently"):
+    with pytest.raises(UsageError, match="preprocess images differently"):
         JoinedImageEncoder([FakeImageEncoder(), wide])
 
 

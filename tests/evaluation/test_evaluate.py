@@ -35,6 +35,7 @@ from mmsent.evaluation.evaluate import (
     paired_table,
 )
 from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_logits, head_probabilities
 from mmsent.metrics import (
@@ -66,7 +67,7 @@ def make_cache(folder: Path, n_train: int = 70, seed: int = 0, labels: tuple[str
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=2),
         options=ExtractSettings(max_bad=0.2),
-        encoders=fake_encoders(seed),
+        engine=LocalEngine(fake_encoders(seed)),
         show=False,
     ).cache
 

@@ -18,6 +18,7 @@ from mmsent.errors import CacheError, DataError, RunError
 from mmsent.evaluation import replay as replay_module
 from mmsent.evaluation.replay import HeadDistance, cache_of, read_predictions, replay, replay_vote, votes_of
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.vote import vote_split, write_vote
 from mmsent.system.provenance import NOT_RECORDED
@@ -39,7 +40,7 @@ def encode(root: Path, folder: Path, seed: int = 0) -> Cache:
         encoder=EncoderSettings(encoder="offline"),
         views=ViewSettings(count=1),
         options=ExtractSettings(),
-        encoders=fake_encoders(seed),
+        engine=LocalEngine(fake_encoders(seed)),
         show=False,
     ).cache
 
@@ -459,7 +460,7 @@ def test_float16_features_are_compared_as_they_are_trained_on(made: Path, tmp_pa
         encoder=EncoderSettings(encoder="offline"),
         views=ViewSettings(count=1),
         options=ExtractSettings(storage="float16"),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
     run = fit(cache, tmp_path / "runs", [FIT], SPLIT)[0]

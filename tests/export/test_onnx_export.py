@@ -40,6 +40,7 @@ from mmsent.export.onnx_export import export_onnx
 from mmsent.export.onnx_runtime import OnnxModel
 from mmsent.export.voting_graph import VotingHeads
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_probabilities
@@ -67,7 +68,7 @@ def make_cache(folder: Path, encoders: Encoders, spec: str = "offline", **option
         encoder=EncoderSettings(encoder=spec, device="cpu", **options),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=encoders,
+        engine=LocalEngine(encoders),
         show=False,
     ).cache
 
@@ -528,6 +529,6 @@ def test_open_clip_as_onnx(tmp_path: Path) -> None:
     assert done.embeddings < 1e-4
     model = compare_posts(cache, runs, encoders, done.path)
     texts = [*TEXTS, "<start_of_text> odd <end_of_text>", "the ＷＩＤＥ ½ ﷽ text's we'll"]
-    ids = encoders.text._clip.tokenizer(texts).numpy()  # type: ignore[attr-defined]
+    ids = encoders.text.clip.tokenizer(texts).numpy()  # type: ignore[attr-defined]
     assert np.array_equal(model.encoders.text.tokens(texts)["ids"], ids)  # type: ignore[attr-defined]
     assert model.encoders.text.lengths(["a b", "so " * 100]) == encoders.text.lengths(["a b", "so " * 100])

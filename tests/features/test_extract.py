@@ -29,6 +29,7 @@ from mmsent.features import batches as batches_module
 from mmsent.features.batches import block_rows, scaled, text_batches
 from mmsent.features.cache import NO_HASH, Cache
 from mmsent.features.cache import journal as journal_module
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import ExtractResult, extract
 from tests.helpers.fake import PREPROCESS, FakeImageEncoder, FakeTextEncoder, fake_encoders
 from tests.helpers.made import make_guid, make_manifest, make_picture
@@ -52,12 +53,11 @@ def run(
     return extract(
         load_dataset(root, data),
         splits,
-        folder,
+        only or folder,
         encoder=PAIR.model_copy(update={"normalize": normalize}),
         views=views if isinstance(views, ViewSettings) else ViewSettings(count=views),
         options=ExtractSettings(**options),
-        encoders=encoders or fake_encoders(),
-        only=only,
+        engine=LocalEngine(encoders or fake_encoders()),
         show=False,
     )
 
@@ -285,7 +285,7 @@ def test_a_cache_keeps_the_batch_it_was_begun_with(root: Path, out: Path) -> Non
     spy = Spy()
     result = run(root, out, ("test",), encoders=Encoders(spy, FakeTextEncoder()), batch_size=4)
     assert spy.batches == [5, 5]
-    assert result.notes == ["--batch-size 4 is not used: begun with 5"]
+    assert result.notes == ["--batch-size 4 is ignored: the cache was begun with 5"]
     assert result.cache.provenance["batch_size"] == 5
 
 
@@ -524,7 +524,7 @@ def test_an_interrupted_run_keeps_its_batch(root: Path, out: Path, tmp_path: Pat
     spy = Spy()
     result = run(root, out, encoders=Encoders(spy, FakeTextEncoder()), batch_size=10)
     assert spy.batches == [8] * 4
-    assert result.notes == ["--batch-size 10 is not used: begun with 8"]
+    assert result.notes == ["--batch-size 10 is ignored: the cache was begun with 8"]
 
 
 @pytest.mark.usefixtures("committing")
@@ -643,7 +643,7 @@ def test_too_many_bad_rows_stop_and_a_higher_limit_goes_on(root: Path, out: Path
     assert message.startswith("5 of 40 train rows are bad (")
     assert "no text" in message
     assert "more than --max-bad 0.1; what was encoded is kept" in message
-    assert "--max-bad 0.13 goes on" in message
+    assert "continue with --max-bad 0.13" in message
     assert not list(out.glob("*.h5"))
     assert len(list(out.glob("*.h5.journal"))) == 1
     encoders = fake_encoders()
@@ -697,7 +697,7 @@ def test_a_row_that_goes_bad_loses_its_embedding(root: Path, out: Path) -> None:
     (root / "data" / "8.jpg").write_bytes(b"x")
     result = run(root, out, max_bad=0.1)
     assert result.quarantined == [
-        ("train", "8", "not a picture in any format that is read (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)")
+        ("train", "8", "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)")
     ]
     assert not result.cache.load("train").image[7].any()
 
@@ -724,10 +724,14 @@ def test_a_changed_setting_makes_another_file_and_says_so(root: Path, out: Path)
     before = first.cache.path.read_bytes()
     second = run(root, out, views=ViewSettings(count=1, seed=1))
     assert second.cache.path != first.cache.path
-    assert second.notes == [f"a new cache, for settings differ from {first.cache.path.name}: views.seed: 0 -> 1"]
+    assert second.notes == [
+        f"a new cache is made, because settings differ from {first.cache.path.name}: views.seed: 0 -> 1"
+    ]
     assert second.encoded == {"train": 40}
     third = run(root, out, views=ViewSettings(count=1, seed=1), normalize=True)  # nearest to the second
-    assert third.notes == [f"a new cache, for settings differ from {second.cache.path.name}: normalize: False -> True"]
+    assert third.notes == [
+        f"a new cache is made, because settings differ from {second.cache.path.name}: normalize: False -> True"
+    ]
     other = run(root, out, views=1, encoders=fake_encoders(seed=1))
     assert "image.weights_sha256: " in other.notes[0]
     assert first.cache.path.read_bytes() == before
@@ -738,7 +742,7 @@ def test_a_second_writer_is_refused(root: Path, out: Path) -> None:
     path = run(root, out).cache.path
     repaint(root, "1")
     with FileLock(path.with_name(path.name + ".lock")):
-        with pytest.raises(CacheError, match=r"another extraction is writing .*; wait for it to finish"):
+        with pytest.raises(CacheError, match=r"another extraction is writing .*; try again later"):
             run(root, out)
         assert run(root, out, normalize=True).encoded == {"train": 40}  # another file, another lock
     assert run(root, out).encoded == {"train": 1}

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -34,9 +33,10 @@ from mmsent.features import units
 from mmsent.features.batches import TEXT_WINDOW, block_rows
 from mmsent.features.cache import NO_HASH, Cache, Row, RowTable
 from mmsent.features.cache.journal import Entry
-from mmsent.features.engine import Work
-from mmsent.features.ray_engine import RayEngine
-from mmsent.features.units import UNIT_BLOCKS, Told, Unit, packed, reading_units, units_of, unpacked
+from mmsent.features.engine import LocalEngine, Work
+from mmsent.features.ray_cluster import Slots, find_slots
+from mmsent.features.ray_engine import Pool, RayEngine, UnitActor
+from mmsent.features.units import UNIT_BLOCKS, Unit, UnitResult, packed, reading_units, units_of, unpacked
 from tests.helpers.fake import FakeImageEncoder, FakeTextEncoder
 from tests.helpers.made import make_guid
 
@@ -92,7 +92,7 @@ def marked(log: str | None = None, seconds: float = 0.0, bomb: str | None = None
 
 def extracted(root: Path, out: Path, how: RayEngine | Encoders, views: int = 1, **options: Any) -> Any:
     dataset = load_dataset(root)
-    given: dict[str, Any] = {"engine": how} if isinstance(how, RayEngine) else {"encoders": how}
+    engine = how if isinstance(how, RayEngine) else LocalEngine(how)
     return mmsent.features.extract.extract(
         dataset,
         dataset.splits,
@@ -100,8 +100,8 @@ def extracted(root: Path, out: Path, how: RayEngine | Encoders, views: int = 1, 
         encoder=EncoderSettings(device="cpu"),
         views=ViewSettings(count=views),
         options=ExtractSettings(**options),
+        engine=engine,
         show=False,
-        **given,
     )
 
 
@@ -127,24 +127,24 @@ class Alone(RayEngine):
     def __init__(self, opener: Opener, seed: int = 0, fail_after: int | None = None) -> None:
         super().__init__(opener=opener)
         self.units, self.seed, self.fail_after = 0, seed, fail_after
-        self._threads, self._resources, self._actors, self._cores = 1, {"num_cpus": 1}, 2, 2
+        self._threads, self._slots = 1, Slots(2, {"num_cpus": 1}, 2)
 
     def open(self, encoder: EncoderSettings) -> Encoders:
         self._encoder = encoder
         self._probe = {"environment": {"versions": {}, "machine": {}, "code": {}}}
         return self._opener(encoder)
 
-    def _results(self, units: Iterable[Unit], make: Any, given: Any, actors: int, resources: Any) -> Iterator[Told]:
+    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
         import pyarrow
 
         assert iter(units) is units, "units of all posts at once take kilobytes a post"
-        pool = [distributed._Actor(make, *given) for _ in range(2)]
+        actors = [UnitActor(pool.make, *pool.arguments) for _ in range(2)]
         shuffled = list(units)
         random.Random(self.seed).shuffle(shuffled)
         for unit in shuffled:
             if self.units == self.fail_after:
                 raise KeyboardInterrupt
-            found = pool[self.units % 2](pyarrow.table({"unit": [unit.dumps()]})).to_pylist()[0]
+            found = actors[self.units % 2](pyarrow.table({"unit": [unit.dumps()]})).to_pylist()[0]
             yield json.loads(found["about"]), found["data"]
             self.units += 1
 
@@ -257,9 +257,9 @@ def test_entries_survive_their_journey() -> None:
 class Blind(Alone):
     """One node does not see the pictures."""
 
-    def _results(self, units: Iterable[Unit], make: Any, given: Any, actors: int, resources: Any) -> Iterator[Told]:
+    def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
         blind = (replace(u, posts=[replace(p, image=p.image and Path("/nowhere")) for p in u.posts]) for u in units)
-        return super()._results(blind, make, given, actors, resources)
+        return super()._results(blind, pool)
 
 
 @pytest.mark.parametrize("read_here", [0, 1000])
@@ -267,7 +267,7 @@ def test_a_node_that_does_not_see_the_files_is_named(
     posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_here: int
 ) -> None:
     monkeypatch.setattr(distributed, "READ_HERE", read_here)
-    with pytest.raises(DataError, match=r"does not see .*every node must see the data set under"):
+    with pytest.raises(DataError, match=r"does not see .*every node must see the data set at"):
         extracted(posts, tmp_path, Blind(marked()), max_bad=1.0)
 
 
@@ -276,13 +276,13 @@ def test_a_node_that_does_not_see_the_files_is_named(
 )
 def test_nodes_must_be_alike(posts: Path, tmp_path: Path, told: str, message: str) -> None:
     class Odd(Alone):
-        def _results(self, units: Iterable[Unit], make: Any, given: Any, actors: int, resources: Any) -> Iterator[Told]:
-            job, opener = json.loads(given[0]), given[1]
+        def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
+            job, opener = json.loads(pool.arguments[0]), pool.arguments[1]
             if told == "code":
                 job["code"] = "0" * 64
             else:
                 opener = marked(seed=1)
-            return super()._results(units, make, (json.dumps(job), opener), actors, resources)
+            return super()._results(units, replace(pool, arguments=(json.dumps(job), opener)))
 
     with pytest.raises(EncoderError, match=message):
         extracted(posts, tmp_path, Odd(marked()), max_bad=0.1)
@@ -316,27 +316,20 @@ def test_the_local_engine_loads_no_ray() -> None:
 def test_one_actor_a_gpu_or_a_cpu_slot(
     nodes: list[tuple[int, int]], threads: int, device: str, actors: int, resources: dict[str, int]
 ) -> None:
-    engine = RayEngine()
-    given = [{"Alive": True, "Resources": {"CPU": float(c)} | ({"GPU": float(g)} if g else {})} for c, g in nodes]
-    engine._ray = SimpleNamespace(nodes=lambda: [*given, {"Alive": False, "Resources": {}}])
-    engine._threads, engine._encoder = threads, EncoderSettings(device=device)
-    engine._slots()
-    assert (engine._actors, engine._resources) == (actors, resources)
+    alive = [{"Alive": True, "Resources": {"CPU": float(c)} | ({"GPU": float(g)} if g else {})} for c, g in nodes]
+    found = find_slots([*alive, {"Alive": False, "Resources": {}}], device, threads, None)
+    assert found == Slots(actors, resources, sum(c for c, _ in nodes))
 
 
 def test_actors_that_do_not_fit() -> None:
-    engine = RayEngine(actors=3)
-    engine._ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
-    engine._threads, engine._encoder = 2, EncoderSettings()
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}]
     with pytest.raises(UsageError, match="--actors 3: the Ray cluster has room for 2"):
-        engine._slots()
-    engine._threads = 5
+        find_slots(nodes, "auto", 2, 3)
     with pytest.raises(UsageError, match=r"has 5 CPUs for an actor \(the largest has 4\); OMP_NUM_THREADS=1"):
-        engine._slots()
-    for device, message in (("cuda", "has no GPU"), ("cuda:1", "gives each actor a GPU of its own")):
-        engine._encoder = EncoderSettings(device=device)
+        find_slots(nodes, "auto", 5, 3)
+    for device, message in (("cuda", "has no GPU"), ("cuda:1", "gives each actor its own GPU")):
         with pytest.raises(UsageError, match=message):
-            engine._slots()
+            find_slots(nodes, device, 5, 3)
 
 
 def test_requests_that_make_no_sense(posts: Path, tmp_path: Path, capsys: Any) -> None:

@@ -21,6 +21,7 @@ from mmsent.features.cache import Cache
 from mmsent.features.cache.damage import PARTS
 from mmsent.features.cache.export import export
 from mmsent.features.cache.finding import cache_path, explain
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract, feature_settings
 from mmsent.features.repair import encode_again, verify
 from tests.helpers.fake import FakeImageEncoder, FakeTextEncoder, fake_encoders
@@ -39,7 +40,7 @@ def made(root: Path, folder: Path, views: int = 1, **options: Any) -> Cache:
         encoder=PAIR.model_copy(update={"normalize": normalize}),
         views=ViewSettings(count=views),
         options=ExtractSettings(**options),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
 
@@ -195,7 +196,9 @@ def test_verify_passes_over_quarantined_rows(root: Path, tmp_path: Path) -> None
 def test_verify_needs_the_list_of_the_cache(cache: Cache, root: Path) -> None:
     lines = (root / "train.txt").read_text().splitlines()
     (root / "train.txt").write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(CacheError, match=r"train list of .* is not the cache's; run `mmsent extract --split train`"):
+    with pytest.raises(
+        CacheError, match=r"train list of .* differs from the cache; run `mmsent extract --split train`"
+    ):
         verify(cache, load_dataset(root), fake_encoders(), 1000)
 
 
@@ -267,7 +270,7 @@ def test_export_parquet(uneven: Cache, tmp_path: Path, split: Split) -> None:
 
 
 def test_export_elsewhere(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"x\.csv: the ending says the format; use \.npz or \.parquet"):
+    with pytest.raises(UsageError, match=r"x\.csv: the ending determines the format; use \.npz or \.parquet"):
         export(cache, "train", tmp_path / "x.csv")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r"Parquet needs pyarrow: pip install 'mmsent\[parquet\]'"):

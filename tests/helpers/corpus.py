@@ -36,7 +36,7 @@ from mmsent.cli.app import app
 from mmsent.cli.main import main
 from mmsent.data.images import MAX_BYTES, as_pixels, fit_square
 from mmsent.data.text import MAX_BYTES as MAX_TEXT_BYTES
-from mmsent.features.batches import text_hash
+from mmsent.data.text import text_hash
 from mmsent.features.cache import Cache
 from tests.helpers.fake import PREPROCESS, FakeImageEncoder, fake_encoders
 
@@ -219,15 +219,24 @@ picture(
 )
 picture("0 bytes", "quarantined", "picture file is empty", lambda: b"")
 picture("a PNG called .jpg", "used", "the bytes tell the format", lambda: encoded(scene()), like=scene())
-picture("a web page called .jpg", "quarantined", "not a picture in any format", lambda: b"<html>404 not found</html>")
+picture(
+    "a web page called .jpg",
+    "quarantined",
+    "not a picture in a supported format",
+    lambda: b"<html>404 not found</html>",
+)
 picture(
     "an EPS called .jpg",
     "quarantined",
-    "not a picture in any format",  # Pillow would start Ghostscript
+    "not a picture in a supported format",  # Pillow would start Ghostscript
     lambda: encoded(scene(), "EPS"),
 )
 picture(
-    "an SVG called .png", "quarantined", "not a picture in any format", lambda: b"<svg onload='x()'/>", ending="png"
+    "an SVG called .png",
+    "quarantined",
+    "not a picture in a supported format",
+    lambda: b"<svg onload='x()'/>",
+    ending="png",
 )
 picture(
     "CMYK JPEG",
@@ -333,7 +342,7 @@ add("picture", "larger than 256 MiB", "quarantined", LARGE, guid(larger_than_the
 add("picture", "two for one id", "used", "the JPEG", guid(odd_ending("png")), like=scene(), finds="two pictures")
 add("picture", "none", "quarantined", "no picture", instead("jpg", lambda path: None))
 add("picture", "a folder", "quarantined", "picture cannot be read: Is a directory", instead("jpg", Path.mkdir))
-add("picture", "a pipe", "quarantined", "no regular file but a pipe, socket or device", instead("jpg", os.mkfifo))
+add("picture", "a pipe", "quarantined", "not a regular file but a pipe, socket or device", instead("jpg", os.mkfifo))
 
 
 # --- texts
@@ -392,7 +401,7 @@ text("terminal escapes", "used", "as it is", b"\x1b[31mred\x07", "\x1b[31mred\x0
 text("a character reference of 5000 digits", "used", "as it is", b"&#" + b"1" * 5000 + b";", "&#" + "1" * 5000 + ";")
 add("text", "none", "quarantined", "no text", instead("txt", lambda path: None), finds="missing text")
 add("text", "a folder", "quarantined", "text cannot be read: Is a directory", instead("txt", Path.mkdir))
-add("text", "a pipe", "quarantined", "no regular file but a pipe, socket or device", instead("txt", os.mkfifo))
+add("text", "a pipe", "quarantined", "not a regular file but a pipe, socket or device", instead("txt", os.mkfifo))
 
 
 # --- lists
@@ -541,7 +550,9 @@ manifest("CSV in UTF-16 without a mark", "refused", "NUL characters", table("").
 manifest(
     "JSON lines nested 100,000 deep", "refused", "not a JSON object", b'{"id":' + b"[" * 100_000, "jsonl", odd=None
 )
-manifest("JSON lines that are lists", "refused", "expected a JSON object a line, got list", b"[1]\n", "jsonl", odd=None)
+manifest(
+    "JSON lines that are lists", "refused", "expected one JSON object per line, got list", b"[1]\n", "jsonl", odd=None
+)
 
 
 def changed(name: str, outcome: Outcome, says: str, change: dict[str, Any], **more: Any) -> None:
@@ -559,7 +570,7 @@ changed("a picture path with a NUL", "quarantined", "no picture", {"image": "dat
 changed(
     "a picture that is a URL",
     "refused",
-    "is at a URL; --remote https lets it",
+    "is at a URL; --remote https allows",
     {"image": "https://example.org/x.jpg"},
     odd=None,
 )
@@ -626,8 +637,8 @@ linked(
 add("link", "data/, to another folder", "used", "followed", data_elsewhere)
 linked("a picture, to nowhere", "quarantined", "picture cannot be read: No such file", "jpg", "nowhere.jpg")
 linked("a picture, to itself", "quarantined", "picture cannot be read: Too many levels", "jpg", "odd.jpg")
-linked("a picture, to /dev/zero", "quarantined", "no regular file but a pipe, socket or device", "jpg", "/dev/zero")
-linked("a text, to /dev/zero", "quarantined", "no regular file but a pipe, socket or device", "txt", "/dev/zero")
+linked("a picture, to /dev/zero", "quarantined", "not a regular file but a pipe, socket or device", "jpg", "/dev/zero")
+linked("a text, to /dev/zero", "quarantined", "not a regular file but a pipe, socket or device", "txt", "/dev/zero")
 linked("a picture, to a folder", "quarantined", "picture cannot be read: Is a directory", "jpg", "OUTSIDE")
 
 

@@ -9,6 +9,7 @@ from mmsent.config import EncoderSettings, SplitSettings, ViewSettings
 from mmsent.config import settings as build
 from mmsent.data.dataset import load_dataset
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import ExtractSettings, extract
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import Space, make_space
@@ -52,7 +53,7 @@ def make_cache(folder: Path, **more: Any) -> Cache:
         encoder=EncoderSettings(encoder="offline"),
         views=build(ViewSettings, count=1),
         options=ExtractSettings(),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
 

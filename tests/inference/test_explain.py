@@ -286,7 +286,7 @@ def test_half_precision_is_explained_in_fp32(tmp_path: Path, picture: Path) -> N
     run = make_run(tmp_path, encoders)
     found = explain(run, encoders, NewPost("a", "a happy day", picture))
     assert 0 < found.difference < 0.05
-    assert encoders.image._clip.model.visual.conv1.weight.dtype is torch.bfloat16  # type: ignore[attr-defined]
+    assert encoders.image.clip.model.visual.conv1.weight.dtype is torch.bfloat16  # type: ignore[attr-defined]
     assert all(m.maximum >= 0 and np.isfinite(m.values).all() for m in maps_of(found).values())
 
 
@@ -308,7 +308,7 @@ def test_the_encoder_is_left_as_it_was(tmp_path: Path, picture: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (2, 56, 56, 3), dtype=np.uint8)
     with torch.inference_mode():
         before = encoders.image.encode(pixels).tobytes(), encoders.text.encode(["a happy day", "b"]).tobytes()
-    model = encoders.image._clip.model  # type: ignore[attr-defined]
+    model = encoders.image.clip.model  # type: ignore[attr-defined]
     explain(make_run(tmp_path, encoders), encoders, NewPost("a", "a happy day", picture))
     assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules())

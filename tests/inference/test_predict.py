@@ -31,6 +31,7 @@ from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import encoder_settings, predict, predictions_table
@@ -83,7 +84,7 @@ def make_world(
         encoder=EncoderSettings(encoder="offline", normalize=normalize),
         views=settings(ViewSettings, count=2),
         options=ExtractSettings(),
-        encoders=fake_encoders(seed),
+        engine=LocalEngine(fake_encoders(seed)),
         show=False,
     ).cache
     wanted = [FitSettings(**QUICK, fusion=fusion) for fusion in Fusion]
@@ -180,7 +181,7 @@ def half_a_pair(post: NewPost, _: Path) -> NewPost:
 
 
 CUTS = [
-    (broken_picture, "not a picture in any format that is read (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
+    (broken_picture, "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
     (no_picture, "no picture"),
     (no_text, "no text"),
 ]
@@ -190,10 +191,10 @@ CUTS = [
     ("cut", "problem"),
     [
         *CUTS,
-        (half_a_pair, "text holds half a surrogate pair, which is no character"),
+        (half_a_pair, "text holds half a surrogate pair, which is not a character"),
         (
             nul_in_text,
-            "text holds NUL characters, which no text does; if it is UTF-16 without a byte order mark, "
+            "text holds NUL characters, which texts do not have; if it is UTF-16 without a byte order mark, "
             "pass --text-encoding utf-16-le or utf-16-be",
         ),
     ],

@@ -27,6 +27,7 @@ from mmsent.data.dataset import load_dataset
 from mmsent.data.lists import ListForm
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities, missing_halves, served
 from mmsent.inference.tally import Way, default_tie, tally, tie_label
@@ -55,7 +56,7 @@ def make_cache(folder: Path, seed: int = 0, labels: tuple[str, ...] = tuple(LABE
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=2),
         options=ExtractSettings(max_bad=0.3),
-        encoders=fake_encoders(seed),
+        engine=LocalEngine(fake_encoders(seed)),
         show=False,
     ).cache
 
@@ -446,7 +447,7 @@ def test_a_cache_without_labels_falls_back_on_neutral(tmp_path: Path, cache: Cac
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=2),
         options=ExtractSettings(max_bad=0.3),
-        encoders=fake_encoders(0),
+        engine=LocalEngine(fake_encoders(0)),
         show=False,
     ).cache
     vote = vote_split([runs["concat"]], bare, "test")

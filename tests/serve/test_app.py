@@ -35,6 +35,7 @@ from mmsent.config import (
 from mmsent.data.corrections import corrected_list
 from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.errors import DataError, RunError, UsageError
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.explain import Explanation, Modality
@@ -76,7 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, dict[str, 
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
     wanted = [FitSettings(**QUICK, fusion=Fusion(name)) for name in NAMES[:3]]
@@ -832,7 +833,7 @@ def test_a_corrected_list_is_taken_by_extract_and_fit(tmp_path: Path) -> None:
         pair = fake_encoders()
         done = extract(
             load_dataset(root), ["train"], tmp_path / "cache", encoder=EncoderSettings(encoder="offline"),
-            views=settings(ViewSettings, count=0), options=ExtractSettings(), encoders=pair, show=False,
+            views=settings(ViewSettings, count=0), options=ExtractSettings(), engine=LocalEngine(pair), show=False,
         )  # fmt: skip
         fit(done.cache, tmp_path / "runs", [FitSettings(**QUICK)], SplitSettings())
         return done.cache, pair.image.seen  # type: ignore[attr-defined]
@@ -899,7 +900,7 @@ def test_test_posts_and_unknown_labels_are_refused(tmp_path: Path) -> None:
     for labels, reason in (
         ({"5": "neutral"}, "of the test split"),
         ({"1": "odd"}, "is not one of"),
-        ({"99": "neutral"}, "lists no post"),
+        ({"99": "neutral"}, "has no post"),
     ):
         with pytest.raises(DataError, match=reason):
             corrected_list(data, labels)

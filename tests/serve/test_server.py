@@ -39,6 +39,7 @@ ROOT = Path(__file__).parent.parent.parent
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with its cache and two runs of fake features; one run labels posts that lack a half."""
     from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, SplitSettings, ViewSettings, settings
+    from mmsent.features.engine import LocalEngine
     from mmsent.features.extract import extract
     from mmsent.training.fit import fit
 
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
     quick: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}

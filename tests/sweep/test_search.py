@@ -27,10 +27,12 @@ from mmsent.report.study import open_study
 from mmsent.report.write import write_report
 from mmsent.sweep import database, search
 from mmsent.sweep import finish as ending
-from mmsent.sweep.ledger import AmongTheBest, Ledger
+from mmsent.sweep.ledger import Ledger
+from mmsent.sweep.pruning import AmongTheBest
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
+from mmsent.sweep.sampling import Sampling
 from mmsent.sweep.search import sweep
-from mmsent.sweep.shared_rows import make_ground, map_ground, share_ground, sides_on
+from mmsent.sweep.shared_rows import cut_rows, map_shared, parts_on, write_shared
 from mmsent.sweep.space import DEFAULT, Space, make_space
 from mmsent.sweep.trial import FOLD, Job, Outcome, run_trial
 from mmsent.sweep.workers import Stacked, compute
@@ -102,7 +104,7 @@ def test_a_file_and_the_command_line_change_the_space(tmp_path: Path) -> None:
         ("dropout = [0.5, 2.0]", "dropout"),
         ("hidden = [8, 8]", "different"),
         ("dropout = [0, 0.0]", "different"),
-        ("hidden = []", "give one value"),
+        ("hidden = []", "set one value"),
         ("views = {low = 0, high = 1}", "on or off"),
         ("fusion = ['conct']", "fusion"),
         ("lr = {low = 0.1, high = 0.2, points = 0}", "points"),
@@ -146,9 +148,9 @@ def test_grids_and_random_trials_are_decided_beforehand(space: Space) -> None:
 
 def make_ledger(folder: Path, space: Space, **more: Any) -> Ledger:
     folder.mkdir(exist_ok=True)
-    given: dict[str, Any] = {"trials": 6, "sampler": "random", "seed": 0, "prune": True, "precision": "fp32"}
     about = {"space": space.to_json(), **more.pop("about", {})}
-    return Ledger(database.file_url(folder / "study.db"), "s", about, space, **{**given, **more})
+    sampling = Sampling(space, **{"trials": 6, "sampler": "random", "seed": 0, **more})
+    return Ledger(database.file_url(folder / "study.db"), "s", about, sampling, prune=True, precision="fp32")
 
 
 def outcome(value: float) -> Outcome:
@@ -253,11 +255,11 @@ def test_another_study_is_refused_and_so_is_no_database(tmp_path: Path, space: S
     make_ledger(tmp_path, space, about={"seed": 0})
     with pytest.raises(UsageError, match="another seed: 0 there, 1 here"):
         make_ledger(tmp_path, space, about={"seed": 1})
-    with pytest.raises(UsageError, match="no database URL"):
+    with pytest.raises(UsageError, match="not a database URL"):
         database.shown_url("nonsense")
     assert "secret" not in database.shown_url("postgresql://me:secret@host/name?password=secret&x=1")
     for wrong in ("postgresql//me:secret@host/name", "postgresql://me:secret@host:port/name"):
-        with pytest.raises(UsageError, match="no database URL") as refused:
+        with pytest.raises(UsageError, match="not a database URL") as refused:
             database.shown_url(wrong)
         assert "secret" not in str(refused.value)
     (tmp_path / "bad").mkdir()
@@ -368,9 +370,9 @@ def test_the_check_says_how_far_the_best_falls(done: Sweep, cache: Cache) -> Non
     for fit in (done.best["fit"], done.info["baseline"]["fit"]):
         values = []
         for seed in (1, 2):
-            ground = make_ground(cache, features, SPLIT.model_copy(update={"seed": seed}), None, 0)
+            shared = cut_rows(cache, features, SPLIT.model_copy(update={"seed": seed}), None, 0)
             settings = FitSettings.model_validate(fit)
-            values.append(run_trial(Job(0, settings, (0,)), sides_on(ground, "cpu"), 3, lambda *_: False).value)
+            values.append(run_trial(Job(0, settings, (0,)), parts_on(shared, "cpu"), 3, lambda *_: False).value)
         found.append(values)
     check = done.best["check"]
     assert check["values"] == pytest.approx(found[0], abs=0.03)
@@ -434,38 +436,38 @@ def test_random_trials_are_the_same_whoever_computes_them(cache: Cache, space: S
 def test_cross_validation_scores_are_those_of_fit_folds(cache: Cache) -> None:
     split = SplitSettings(group="near", near_image=0.99999, near_text=0.99, val_size=0.2)
     settings = FitSettings(fusion=Fusion.concat, epochs=3, hidden=8, lr=1e-2, precision="fp32")
-    ground = make_ground(cache, cache.load("train"), split, 3, 1)
-    assert ground.search == (0, 1, 2)
-    assert ground.checks == ((3, 4, 5),)
-    assert ground.scored == 70
+    shared = cut_rows(cache, cache.load("train"), split, 3, 1)
+    assert shared.search == (0, 1, 2)
+    assert shared.checks == ((3, 4, 5),)
+    assert shared.scored == 70
     seen: list[int] = []
-    sides = sides_on(ground, "cpu")
-    found = run_trial(Job(0, settings, ground.search), sides, 3, lambda step, _: bool(seen.append(step)))
+    sides = parts_on(shared, "cpu")
+    found = run_trial(Job(0, settings, shared.search), sides, 3, lambda step, _: bool(seen.append(step)))
     wanted = cross_validate(plan_folds(cache, split, 3), settings)
     assert list(found.values) == [head.scores["f1_weighted"] for head in wanted.heads]
     assert found.value == pytest.approx(wanted.summary["f1_weighted"]["mean"])
     assert found.se == pytest.approx(wanted.summary["f1_weighted"]["se"])
     assert seen == [fold * FOLD + epoch for fold in range(3) for epoch in (1, 2, 3)]
-    stacked = compute(Stacked(ground, "cpu"), [Job(7, settings, ground.search)])
+    stacked = compute(Stacked(shared, "cpu"), [Job(7, settings, shared.search)])
     assert stacked[7].values == pytest.approx(found.values, abs=0.05)
 
 
 def test_stopped_trials_say_so(cache: Cache) -> None:
-    ground = make_ground(cache, cache.load("train"), SPLIT, None, 0)
+    shared = cut_rows(cache, cache.load("train"), SPLIT, None, 0)
     settings = FitSettings(epochs=5, hidden=8, precision="fp32")
-    found = run_trial(Job(0, settings, (0,)), sides_on(ground, "cpu"), 3, lambda step, _: step == 2)
+    found = run_trial(Job(0, settings, (0,)), parts_on(shared, "cpu"), 3, lambda step, _: step == 2)
     assert found.stopped
     assert found.epochs == 2
     assert Outcome.from_json(json.loads(json.dumps(found.to_json()))).stopped
 
 
 def test_a_shared_ground_is_the_same_and_cannot_be_written(cache: Cache, tmp_path: Path) -> None:
-    ground = make_ground(cache, cache.load("train"), SPLIT, 2, 1)
-    mapped = map_ground(share_ground(ground, tmp_path))
-    assert np.array_equal(mapped.image, ground.image)
-    assert mapped.search == ground.search
-    assert mapped.checks == ground.checks
-    assert all(np.array_equal(a.out, b.out) for a, b in zip(mapped.parts, ground.parts, strict=True))
+    shared = cut_rows(cache, cache.load("train"), SPLIT, 2, 1)
+    mapped = map_shared(write_shared(shared, tmp_path))
+    assert np.array_equal(mapped.image, shared.image)
+    assert mapped.search == shared.search
+    assert mapped.checks == shared.checks
+    assert all(np.array_equal(a.out, b.out) for a, b in zip(mapped.parts, shared.parts, strict=True))
     with pytest.raises(ValueError, match="read-only"):
         mapped.image[0] = 0
     assert isinstance(mapped.image, np.memmap)
@@ -505,7 +507,7 @@ def test_the_report_shows_it(done: Sweep, cache: Cache, runs: Path, tmp_path: Pa
     text = written.page.read_text(encoding="utf-8")
     assert 'id="sweep"' in text
     assert f"{done.best['score']:.4f}" in text
-    assert "on other cuts" in text
+    assert "on other splits" in text
     lonely = open_study([copy_run(runs / done.best["run"], tmp_path / "elsewhere")], cache, None)
     assert figure_set.figures_of(lonely) == figure_set.FIGURES
     assert sweeps.section(lonely) is None
@@ -602,7 +604,7 @@ def test_the_space_is_shown_as_a_file_that_can_be_read(tmp_path: Path, capsys: p
         (["--address", "here"], "--engine ray"),
         (["--fusion", "conct"], "unknown fusion"),
         (["--recipe", "best-of-all"], "unknown recipe"),
-        (["--storage", "nonsense"], "no database URL"),
+        (["--storage", "nonsense"], "not a database URL"),
     ],
 )
 def test_wrong_options(

@@ -21,7 +21,7 @@ from mmsent.features.cache import Cache
 from mmsent.sweep import database
 from mmsent.sweep.results import open_sweep
 from mmsent.sweep.search import sweep
-from mmsent.sweep.shared_rows import make_ground
+from mmsent.sweep.shared_rows import cut_rows
 from mmsent.sweep.trial import Job, Outcome
 from mmsent.sweep.workers import compute
 from mmsent.training.runs import list_runs
@@ -119,12 +119,13 @@ import sys, time
 from pathlib import Path
 from mmsent.sweep.database import file_url
 from mmsent.sweep.ledger import Ledger
+from mmsent.sweep.sampling import Sampling
 from mmsent.sweep.space import make_space
 space, folder = make_space("paper"), Path(sys.argv[1])
-given = dict(trials=8, sampler="tpe", seed=0, prune=False, precision="fp32")
+sampling = Sampling(space, trials=8, sampler="tpe", seed=0)
 print("ready", flush=True)
 sys.stdin.read()
-print(Ledger(file_url(folder / "study.db"), "s", {}, space, **given).claim()[0])
+print(Ledger(file_url(folder / "study.db"), "s", {}, sampling, prune=False, precision="fp32").claim()[0])
 """
 
 
@@ -159,7 +160,7 @@ def test_interrupted_it_says_how_to_go_on(cache: Cache, tmp_path: Path) -> None:
 def test_ctrl_c_while_workers_start_says_one_line(cache: Cache, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     process = begin(cache, runs, 2)
-    while not list((runs / "sweep").glob("shared-*/ground.json")):
+    while not list((runs / "sweep").glob("shared-*/rows.json")):
         time.sleep(0.05)
     time.sleep(0.3)  # they import
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -241,15 +242,15 @@ def test_a_check_on_ray_does_not_stop_for_a_trial_that_did(cache: Cache) -> None
         def lost(self, number: int, why: str) -> None:
             raise AssertionError(why)
 
-    ground = make_ground(cache, cache.load("train"), SPLIT, None, 1)
+    shared = cut_rows(cache, cache.load("train"), SPLIT, None, 1)
     long = FitSettings(epochs=2000, patience=2000, hidden=8, precision="fp32")
-    tasks, book = RayTasks(ground, None, 1), Stopping()
+    tasks, book = RayTasks(shared, None, 1), Stopping()
     try:
-        tasks.submit(Job(5, long, ground.search))
+        tasks.submit(Job(5, long, shared.search))
         while book.found is None:
             tasks.step(book, 1.0)
         assert book.found.stopped
-        checked = compute(tasks, [Job(5, long.model_copy(update={"epochs": 3}), ground.checks[0])])
+        checked = compute(tasks, [Job(5, long.model_copy(update={"epochs": 3}), shared.checks[0])])
     finally:
         tasks.close()
     assert not checked[5].stopped

@@ -370,10 +370,14 @@ def test_a_read_only_disk(disk: Any, tmp_path: Path) -> None:
     cache = run(root, folder / "cache").cache
     repaint(root, "3")
     disk(4000, "ro")
-    with pytest.raises(CacheError, match=r"cannot write in .*Read-only file system; --cache names another folder"):
+    with pytest.raises(
+        CacheError, match=r"cannot write in .*Read-only file system; choose another folder with --cache"
+    ):
         run(root, folder / "cache")
     assert len(cache.load("train").index) == 60
-    with pytest.raises(RunError, match=r"cannot write runs in .*Read-only file system; --runs names another"):
+    with pytest.raises(
+        RunError, match=r"cannot write runs in .*Read-only file system; choose another folder with --runs"
+    ):
         fit(cache, folder / "runs", WANTED, SplitSettings())
     disk(4000, "rw")
     assert run(root, folder / "cache").encoded == {"train": 1}
@@ -381,9 +385,9 @@ def test_a_read_only_disk(disk: Any, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file(features: Cache, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"cannot write in .*; --cache names another folder"):
+    with pytest.raises(CacheError, match=r"cannot write in .*; choose another folder with --cache"):
         run(Path(features.provenance["data"]), tmp_path / "file" / "cache")
-    with pytest.raises(RunError, match=r"cannot write runs in .*; --runs names another"):
+    with pytest.raises(RunError, match=r"cannot write runs in .*; choose another folder with --runs"):
         fit(features, tmp_path / "file" / "runs", WANTED, SplitSettings())
 
 
@@ -400,7 +404,7 @@ def test_a_picture_that_vanishes_meanwhile(tmp_path: Path) -> None:
             (root / "data" / "30.jpg").unlink(missing_ok=True)
             return super().encode(texts)
 
-    with pytest.raises(CacheError, match=r"row 30 of train was not encoded; run extract again: what is done is kept"):
+    with pytest.raises(CacheError, match=r"row 30 of train was not encoded; run extract again: finished rows are kept"):
         run(root, out, encoders=Encoders(FakeImageEncoder(), Thief()), max_bad=0.1)
     assert not list(out.glob("*.h5"))
     (root / "data" / "30.jpg").write_bytes(held)
@@ -447,7 +451,7 @@ def test_the_second_extraction_waits_if_told_to(tmp_path: Path, capsys: pytest.C
     thread = threading.Thread(target=other)
     thread.start()
     held.wait(60)
-    with pytest.raises(CacheError, match=r"another extraction is writing .*; wait for it to finish, or let --wait"):
+    with pytest.raises(CacheError, match=r"another extraction is writing .*; try again later, or pass --wait"):
         run(root, out)
     go.set()
     started = time.monotonic()

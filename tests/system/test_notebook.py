@@ -47,7 +47,7 @@ def test_it_runs(tmp_path: Path) -> None:
     table = re.findall(r"(image|concat|weighted)\s+0\.[25]\s+(0\.\d+)", shown)
     assert len(table) == 6
     scores = {fusion: max(float(score) for name, score in table if name == fusion) for fusion, _ in table}
-    # The drawn posts tell their label by picture and text together; see mmsent.data.synthetic.pictures.
+    # The label of a synthetic post depends on image and text together; see mmsent.data.synthetic.posts.
     assert scores["concat"] > scores["image"]
     assert "fusion concat" in shown or "fusion weighted" in shown
     assert re.search(r"(negative|neutral|positive) \{.*\} by [123] of 3 heads", shown)

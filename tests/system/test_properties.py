@@ -17,11 +17,10 @@ from hypothesis.extra import numpy as arrays
 from mmsent.config import TEXT_ENCODINGS, Clean, DataSettings
 from mmsent.data.dataset import load_dataset, unsafe_id
 from mmsent.data.images import Preprocess, as_pixels, fit_square, open_rgb
-from mmsent.data.lists import ListForm, read_list, read_manifest, write_list
+from mmsent.data.lists import ListForm, list_text, read_list, read_manifest, write_text
 from mmsent.data.prepare import prepare
-from mmsent.data.text import clean_text, decide_encoding
+from mmsent.data.text import clean_text, decide_encoding, text_hash
 from mmsent.errors import DataError, MmsentError
-from mmsent.features.batches import text_hash
 from mmsent.features.cache import IMAGE_BAD, NO_LABEL, REASON_BYTES, TEXT_BAD, Row, pour
 from mmsent.features.cache.journal import Entry, Journal
 from tests.data.test_images import encode
@@ -51,9 +50,9 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
 def test_a_list_reads_as_it_was_written(rows: list[tuple[str, str]], header: bool, newline: str) -> None:
     form = ListForm(("guid", "tag") if header else None, newline)
     with scratch() as folder:
-        path = write_list(Path(folder) / "train.txt", rows, form)
+        path = write_text(Path(folder) / "train.txt", list_text(rows, form))
         read, read_form = read_list(path, SETTINGS)
-        again = write_list(Path(folder) / "again.txt", [(a, b) for _, (a, b) in read], read_form)
+        again = write_text(Path(folder) / "again.txt", list_text([(a, b) for _, (a, b) in read], read_form))
         assert [tuple(fields) for _, fields in read] == rows
         assert read_form == form
         assert again.read_bytes() == path.read_bytes()

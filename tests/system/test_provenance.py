@@ -13,9 +13,10 @@ import pytest
 
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, SplitSettings, ViewSettings
 from mmsent.data.dataset import Split, load_dataset
-from mmsent.features import extract as extract_module
+from mmsent.features import extraction_record
 from mmsent.features.cache import Cache
 from mmsent.features.cache.digests import array_digest, content
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import ExtractResult, extract
 from mmsent.system import provenance
 from mmsent.system.provenance import NOT_RECORDED, Difference, differences, recorded
@@ -35,7 +36,7 @@ def encode(root: Path, cache: Path, *splits: Split) -> ExtractResult:
         encoder=PAIR,
         views=ViewSettings(count=1),
         options=ExtractSettings(),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     )
 
@@ -204,7 +205,7 @@ def test_labels_count_by_name(tmp_path: Path) -> None:
     turned = load_dataset(root, DataSettings(labels=("positive", "neutral", "negative")))
     second = extract(
         turned, ("test",), tmp_path / "cache", encoder=PAIR, views=ViewSettings(count=1), options=ExtractSettings(),
-        encoders=fake_encoders(), show=False,
+        engine=LocalEngine(fake_encoders()), show=False,
     ).cache  # fmt: skip
     assert second.labels == ("positive", "neutral", "negative")
     assert second.provenance["content"]["train"] == first.provenance["content"]["train"] == content(second, "train")
@@ -233,7 +234,7 @@ def test_a_cache_remembers_who_encoded_it(tmp_path: Path) -> None:
 
 
 def test_a_cache_remembers_the_first_and_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_module, "MADE_BY", 3)
+    monkeypatch.setattr(extraction_record, "MADE_BY", 3)
     root = make_guid(tmp_path / "posts", 30, 0)
     for k in range(5):
         (root / "data" / "1.txt").write_text(f"text {k}")

@@ -13,10 +13,11 @@ import pytest
 from mmsent.cli.main import main
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.data.images import read_picture
+from mmsent.data.images import read_image
 from mmsent.data.prepare import prepare
 from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.system.files import fetch, protocol, require_local
 from tests.helpers.fake import fake_encoders
@@ -32,7 +33,7 @@ def run(manifest: Path, out: Path, remote: tuple[str, ...] = (), max_bad: float 
         encoder=EncoderSettings(),
         views=ViewSettings(count=1),
         options=ExtractSettings(max_bad=max_bad),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     )
 
@@ -93,7 +94,7 @@ def test_a_picture_that_cannot_be_fetched_is_quarantined(posts: Path, store: Any
 
 def test_urls_are_fetched_only_where_that_is_allowed(posts: Path, tmp_path: Path) -> None:
     manifest = moved(posts, "https://host.invalid/")
-    with pytest.raises(DataError, match=r"picture 'https://host\.invalid/.*' is at a URL; --remote https lets it"):
+    with pytest.raises(DataError, match=r"picture 'https://host\.invalid/.*' is at a URL; --remote https allows"):
         run(manifest, tmp_path, ("s3",))
 
 
@@ -105,7 +106,7 @@ def test_what_is_fetched_has_a_limit(store: Any) -> None:
     with pytest.raises(OSError, match="not allowed in a URL"):
         fetch("simplecache::memory://a", 5)
     with pytest.raises(DataError, match="picture cannot be read"):
-        read_picture("memory://b")
+        read_image("memory://b")
     with pytest.raises(UsageError, match="nosuch://a"):
         fetch("nosuch://a", 5)
 
@@ -121,7 +122,7 @@ def test_a_prepared_copy_keeps_urls(posts: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["extract", "--data", "s3://bucket/posts.jsonl"], "a data set, or the manifest that lists it,"),
+        (["extract", "--data", "s3://bucket/posts.jsonl"], "a data set or its manifest"),
         (["extract", "--cache", "s3://bucket/cache", "--encoder", "offline"], "a cache"),
         (["fit", "--cache", "gs://bucket/cache"], "a cache"),
     ],
@@ -135,7 +136,7 @@ def test_lists_and_caches_lie_on_a_disk(
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert f"{what} must lie on a disk of this machine, not behind" in capsys.readouterr().err
+    assert f"{what} must be on a disk of this machine, not at a URL" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["posts"]
 
 

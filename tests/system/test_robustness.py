@@ -96,7 +96,7 @@ def test_neither_pipes_nor_devices_are_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     started = time.monotonic()
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(OSError, match="it is no regular file but a pipe, socket or device"):
+        with pytest.raises(OSError, match="it is not a regular file but a pipe, socket or device"):
             read_file(path)
     with pytest.raises(IsADirectoryError):
         read_file(tmp_path)

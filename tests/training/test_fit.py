@@ -25,6 +25,7 @@ from mmsent.config import (
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import DataError
 from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
@@ -53,7 +54,7 @@ def make_cache(folder: Path, labels: tuple[str, ...] = DEFAULT_LABELS) -> Cache:
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=2),
         options=ExtractSettings(max_bad=0.1),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
 

@@ -28,6 +28,7 @@ from mmsent.config import (
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities
 from mmsent.inference.vote import averages, vote_split, voting_runs
@@ -51,7 +52,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
 
@@ -175,7 +176,7 @@ def test_the_vote_leans_on_twins(cache: Cache, heads: list[Run], tmp_path: Path)
         encoder=EncoderSettings(encoder="offline"),
         views=settings(ViewSettings, count=0),
         options=ExtractSettings(),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
     plain = vote_split(heads, twinned, "test", soft=True)

@@ -27,6 +27,7 @@ from mmsent.evaluation.cross_validation import (
 )
 from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.groups import find_duplicates, row_groups, with_thresholds
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import ExtractSettings, extract
 from mmsent.training.calibration import apply_temperature
 from mmsent.training.fit import split_rows
@@ -102,7 +103,7 @@ def make_cache(folder: Path, **more: Any) -> Cache:
         encoder=EncoderSettings(encoder="offline"),
         views=build(ViewSettings, count=1),
         options=ExtractSettings(max_bad=0.1),
-        encoders=fake_encoders(),
+        engine=LocalEngine(fake_encoders()),
         show=False,
     ).cache
 

@@ -214,13 +214,15 @@ def test_a_damaged_head_is_refused(damage: Callable[[Path], None], tmp_path: Pat
     run = save(tmp_path)
     path = run.path / "head.safetensors"
     damage(path)
-    with pytest.raises(RunError, match=r"head\.safetensors (cannot be loaded|is not the file this run wrote).*fit it"):
+    with pytest.raises(
+        RunError, match=r"head\.safetensors (cannot be loaded|is not the file this run wrote).*run `mmsent fit` again"
+    ):
         open_run(run.path).head()
     if path.exists():  # also where the digest was made to fit
         info = json.loads((run.path / "run.json").read_text())
         info["head_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         (run.path / "run.json").write_text(json.dumps(info))
-        with pytest.raises(RunError, match=r"head\.safetensors cannot be loaded .*fit it again"):
+        with pytest.raises(RunError, match=r"head\.safetensors cannot be loaded .*run `mmsent fit` again"):
             open_run(run.path).head()
 
 
@@ -249,8 +251,8 @@ def test_no_run_folder(tmp_path: Path) -> None:
         ({"fit": {"fusion": "odd"}}, "cannot be read: 'odd'"),
         ({"cache": {}}, "lacks cache.contract, cache.data_name"),
         ({"cache": []}, "cannot be read"),
-        ({"labels": 3}, "names no labels"),
-        ({"labels": [1, 2, 3]}, "names no labels"),
+        ({"labels": 3}, "does not name its labels"),
+        ({"labels": [1, 2, 3]}, "does not name its labels"),
     ],
 )
 def test_a_run_json_of_another_form(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -289,7 +291,9 @@ def test_a_temperature_that_is_none(value: str, tmp_path: Path) -> None:
     run = save(tmp_path, info={**make_info(), "temperature": 1.25})
     file = run.path / "run.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"temperature": 1.25', f'"temperature": {value}'))
-    with pytest.raises(RunError, match=r"run\.json has the temperature .*, not a number above 0; fit it again"):
+    with pytest.raises(
+        RunError, match=r"run\.json has the temperature .*, which is not a number above 0; run `mmsent fit` again"
+    ):
         open_run(run.path)
 
 

@@ -1,1 +1,6 @@
-"""A small data set that is drawn by the program, for the quickstart, the examples and the tests."""
+"""A synthetic data set for a first run without any download. Pillow only, no torch.
+
+posts.py      the model behind it, and writing the data set
+texts.py      the texts: templates and words
+images.py     the images: faces.py, weather.py or patterns.py, made with the colours and shapes of canvas.py
+"""

@@ -1,9 +1,9 @@
-"""The feature cache: one HDF5 file per data set and settings. This package alone touches h5py.
+"""The feature cache: one HDF5 file per data set and settings. Only this package uses h5py.
 
-A cache file is only ever replaced whole: an extraction in progress lives in a journal (mmsent.features.cache.journal),
-and when the split is complete, old rows and journalled rows are poured into a new file that takes the old one's place
-in one rename. So a file that can be read is a file that was finished. Damage is found on reading, row by row (see
-mmsent.features.cache.damage). The layout is documented in docs/reference/cache.md.
+A cache file is only replaced as a whole: an extraction in progress is in a journal (mmsent.features.cache.journal), and
+when a split is complete, old and journalled rows are copied into a new file that replaces the old one in one rename. So
+a file that can be read is complete. Damage is found on reading, row by row (see mmsent.features.cache.damage). The
+layout is documented in docs/reference/cache.md.
 """
 
 from __future__ import annotations

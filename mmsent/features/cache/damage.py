@@ -1,10 +1,11 @@
 """What is wrong with a cache file, row by row: checksums of rows, and reading past what HDF5 refuses to read.
 
-HDF5's Fletcher-32 sums say that some row of a block is damaged and refuse the whole block. Beside them a cache holds
-three CRC-32s a row: of its index, its picture's embeddings and its text's. They say which row it is, let the others of
-the block be used, and see blocks that a storage failure has turned into zeros, which Fletcher-32 takes for sound.
+HDF5's Fletcher-32 sums only tell that some row of a block is damaged, and the whole block is refused. A cache also has
+three CRC-32s per row: of its index, of its image's embeddings and of its text's. They tell which row is damaged, so
+that the others of the block can be used, and they notice blocks that a storage failure has zeroed, which Fletcher-32
+considers valid.
 
-Open HDF5 objects are handed in by mmsent.features.cache. Shapes: N rows.
+Callers in mmsent.features.cache pass open HDF5 objects. Shapes: N rows.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What a row's index is, in the order in which its checksum runs over the stored bytes.
+from mmsent.errors import first_line
+
+# The index of a row, in the order in which its checksum covers the stored bytes.
 INDEX = ("id", "label", "outcome", "image_reason", "text_reason", "tokens", "image_sha256", "text_sha256")
 CRC = "crc32"  # the data set of the checksums, (N, 3) uint32
 PARTS = ("index", "image", "text")  # its columns
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError)  # what h5py raises on damage
-SHOWN = 5  # rows a line names
+SHOWN = 5  # rows that a line names
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with a cache; false where nothing is.
+    """What is damaged in a cache; false if nothing is.
 
     metadata: why the file cannot be read at all, else empty. cut: where the file ends too early, else empty. splits:
     split -> why none of its rows can be read. rows: split -> index, image or text -> positions of damaged rows.
@@ -103,7 +106,7 @@ def blocks_of(dataset: Any) -> Iterator[tuple[int, NDArray[Any], bool]]:
 
 
 def read_block(dataset: Any, start: int) -> tuple[NDArray[Any], bool]:
-    """The block that begins with a row, past a wrong checksum if need be; zeros where nothing can be read."""
+    """The block that begins with a row, even if its checksum is wrong; zeros if it cannot be read at all."""
     rows = min(dataset.chunks[0], dataset.shape[0] - start)
     try:
         return dataset[start : start + rows], True
@@ -114,13 +117,13 @@ def read_block(dataset: Any, start: int) -> tuple[NDArray[Any], bool]:
         _, raw = dataset.id.read_direct_chunk((start, *(0 for _ in dataset.shape[1:])))
     except UNREADABLE:
         raw = b""
-    # A chunk is stored at full length, its checksum behind it.
+    # A chunk is stored at full length, followed by its checksum.
     whole = raw[:wanted] if len(raw) >= wanted else bytes(wanted)
     return np.frombuffer(whole, dataset.dtype).reshape(shape)[:rows], False
 
 
 def read_column(dataset: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A whole data set as it lies on the disk, and which rows HDF5 reads, (N,)."""
+    """A whole data set as stored, and which rows HDF5 reads, (N,)."""
     values = np.zeros(dataset.shape, dataset.dtype)
     sound = np.ones(len(values), bool)
     for start, block, good in blocks_of(dataset):
@@ -130,7 +133,7 @@ def read_column(dataset: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 
 
 def read_rows(dataset: Any, positions: Sequence[int]) -> NDArray[Any]:
-    """Rows at positions as they lie on the disk."""
+    """Rows at positions as stored."""
     out = np.zeros((len(positions), *dataset.shape[1:]), dataset.dtype)
     size = dataset.chunks[0]
     at = np.asarray(positions, np.int64)
@@ -142,7 +145,7 @@ def read_rows(dataset: Any, positions: Sequence[int]) -> NDArray[Any]:
 
 
 def scan(file: Any, cut: str = "") -> Damage:
-    """Read every row of an open cache and say which are damaged. Its attributes are taken to be sound."""
+    """Read every row of an open cache and find damaged ones. Its attributes must be valid."""
     splits: dict[str, str] = {}
     rows: dict[str, dict[str, list[int]]] = {}
     refused: dict[str, list[str]] = {}
@@ -153,7 +156,7 @@ def scan(file: Any, cut: str = "") -> Damage:
             group = file[split]
             found, unread, known, rough = _scan_split(group)
         except UNREADABLE as error:
-            splits[split] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            splits[split] = first_line(error)
             continue
         coarse |= rough
         if unread:
@@ -178,7 +181,7 @@ def _scan_split(group: Any) -> tuple[dict[str, list[int]], list[str], dict[int, 
         unread.append(CRC)
 
     def damaged(k: int, start: int, crcs: NDArray[np.uint32], good: NDArray[np.bool_]) -> list[int]:
-        """Rows that are damaged: where the row's own checksum can be trusted, by it; elsewhere where HDF5 refuses."""
+        """Damaged rows: by the row's own checksum if that is trustworthy, else by HDF5's refusal."""
         stop = start + len(good)
         if stored is None:
             wrong = ~good

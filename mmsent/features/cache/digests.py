@@ -18,9 +18,9 @@ _ROWS = 1 << 12  # digested at a time
 def content(
     cache: Cache, split: str, used: NDArray[np.bool_] | None = None, names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Digests of a split's listed rows, in the order of the list: ids, labels (by name) and contents (the pictures' and
-    texts' hashes), apart, so that a difference can be named. used: (N,), only these rows; names: the labels that
-    count, by default the cache's."""
+    """Digests of a split's listed rows, in the order of the list: of ids, labels (by name) and contents (hashes of
+    images and texts), separately, so that a difference can be named. used: (N,), only these rows; names: the labels
+    that count, by default the cache's."""
     known = [name if names is None or name in names else None for name in cache.labels]
 
     def parts() -> Iterator[_Part]:
@@ -34,7 +34,7 @@ def content(
 
 
 def content_of(rows: RowTable, names: Sequence[str]) -> dict[str, Any]:
-    """The same digests of rows that no cache holds yet."""
+    """The same digests of rows that are not in a cache yet."""
 
     def parts() -> Iterator[_Part]:
         for start in range(0, len(rows), _ROWS):

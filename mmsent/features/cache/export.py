@@ -1,4 +1,4 @@
-"""A split of a cache as one Parquet file."""
+"""A split of a cache as one .npz or Parquet file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmsent.system.files import write_bytes
 
 
 def export(cache: Cache, split: str, out: Path) -> Path:
-    """Write a split as .npz or .parquet: id, label (empty where none), good, image (V * D_image in a row), text.
+    """Write a split as .npz or .parquet: id, label (empty if there is none), good, image (V * D_image in a row), text.
 
     Raises UsageError on another ending or without pyarrow.
     """
@@ -33,7 +33,7 @@ def export(cache: Cache, split: str, out: Path) -> Path:
         )
         return write_bytes(out, held.getvalue())
     if out.suffix != ".parquet":
-        raise UsageError(f"--out {out}: the ending says the format; use .npz or .parquet")
+        raise UsageError(f"--out {out}: the ending determines the format; use .npz or .parquet")
     try:
         import pyarrow as pa
         import pyarrow.parquet as parquet

@@ -1,13 +1,13 @@
-"""What determines the numbers in a cache, its digest (the fingerprint), and what a head relies on (the contract)."""
+"""The settings that determine the numbers in a cache, their digest (the fingerprint), and the digest of what a head
+relies on (the contract)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from mmsent.config import Clean, Settings, ViewSettings
 from mmsent.encoders.base import ImageCard, TextCard
+from mmsent.system.hashing import json_sha256
 
 
 class FeatureSettings(Settings):
@@ -23,7 +23,7 @@ class FeatureSettings(Settings):
     storage: str
 
     def canonical(self) -> dict[str, Any]:
-        """Plain JSON values, with what has no effect left out (the views' recipe where there are no views)."""
+        """Plain JSON values without settings that have no effect (those of views if there are none)."""
         values = self.model_dump(mode="json")
         if not self.views.count:
             values["views"] = {"count": 0}
@@ -32,22 +32,18 @@ class FeatureSettings(Settings):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all settings, hex."""
-        return _digest(self.canonical())
+        return json_sha256(self.canonical())
 
     @property
     def contract(self) -> str:
         """SHA-256 of what a head relies on: encoders, weights, preprocessing, cleaning and normalisation.
 
-        Precision, library versions and views stay out: they move embeddings by rounding, or not at all.
+        Precision, library versions and views are not included: they change embeddings only by rounding, or not at all.
         """
         kept = self.model_dump(mode="json", include={"image", "text", "normalize", "clean"})
         for half in ("image", "text"):
             kept[half] = {k: v for k, v in kept[half].items() if k not in {"precision", "libraries"}}
-        return _digest(kept)
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return json_sha256(kept)
 
 
 def differences(old: FeatureSettings, new: FeatureSettings) -> list[str]:

@@ -1,5 +1,5 @@
-"""Which rows of a cache are duplicates: exact ones by their hashes, near ones by the cosine of their embeddings within
-a half (pictures with pictures, texts with texts, on the clean view). Splits and folds keep such groups together.
+"""Which rows of a cache are duplicates: exact ones by their hashes, near-duplicates by the cosine of their embeddings
+(images with images on the clean view, texts with texts). Splits and folds keep such groups together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ What = Literal["picture", "text", "either"]
 
 
 def with_thresholds(split: SplitSettings, encoder: str) -> SplitSettings:
-    """The settings with the cosines that near-duplicates need, where they are grouped: given, or the encoder's own."""
+    """The settings with the cosines for near-duplicates, if these are grouped: those set, or else the encoder's own."""
     if split.group is not Group.near:
         return split
     own = {name: near_cosine(encoder, name) for name in ("near_image", "near_text")}
@@ -34,10 +34,10 @@ def with_thresholds(split: SplitSettings, encoder: str) -> SplitSettings:
 def row_groups(
     index: RowIndex | Columns, rows: Ints, split: SplitSettings, features: Features | None = None
 ) -> Ints | None:
-    """Group number (n,) of each of the good rows at positions `rows` (n,), or None where the split does not group.
+    """Group number (n,) of each of the good rows at positions `rows` (n,), or None if the split does not group.
 
-    split: with thresholds where it groups near-duplicates. features: the embeddings, needed for those alone. Raises
-    UsageError where they are not in memory.
+    split: with thresholds if it groups near-duplicates. features: the embeddings, only needed for these. Raises
+    UsageError if they are not in memory.
     """
     if split.group is Group.none:
         return None
@@ -69,7 +69,8 @@ def _near(
     least: float,
     on_tile: Callable[[int], None] | None = None,
 ) -> Pairs:
-    """Like rows, one row (with the smallest id) for each content: thousands of copies make no millions of pairs."""
+    """Pairs of similar rows, with one row (of the smallest id) per content, so that thousands of copies do not make
+    millions of pairs."""
     seen: dict[bytes, int] = {}
     for i, value in enumerate(hashes):
         if value not in seen or ids[i] < ids[seen[value]]:
@@ -86,11 +87,11 @@ def _both(one: Pairs, other: Pairs) -> Pairs:
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of rows that share a picture, a text or either: exactly, or also nearly (`near`).
+    """Groups of rows that share an image, a text or either: identical ones, or with `near` also near-duplicates.
 
-    rows: in groups; largest: rows of the largest; spanning: groups with training and test rows; disagreeing: groups
-    whose labelled rows have two labels; parted: like pairs in different groups, for their group would be a giant;
-    members: the (split, id) of each group's rows.
+    rows: in all groups; largest: rows of the largest group; spanning: groups with training and test rows; disagreeing:
+    groups whose labelled rows have two labels; parted: similar pairs in different groups, because one group would be
+    too large; members: the (split, id) of each group's rows.
     """
 
     what: What
@@ -107,7 +108,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """All duplicates of a cache, exact and near, by picture, by text, and by either of them."""
+    """All duplicates of a cache, exact and near, by image, by text, and by either of them."""
 
     rows: int
     found: list[Groups]
@@ -117,7 +118,7 @@ class Duplicates:
         return asdict(self)
 
     def table(self) -> list[list[str]]:
-        """Rows of text, header first; the groups' members are left out."""
+        """A table without the groups' members, header first."""
         head = ["same", "how", "groups", "rows", "largest", "train and test", "two labels"]
         out = [head]
         for g in self.found:
@@ -138,9 +139,10 @@ def find_duplicates(
     near_text: float | None = None,
     on_tile: Callable[[int], None] | None = None,
 ) -> Duplicates:
-    """Every group of duplicates among the good halves of all splits of a cache. Labels are read of training rows only.
+    """Every group of duplicates among the good halves of all splits of a cache. Only the labels of training rows are
+    read.
 
-    near_image, near_text: cosines; None: the encoder pair's own. Reads the clean view of every row into memory.
+    near_image, near_text: cosines; None: the encoder pair's own. The clean view of every row is read into memory.
     """
     near_image = near_image or near_cosine(cache.encoder, "near_image")
     near_text = near_text or near_cosine(cache.encoder, "near_text")

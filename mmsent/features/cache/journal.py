@@ -1,8 +1,9 @@
-"""The journal of an extraction in progress: one SQLite file beside the cache, so that a kill at any moment loses only
-the rows in flight.
+"""The journal of an extraction in progress: one SQLite file beside the cache. If the process is killed at any moment,
+only the rows it was encoding are lost.
 
-HDF5 is not safe against a kill in the middle of a write; SQLite's transactions are. Rows are journalled in whole blocks
-and poured into a new HDF5 file once a split is complete (see mmsent.features.cache). This module alone touches sqlite3.
+A kill in the middle of a write can damage an HDF5 file; SQLite's transactions are safe. Rows are journalled in whole
+blocks and copied into a new HDF5 file when a split is complete (see mmsent.features.cache). Only this module uses
+sqlite3.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CHECKSUMS = ("about_crc", "data_crc")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One journalled half of a row. `data` is (V, D_image) or (D_text,), or None where the half was quarantined."""
+    """One journalled half of a row. `data` is (V, D_image) or (D_text,), or None if the half was quarantined."""
 
     id: str
     hash: bytes
@@ -53,10 +54,10 @@ class Entry:
 
 
 class Journal:
-    """A journal opened for writing. Entries are committed together at most a second after they were put."""
+    """A journal opened for writing. Entries are committed together, at most a second after `put`."""
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        """Open or create. meta: what identifies the extraction; a journal that was begun keeps the values it has."""
+        """Open or create it. meta: what identifies the extraction; an existing journal keeps its values."""
         self.path = path
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -71,8 +72,10 @@ class Journal:
                 self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
             self.meta = {k: json.loads(v) for k, v in self._db.execute("SELECT key, value FROM meta")}
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:  # a full disk, a folder that cannot be written: the rows are sound
-            raise CacheError(f"cannot write {path}: {error}; what it holds is kept, mend that and run again") from error
+        except sqlite3.OperationalError as error:  # a full disk or a read-only folder: the rows are fine
+            raise CacheError(
+                f"cannot write {path}: {error}; its rows are kept; fix the problem and run again"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise self._unreadable(error) from error
         self._last_commit = time.monotonic()
@@ -93,8 +96,8 @@ class Journal:
             self.commit()
 
     def commit(self) -> None:
-        """Make everything put so far durable. Raises CacheError where that cannot be, on a full disk say."""
-        if self._db.in_transaction:  # asked of SQLite, which rolls back by itself when the disk is full
+        """Make all entries so far durable. Raises CacheError if that is impossible, for example on a full disk."""
+        if self._db.in_transaction:  # only SQLite knows: it rolls back by itself when the disk is full
             try:
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
@@ -102,13 +105,13 @@ class Journal:
         self._last_commit = time.monotonic()
 
     def _unwritable(self, error: sqlite3.Error) -> CacheError:
-        return CacheError(f"cannot write {self.path}: {error}; what was committed is kept, run it again")
+        return CacheError(f"cannot write {self.path}: {error}; what was committed is kept; run it again")
 
     def _unreadable(self, error: sqlite3.Error) -> CacheError:
         return CacheError(f"journal {self.path} cannot be used: {error}; remove it to start this extraction anew")
 
     def known(self, split: str, half: Half) -> Iterator[tuple[str, bytes, str, int]]:
-        """(id, content hash, reason, tokens) of every journalled half that is sound. Put nothing meanwhile."""
+        """(id, content hash, reason, tokens) of every undamaged journalled half. Do not call `put` meanwhile."""
         query = "SELECT id, hash, reason, tokens, about_crc FROM rows WHERE split=? AND half=?"
         try:
             for row in self._db.execute(query, (split, half)):
@@ -120,7 +123,7 @@ class Journal:
     def vectors(self, split: str, half: Half, ids: Sequence[str], dtype: str) -> dict[str, NDArray[Any]]:
         """id -> flat vector of the journalled, not quarantined halves among `ids`.
 
-        Raises CacheError where one was damaged on disk; it is dropped, so that the next run encodes it again.
+        Raises CacheError if one was damaged on disk; it is dropped, so that the next run encodes it again.
         """
         out: dict[str, NDArray[Any]] = {}
         damaged: list[str] = []
@@ -140,7 +143,7 @@ class Journal:
             self._drop(split, half, damaged)
             raise CacheError(
                 f"{self.path}: {len(damaged)} rows were damaged on the disk ({split} {half} of "
-                f"{', '.join(damaged[:3])}); they are dropped, run extract again to encode them"
+                f"{', '.join(damaged[:3])}); they are dropped; run extract again to encode them"
             )
         return out
 
@@ -162,9 +165,9 @@ class Journal:
                 self._db.close()
 
     def discard(self, splits: Sequence[str]) -> bool:
-        """Drop the rows of splits that a cache holds now. Returns whether rows of another split are left.
+        """Drop the rows of splits that the cache holds now. Returns whether rows of another split are left.
 
-        Where there are none, nothing is written: the journal is to be removed, which a full disk does not hinder.
+        If none are left, nothing is written: the caller removes the journal, which works on a full disk too.
         """
         marks = ",".join("?" * len(splits))
         try:

@@ -1,4 +1,4 @@
-"""Opening cache files: what is damaged in them, and errors that say so. Shared by reading and writing."""
+"""Opening cache files, and errors about damage in them. Used by reading and writing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.errors import CacheError
+from mmsent.errors import CacheError, first_line
 from mmsent.features.cache.damage import UNREADABLE, Damage, scan
 from mmsent.features.cache.fingerprint import FeatureSettings
 
@@ -21,7 +21,7 @@ ANEW = "remove it and extract again"
 
 
 def check_attributes(path: Path, file: Any) -> None:
-    """Raise CacheError unless an open file is a cache of this format whose attributes are sound."""
+    """Raise CacheError unless an open file is a cache of this format with valid attributes."""
     if "format" not in file.attrs or attribute(file, "format") != FORMAT:
         raise CacheError(f"{path} is not an mmsent cache")
     if file.attrs["format_version"] > FORMAT_VERSION:
@@ -34,8 +34,8 @@ def check_attributes(path: Path, file: Any) -> None:
 
 
 def find_damage(path: Path) -> Damage:
-    """Read every row of a cache file and say what is damaged, without stopping at the first. Raises CacheError where
-    there is no file, or one that is no cache of this format."""
+    """Read every row of a cache file and find all damage. Raises CacheError if there is no file, or it is not a cache
+    of this format."""
     if not path.is_file():
         raise CacheError(f"no cache at {path}; make one with `mmsent extract`")
     cut = cut_off(path)
@@ -49,11 +49,11 @@ def find_damage(path: Path) -> Damage:
                 return Damage("its attributes do not match their checksum", cut)
             return scan(file, cut)
     except UNREADABLE as error:
-        return Damage(f"its structure cannot be read ({reason_of(error)})", cut)
+        return Damage(f"its structure cannot be read ({first_line(error)})", cut)
 
 
 class Reading:
-    """A file or group opened for the length of a with block; HDF5's errors become CacheErrors that name the rows."""
+    """A file or group that is open inside a with block; HDF5's errors become CacheErrors that name the rows."""
 
     def __init__(self, path: Path, group: str | None, lenient: bool) -> None:
         self._path, self._group, self._lenient = path, group, lenient
@@ -80,9 +80,9 @@ class Reading:
             if damage and not damage.metadata:
                 lines = "; ".join(damage.lines())
                 return CacheError(
-                    f"{self._path} is damaged: {lines}; {repair_command(self._path)} encodes just these again"
+                    f"{self._path} is damaged: {lines}; {repair_command(self._path)} encodes only these again"
                 )
-        return CacheError(f"{self._path} is damaged or no HDF5 file ({reason_of(error)}); {ANEW}")
+        return CacheError(f"{self._path} is damaged or not an HDF5 file ({first_line(error)}); {ANEW}")
 
 
 def reading(path: Path, group: str | None = None, lenient: bool = False) -> Reading:
@@ -90,7 +90,7 @@ def reading(path: Path, group: str | None = None, lenient: bool = False) -> Read
 
 
 def _open(path: Path, lenient: bool = False) -> Any:
-    """Open a file to read. lenient: one that was cut off too, what is missing read as zeros."""
+    """Open a file for reading. lenient: also one that was cut off; its missing end is read as zeros."""
     end = stored_end(path) if lenient else None
     if end is not None and path.stat().st_size < end:
         return h5py.File(_Padded(path, end), "r")
@@ -98,7 +98,7 @@ def _open(path: Path, lenient: bool = False) -> Any:
 
 
 class _Padded(io.RawIOBase):
-    """A file that was cut off, with zeros up to where it should end."""
+    """A file that was cut off, padded with zeros to its full length."""
 
     def __init__(self, path: Path, end: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class _Padded(io.RawIOBase):
 
 
 def stored_end(path: Path) -> int | None:
-    """Where an HDF5 file says that it ends, in bytes; None where its first block does not say so."""
+    """The length of an HDF5 file by its own first block, in bytes; None if that does not tell."""
     with path.open("rb") as file:
         head = file.read(36)
     # The superblock of HDF5 1.10 (version 3): signature, version, sizes, flags, base, extension, end of file.
@@ -141,13 +141,9 @@ def stored_end(path: Path) -> int | None:
 
 
 def cut_off(path: Path) -> str:
-    """Where a file ends too early; empty where it does not."""
+    """Where a file ends too early; empty if it does not."""
     end, size = stored_end(path), path.stat().st_size
     return f"it ends after {size:,} of {end:,} bytes" if end is not None and size < end else ""
-
-
-def reason_of(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def repair_command(path: Path) -> str:
@@ -165,7 +161,7 @@ def attributes_digest(file: Any) -> str:
 
 
 def fixed_text(text: str) -> NDArray[np.bytes_]:
-    """A text for an attribute, of fixed length: those of variable length lie in a heap of HDF5's without checksums."""
+    """A text of fixed length for an attribute: HDF5 stores texts of variable length in a heap without checksums."""
     raw = text.encode("utf-8", "surrogateescape")
     return np.array(raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))
 

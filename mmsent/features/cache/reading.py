@@ -1,4 +1,4 @@
-"""Reading a finished cache. Rows are read on demand, the file is never kept open. Shapes: N rows, V = K + 1 views,
+"""Reading a finished cache. Rows are read on demand; the file does not stay open. Shapes: N rows, V = K + 1 views,
 D_image and D_text widths."""
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _KEYED = ("image_sha256", "text_sha256")
 
 @dataclass(frozen=True)
 class RowIndex:
-    """All of a split but its embeddings. labels (N,) int64, NO_LABEL where none; outcome (N,) uint8, bits IMAGE_BAD
-    and TEXT_BAD; the reasons say why, empty where good; tokens (N,) int64, before any cut; hashes N SHA-256 digests."""
+    """All data of a split except its embeddings. labels (N,) int64, NO_LABEL if there is none; outcome (N,) uint8, bits
+    IMAGE_BAD and TEXT_BAD; the reasons, empty if good; tokens (N,) int64, before truncation; hashes, N SHA-256
+    digests."""
 
     ids: list[str]
     labels: NDArray[np.int64]
@@ -55,14 +56,14 @@ class RowIndex:
         return np.equal(self.outcome, 0)
 
     def reason(self, i: int) -> str:
-        """Why row i was quarantined; empty where it was not."""
+        """Why row i was quarantined; empty if it was not."""
         return "; ".join(filter(None, (self.image_reasons[i], self.text_reasons[i])))
 
 
 @dataclass(frozen=True)
 class Columns:
     """What training needs to know of a split's rows, in arrays, for splits of millions: ids (N,) UTF-8, labels (N,)
-    int64, outcome (N,) uint8, and keys (N,) uint64 that tell contents apart, 0 where there is none."""
+    int64, outcome (N,) uint8, and keys (N,) uint64 that differ for different contents, 0 if there is none."""
 
     ids: NDArray[np.bytes_]
     labels: NDArray[np.int64]
@@ -90,9 +91,9 @@ class Features:
 
 @dataclass(frozen=True)
 class Cache:
-    """A finished cache file: its attributes. Rows are read on demand, never kept open.
+    """A finished cache file: its attributes. Rows are read on demand.
 
-    damage: what `salvage` found; where there is any, rows are read past their checksums and may be wrong.
+    damage: what `salvage` found; if there is any, rows are read without checking and may be wrong.
     """
 
     path: Path
@@ -121,18 +122,18 @@ class Cache:
 
     @classmethod
     def open(cls, path: Path) -> Cache:
-        """Read a cache's attributes. Raises CacheError where the file is missing, foreign, newer or damaged."""
+        """Read a cache's attributes. Raises CacheError if the file is missing, not a cache, newer or damaged."""
         if not path.is_file():
             raise CacheError(f"no cache at {path}; make one with `mmsent extract`")
         if cut := cut_off(path):
-            raise CacheError(f"{path} is damaged: {cut}; {repair_command(path)} keeps the rows that are there")
+            raise CacheError(f"{path} is damaged: {cut}; {repair_command(path)} keeps the rows that it has")
         with reading(path) as file:
             check_attributes(path, file)
             return _about(cls, path, file, tuple(file))
 
     @classmethod
     def salvage(cls, path: Path) -> Cache:
-        """Open a damaged cache for what is still good in it. Raises CacheError where it cannot be read at all."""
+        """Open a damaged cache to use its undamaged rows. Raises CacheError if it cannot be read at all."""
         damage = find_damage(path)
         if damage.metadata:
             raise CacheError(f"{path} is damaged beyond repair: {damage.metadata}; {ANEW}")
@@ -164,7 +165,7 @@ class Cache:
         """The columns of `index` as stored, some thousand rows at a time, each with the position of its first row."""
         with self._group(split) as group:
             end = group["id"].shape[0] if kept else int(group.attrs["listed"])
-            # HDF5 keeps the last chunk of a data set as long as that is open; without it, each is read again and again.
+            # HDF5 caches the last chunk of a data set while that is open; otherwise each is read again and again.
             whole = {name: read_column(group[name])[0][:end] if self.damage else group[name] for name in INDEX}
             _sums = group.get(CRC)
             for start in range(0, end, INDEX_ROWS):
@@ -176,7 +177,7 @@ class Cache:
 
     def columns(self, split: str) -> Columns:
         """A split's rows in arrays: less than `index`, and a tenth of its memory."""
-        n = self.rows.get(split, 0)  # where it is not there, reading it says so
+        n = self.rows.get(split, 0)  # if there is no such split, reading it raises an error
         ids: NDArray[np.bytes_] | None = None
         labels, outcome = np.zeros(n, np.int64), np.zeros(n, np.uint8)
         keys = {name: np.zeros(n, np.uint64) for name in _KEYED}
@@ -185,7 +186,7 @@ class Cache:
             ids = np.zeros(n, columns["id"].dtype) if ids is None else ids
             ids[rows], labels[rows], outcome[rows] = columns["id"], columns["label"], columns["outcome"]
             for name in _KEYED:
-                # 8 of 32 bytes: two of ten million contents are taken for one with a chance of 3 in a million.
+                # 8 of 32 bytes: among ten million contents, two collide with a probability of 3 in a million.
                 keys[name][rows] = np.ascontiguousarray(columns[name][:, :8]).view(">u8")[:, 0]
         return Columns(np.zeros(0, "S1") if ids is None else ids, labels, outcome, *keys.values())
 
@@ -193,19 +194,23 @@ class Cache:
     def reader(
         self, split: str, checked: NDArray[np.bool_] | None = None
     ) -> Iterator[Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]]:
-        """Opens the file for many reads: gives a function (start, stop) -> image (n, V, D_image) and text (n, D_text)
-        as stored. Close it before a fork.
+        """Open the file for many reads: a function (start, stop) -> image (n, V, D_image) and text (n, D_text) as
+        stored. Close it before a fork.
 
-        checked (N,): the rows whose own checksums were compared already; those that are read now join them. HDF5
-        compares its sums of whole chunks at every read.
+        checked (N,): the rows whose checksums were compared already; rows that are read now are added. HDF5 compares
+        its own checksums of whole chunks at every read.
         """
         with self._group(split) as group:
             checked = np.zeros(group["id"].shape[0], bool) if checked is None else checked
-            images, texts, _sums = group["image"], group["text"], group.get(CRC)  # open, so that chunks are read once
+            images, texts, _sums = (
+                group["image"],
+                group["text"],
+                group.get(CRC),
+            )  # kept open, so that each chunk is read once
 
             def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
                 image, text = images[start:stop], texts[start:stop]
-                if not checked[start:stop].all():  # the first time; HDF5 checks its own sums every time
+                if not checked[start:stop].all():  # only the first time; HDF5 compares its own checksums every time
                     check_rows(group, "image", slice(start, stop), row_crcs(image))
                     check_rows(group, "text", slice(start, stop), row_crcs(text))
                     checked[start:stop] = True
@@ -214,12 +219,12 @@ class Cache:
             yield read
 
     def row_bytes(self, split: str) -> int:
-        """What one row of a split takes in memory as `load` gives it."""
+        """The memory of one row of a split after `load`, in bytes."""
         with self._group(split) as group:
             return 4 * (int(np.prod(group["image"].shape[1:])) + int(group["text"].shape[1]))
 
     def load(self, split: str) -> Features:
-        """A whole split in memory, embeddings as float32. Checksums are verified on the way."""
+        """A whole split in memory, embeddings as float32. Checksums are verified."""
         index = self.index(split)
         image, text = self.embeddings(split, range(len(index)))
         return Features(index, image.astype(np.float32, copy=False), text.astype(np.float32, copy=False))
@@ -241,7 +246,7 @@ class Cache:
 
 
 def _about(cls: type[Cache], path: Path, file: Any, splits: Sequence[str], damage: Damage | None = None) -> Cache:
-    """A cache from an open file's attributes, once they were checked."""
+    """A cache from an open file's attributes, which were checked before."""
     return cls(
         path,
         FeatureSettings.model_validate_json(attribute(file, "settings")),
@@ -255,7 +260,7 @@ def _about(cls: type[Cache], path: Path, file: Any, splits: Sequence[str], damag
 
 
 def _take(group: Any, part: str, positions: Sequence[int]) -> NDArray[Any]:
-    """Rows of a split's embeddings in the given order; one contiguous read where they are a run."""
+    """Rows of a split's embeddings in the given order; one contiguous read if they are consecutive."""
     dataset = group[part]
     if not len(positions):
         return np.empty((0, *dataset.shape[1:]), dataset.dtype)

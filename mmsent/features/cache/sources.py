@@ -1,4 +1,4 @@
-"""Where the rows of a split can be taken from: the journal first, then the old file."""
+"""Where the rows of a split come from: the journal first, then the old file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROWS = 4096  # journalled rows looked up at a time
 
 @dataclass
 class _Kept:
-    """A row of the old file that has left the list: its place there, and for each half its source and reason."""
+    """A row of the old file that has left the list: its position there, and for each half its source and reason."""
 
     row: Row
     at: int
@@ -33,11 +33,11 @@ class _Kept:
 
 
 class Sources:
-    """For each row and each of its halves, what holds an embedding of its present content, why it was quarantined, and
-    its token count. In arrays, for splits of millions; N rows.
+    """For each row and half, where an embedding of its current content is, why it was quarantined, and its number of
+    tokens. In arrays, for splits of millions; N rows.
 
-    names: the labels as `rows` counts them. Given for pouring; then rows of the old file that have left the list, with
-    both halves at hand, follow in `self.rows` behind the first `listed`.
+    names: the label names behind the numbers in `rows`. They are passed for writing; `self.rows` then continues, after
+    the first `listed` rows, with rows of the old file that have left the list and still have both halves.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Sources:
         self._source = {half: np.full(self.listed, _MISSING, np.uint8) for half in HALVES}
         self._at = np.full(self.listed, -1, np.int64)  # in the old file
         self.tokens = np.zeros(self.listed, np.int32)
-        self.reasons: dict[Half, dict[int, str]] = {half: {} for half in HALVES}  # by position, where quarantined
+        self.reasons: dict[Half, dict[int, str]] = {half: {} for half in HALVES}  # by position, of quarantined halves
         places = Places(self.rows.ids)
         kept: dict[str, _Kept] = {}
         if old is not None and split in old.rows:
@@ -60,7 +60,7 @@ class Sources:
         self._append([k for k in kept.values() if all(k.source.values())])
 
     def _look_up_old(self, old: Cache, places: Places, names: Sequence[str] | None) -> dict[str, _Kept]:
-        """Take from the old file what is sound there and still wanted. Returns its rows that the list has not."""
+        """Use what is undamaged and still wanted in the old file. Returns its rows that are not in the list."""
         lost = {part: old.damage.lost(self._split, part) if old.damage else () for part in ("index", *HALVES)}
         numbers = {name: k for k, name in enumerate(names or ())}
         kept: dict[str, _Kept] = {}
@@ -115,7 +115,7 @@ class Sources:
                         one.tokens = tokens if half == "text" else one.tokens
 
     def _append(self, kept: list[_Kept]) -> None:
-        """Put rows that have left the list behind the listed ones."""
+        """Append rows that have left the list to the listed ones."""
         self.rows = self.rows.followed_by([one.row for one in kept])
         self._at = np.concatenate([self._at, np.array([one.at for one in kept], np.int64)])
         self.tokens = np.concatenate([self.tokens, np.array([one.tokens for one in kept], np.int32)])
@@ -135,12 +135,12 @@ class Sources:
         gone = np.flatnonzero(self.missing("image") | self.missing("text"))
         if len(gone):
             raise CacheError(
-                f"row {self.rows.ids[int(gone[0])]} of {self._split} was not encoded; run extract again: what is done "
-                "is kept, and what changed or vanished meanwhile is read anew"
+                f"row {self.rows.ids[int(gone[0])]} of {self._split} was not encoded; run extract again: finished "
+                "rows are kept, and rows that changed meanwhile are read again"
             )
 
     def vectors(self, half: Half, rows: range, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """Embeddings of consecutive rows, (n, *shape); zeros where the half was quarantined."""
+        """Embeddings of consecutive rows, (n, *shape); zeros for quarantined halves."""
         out = np.zeros((len(rows), *shape), dtype)
         source = self._source[half][rows.start : rows.stop]
         fresh = {self.rows.ids[rows.start + k]: k for k in np.flatnonzero(source == _JOURNAL).tolist()}
@@ -154,7 +154,7 @@ class Sources:
 
 
 def _without(lost: Iterable[int], start: int, n: int) -> NDArray[np.bool_]:
-    """(n,) which of the positions from `start` on are not lost."""
+    """(n,) which of the n positions from `start` on are not lost."""
     out = np.ones(n, bool)
     out[[at - start for at in lost if start <= at < start + n]] = False
     return out

@@ -1,4 +1,4 @@
-"""What a data set says of its rows, row by row or in arrays."""
+"""Rows of a data set with labels and content hashes, one by one or in arrays."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from mmsent.system.packed import Strings
 
 NO_LABEL = -1
-NO_HASH = bytes(32)  # content that is not there
+NO_HASH = bytes(32)  # of missing content
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the data set says of one row: id, label index (or NO_LABEL) and content hashes (NO_HASH: not there)."""
+    """One row of a data set: id, label index (or NO_LABEL) and content hashes (or NO_HASH)."""
 
     id: str
     label: int
@@ -36,7 +36,7 @@ class RowTable(Sequence[Row]):
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> RowTable:
-        """A table of rows that are given one by one."""
+        """A table of single rows."""
         if isinstance(rows, RowTable):
             return rows
         ids, labels, images, texts = Strings(), [], bytearray(), bytearray()
@@ -49,7 +49,7 @@ class RowTable(Sequence[Row]):
         return cls(ids, np.array(labels, np.int32), *halves)
 
     def followed_by(self, rows: Sequence[Row]) -> RowTable:
-        """This table, itself where nothing follows, with more rows behind it."""
+        """This table followed by more rows; the table itself if there are none."""
         if not rows:
             return self
         more = RowTable.of(rows)

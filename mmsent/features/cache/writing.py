@@ -1,4 +1,4 @@
-"""Writing a cache: always a new file, put in the old one's place in one rename."""
+"""Writing a cache: always a new file, which replaces the old one in one rename."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.data.dataset import Split
-from mmsent.errors import CacheError
+from mmsent.errors import CacheError, first_line
 from mmsent.features.cache.damage import CRC, PARTS, index_crcs, row_crcs
 from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.cache.journal import Half, Journal
@@ -26,11 +26,11 @@ from mmsent.features.cache.table import NO_LABEL, Row, RowTable
 from mmsent.system.files import sync_folder
 from mmsent.system.packed import Strings
 
-IMAGE_BAD, TEXT_BAD = 1, 2  # bits of a row's outcome; 0 is good
+IMAGE_BAD, TEXT_BAD = 1, 2  # bits of a row's outcome; 0 means good
 REASON_BYTES = 240
 _CHUNK_BYTES = 1 << 20
 _POUR_ROWS = 1024
-_META_BLOCK = 1 << 13  # bytes that HDF5 takes at a time for its structures
+_META_BLOCK = 1 << 13  # bytes that HDF5 allocates at a time for its structures
 
 
 def pour(
@@ -41,12 +41,12 @@ def pour(
     attributes: dict[str, Any],
     salvaged: Cache | None = None,
 ) -> Cache:
-    """Write the cache anew from the old file and the journal, and put it in place in one rename.
+    """Write a new cache file from the old one and the journal, and put it in place in one rename.
 
-    lists: the rows of each split that was extracted now; other splits are copied. A row that left its list is kept
-    behind the listed ones, so that a truncated list loses nothing. salvaged: the old file where it is damaged, opened
-    by `Cache.salvage`; what is damaged in it counts as absent. Raises CacheError if a listed row is in neither source
-    or the disk is full; the old file and the journal stay as they were.
+    lists: the rows of each split that was extracted now; other splits are copied. Rows that have left their list are
+    kept after the listed ones, so that nothing is lost if a list was truncated by mistake. salvaged: the old file if it
+    is damaged, opened by `Cache.salvage`; damaged rows count as missing. Raises CacheError if a listed row is in
+    neither source or the disk is full; the old file and the journal then stay as they were.
     """
     old = salvaged or (Cache.open(path) if path.is_file() else None)
     names = attributes["labels"]
@@ -65,25 +65,25 @@ def pour(
             for split, plan in plans.items():
                 _pour_split(groups[split], plan)
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        reason = error.strerror or first_line(error)
         raise CacheError(f"cannot write {path}: {reason}; encoded rows are kept in {journal.path.name}") from error
     return Cache.open(path)
 
 
 @contextmanager
 def _new_file(path: Path, settings: FeatureSettings, attributes: dict[str, Any], size: int) -> Iterator[Any]:
-    """A file to write, put in place in one rename when the with block ends well; otherwise nothing is left of it.
+    """A new file, put in place in one rename if the with block succeeds, and removed otherwise.
 
-    size: bytes of its rows. They are reserved first, for HDF5 does not survive a full disk: it cannot close its file
-    any more, which keeps the space taken and crashes the process at its end.
+    size: bytes of its rows. They are reserved first, because HDF5 cannot handle a full disk: it can no longer close its
+    file, so the space stays occupied and the process crashes when it ends.
     """
     temporary = path.with_name(path.name + ".tmp")
     texts = _attribute_texts(settings, attributes)
-    size += (1 << 17) + 4 * sum(map(len, texts.values())) + size // 1000  # what HDF5 itself needs, rather too much
+    size += (1 << 17) + 4 * sum(map(len, texts.values())) + size // 1000  # for HDF5's own structures, generously
     try:
         with open(temporary, "wb") as raw:
             _reserve(raw.fileno(), size)
-        # The structure lies in front and the rows behind it, so that a file that is cut off loses rows alone.
+        # The structure comes first and the rows follow, so that a file that is cut off loses only rows.
         with h5py.File(temporary, "w", libver=("v110", "v110"), meta_block_size=_META_BLOCK) as file:
             with open(temporary, "rb+") as raw:
                 _reserve(raw.fileno(), size)
@@ -100,7 +100,7 @@ def _new_file(path: Path, settings: FeatureSettings, attributes: dict[str, Any],
 
 
 def _reserve(handle: int, size: int) -> None:
-    """Take space on the disk for an open file. Raises OSError where there is too little."""
+    """Reserve disk space for an open file. Raises OSError if there is too little."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, size)
 
@@ -112,10 +112,10 @@ def write_cache(
     n: int,
     blocks: Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]],
 ) -> Cache:
-    """Write a cache of n training rows from features that come from elsewhere, block by block: image (b, V, D_image),
-    text (b, D_text), labels (b,). Ids are row numbers; every row counts as good and as different from all others.
+    """Write a cache of n training rows from existing features, block by block: image (b, V, D_image), text (b, D_text),
+    labels (b,). Ids are row numbers; every row counts as good and different from all others.
 
-    attributes: labels, data_name, encoder and provenance. Raises CacheError where the blocks do not hold n rows.
+    attributes: labels, data_name, encoder and provenance. Raises CacheError if the blocks do not hold n rows.
     """
     width, storage = len(str(max(0, n - 1))), np.dtype(settings.storage)
     kinds: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -155,7 +155,7 @@ def write_cache(
                     columns[name][at : at + b] = data
                 at += b
             if at != n:
-                raise CacheError(f"{at} rows came for a cache of {n}")
+                raise CacheError(f"the blocks hold {at} rows; the cache needs {n}")
     except OSError as error:
         raise CacheError(f"cannot write {path}: {error.strerror or error}") from error
     return Cache.open(path)
@@ -179,7 +179,7 @@ def _write_attributes(file: Any, texts: Mapping[str, str]) -> None:
 
 
 def _rows_of(old: Cache, split: str, names: Sequence[str]) -> RowTable:
-    """The listed rows of an old file, their labels counted by the new list of names."""
+    """The listed rows of an old file, their labels numbered by the new list of names."""
     numbers = {name: i for i, name in enumerate(names)}
     table = np.array([*(numbers.get(name, NO_LABEL) for name in old.labels), NO_LABEL], np.int32)  # the last for -1
     ids, labels, images, texts = Strings(), [], [], []
@@ -196,7 +196,7 @@ def _rows_of(old: Cache, split: str, names: Sequence[str]) -> RowTable:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What will be written of a split: all but the embeddings, and where those come from."""
+    """What will be written of a split: all columns except the embeddings, and the sources of those."""
 
     columns: dict[str, NDArray[Any]]
     embeddings: dict[Half, tuple[int, ...]]  # half -> shape of a row
@@ -236,7 +236,7 @@ def _plan(sources: Sources, settings: FeatureSettings) -> _Plan:
 
 
 def _texts(values: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
-    """UTF-8 of one width as HDF5 stores it."""
+    """UTF-8 of fixed width in HDF5's type."""
     return values.view(h5py.string_dtype("utf-8", values.dtype.itemsize))
 
 
@@ -253,7 +253,7 @@ def _reasons(found: Mapping[int, str], n: int) -> NDArray[np.bytes_]:
 
 
 def _make_split(group: Any, plan: _Plan) -> Any:
-    """Make all data sets of a split, without a value. Returns the group."""
+    """Create all data sets of a split, without values. Returns the group."""
     n = len(plan.sources.rows)
     group.attrs["listed"] = plan.sources.listed
     for name, values in plan.columns.items():
@@ -289,7 +289,7 @@ def _create(group: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _stored_bytes(shape: tuple[int, ...], dtype: Any) -> int:
-    """Bytes that a data set takes on the disk: whole chunks, each with its checksum and its place in HDF5's index."""
+    """Bytes of a data set on the disk: whole chunks, each with its checksum and its entry in HDF5's index."""
     rows = _chunk_rows(shape, dtype)
     chunk = int(rows * np.dtype(dtype).itemsize * np.prod(shape[1:]))
     return -(-shape[0] // rows) * (chunk + 64) + 4096

@@ -1,4 +1,4 @@
-"""The drawn data set: its model and the exact bounds, its bytes, and what must not leak."""
+"""The synthetic data set: its model and the exact bounds, its bytes, and what must not leak."""
 
 import hashlib
 import math
@@ -11,8 +11,11 @@ from PIL import Image
 from mmsent.config import DEFAULT_LABELS
 from mmsent.data.dataset import load_dataset
 from mmsent.data.images import is_blank, open_rgb
-from mmsent.data.synthetic import posts as drawn
-from mmsent.data.synthetic.posts import PictureMood, TextMood, best_accuracy, best_label, draw_dataset, joint, sample
+from mmsent.data.synthetic import posts as synthetic
+from mmsent.data.synthetic.canvas import ImageMood
+from mmsent.data.synthetic.images import draw_image
+from mmsent.data.synthetic.posts import best_accuracy, joint, random_stream, sample, write_dataset
+from mmsent.data.synthetic.texts import TextMood, write_text
 from mmsent.errors import DataError, UsageError
 
 
@@ -22,11 +25,11 @@ def _hashes(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> drawn.DrawnSet:
-    return draw_dataset(tmp_path_factory.mktemp("drawn") / "set", n_train=40, n_test=12, seed=3, size=96)
+def small(tmp_path_factory: pytest.TempPathFactory) -> synthetic.SyntheticDataset:
+    return write_dataset(tmp_path_factory.mktemp("drawn") / "set", n_train=40, n_test=12, seed=3, size=96)
 
 
-def test_loads_with_the_right_counts(small: drawn.DrawnSet) -> None:
+def test_loads_with_the_right_counts(small: synthetic.SyntheticDataset) -> None:
     data = load_dataset(small.root)
     assert (len(data.of("train")), len(data.of("test"))) == (40, 12)
     assert not data.problems
@@ -42,16 +45,16 @@ def test_loads_with_the_right_counts(small: drawn.DrawnSet) -> None:
         assert len(post.text.read_text(encoding="utf-8").split()) >= 4
 
 
-def test_the_same_seed_gives_the_same_bytes(small: drawn.DrawnSet, tmp_path: Path) -> None:
-    again = draw_dataset(tmp_path / "again", n_train=40, n_test=12, seed=3, size=96)
+def test_the_same_seed_gives_the_same_bytes(small: synthetic.SyntheticDataset, tmp_path: Path) -> None:
+    again = write_dataset(tmp_path / "again", n_train=40, n_test=12, seed=3, size=96)
     assert _hashes(again.root) == _hashes(small.root)
     assert again.truth == small.truth
-    draw_dataset(tmp_path / "again", n_train=40, n_test=12, seed=3, size=96)  # drawn over
+    write_dataset(tmp_path / "again", n_train=40, n_test=12, seed=3, size=96)  # drawn over
     assert _hashes(again.root) == _hashes(small.root)
 
 
-def test_another_seed_gives_other_posts(small: drawn.DrawnSet, tmp_path: Path) -> None:
-    other = draw_dataset(tmp_path / "other", n_train=40, n_test=12, seed=4, size=96)
+def test_another_seed_gives_other_posts(small: synthetic.SyntheticDataset, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", n_train=40, n_test=12, seed=4, size=96)
     ours, theirs = _hashes(small.root), _hashes(other.root)
     assert ours.keys() == theirs.keys()
     pictures = [name for name in ours if name.endswith(".jpg")]
@@ -59,8 +62,8 @@ def test_another_seed_gives_other_posts(small: drawn.DrawnSet, tmp_path: Path) -
     assert sum(ours[f"data/{i}.txt"] != theirs[f"data/{i}.txt"] for i in range(1001, 1053)) > 45
 
 
-def test_a_post_does_not_depend_on_the_counts(small: drawn.DrawnSet, tmp_path: Path) -> None:
-    fewer = draw_dataset(tmp_path / "fewer", n_train=5, n_test=2, seed=3, size=96)
+def test_a_post_does_not_depend_on_the_counts(small: synthetic.SyntheticDataset, tmp_path: Path) -> None:
+    fewer = write_dataset(tmp_path / "fewer", n_train=5, n_test=2, seed=3, size=96)
     ours, theirs = _hashes(small.root), _hashes(fewer.root)
     assert all(theirs[name] == ours[name] for name in theirs if name.startswith("data/"))
 
@@ -83,13 +86,19 @@ def test_bounds_agree_with_the_hand_computed_ones() -> None:
     assert max(best_accuracy("image"), best_accuracy("text")) < best_accuracy("both")
 
 
+def best_label(image: ImageMood, text: TextMood) -> str:
+    """The best possible rule that sees both moods."""
+    likelihood = {d.label: p for d, p in joint().items() if (d.image, d.text) == (image, text)}
+    return max(DEFAULT_LABELS, key=lambda label: likelihood[label])
+
+
 def test_samples_reach_the_bounds() -> None:
     n = 20_000
     drafts = [sample(1, i) for i in range(n)]
-    both = sum(best_label(d.picture, d.text) == d.label for d in drafts) / n
+    both = sum(best_label(d.image, d.text) == d.label for d in drafts) / n
     assert abs(both - best_accuracy("both")) < 3 * math.sqrt(0.95 * 0.05 / n)
-    for half, seen in (("image", "picture"), ("text", "text")):
-        counts = Counter((getattr(d, seen), d.label) for d in drafts)
+    for half in ("image", "text"):
+        counts = Counter((getattr(d, half), d.label) for d in drafts)
         moods = {mood for mood, _ in counts}
         hits = sum(max(counts[mood, label] for label in DEFAULT_LABELS) for mood in moods) / n
         bound = best_accuracy(half)  # type: ignore[arg-type]
@@ -97,11 +106,11 @@ def test_samples_reach_the_bounds() -> None:
 
 
 def test_irony_hangs_on_the_picture() -> None:
-    meanings = [best_label(picture, TextMood.praise) for picture in PictureMood]
+    meanings = [best_label(picture, TextMood.praise) for picture in ImageMood]
     assert meanings == ["negative", "negative", "positive"]
 
 
-def test_test_labels_stay_outside_the_folder(small: drawn.DrawnSet, tmp_path: Path) -> None:
+def test_test_labels_stay_outside_the_folder(small: synthetic.SyntheticDataset, tmp_path: Path) -> None:
     lines = (small.root / "test_without_label.txt").read_text(encoding="utf-8").splitlines()
     assert lines == ["guid,tag", *(f"{guid},null" for guid in small.truth)]
     assert {path.name for path in small.root.iterdir()} == {"data", "train.txt", "test_without_label.txt"}
@@ -116,10 +125,10 @@ def test_test_labels_stay_outside_the_folder(small: drawn.DrawnSet, tmp_path: Pa
 
 
 def test_labels_reach_neither_pictures_nor_texts(
-    small: drawn.DrawnSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: synthetic.SyntheticDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawn, "NOISE", 1.0)  # other labels, same moods
-    other = draw_dataset(tmp_path / "set", n_train=40, n_test=12, seed=3, size=96)
+    monkeypatch.setattr(synthetic, "NOISE", 1.0)  # other labels, same moods
+    other = write_dataset(tmp_path / "set", n_train=40, n_test=12, seed=3, size=96)
     assert other.truth != small.truth
     ours, theirs = _hashes(small.root), _hashes(other.root)
     assert {name for name in ours if ours[name] != theirs[name]} == {"train.txt"}
@@ -127,38 +136,38 @@ def test_labels_reach_neither_pictures_nor_texts(
 
 def test_labels_path(tmp_path: Path) -> None:
     root, labels = tmp_path / "set", tmp_path / "kept" / "answers.csv"
-    made = draw_dataset(root, n_train=3, n_test=2, size=48, labels_path=labels)
+    made = write_dataset(root, n_train=3, n_test=2, size=48, labels_path=labels)
     assert labels.read_text(encoding="utf-8").splitlines() == ["guid,tag", *(f"{g},{t}" for g, t in made.truth.items())]
     with pytest.raises(UsageError, match="inside the data set"):
-        draw_dataset(root, n_train=3, n_test=2, size=48, labels_path=root / "test_labels.csv")
+        write_dataset(root, n_train=3, n_test=2, size=48, labels_path=root / "test_labels.csv")
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"holiday\.jpg"):
-        draw_dataset(tmp_path, n_train=2, n_test=1, size=48)
+        write_dataset(tmp_path, n_train=2, n_test=1, size=48)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
-    draw_dataset(tmp_path / "more", n_train=4, n_test=1, size=48)
+    write_dataset(tmp_path / "more", n_train=4, n_test=1, size=48)
     with pytest.raises(DataError, match=r"1004"):  # left from a larger drawing
-        draw_dataset(tmp_path / "more", n_train=2, n_test=1, size=48)
+        write_dataset(tmp_path / "more", n_train=2, n_test=1, size=48)
 
 
 @pytest.mark.parametrize("bad", [{"n_train": 0}, {"n_test": 0}, {"size": 8}])
 def test_bad_counts_are_refused(bad: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=next(iter(bad))):
-        draw_dataset(tmp_path / "set", **bad)
+        write_dataset(tmp_path / "set", **bad)
 
 
 @pytest.mark.parametrize("mood", TextMood)
 def test_every_template_fills(mood: TextMood) -> None:
-    texts = {drawn.write_text(mood, drawn._stream(0, i, "text")) for i in range(300)}
+    texts = {write_text(mood, random_stream(0, i, "text")) for i in range(300)}
     assert len(texts) > 100
     assert not any("{" in text or " a a" in text or not text[0].isupper() for text in texts)
 
 
-@pytest.mark.parametrize("mood", PictureMood)
-def test_brightness_follows_the_picture_mood(mood: PictureMood) -> None:
-    pictures = [drawn.draw_picture(mood, drawn._stream(0, i, "picture"), 64) for i in range(40)]
+@pytest.mark.parametrize("mood", ImageMood)
+def test_brightness_follows_the_picture_mood(mood: ImageMood) -> None:
+    pictures = [draw_image(mood, random_stream(0, i, "picture"), 64) for i in range(40)]
     levels = [picture.convert("L").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)) for picture in pictures]
     colours = [picture.convert("HSV").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))[1] for picture in pictures]
     low, high = {"down": (0, 115), "flat": (115, 215), "up": (140, 256)}[mood]

@@ -22,6 +22,7 @@ from mmsent.features.cache import Cache, find_damage
 from mmsent.features.cache import reading as reading_module
 from mmsent.features.cache import writing as cache_module
 from mmsent.features.cache.damage import CRC, INDEX
+from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.repair import Repaired, repair, verify
 from tests.features.test_extract import counted, set_list, stored
@@ -39,7 +40,7 @@ def make(root: Path, folder: Path) -> Cache:
     (root / "data" / "4.txt").unlink(missing_ok=True)
     dataset = load_dataset(root)
     made: dict[str, Any] = {"encoder": PAIR, "views": ViewSettings(count=1), "options": OPTIONS, "show": False}
-    return extract(dataset, SPLITS, folder, encoders=fake_encoders(), **made).cache
+    return extract(dataset, SPLITS, folder, engine=LocalEngine(fake_encoders()), **made).cache
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_reading_names_the_row(cache: Cache, name: str, row: int, line: str) -> 
         with pytest.raises(CacheError) as caught:
             read(split)
         assert str(caught.value) == (
-            f"{cache.path} is damaged: {line}; `mmsent cache repair --cache {cache.path}` encodes just these again"
+            f"{cache.path} is damaged: {line}; `mmsent cache repair --cache {cache.path}` encodes only these again"
         )
     other = "test" if split == "train" else "train"
     assert len(cache.load(other).index) == cache.rows[other]
@@ -204,7 +205,7 @@ def test_a_cut_file_says_where_it_ends(cache: Cache) -> None:
     with pytest.raises(CacheError, match=f"is damaged: it ends after {size - 1:,} of {size:,} bytes; .*cache repair"):
         Cache.open(cache.path)
     os.truncate(cache.path, 20)
-    with pytest.raises(CacheError, match="is damaged or no HDF5 file"):
+    with pytest.raises(CacheError, match="is damaged or not an HDF5 file"):
         Cache.open(cache.path)
     assert find_damage(cache.path).metadata
 
@@ -275,7 +276,7 @@ def test_where_no_repair_helps_reading_says_so(cache: Cache) -> None:
     """Bytes of HDF5's own structure: no row can be named."""
     raw = cache.path.read_bytes()
     cache.path.write_bytes(raw[:8] + bytes(200) + raw[208:])
-    with pytest.raises(CacheError, match=r"is damaged or no HDF5 file \(.+\); .*extract again"):
+    with pytest.raises(CacheError, match=r"is damaged or not an HDF5 file \(.+\); .*extract again"):
         cache.load("train")
 
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmsent.errors import CacheError
+from mmsent.errors import CacheError, first_line
 from mmsent.features.cache import (
     IMAGE_BAD,
     NO_HASH,
@@ -28,7 +28,7 @@ from mmsent.features.cache import reading as reading_module
 from mmsent.features.cache import sources as sources_module
 from mmsent.features.cache import writing as writing_module
 from mmsent.features.cache.journal import Entry, Journal
-from mmsent.features.cache.opening import _Padded, attribute, fixed_text, reason_of
+from mmsent.features.cache.opening import _Padded, attribute, fixed_text
 from tests.features.cache.test_writing import attributes, journalled, made_cache, made_rows, made_settings
 
 # --- rows
@@ -83,7 +83,7 @@ def test_a_cache_of_given_features(tmp_path: Path) -> None:
 
 def test_features_that_do_not_fit_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c.h5"
-    with pytest.raises(CacheError, match=r"^9 rows came for a cache of 12$"):
+    with pytest.raises(CacheError, match=r"^the blocks hold 9 rows; the cache needs 12$"):
         write_cache(path, made_settings(), attributes(), 12, blocks_of(9, 5))
 
     def full(handle: int, size: int) -> None:
@@ -275,7 +275,7 @@ def test_a_row_with_half_of_its_content_is_not_encoded(tmp_path: Path, half: str
     changed = rows[1]
     given = {"image": changed.image_hash, "text": changed.text_hash} | {half: b"n" * 32}
     rows[1] = Row("b", 0, given["image"], given["text"])
-    with pytest.raises(CacheError, match=r"^row b of train was not encoded; run extract again: what is done is kept"):
+    with pytest.raises(CacheError, match=r"^row b of train was not encoded; run extract again: finished rows are kept"):
         pour(tmp_path / "c.h5", journal, made_settings(), {"train": rows}, attributes())
     assert not (tmp_path / "c.h5").exists()
 
@@ -329,7 +329,7 @@ def test_a_cut_cache_says_how_much_is_there(tmp_path: Path) -> None:
         Cache.open(path)
     said = f"it ends after {len(whole) - 1000:,} of {len(whole):,} bytes"
     assert str(caught.value) == (
-        f"{path} is damaged: {said}; `mmsent cache repair --cache {path}` keeps the rows that are there"
+        f"{path} is damaged: {said}; `mmsent cache repair --cache {path}` keeps the rows that it has"
     )
     damage = find_damage(path)
     assert (damage.cut, damage.metadata) == (said, "")
@@ -404,5 +404,5 @@ def test_a_split_without_rows_is_carried_over(tmp_path: Path) -> None:
 
 
 def test_the_first_line_of_a_reason_or_the_kind_of_error() -> None:
-    assert reason_of(ValueError("bad magic\nand more")) == "bad magic"
-    assert reason_of(OSError()) == "OSError"
+    assert first_line(ValueError("bad magic\nand more")) == "bad magic"
+    assert first_line(OSError()) == "OSError"

@@ -19,11 +19,11 @@ from mmsent.data.dataset import Split
 from mmsent.errors import CacheError
 from mmsent.features.batches import blocks
 from mmsent.features.cache import NO_HASH, NO_LABEL, Cache, Features, Row, pour
-from mmsent.features.cache import fingerprint as fingerprint_module
 from mmsent.features.cache import writing as cache_module
 from mmsent.features.cache.finding import cache_path, find_cache, list_caches, slug
 from mmsent.features.cache.fingerprint import FeatureSettings, differences
 from mmsent.features.cache.journal import Entry, Half, Journal
+from mmsent.system.hashing import json_sha256
 from tests.helpers.fake import fake_encoders
 
 LABELS = ["negative", "neutral", "positive"]
@@ -163,8 +163,8 @@ def test_fingerprint_is_stable() -> None:
     settings = made_settings()
     assert settings.fingerprint == FeatureSettings.model_validate_json(settings.model_dump_json()).fingerprint
     assert (len(settings.fingerprint), len(settings.contract)) == (64, 64)
-    digest = fingerprint_module._digest({"b": [1, 2], "a": {"d": None, "c": 0.5}})
-    assert digest == fingerprint_module._digest({"a": {"c": 0.5, "d": None}, "b": (1, 2)})
+    digest = json_sha256({"b": [1, 2], "a": {"d": None, "c": 0.5}})
+    assert digest == json_sha256({"a": {"c": 0.5, "d": None}, "b": (1, 2)})
     # SHA-256 of {"a": {"c": 0.5, "d": null}, "b": [1, 2]}
     assert digest == "bf11ccb455ce8b91724392db133d403b5d5e9003c34f51af2c0dd4dfc9b322a9"
 
@@ -349,7 +349,7 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n" + bytes(100)])
 def test_not_hdf5(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.h5").write_bytes(content)
-    with pytest.raises(CacheError, match=r"c\.h5 is damaged or no HDF5 file \(.*\); remove it and extract again"):
+    with pytest.raises(CacheError, match=r"c\.h5 is damaged or not an HDF5 file \(.*\); remove it and extract again"):
         Cache.open(tmp_path / "c.h5")
 
 
@@ -483,7 +483,7 @@ def test_find_none(tmp_path: Path) -> None:
     with pytest.raises(CacheError) as caught:
         find_cache(tmp_path, data_name="posts")
     assert f"it holds {other.path.name}; make one" in str(caught.value)
-    assert "(posts.fake.0000.h5.journal is unfinished: run extract again to complete it)" in str(caught.value)
+    assert "(posts.fake.0000.h5.journal is unfinished: run the same `mmsent extract` again)" in str(caught.value)
     with pytest.raises(CacheError, match=r"^no cache with offline in"):
         find_cache(tmp_path, encoder="offline")
 
@@ -504,14 +504,16 @@ def test_find_one(tmp_path: Path) -> None:
 def test_find_several(tmp_path: Path) -> None:
     made_cache(tmp_path)
     made_cache(tmp_path, encoder="offline")
-    with pytest.raises(CacheError, match=r"^2 caches of posts fit: .*; choose with --encoder fake or offline$"):
+    with pytest.raises(CacheError, match=r"^2 caches of posts match: .*; choose one with --encoder fake or offline$"):
         find_cache(tmp_path, data_name="posts")
     assert find_cache(tmp_path, encoder="fake").encoder == "fake"
     second = made_cache(tmp_path, settings=made_settings(normalize=True))
-    with pytest.raises(CacheError, match=r"^2 caches of posts with fake fit: .*; choose with --cache FILE$") as caught:
+    with pytest.raises(
+        CacheError, match=r"^2 caches of posts with fake match: .*; choose one with --cache FILE$"
+    ) as caught:
         find_cache(tmp_path, data_name="posts", encoder="fake")
     assert str(second.path) in str(caught.value)
-    with pytest.raises(CacheError, match=r"^3 caches fit: .*; choose with --cache FILE$"):
+    with pytest.raises(CacheError, match=r"^3 caches match: .*; choose one with --cache FILE$"):
         find_cache(tmp_path)
     assert find_cache(second.path).fingerprint == second.fingerprint
 

@@ -1,0 +1,70 @@
+"""What a cache records of its extractions: the data set, the settings, digests of its rows, and what encoded them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mmsent.config import EncoderSettings
+from mmsent.data.dataset import Dataset, Split
+from mmsent.features.cache import Cache, RowTable, digests
+from mmsent.features.engine import Engine
+from mmsent.system.devices import pick_device
+
+MADE_BY = 20  # extractions that a cache remembers: the first one and the newest
+
+
+def settings_record(dataset: Dataset, encoder: EncoderSettings, batch_size: int, max_bad: float) -> dict[str, Any]:
+    """The data set, its settings and the encoders' as plain values; paths are absolute."""
+    chosen = encoder.model_dump(mode="json")
+    if chosen["weights"]:
+        chosen["weights"] = str(Path(chosen["weights"]).resolve())
+    return {
+        "data": str(dataset.root.resolve()),
+        "data_settings": dataset.settings.model_dump(mode="json"),
+        "decoding": dataset.decoding.why,
+        "encoder_settings": chosen,
+        "batch_size": batch_size,
+        "max_bad": max_bad,
+        "written": _now(),
+        "command": sys.argv,
+    }
+
+
+def used_later(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The part of a record that later commands rely on: where data set and weights are, and the accepted share of bad
+    rows."""
+    return record["data"], record["encoder_settings"]["weights"], record.get("max_bad")
+
+
+def content_record(old: Cache | None, lists: Mapping[Split, RowTable], labels: tuple[str, ...]) -> dict[str, Any]:
+    """Digests of all rows that the cache will list, by split. lists: the splits that were extracted now."""
+    content: dict[str, Any] = {split: digests.content_of(rows, labels) for split, rows in lists.items()}
+    if old is None:
+        return content
+    others = [split for split in old.rows if split not in content]
+    if old.damage is None:
+        return content | {split: digests.content(old, split, names=labels) for split in others}
+    known = old.provenance.get("content", {})  # digests of the rows before they were damaged
+    return content | {split: known[split] for split in others if split in known}
+
+
+def makers_record(
+    old: Cache | None, encoded: Mapping[str, int], engine: Engine, encoder: EncoderSettings
+) -> list[dict[str, Any]]:
+    """What encoded the rows, one record per extraction, newest last. encoded: rows encoded now, by split."""
+    made_by: list[dict[str, Any]] = []
+    if old is not None:
+        first = {"written": old.provenance.get("written"), "command": old.provenance.get("command")}
+        made_by = old.provenance.get("made_by", [first])
+    if any(encoded.values()) or old is None:
+        environment = engine.environment(pick_device(encoder.device) if "torch" in sys.modules else None)
+        made_by = [*made_by, {"written": _now(), "encoded": dict(encoded), **environment}]
+    return [*made_by[:1], *made_by[1:][1 - MADE_BY :]]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
