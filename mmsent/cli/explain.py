@@ -149,7 +149,7 @@ def _post_of(where: Workspace, guid: str, run: Run) -> NewPost:
     post = next((p for p in dataset.posts if p.id == guid), None)
     if post is None:
         n = len(dataset.posts)
-        raise DataError(f"{source} lists no post {guid!r} among its {n}; its first is {dataset.posts[0].id!r}")
+        raise DataError(f"{source} has no post {guid!r} among its {n}; its first is {dataset.posts[0].id!r}")
     try:
         return NewPost(post.id, dataset.text_of(post), post.image)
     except DataError as error:
