@@ -159,13 +159,13 @@ def _watching(name: str) -> Iterator[Callable[[Any], None]]:
     def watch(progress: Any) -> None:
         nonlocal shown, stage, told
         best = progress.best
-        about = f"best {best.score:.4f} ({best.settings.fusion}, trial {best.number})" if best else "no trial finished"
+        about = f"best {best.score:.4f} {best.settings.fusion}, trial {best.number}" if best else "no trial finished"
         if progress.what != stage:
             if shown is not None:
                 shown.close()
             stage, told = progress.what, progress.done
             shown = bar(progress.total, f"{stage} {name}", "trial", initial=progress.done)
-        shown.set_postfix_str(about, refresh=False)
+        shown.set_postfix_str(about.partition(", trial")[0], refresh=False)  # what fits on 80 columns
         shown.update(progress.done - shown.n)
         if not sys.stderr.isatty() and stage == "searching" and progress.done >= told + max(1, progress.total // 10):
             told = progress.done
