@@ -1,6 +1,6 @@
 """mmsent: sentiment of posts from frozen encoders and light fusion heads.
 
-The Python API, see docs/api.md and mmsent.api:
+The Python API, see docs/reference/python.md and mmsent.api:
 
     encode, open_cache     posts to a cache; a cache as NumPy arrays, a torch Dataset, a pandas table
     train_heads, load      heads, fitted or opened, that predict

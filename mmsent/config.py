@@ -156,7 +156,7 @@ class DataSettings(Settings):
 
 class Preset(Settings):
     """A named encoder pair, the recipe that suits its features, and the cosines from which pictures and texts are
-    near-duplicates. Those of `offline` were chosen by looking at pairs (docs/decisions.md); the default, for all other
+    near-duplicates. Those of `offline` were chosen by looking at pairs (docs/notes.md); the default, for all other
     encoders, was not, and is on the strict side."""
 
     image: str
@@ -358,12 +358,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     # The report's recipe, word for word: every value is FitSettings' own default.
     "paper": {},
     # For the offline pair, whose two halves differ in scale: found on grouped validation splits of mvsa-single with
-    # scripts/compare_recipes.py, see docs/decisions.md.
+    # scripts/compare_recipes.py, see docs/notes.md.
     "offline": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
     # For some hundred posts, where an epoch has few steps; the quickstart's.
     "small": {"rms": True, "lr": 1e-3, "epochs": 40, "patience": 10},
     # The best that the offline encoders give, for a preset with several of them: chosen by cross-validation with
-    # scripts/compare_accuracy.py, see docs/decisions.md. Its heads make a committee, see COMMITTEES.
+    # scripts/compare_accuracy.py, see docs/notes.md. Its heads make a committee, see COMMITTEES.
     "best": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
 }
 

@@ -31,7 +31,7 @@ BAD = 7  # position in the training list of a post without a picture
 def patched() -> Any:
     """Every encoder is a fake."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("extract", "predict", "feature_cache"):
+        for module in ("features.extract", "inference.predict", "api"):
             patch.setattr(f"mmsent.{module}.open_encoders", lambda settings: fake_encoders())
         yield patch
 
@@ -244,7 +244,7 @@ def test_encoding_new_posts_for_an_estimator(cache: FeatureCache, patched: Any) 
     assert rows.good.tolist() == [True] * 10 + [False]
     assert rows.problems[-1] == "no text"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmsent.feature_cache.open_encoders", lambda settings: fake_encoders(seed=1))
+        patch.setattr("mmsent.api.open_encoders", lambda settings: fake_encoders(seed=1))
         with pytest.raises(CacheError, match="contract"):
             mmsent.open_cache(cache.path).encode("a", root / "1.jpg")
 

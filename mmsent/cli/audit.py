@@ -85,7 +85,7 @@ def audit(
     n = len(found.suspects)
     echo(f"\n{found.likely_wrong} of {n} labels are likely wrong, by {', '.join(found.sources)}")
     echo(f"wrote {', '.join(written.values())}")
-    echo("look before you change a label: a hard post and a wrong label look alike to a head")
+    echo("look at a post before you change its label: to a head, a hard post and a wrong label look alike")
 
 
 def _refuse(out: Path, group: str | None, folds: Sequence[str] | None, memory: str | None) -> None:
@@ -95,7 +95,7 @@ def _refuse(out: Path, group: str | None, folds: Sequence[str] | None, memory: s
     if group not in (None, *_AUDITED):
         raise UsageError(f"--group {group!r}: an audit needs folds that keep duplicates together, near or exact")
     if folds and (group is not None or memory is not None):
-        raise UsageError("--group and --memory are for choosing or making a cross-validation; do not name one besides")
+        raise UsageError("--group and --memory choose or make a cross-validation; leave them out where you name one")
     memory_limit(memory)  # a bad size is told now
 
 

@@ -52,7 +52,7 @@ def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: 
         rows.append([c.path.name, c.data_name, c.encoder, *counts, size])
     echo_table(rows, Layout(left=["file", "data", "encoder"], drop=["MB", "views", "data", "encoder"]), wide=wide)
     for path in sorted(set(folder.glob("*.h5")) - {c.path for c in found}):
-        note(f"{path.name}: unreadable, no cache or damaged")
+        note(f"{path.name}: cannot be read: no cache, or damaged")
     for path in sorted(folder.glob("*.h5.journal")):
         note(f"{path.name}: unfinished; run the same `mmsent extract` again to complete it")
 
@@ -138,7 +138,7 @@ def repair(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Encode the damaged rows of a cache again. Reads the cache and the data set, writes the cache anew.
+    """Encode the damaged rows of a cache again. Reads the cache and the data set, rewrites the cache.
 
     Sound rows stay as they are. Where the damage is not in rows, it says so and what to do.
     """
@@ -153,7 +153,7 @@ def repair(
     if not path.exists():
         raise CacheError(f"{cache.path} was made from {path}, which is not here; --data says where the posts are now")
     dataset = where.dataset(cache)
-    with resumable("the damaged cache is as it was and what was encoded is kept"):
+    with resumable("the damaged cache is unchanged and what was encoded is kept"):
         done = run(cache.path, dataset, encoders_of(cache, device), extract_settings_of(cache, wait=options.wait))
     if json:
         echo_json(done.to_json())
@@ -163,7 +163,7 @@ def repair(
     for name, n in done.encoded.items():
         echo(f"{name}: {n} rows encoded again, {done.cache.rows[name] - n} kept")
     for name, n in done.dropped.items():
-        note(f"{name}: {n} damaged rows are gone, for they had left the list before")
+        note(f"{name}: {n} damaged rows were dropped: they are no longer in the list")
     echo(f"cache: {done.cache.path}, all checksums hold")
 
 
@@ -192,7 +192,7 @@ def explain(
     if not found:
         echo(f"no cache of {dataset.name} in {at}")
     for cache, differing in found:
-        echo(f"{cache.path.name}: " + ("serves these settings" if not differing else "does not serve, for"))
+        echo(f"{cache.path.name}: " + ("serves these settings" if not differing else "does not serve these settings:"))
         for line in differing:
             echo(f"  {line}")
 
@@ -232,7 +232,7 @@ def duplicates(
         shown_ids = ", ".join(f"{split} {row_id}" for split, row_id in group[:8])
         echo(f"  {len(group)} rows: {shown_ids}{', …' if len(group) > 8 else ''}")
     if parted := sum(g.parted for g in found.found if g.what == "either"):
-        note(f"{parted} like pairs are in different groups, for together they would chain up too many rows")
+        note(f"{parted} similar pairs are in different groups: joined, their groups would be too large")
     echo("--json lists every group; `mmsent fit --group near` keeps them on one side of a split")
 
 

@@ -101,7 +101,7 @@ def _tell(
     echo(calibration_note(chosen) + (", here each row's on the other rows (cross-fitted)" if crossed else ""))
     if not pairs:
         return
-    echo("\nMcNemar's exact test on the rows that one of two has right and the other has not:")
+    echo("\nMcNemar's exact test on the rows that only one of two labels correctly:")
     heads = {e.name: e.fusion for e in found}
     if len(set(heads.values())) == len(heads):  # short names that are as good
         pairs = [replace(pair, a=heads[pair.a], b=heads[pair.b]) for pair in pairs]

@@ -77,7 +77,7 @@ def explain(
     if (guid is None) == (text is None and image is None):
         raise UsageError("give a post of the data set with --guid, or a new one with --text and --image")
     if image is not None and not image.is_file():
-        raise DataError(f"no picture at {image}")
+        raise DataError(f"no image at {image}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder")
     if text is not None:
@@ -149,7 +149,7 @@ def _post_of(where: Workspace, guid: str, run: Run) -> NewPost:
     post = next((p for p in dataset.posts if p.id == guid), None)
     if post is None:
         n = len(dataset.posts)
-        raise DataError(f"{source} lists no post {guid!r} among its {n}; its first is {dataset.posts[0].id!r}")
+        raise DataError(f"{source} has no post {guid!r} among its {n}; its first is {dataset.posts[0].id!r}")
     try:
         return NewPost(post.id, dataset.text_of(post), post.image)
     except DataError as error:
@@ -168,7 +168,7 @@ def _tell(found: Explanation) -> None:
 
     halves = found.modality
     image, text = 0 - halves.image, 0 - halves.text
-    without = f"(without the picture the logit changes by {image:+.3f}, without the text by {text:+.3f})"
+    without = f"(without the image the logit changes by {image:+.3f}, without the text by {text:+.3f})"
     if halves.image_share is None:
         echo(f"neither half matters {without}")
     else:
@@ -191,7 +191,7 @@ def _tell_words(found: Explanation) -> None:
     if found.text is None:
         return
     if found.text.words:
-        rows = [["words, by", "those that speak most for it", "rank correlation with occlusion"]]
+        rows = [["method", "words with the highest scores", "rank correlation with occlusion"]]
         for method, title in (
             ("grad_cam", "Grad-CAM, embedding"),
             ("integrated", "integrated gradients"),

@@ -69,7 +69,7 @@ def export(
         from mmsent.export.onnx_export import TOLERANCE, export_onnx
 
         if with_encoder:
-            note("exporting heads, picture tower and text tower, and comparing them with torch: a minute or two")
+            note("exporting heads, image tower and text tower, and comparing them with torch: a minute or two")
         done = export_onnx(chosen, out, card=card, tie=tie, soft=soft, with_encoder=with_encoder, weights=weights)
         path = done.path
         result |= {"worst": done.worst, "embeddings": done.embeddings, "tolerance": TOLERANCE}

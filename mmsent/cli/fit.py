@@ -141,15 +141,15 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
 
 @contextmanager
 def _keeping(fitted: Sequence[Any], wanted: Sequence[Fusion]) -> Iterator[None]:
-    """Where fitting stops early, echo which runs there are and how to fit the rest."""
+    """Where fitting stops early, say which runs there are and how to fit the rest."""
     try:
         yield
     except (KeyboardInterrupt, MmsentError) as stop:
         rest = " ".join(f"--fusion {fusion}" for fusion in wanted[len(fitted) :])
         kept = ", ".join(run.name for run in fitted)
-        there = f"{kept} {'are' if len(fitted) > 1 else 'is'} kept" if fitted else "no run was finished"
+        there = f"{kept} {'are' if len(fitted) > 1 else 'is'} kept" if fitted else "no head was finished"
         if isinstance(stop, KeyboardInterrupt):
             raise Interrupted(f"interrupted; {there}; go on with the same options and {rest}", stop) from None
         if fitted:
-            note(f"{there}; once that is mended, go on with the same options and {rest}")
+            note(f"{there}; once that is fixed, go on with the same options and {rest}")
         raise

@@ -55,7 +55,7 @@ def fit_folds(job: FitJob, folds: int, *, wide: bool, as_json: bool) -> None:
         rows.append([f"vote of {len(voters)}", *_cells(vote), "", ""])
     echo_table(rows, _LAYOUT, wide=wide)
     echo("\nmean ± standard deviation over the folds; NLL and ECE over all rows, calibrated on rows outside the fold")
-    echo("cross-validation leaves no head to vote with; `mmsent fit` trains one on all but the validation rows")
+    echo("cross-validation keeps no head; `mmsent fit` trains one on all but the validation rows")
 
 
 def cross_validate_all(job: FitJob, folds: int) -> tuple[list[Folds], list[CrossValidated]]:

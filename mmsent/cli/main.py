@@ -1,4 +1,4 @@
-"""The program: signals, errors and exit statuses around the commands."""
+"""The program: its signals, errors and exit statuses."""
 
 from __future__ import annotations
 

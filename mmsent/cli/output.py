@@ -96,7 +96,7 @@ def echo_table(rows: Sequence[Sequence[str]], layout: Layout, *, wide: bool = Fa
     right = [k for k, place in enumerate(keep) if titles[place] not in layout.left]
     echo(columns([[row[place] for place in keep] for row in table], right=right), raw=True)
     if dropped:
-        note(f"left out for want of room: {', '.join(dropped)}; --wide shows all columns")
+        note(f"columns left out: {', '.join(dropped)}; --wide shows all")
 
 
 def _width(table: Sequence[Sequence[str]], keep: Sequence[int]) -> int:

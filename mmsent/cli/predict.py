@@ -62,7 +62,7 @@ def predict(
     if out is not None and manifest is not None and out.resolve() == manifest.resolve():
         raise UsageError(f"--out {out} would replace the manifest; name another file")
     if image is not None and not image.is_file():
-        raise DataError(f"no picture at {image}")
+        raise DataError(f"no image at {image}")
     posts = [NewPost("post", text, image)] if manifest is None else _posts_of(manifest, how)
     chosen = where.voting_runs(run)
     found = run_predict(posts, chosen, weights=weights, device=device, tie=tie, soft=averages(chosen, soft))

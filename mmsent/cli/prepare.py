@@ -50,6 +50,6 @@ def prepare(
             }
         )
         return
-    echo(f"{done.path}: {done.texts} texts from {done.decoding.encoding} to UTF-8, {done.pictures} pictures copied")
+    echo(f"{done.path}: {done.texts} texts from {done.decoding.encoding} to UTF-8, {done.pictures} images copied")
     for s in done.skipped[:10]:
         note(f"left out: {s}")

@@ -45,7 +45,7 @@ def quickstart(
     and says what it did and where the results are. Reads nothing, writes into --folder.
     """
     if not json:
-        note(f"drawing {posts} posts, encoding them, fitting six heads and voting; about a minute on two cores")
+        note(f"drawing {posts} posts, encoding them, fitting six heads and voting; one to two minutes on two cores")
     done = run_quickstart(folder, n_train=posts, n_test=max(30, posts // 4), seed=seed)
     if json:
         echo_json(
@@ -129,7 +129,8 @@ def _tell(done: Quickstart, folder: Path, posts: int, *, wide: bool) -> None:
     from mmsent.evaluation.evaluate import comparison
 
     drawn, found = done.drawn, f"--cache {done.cache} --runs {folder / 'runs'}"
-    echo(f"Next: mmsent serve {found} --data {folder / 'data'}\n", raw=True)
+    echo("Next, a page on which you can label posts of your own (make demo does the same):", raw=True)
+    echo(f"  mmsent serve {found} --data {folder / 'data'}\n", raw=True)
     echo(f"{posts} drawn posts to learn from, {len(drawn.truth)} to label. On average nobody can do better than")
     echo(
         f"{drawn.best_accuracy:.1%} accuracy here; from the image alone {drawn.best_accuracy_image:.1%}, "

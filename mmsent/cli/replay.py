@@ -83,7 +83,7 @@ def replay(
             except DataError as error:
                 if predictions is not None:
                     raise
-                note(f"{PREDICTIONS} is left out of account: {error}")  # nobody asked for it
+                note(f"{PREDICTIONS} is ignored: {error}")  # nobody asked for it
                 vote = replay_vote(done, caches[0], None, tie=tie, soft=soft)
     ok = all(one.ok for one in done) and (vote is None or vote.ok or any(not one.identical for one in done))
     if json:
@@ -98,7 +98,7 @@ def replay(
     alike = sum(one.identical for one in done)
     rest = "" if alike == len(done) else "; the others are named above"
     echo(f"{alike} of {len(done)} runs repeat to the bit{rest}")
-    note("the cache itself is checked by `mmsent cache verify`, which encodes a sample of rows again")
+    note("`mmsent cache verify` checks the cache itself: it encodes a sample of rows again")
     raise typer.Exit(0 if ok else 1)
 
 
@@ -164,7 +164,7 @@ def _table(
     except (DataError, UsageError) as error:
         if named is not None:
             raise
-        note(f"{table} is left out of account: {error}")
+        note(f"{table} is ignored: {error}")
         return None, tie, soft
     return table, tie, soft
 

@@ -127,7 +127,7 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
         heads = ", ".join(f"{one.fusion} ({one.name})" for one in service.runs)
         listen(app, bound, bounds, lambda: echo(f"serving {heads} on {address}; Ctrl-C ends it"))
-        note("stopped; what was taken is answered")
+        note("stopped; every accepted post was answered")
     finally:
         bound.close()
 
@@ -180,5 +180,5 @@ def _dataset(run: Run, data: Path | None) -> Dataset | None:
     except MmsentError as error:
         if data is not None:
             raise
-        note(f"the review page shows no posts, for they are not at hand ({error}); give --data")
+        note(f"the review page shows no posts: they cannot be found ({error}); give --data")
         return None

@@ -135,7 +135,7 @@ def _tell(done: Sweep, asked: int, figures: Sequence[Path], *, wide: bool) -> No
     written = (done.path / "trials.csv", done.path / "sweep.json", *figures)
     echo(f"\nwrote {', '.join(map(str, written))}")
     saved = " ".join(one["run"] for one in done.winners)
-    echo(f"the winners are saved as runs; they vote by: mmsent vote {saved}")
+    echo(f"the winners are saved as runs; let them vote: mmsent vote {saved}")
     if total < asked:
         note(f"{total} of {asked} trials are done; run the same command again to go on")
 

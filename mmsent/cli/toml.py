@@ -19,17 +19,17 @@ def toml_defaults(path: Path, functions: Commands, cache_functions: Commands) ->
             given = tomllib.load(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    commands = {name: names_of(function) for name, function in functions.items()}
-    cache_commands = {name: names_of(function) for name, function in cache_functions.items()}
-    commands["cache"] = set().union(*cache_commands.values())  # they share one table
+    options = {name: names_of(function) for name, function in functions.items()}
+    cache_options = {name: names_of(function) for name, function in cache_functions.items()}
+    options["cache"] = set().union(*cache_options.values())  # they share one table
     shared = {k.replace("-", "_"): v for k, v in given.items() if not isinstance(v, dict)}
     tables = {
-        name: {k.replace("-", "_"): v for k, v in own.items()} for name, own in given.items() if name not in shared
+        name: {k.replace("-", "_"): v for k, v in own.items()} for name, own in given.items() if isinstance(own, dict)
     }
     for name, table in {"": shared, **tables}.items():
-        if name and name not in commands:
+        if name and name not in options:
             raise UsageError(f"{path}: no command {name!r} for the table [{name}]")
-        known = commands[name] if name else set().union(*commands.values())
+        known = options[name] if name else set().union(*options.values())
         if unknown := sorted(table.keys() - known):
             where = f"[{name}]" if name else "it"
             raise UsageError(f"{path}: {where} has an unknown setting {unknown[0]!r}; settings are the long options")
@@ -37,6 +37,6 @@ def toml_defaults(path: Path, functions: Commands, cache_functions: Commands) ->
     def chosen(name: str, known: set[str]) -> dict[str, Any]:
         return {k: v for k, v in (shared | tables.get(name, {})).items() if k in known}
 
-    out: dict[str, Any] = {name: chosen(name, known) for name, known in commands.items()}
-    out["cache"] = {sub: chosen("cache", known) for sub, known in cache_commands.items()}
+    out: dict[str, Any] = {name: chosen(name, known) for name, known in options.items()}
+    out["cache"] = {sub: chosen("cache", known) for sub, known in cache_options.items()}
     return out

@@ -119,7 +119,9 @@ def _tell_heads(chosen: Sequence[Run], *, soft: bool, named: bool) -> None:
     if committee:
         echo(f"mean of the committee {committee[0]}: {len(chosen)} heads, {chosen[0].name} to {chosen[-1].name}")
         if len(chosen) < committee[1]:
-            note(f"the committee was to have {committee[1]} heads; fit it again with the same options for all of them")
+            note(
+                f"the committee should have {committee[1]} heads; fit it again with the same options to get all of them"
+            )
         return
     heads = ", ".join(f"{r.fusion} ({r.name})" for r in chosen)
     echo(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: {heads}")

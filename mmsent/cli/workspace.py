@@ -96,7 +96,7 @@ class Workspace:
         except DataError as error:
             if self.data is not None:
                 raise
-            return None, f"the posts are not at hand ({error})"
+            return None, f"the posts cannot be found ({error})"
 
     def require_current(self, split: str) -> Cache:
         """The cache. Raises CacheError where the data set's list, if it is at hand, is no longer what it holds."""

@@ -19,7 +19,7 @@ from mmsent.errors import DataError
 Ints = NDArray[np.int64]
 
 HASH_BITS = 64
-HASH_LIMIT = 6  # differing bits up to which two images are near-duplicates; docs/decisions.md says why
+HASH_LIMIT = 6  # differing bits up to which two images are near-duplicates; docs/notes.md says why
 GIANT = 0.05  # share of the rows above which a group is too large
 SMALL = 8  # rows that any group may have
 MAX_PAIRS = 5_000_000

@@ -22,7 +22,7 @@ from mmsent.inference.tally import Way, tally
 from mmsent.metrics import Labels, Probabilities
 from mmsent.system.safe_csv import csv_text
 
-METHOD = "self_confidence"  # see docs/audit.md for how it compares
+METHOD = "self_confidence"  # see docs/results.md for how it compares
 
 
 @dataclass(frozen=True)

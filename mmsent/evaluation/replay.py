@@ -29,7 +29,7 @@ from mmsent.training.fit import Sides, Training, data_facts, fit, sides
 from mmsent.training.runs import Run
 
 # What a run fitted elsewhere may differ by on its validation rows: other orders of summation move the last bits, and
-# training amplifies them. See docs/decisions.md for what was measured.
+# training amplifies them. See docs/notes.md for what was measured.
 SAME_LABELS = 0.99  # at least this share of the labels is the same
 MEAN_PROBABILITY = 1e-3  # at most this mean absolute difference of the probabilities
 

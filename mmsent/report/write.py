@@ -129,7 +129,7 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
         "settings": {"cache": cache, "runs": runs},
         "agreement": {"table": alike, "note": said},
         "vote": {"table": voted, "note": outcome},
-        "commands": {"lines": lines, "note": origin},
+        "reproduce": {"lines": lines, "note": origin},
         "folder": f"{FOLDER}/",
     }
 
@@ -213,8 +213,8 @@ def _markdown(study: Study, values: dict[str, Any], figures: list[ReportFigure])
     if (sweep := values["sweep"]) is not None:
         parts += ["## Sweep", markdown(sweep["note"]), _table(sweep["winners"]), _table(sweep["table"])]
     parts += ["## Settings and fingerprints", _table(values["settings"]["cache"]), _table(values["settings"]["runs"])]
-    lines = "\n".join("    " + re.sub(r"\s", " ", line) for line in values["commands"]["lines"])
-    parts += ["## Commands that reproduce this", markdown(values["commands"]["note"]), lines]
+    lines = "\n".join("    " + re.sub(r"\s", " ", line) for line in values["reproduce"]["lines"])
+    parts += ["## Commands that reproduce this", markdown(values["reproduce"]["note"]), lines]
     parts.append(f"Written by mmsent {values['version']} on {values['date']}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -309,6 +309,8 @@ def test_toml_sets_defaults_and_refuses_typos(work: Path, capsys: pytest.Capture
     capsys.readouterr()
     assert run("cache", "ls", "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["views"] == 0
+    toml.write_text('encoder = "offline"\nviews-seed = 5\n[extract]\nbatch-size = 4\n')  # keys with hyphens
+    assert run("extract") == 0
     toml.write_text("[extract]\nview = 0\n")
     status, message = fails(capsys, "extract")
     assert status == 2

@@ -176,8 +176,8 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     [
         ([], 2, "give a post of the data set with --guid, or a new one with --text and --image"),
         (["--guid", "planted", "--text", "x"], 2, "give a post of the data set with --guid, or a new one"),
-        (["--guid", "nobody"], 1, "posts.csv lists no post 'nobody' among its 50; its first is '../../x'"),
-        (["--image", "none.png"], 1, "no picture at none.png"),
+        (["--guid", "nobody"], 1, "posts.csv has no post 'nobody' among its 50; its first is '../../x'"),
+        (["--image", "none.png"], 1, "no image at none.png"),
         (["--guid", "planted", "--target", "joy"], 2, "--target 'joy': run"),
         (["--guid", "planted", "--layer", "x"], 2, "--layer 'x': choose from first, middle, late, conv"),
         (["--text", "x", "--layer", "y", "--runs", "half"], 2, "--layer 'y': choose from first, middle, late, conv"),

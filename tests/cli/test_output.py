@@ -36,7 +36,7 @@ def test_a_table_fits_the_terminal(
     gone = [title for title in TABLE[0] if title not in lines[0]]
     assert ("F1 bad" in gone) == ("F1 good" in gone)
     assert ("rows" in gone) == bool(gone)
-    named = shown.err.removeprefix("left out for want of room: ").removesuffix("; --wide shows all columns\n")
+    named = shown.err.removeprefix("columns left out: ").removesuffix("; --wide shows all\n")
     assert sorted(named.split(", ")) == sorted(gone or [""])
 
 

@@ -71,7 +71,7 @@ def test_flipped_labels_are_found(work: Path, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert "90 rows in 5 folds, near-duplicates together" in shown
     assert "0 rows have duplicates, in 0 groups" in shown
-    assert "leaves no head" in shown
+    assert "keeps no head" in shown
     assert run("audit", "--top", "5", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [name.split("-")[2] for name in found["sources"]] == ["concat", "weighted"]
@@ -105,7 +105,7 @@ def test_without_a_cross_validation_one_is_run(
     kept = sorted(p.name.split("-")[2] for p in (work / "runs").iterdir())
     assert kept == ["concat"]
     assert (work / "audit" / "audit.html").is_file()
-    assert run("vote") == 1  # it leaves no head
+    assert run("vote") == 1  # it keeps no head
     assert "no runs" in capsys.readouterr().err
     assert run("audit", "--no-gallery", "--top", "0") == 0  # the second time it is there
     assert "running" not in capsys.readouterr().err
@@ -195,7 +195,7 @@ def test_an_audit_beyond_the_memory(
     for given, said in (
         (("--group", "none"), "near or exact"),
         (("--memory", "much"), "give a size such as"),
-        ((name, "--group", "exact"), "do not name one besides"),
+        ((name, "--group", "exact"), "leave them out where you name one"),
     ):
         status, message = fails(capsys, "audit", *given)
         assert status == 2, given

@@ -84,7 +84,7 @@ def test_like_is_compared_with_like(
     assert message in " ".join(capsys.readouterr().err.split())
     assert call("replay", *names, "--tie", "positive") == 0
     shown = capsys.readouterr()
-    assert "predictions.csv is left out of account: predictions.csv was voted by soft" in " ".join(shown.err.split())
+    assert "predictions.csv is ignored: predictions.csv was voted by soft" in " ".join(shown.err.split())
     assert "its 12 labels" not in shown.out
     # A table that does not say it, of an older mmsent, is compared as the options say.
     header = [name for name in rows[0] if name != "vote"]

@@ -787,10 +787,10 @@ def test_unknown_target_layer_or_encoder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--layer 'conv9': choose from first, middle, late, conv$"):
         explain(run, encoders, post, layers=["conv9"])
     fakes = fake_encoders()
-    with pytest.raises(EncoderError, match="grid has no differentiable path"):
+    with pytest.raises(EncoderError, match="grid cannot be differentiated"):
         explain(make_run(tmp_path / "f", fakes), fakes, post)
     half = Encoders(encoders.image, fakes.text)
-    with pytest.raises(EncoderError, match="bag has no differentiable path"):
+    with pytest.raises(EncoderError, match="bag cannot be differentiated"):
         explain(make_run(tmp_path / "h", half), half, post)
     with pytest.raises(RunError, match="was trained on features of"):
         explain(run, planted(0, 0), post)

@@ -386,7 +386,7 @@ def test_write_vote(form: ListForm, wanted: bytes, runs: dict[str, Run], tmp_pat
     assert out.read_bytes() == wanted
 
 
-# --- edges that a mutation run found untested (see docs/testing.md)
+# --- edges that a mutation run found untested (see docs/notes.md)
 
 
 def test_a_soft_tie_looks_at_the_tied_labels_and_the_voting_heads_alone() -> None:

@@ -151,7 +151,7 @@ def test_without_posts_the_page_says_so(
     finally:
         shutil.move(moved, small / "posts")
     said = capsys.readouterr()
-    assert "not at hand" in said.err
+    assert "the posts cannot be found" in said.err
     text = Elements((tmp_path / "r" / "report.html").read_text(encoding="utf-8")).text
     assert "The posts were not available, so they were not checked" in text
     assert "image not available" in text

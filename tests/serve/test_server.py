@@ -228,7 +228,7 @@ def test_a_signal_ends_it_once_what_was_taken_is_answered(folder: Path, number: 
         assert [one.result() for one in sent] == [200] * 8
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.address}/healthz")
-    assert (status, said.splitlines()[-1]) == (0, "stopped; what was taken is answered")
+    assert (status, said.splitlines()[-1]) == (0, "stopped; every accepted post was answered")
 
 
 def test_clients_of_a_server_that_is_restarted_see_refused_connections_alone(folder: Path) -> None:

@@ -69,8 +69,8 @@ def test_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_machine_without_torch_loads_none() -> None:
-    code = "import sys; from mmsent.system import provenance; "
-    code += "m = provenance.machine(); print('torch' in sys.modules, sorted(m))"
+    asked = "'torch' in sys.modules, sorted(machine())"
+    code = f"import sys; from mmsent.system.provenance import machine; machine(); print({asked})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False ['cores', 'cpu', ")
 

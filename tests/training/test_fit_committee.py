@@ -142,7 +142,7 @@ def test_half_a_committee_says_so(cache: Cache, tmp_path: Path, capsys: pytest.C
     shutil.rmtree(done[0].path)
     where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "p.txt")]
     assert run("vote", *where) == 0
-    assert "was to have 2 heads" in capsys.readouterr().err
+    assert "should have 2 heads" in capsys.readouterr().err
 
 
 def test_which_committee() -> None:

@@ -3,7 +3,7 @@
 A cache file is only replaced as a whole: an extraction in progress is in a journal (mmsent.features.cache.journal), and
 when a split is complete, old and journalled rows are copied into a new file that replaces the old one in one rename. So
 a file that can be read is complete. Damage is found on reading, row by row (see mmsent.features.cache.damage). The
-layout is documented in cache/README.md.
+layout is documented in docs/reference/cache.md.
 """
 
 from __future__ import annotations

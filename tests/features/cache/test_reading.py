@@ -1,4 +1,4 @@
-"""Edges of the cache that a mutation run found untested (see docs/testing.md)."""
+"""Edges of the cache that a mutation run found untested (see docs/notes.md)."""
 
 from __future__ import annotations
 
