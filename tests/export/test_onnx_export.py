@@ -216,7 +216,7 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
         ({"../elsewhere": "", "heads.onnx": ""}, "outside of its folder"),
         ({"/dev/zero": "", "heads.onnx": ""}, "outside of its folder"),
         ({"heads.onnx": ""}, "not an exported model"),
-        ({"pipe": "", "heads.onnx": ""}, "no regular file"),
+        ({"pipe": "", "heads.onnx": ""}, "not a regular file"),
         ({}, "no checksum of heads.onnx"),
         ([], "no checksum of heads.onnx"),
         (3, "not an exported model"),

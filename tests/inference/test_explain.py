@@ -242,7 +242,7 @@ def test_swin_has_its_channels_last() -> None:
 
 def test_a_tower_without_maps_is_refused() -> None:
     tower = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
-    with pytest.raises(EncoderError, match="no layer of Sequential gives a map"):
+    with pytest.raises(EncoderError, match="no layer of Sequential outputs a map"):
         find_layers(tower, lambda: tower(torch.zeros(1, 3, 2, 2)))
 
 
