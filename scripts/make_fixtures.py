@@ -19,6 +19,7 @@ import os
 import platform
 import runpy
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -195,10 +196,12 @@ def make(out: Path) -> None:
     (folds,) = (path.as_posix() for path in Path("folds").iterdir())
     kept = keep(out)
 
+    asked = ["git", "-C", str(Path(mmsent.__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     expected: dict[str, Any] = {
         "made_with": {
             "mmsent": mmsent.__version__,
-            "commit": os.popen(f"git -C {Path(mmsent.__file__).parent} rev-parse --short HEAD").read().strip(),
+            "commit": commit,
             "versions": {name: metadata.version(name) for name in LIBRARIES},
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         },

@@ -6,7 +6,6 @@ Shapes: N rows, R heads, C classes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import logging
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmsent.encoders.base import Encoders
-from mmsent.errors import EncoderError, MmsentError, RunError, UsageError
+from mmsent.errors import EncoderError, MmsentError, RunError, UsageError, first_line
 from mmsent.export.hub import common_facts, published, write_folder
 from mmsent.export.onnx_runtime import (
     ABOUT,
@@ -39,6 +38,7 @@ from mmsent.export.voting_graph import VotingHeads
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts, encoder_settings
 from mmsent.inference.tally import Way, tally
+from mmsent.system.hashing import file_sha256
 from mmsent.system.provenance import environment
 from mmsent.training.runs import Run
 
@@ -115,7 +115,7 @@ def export_onnx(
         if encoders is not None:
             about["encoder_files"] = _write_encoders(encoders, chosen.normalize, building, named)
         files = [file for file in building.iterdir() if file.is_file()]
-        about["files"] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
+        about["files"] = {file.name: file_sha256(file) for file in sorted(files)}
         about["versions"] = environment("cpu")["versions"] | {"onnx_opset": OPSET}
         _write_about(building, about)
         found["worst"] = _compare_heads(OnnxModel.open(building), runs, way)
@@ -170,7 +170,7 @@ def _write_heads(
     except MmsentError:
         raise
     except Exception as error:  # the exporter's errors have no common parent
-        raise RunError(f"the heads {names} cannot be converted to ONNX: {_first_line(error)}") from error
+        raise RunError(f"the heads {names} cannot be converted to ONNX: {first_line(error)}") from error
 
 
 def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,15 +191,11 @@ def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Ma
         _export(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, free)
     except Exception as error:  # the exporter's errors have no common parent
         raise EncoderError(
-            f"the encoder {facts['encoder']} cannot be converted to ONNX ({_first_line(error)}); export the heads alone"
+            f"the encoder {facts['encoder']} cannot be converted to ONNX ({first_line(error)}); export the heads alone"
         ) from error
     (folder / TOKENIZER).write_text(form.tokenizer, encoding="utf-8")
     cards = {half: getattr(encoders, half).card.model_dump(mode="json") for half in ("image", "text")}
     return {**cards, "cleaning": form.cleaning}
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _export(
@@ -231,6 +227,8 @@ def _export(
             )
     finally:
         logger.setLevel(level)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # the exporter's stack traces, with the folders of this machine
     for name, value in facts.items():
         program.model.metadata_props[f"mmsent.{name}"] = value if isinstance(value, str) else json.dumps(value)
     program.save(file)  # what is larger than 2 GB goes into a file beside it

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+import mmsent
 from mmsent.api import Model, open_cache
 from mmsent.cli.main import main
 from mmsent.config import (
@@ -183,6 +184,8 @@ def test_the_file_alone_says_what_it_is(exported: Path, runs: dict[str, Run], ca
     about = json.loads((exported / "mmsent.json").read_text())
     assert about["checked"]["worst"] < about["checked"]["tolerance"] == 1e-5
     assert str(cache.path.parent) not in (exported / "mmsent.json").read_text()  # nobody's paths
+    package = str(Path(mmsent.__file__).parent).encode()
+    assert not [word for word in (package, b"site-packages", b".py:") if word in (exported / "heads.onnx").read_bytes()]
     assert (exported / "README.md").read_text() == "the card"
 
 

@@ -275,8 +275,8 @@ def test_a_content_hash_tells_texts_apart(text: str) -> None:
 def test_no_text_is_markup_in_a_markdown_report(text: str) -> None:
     import html
 
-    from mmsent.report.write import _plain
+    from mmsent.system.markup import markdown
 
-    shown = _plain(text)
+    shown = markdown(text)
     assert not set(shown) & set("<>`*_{}[]|~!$@:\\\n")
     assert html.unescape(shown) == " ".join(text.split())
