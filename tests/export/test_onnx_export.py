@@ -176,10 +176,10 @@ def test_the_file_alone_says_what_it_is(exported: Path, runs: dict[str, Run], ca
     assert json.loads(said["mmsent.labels"]) == list(LABELS)
     assert json.loads(said["mmsent.inputs"]) == {"image": 48, "text": 32}
     assert said["mmsent.contract"] == cache.settings.contract
-    assert said["mmsent.features.cache.fingerprint"] == cache.fingerprint
+    assert said["mmsent.fingerprint"] == cache.fingerprint
     wanted = of(runs, "concat", "weighted", "deep")
     assert json.loads(said["mmsent.temperatures"]) == [run.temperature for run in wanted]
-    assert json.loads(said["mmsent.training.heads"]) == [run.name for run in wanted]
+    assert json.loads(said["mmsent.heads"]) == [run.name for run in wanted]
     assert {one.name: one.shape[1] for one in session.get_inputs()} == {"image": 48, "text": 32, "missing": 2}
     about = json.loads((exported / "mmsent.json").read_text())
     assert about["checked"]["worst"] < about["checked"]["tolerance"] == 1e-5
