@@ -50,7 +50,6 @@ ORDER = [
     "metrics",
     "calibration",
     "heads",
-    "classifier",
     "rows",
     "train",
     "estimator",
