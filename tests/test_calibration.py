@@ -55,7 +55,7 @@ def test_a_planted_temperature_comes_back(classes: int, temperature: float) -> N
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_no_other_temperature_fits_better(classes: int) -> None:
-    """The least negative log likelihood, by our own metric, stands where scikit-learn puts it."""
+    """The least negative log likelihood by our own metric."""
     logits, truth = planted(300, classes)
     found = fit_temperature(logits, truth)
 
@@ -80,7 +80,7 @@ def test_scale_shift_and_classes_never_seen() -> None:
     found = fit_temperature(logits, truth)
     assert fit_temperature(logits * 3.0, truth) == pytest.approx(3 * found, rel=1e-5)
     assert fit_temperature(logits + 7.0, truth) == pytest.approx(found, rel=1e-5)
-    # scikit-learn would take such rows for probabilities
+    # rows that could be taken for probabilities
     shares = apply_temperature(logits, 1.0)
     assert fit_temperature(shares, truth) == pytest.approx(fit_temperature(shares + 1, truth), rel=1e-5)
     # a label that no row has: its column still takes part
