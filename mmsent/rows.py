@@ -142,9 +142,9 @@ def _batches(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor
     """order, places, view (N,): of each row in the epoch its label's, its features' and its view's place."""
     pictures = rows.image.flatten(0, 1)  # (N * V, D_image); index_select is many times faster than two indices
     shown = places * rows.image.shape[1] + view
-    parts = (torch.split(each, size) for each in (order, shown, places))
-    for which, image, text in zip(*parts, strict=True):
-        yield pictures.index_select(0, image), rows.text.index_select(0, text), rows.labels[which]
+    parts = (torch.split(each, size) for each in (shown, places, rows.labels[order]))
+    for image, text, labels in zip(*parts, strict=True):
+        yield pictures.index_select(0, image), rows.text.index_select(0, text), labels
 
 
 def to_tensors(image: NDArray[np.float32], text: NDArray[np.float32], labels: Labels, device: str) -> Tensors:

@@ -161,7 +161,7 @@ def _one_epoch(
     for image, text, labels in train.epoch(settings, draws.rows):
         loss = smoothed_loss(head(image, text, *draws.batch(len(labels))), labels, *tables)
         optimizer.step(loss)
-        total += loss.detach() * len(labels)
+        total.add_(loss.detach(), alpha=len(labels))
     return float(total) / len(train)
 
 
