@@ -44,7 +44,7 @@ class AdamWObject:
 
     def step(self, loss: Tensor) -> None:
         self._optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.rate, beta = next(self._schedule)
         self._optimizer.param_groups[0].update(lr=self.rate, betas=(beta, 0.999))
         self._optimizer.step()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 
 from mmsent.calibration import HIGHEST, LOWEST, apply_temperature, cross_fitted, fit_temperature
 from mmsent.errors import DataError
@@ -64,6 +67,38 @@ def test_no_other_temperature_fits_better(classes: int) -> None:
 
     assert loss(found) < min(loss(found * 0.99), loss(found * 1.01))
     assert loss(found) <= min(loss(t) for t in np.geomspace(LOWEST, HIGHEST, 200))
+
+
+class Logits(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A fitted scikit-learn classifier that takes logits for its features."""
+
+    classes_ = np.arange(3)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, X: NDArray[np.float64], y: Labels) -> Logits:
+        return self
+
+    def decision_function(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        return X
+
+    def predict(self, X: NDArray[np.float64]) -> Labels:
+        best: Labels = X.argmax(axis=1)
+        return best
+
+
+@pytest.mark.parametrize("n", [50, 500, 2000])
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_scikit_learn_finds_the_same_temperature(n: int, temperature: float) -> None:
+    logits, truth = planted(n, temperature=temperature)
+    shifted = logits.astype(np.float64) - 40  # rows from 0 to 1 it would take for probabilities
+    every = np.arange(n)
+    model = CalibratedClassifierCV(FrozenEstimator(Logits()), method="temperature", cv=[(every, every)])
+    theirs = model.fit(shifted, truth).predict_proba(shifted)
+    found = fit_temperature(logits, truth)
+    row = np.ptp(shifted, axis=1).argmax()
+    assert np.ptp(shifted[row]) / np.ptp(np.log(theirs[row])) == pytest.approx(found, rel=1e-6)
 
 
 def test_overconfident_logits_get_better() -> None:
