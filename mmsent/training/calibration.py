@@ -6,7 +6,6 @@ probabilities, T < 1 sharpens them; the likeliest label stays what it was. Shape
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,38 +26,8 @@ def apply_temperature(logits: NDArray[Any], temperature: float | NDArray[np.floa
     return out
 
 
-@cache
-def _identity() -> type[Any]:
-    """A scikit-learn classifier that takes logits (N, C) for its features. Made on first use: the import is slow."""
-    from sklearn.base import BaseEstimator, ClassifierMixin
-
-    class Identity(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-        def __init__(self, classes: int = 2) -> None:
-            self.classes = classes
-
-        def __sklearn_is_fitted__(self) -> bool:
-            return True
-
-        @property
-        def classes_(self) -> NDArray[np.int64]:
-            return np.arange(self.classes)
-
-        def fit(self, X: NDArray[np.float64], y: Labels) -> Identity:
-            return self
-
-        def decision_function(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-            # Of two classes scikit-learn wants one value d a row, and takes -d and d for the logits.
-            return (X[:, 1] - X[:, 0]) / 2 if self.classes == 2 else X
-
-        def predict(self, X: NDArray[np.float64]) -> Labels:
-            best: Labels = X.argmax(axis=1)
-            return best
-
-    return Identity
-
-
 def fit_temperature(logits: NDArray[Any], truth: Labels) -> float:
-    """The temperature with the least negative log likelihood on these rows, by scikit-learn's CalibratedClassifierCV.
+    """The temperature with the least negative log likelihood on these rows.
 
     logits (N, C), truth (N,) label indices. Within LOWEST..HIGHEST; 1 where every temperature is as good as another,
     for there are no rows or no row prefers a label. Raises DataError on logits that are not finite or do not match.
@@ -67,29 +36,19 @@ def fit_temperature(logits: NDArray[Any], truth: Labels) -> float:
         raise DataError(f"a temperature needs logits (N, C) and N labels; got shapes {logits.shape} and {truth.shape}")
     if not np.isfinite(logits).all():
         raise DataError("a temperature needs finite logits; the head diverged: fit it with a lower --lr")
-    n, classes = logits.shape
-    # The largest at 0: scikit-learn takes non-negative rows that sum to 1 for probabilities, not for logits.
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True) if n else np.zeros((0, classes))
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True) if len(logits) else logits
     if not shifted.any():
         return 1.0
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.frozen import FrozenEstimator
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
-    # scikit-learn infers the classes from the labels it sees. A row of equal logits for each class names them all and
-    # costs log C at every temperature, so the minimum stays where it is.
-    given = np.concatenate([shifted, np.zeros((classes, classes))])
-    labels = np.concatenate([truth, np.arange(classes)])
-    everything = np.arange(len(labels))
-    model = CalibratedClassifierCV(
-        FrozenEstimator(_identity()(classes)), method="temperature", cv=[(everything, everything)]
-    )
-    model.fit(given, labels)
-    # Two logits a known step apart give the inverse temperature back; the step is small so that neither underflows.
-    step = 0.01
-    probe = np.zeros((1, classes))
-    probe[0, 1:] = -step
-    logs = np.log(model.predict_proba(probe)[0])
-    return float(np.clip(step / (logs[0] - logs[1]), LOWEST, HIGHEST))
+    def loss(temperature: float) -> float:
+        return float(-log_softmax(shifted / temperature, axis=1)[np.arange(len(truth)), truth].mean())
+
+    bounds = np.log([LOWEST, HIGHEST])
+    inside = minimize_scalar(lambda x: loss(np.exp(x)), bounds=bounds, method="bounded", options={"xatol": 1e-7}).x
+    # It never tries the ends, where the minimum of separable rows lies; of equal ones the sharpest.
+    return min((LOWEST, float(np.exp(inside)), HIGHEST), key=loss)
 
 
 def cross_fitted(logits: NDArray[Any], truth: Labels, folds: int = FOLDS, seed: int = 0) -> Probabilities:

@@ -6,11 +6,12 @@ Shapes: B batch, D_image and D_text feature widths, D common width, H hidden wid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from mmsent.config import FitSettings, Fusion, Settings
 from mmsent.errors import UsageError
@@ -81,28 +82,6 @@ def unit_rms(x: Tensor) -> Tensor:
     return x * x.square().mean(dim=1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
-class BFloat16Linear(torch.autograd.Function):
-    """A linear layer whose three matrix products run in bfloat16, on float32 weights: x (..., K), weight (M, K), bias
-    (M,) -> (..., M) float32. Sums are accumulated in float32 by the processor; gradients are float32."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        short, flat = weight.to(torch.bfloat16), x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
-        context.save_for_backward(flat, short)
-        context.shape, context.dtype = x.shape, x.dtype
-        return (flat @ short.t()).float().add_(bias).reshape(*x.shape[:-1], len(weight))
-
-    @staticmethod
-    def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        flat, short = context.saved_tensors
-        slope = slope.reshape(-1, slope.shape[-1])
-        half = slope.to(torch.bfloat16)
-        back = None
-        if context.needs_input_grad[0]:
-            back = (half @ short).to(context.dtype).reshape(context.shape)
-        return back, (half.t() @ flat).float(), slope.sum(dim=0)
-
-
 class Head(nn.Module):
     """A fusion and a classifier. The classifier is width -> H -> LayerNorm -> GELU -> Dropout -> C; with a depth above
     1, further hidden layers H -> H with all of these follow the first. attention_alt has one linear layer instead."""
@@ -161,20 +140,21 @@ class Head(nn.Module):
         getattr(self, f"{half}_mean").copy_(mean)
         getattr(self, f"{half}_std").copy_(torch.where(std > 1e-8, std, torch.ones_like(std)))
 
-    def forward(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
-        """image (B, D_image), text (B, D_text), missing (B, 2) bool or None -> logits (B, C)."""
-        return self._classify(self.fuse(*self.scale(image, text), missing))[2]
+    def forward(
+        self, image: Tensor, text: Tensor, missing: Tensor | None = None, factors: Tensor | None = None
+    ) -> Tensor:
+        """image (B, D_image), text (B, D_text), missing (B, 2) bool or None -> logits (B, C). factors (B, L·H): of
+        dropout, hidden layer by hidden layer (see mmsent.train.Draws); None: drawn here, in training alone."""
+        return self._classify(self.fuse(*self.scale(image, text), missing), factors)[2]
 
     def scale(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, D_image), (n, D_text) as the fusion takes them, row by row: at root mean square 1, standardised,
-        where the head does so; in bfloat16, where a linear layer in that precision takes them next."""
+        where the head does so."""
         if self.config.rms:
             image, text = unit_rms(image), unit_rms(text)
         if self.config.standardize:
             image = (image - self.image_mean) / self.image_std
             text = (text - self.text_mean) / self.text_std
-        if self._in_bfloat16 and (self.config.fusion is not Fusion.weighted or self.config.projects):
-            image, text = image.to(torch.bfloat16), text.to(torch.bfloat16)
         return image, text
 
     def fuse(self, image: Tensor, text: Tensor, missing: Tensor | None = None) -> Tensor:
@@ -229,14 +209,16 @@ class Head(nn.Module):
         if self.config.standardize:
             means = torch.zeros_like(means[0]), torch.zeros_like(means[1])
         return (
-            torch.where(missing[:, :1], means[0].to(image.dtype), image),
-            torch.where(missing[:, 1:], means[1].to(text.dtype), text),
+            torch.where(missing[:, :1], means[0], image),
+            torch.where(missing[:, 1:], means[1], text),
         )
 
-    def _linear(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        if self._in_bfloat16:
-            return cast(Tensor, BFloat16Linear.apply(x, layer.weight, layer.bias))
-        return cast(Tensor, layer(x))
+    def _linear(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+        """x (..., K), weight (M, K), bias (M,) -> (..., M) float32; the product and those of its gradients in bfloat16,
+        where training does so. torch.autocast does the same and takes longer."""
+        if not self._in_bfloat16:
+            return linear(x, weight, bias)
+        return linear(x.bfloat16(), weight.bfloat16()).float() + bias
 
     def _fuse(self, image: Tensor, text: Tensor, *, shares: bool) -> tuple[Tensor, Tensor | None]:
         fusion = self.config.fusion
@@ -247,7 +229,8 @@ class Head(nn.Module):
         if fusion is Fusion.concat:
             return torch.cat([image, text], dim=1), None  # (B, D_image + D_text)
         if self.config.projects:
-            image, text = self._linear(self.project_image, image), self._linear(self.project_text, text)  # (B, D) each
+            image = self._linear(self.project_image.weight, self.project_image.bias, image)  # (B, D)
+            text = self._linear(self.project_text.weight, self.project_text.bias, text)
         if fusion is Fusion.weighted:
             weights = self.weight_logits.softmax(dim=0)
             fused = weights[0] * image + weights[1] * text
@@ -263,18 +246,20 @@ class Head(nn.Module):
         mean is taken before the last projection, which is linear."""
         n, tokens, width = pair.shape
         layer, count = self.attention, self.config.heads
-        joint = BFloat16Linear.apply(pair, layer.in_proj_weight, layer.in_proj_bias)
+        joint = self._linear(layer.in_proj_weight, layer.in_proj_bias, pair)
         query, key, value = joint.view(n, tokens, 3, count, width // count).permute(2, 0, 3, 1, 4)  # (B, heads, 2, d)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self._linear(layer.out_proj, mixed.mean(dim=2).reshape(n, width))
+        return self._linear(layer.out_proj.weight, layer.out_proj.bias, mixed.mean(dim=2).reshape(n, width))
 
-    def _classify(self, fused: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _classify(self, fused: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
         """First layer's outputs, the last layer's hidden units (None without a hidden layer), logits."""
         if not self.has_hidden:
             logits = self.out(fused)
             return logits, None, logits
-        first = self.fc1(fused.float() if self._in_bfloat16 else fused)
-        hidden = nn.functional.gelu(self.norm(first))  # (B, H)
-        for linear, norm in self.hidden_layers[1:]:
-            hidden = nn.functional.gelu(norm(linear(self.drop(hidden))))
-        return first, hidden, self.out(self.drop(hidden))
+        x, outputs, hidden = fused, [], fused
+        for at, (layer, norm) in enumerate(self.hidden_layers):
+            outputs.append(self._linear(layer.weight, layer.bias, x))  # (B, H)
+            x = hidden = nn.functional.gelu(norm(outputs[-1]))
+            own = None if factors is None else factors[:, at * self.config.hidden : (at + 1) * self.config.hidden]
+            x = self.drop(hidden) if own is None else hidden * own
+        return outputs[0], hidden, self.out(x)

@@ -23,17 +23,11 @@ from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
 from mmsent.metrics import Labels
 
-GATHER = 4096  # rows collected at a time in memory; their batches are then consecutive
 READ_BYTES = 8 << 20  # of one block on disk
 PART = 8192  # rows evaluated at a time
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Read = Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]
-Scale = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _as_they_are(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    return image, text
 
 
 class Rows(Protocol):
@@ -53,9 +47,9 @@ class Rows(Protocol):
     def widths(self) -> tuple[int, int]:
         """D_image, D_text."""
 
-    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
-        """Batches of one epoch in random order by torch's generator, one view drawn a row: image (B, D_image), text
-        (B, D_text) float32, labels (B,). scale: applied to the halves of many rows at once, so it works row by row."""
+    def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Batches of one epoch in random order, one view drawn per row: image (B, D_image), text (B, D_text) float32,
+        labels (B,). generator: on the CPU; None: torch's own."""
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """All rows once on their clean view: which rows, image, text. The order is the same every time."""
@@ -82,15 +76,10 @@ class Tensors:
         """D_image, D_text."""
         return self.image.shape[2], self.text.shape[1]
 
-    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+    def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One permutation (or weighted draw) of all rows."""
-        views = self.image.shape[1]
-        order, view = draw_epoch(self.labels, views, settings)
-        pictures = self.image.flatten(0, 1)  # (N * V, D_image); index_select is many times faster than two indices
-        for rows in torch.split(order, _gathered(settings.batch_size)):
-            place = rows * views if view is None else rows * views + view[rows]
-            image, text = scale(pictures.index_select(0, place), self.text.index_select(0, rows))
-            yield from _batches(image, text, self.labels[rows], settings.batch_size)
+        order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
+        return _batches(self, order, order, view, settings.batch_size)
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Consecutive rows."""
@@ -99,16 +88,18 @@ class Tensors:
             yield part, self.image[part, 0], self.text[part]
 
 
-def draw_epoch(labels: Tensor, views: int, settings: FitSettings) -> tuple[Tensor, Tensor | None]:
-    """The order of an epoch's rows (N,), and the view that each row has in it (N,), by row; None: the clean one. By
-    torch's generator."""
-    n, device = len(labels), labels.device
+def draw_epoch(
+    labels: Tensor, views: int, settings: FitSettings, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """The order of an epoch's rows (N,), and the view that each place in it shows (N,). Drawn on the CPU."""
+    n = len(labels)
     if settings.balance == "sampler":
         inverse = 1.0 / torch.bincount(labels).clamp(min=1).to(torch.float64)
-        order = torch.multinomial(inverse[labels], n, replacement=True)
+        order = torch.multinomial(inverse[labels].cpu(), n, replacement=True, generator=generator)
     else:
-        order = torch.randperm(n, device=device)
-    return order, torch.randint(views, (n,), device=device) if settings.views and views > 1 else None
+        order = torch.randperm(n, generator=generator)
+    view = torch.randint(views if settings.views else 1, (n,), generator=generator)
+    return order.to(labels.device), view.to(labels.device)
 
 
 @dataclass(frozen=True)
@@ -134,16 +125,10 @@ class Picked:
         """D_image, D_text."""
         return self.image.shape[2], self.text.shape[1]
 
-    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+    def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One permutation (or weighted draw) of all rows."""
-        views = self.image.shape[1]
-        order, view = draw_epoch(self.labels, views, settings)
-        pictures = self.image.flatten(0, 1)
-        for rows in torch.split(order, _gathered(settings.batch_size)):
-            places = self.places[rows]
-            shown = places * views if view is None else places * views + view[rows]
-            image, text = scale(pictures.index_select(0, shown), self.text.index_select(0, places))
-            yield from _batches(image, text, self.labels[rows], settings.batch_size)
+        order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
+        return _batches(self, order, self.places[order], view, settings.batch_size)
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Consecutive rows."""
@@ -153,13 +138,13 @@ class Picked:
             yield part, self.image[places, 0], self.text[places]
 
 
-def _gathered(batch_size: int) -> int:
-    """Rows collected at a time, whole batches: faster than collecting each batch."""
-    return max(1, GATHER // batch_size) * batch_size
-
-
-def _batches(image: Tensor, text: Tensor, labels: Tensor, size: int) -> Iterator[Batch]:
-    yield from zip(torch.split(image, size), torch.split(text, size), torch.split(labels, size), strict=True)
+def _batches(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor, size: int) -> Iterator[Batch]:
+    """order, places, view (N,): of each row in the epoch its label's, its features' and its view's place."""
+    pictures = rows.image.flatten(0, 1)  # (N * V, D_image); index_select is many times faster than two indices
+    shown = places * rows.image.shape[1] + view
+    parts = (torch.split(each, size) for each in (shown, places, rows.labels[order]))
+    for image, text, labels in zip(*parts, strict=True):
+        yield pictures.index_select(0, image), rows.text.index_select(0, text), labels
 
 
 def to_tensors(image: NDArray[np.float32], text: NDArray[np.float32], labels: Labels, device: str) -> Tensors:
@@ -196,21 +181,21 @@ class Stored:
         """D_image, D_text."""
         return self._cache.settings.image.width, self._cache.settings.text.width
 
-    def epoch(self, settings: FitSettings, scale: Scale = _as_they_are) -> Iterator[Batch]:
+    def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """A two-level shuffle. Raises UsageError for the weighted draw, which needs all rows at hand."""
         if settings.balance == "sampler":
             raise UsageError("--balance sampler draws from all rows at once; raise --memory, or use --balance weights")
-        blocks = torch.randperm(-(-self._total // self._block)).tolist()
+        blocks = torch.randperm(-(-self._total // self._block), generator=generator).tolist()
         bounds = np.searchsorted(self._positions, np.arange(len(blocks) + 1) * self._block)
         image, text = (np.zeros((0, width), self._dtype) for width in self.widths)
         labels = np.zeros(0, np.int64)
-        size = _gathered(settings.batch_size)
+        size = settings.batch_size
         with self._cache.reader(self._split, self._checked) as read:
             for first in range(0, len(blocks), self._buffer):
                 chosen = blocks[first : first + self._buffer]
                 kept = len(labels)  # rows that were too few for a batch
                 n = kept + sum(int(bounds[b + 1] - bounds[b]) for b in chosen)
-                places, at = torch.randperm(n).numpy(), kept
+                places, at = torch.randperm(n, generator=generator).numpy(), kept
                 before = (image, text, labels)
                 image, text = (np.empty((n, width), self._dtype) for width in self.widths)
                 labels = np.empty(n, np.int64)
@@ -222,16 +207,15 @@ class Stored:
                     here = places[at : at + len(inside)]
                     drawn = np.zeros(len(inside), np.int64)
                     if settings.views and pictures.shape[1] > 1:
-                        drawn = torch.randint(pictures.shape[1], (len(inside),)).numpy()
+                        drawn = torch.randint(pictures.shape[1], (len(inside),), generator=generator).numpy()
                     image[here] = pictures[np.arange(len(inside)), drawn]
                     text[here], labels[here] = texts, self.labels[inside].numpy()
                     at += len(inside)
                 last = first + self._buffer >= len(blocks)
-                whole = n if last else n // settings.batch_size * settings.batch_size
+                whole = n if last else n // size * size
                 for start in range(0, whole, size):
                     part = slice(start, min(start + size, whole))
-                    moved = self._moved(image[part], text[part], labels[part])
-                    yield from _batches(*scale(moved[0], moved[1]), moved[2], settings.batch_size)
+                    yield self._moved(image[part], text[part], labels[part])
                 image, text, labels = image[whole:].copy(), text[whole:].copy(), labels[whole:].copy()
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:

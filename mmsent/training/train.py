@@ -5,7 +5,6 @@ Shapes: N rows, V views, D_image and D_text widths, C classes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,22 +15,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.optim.adamw import adamw
+from torch.optim.lr_scheduler import OneCycleLR
 
 from mmsent.config import FitSettings
 from mmsent.errors import DataError
 from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.system.devices import cpu_multiplies_bf16
 from mmsent.training.calibration import softmax
-from mmsent.training.gradients import gradients, parameters_of
 from mmsent.training.heads import Head, Trace, head_config, unit_rms
 from mmsent.training.loaders import Rows, Tensors
 
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
 LAYER_BINS = 60
 LAYER_VALUES = 1 << 14  # of a distribution, evenly spaced, when there are more
-DRAWN = 16  # batches of dropout factors drawn at a time, as far as these stay below so many values
-DRAWN_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,21 @@ def class_weights(labels: Tensor, classes: int, power: float) -> Tensor:
     counts = torch.bincount(labels, minlength=classes).clamp(min=1).to(torch.float64)
     weights = (len(labels) / (classes * counts)) ** power
     return (weights * classes / weights.sum()).to(torch.float32)
+
+
+def loss_tables(labels: Tensor, classes: int, settings: FitSettings) -> tuple[Tensor, Tensor]:
+    """What `smoothed_loss` looks up: each label's smoothed, weighted target (C, C), and its class weight (C,)."""
+    weights, smoothing = torch.ones(classes), settings.label_smoothing
+    if settings.balance == "weights":
+        weights = class_weights(labels.cpu(), classes, settings.class_weight_power)
+    targets = (1 - smoothing) * torch.diag(weights) + smoothing / classes * weights
+    return targets.to(labels.device), weights.to(labels.device)
+
+
+def smoothed_loss(logits: Tensor, labels: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """torch's CrossEntropyLoss with class weights and label smoothing, (B, C) and (B,) to (): from tables, so that each
+    head of a stack can have its own, and in fewer kernels."""
+    return cross_entropy(logits, targets[labels], reduction="sum") / weights[labels].sum()
 
 
 def precision_for(device: str) -> Literal["fp32", "bf16"]:
@@ -100,26 +113,23 @@ def train_head(
         precision = precision_for(device) if settings.precision == "auto" else settings.precision
         head.products = torch.bfloat16 if precision == "bf16" else torch.float32
         set_statistics(head, train)
-        loss_weights = torch.ones(classes, device=device)
-        if settings.balance == "weights":
-            loss_weights = class_weights(train.labels, classes, settings.class_weight_power).to(device)
-        criterion = SmoothedCrossEntropy(loss_weights, settings.label_smoothing)
-        steps = -(-len(train) // settings.batch_size)
-        cycle = OneCycle(settings.lr, settings.epochs * steps, settings.warmup)
-        optimizer = AdamW(head, cycle, settings.weight_decay)
+        tables = loss_tables(train.labels.to(device), classes, settings)
+        steps = settings.epochs * -(-len(train) // settings.batch_size)
+        optimizer = AdamW(head, one_cycle(settings.lr, steps, settings.warmup), settings.weight_decay)
+        draws = Draws(settings, head, device)
         truth, truth_here = val.labels.cpu().numpy(), val.labels.to(device)
         history: list[dict[str, Any]] = []
         before = first_layer(head, first_trace(head, val))
         best: tuple[float, int, dict[str, Tensor], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
-            train_loss = _one_epoch(head, train, criterion, optimizer, settings)
+            train_loss = _one_epoch(head, train, tables, optimizer, draws, settings)
             logits, shares, first = evaluate_head(head, val)
             found = scores(truth, logits.argmax(dim=1).cpu().numpy(), classes)
             record = {
                 "epoch": epoch,
-                "lr": cycle.at(epoch * steps - 1)[0],
+                "lr": optimizer.rate,
                 "train_loss": train_loss,
-                "val_loss": float(criterion(logits, truth_here)),
+                "val_loss": float(smoothed_loss(logits, truth_here, *tables)),
                 "val_nll": negative_log_likelihood(truth, softmax(logits.cpu().numpy())),
                 **{f"val_{k}": v for k, v in found.items() if k not in {"n", "confusion", "support"}},
                 "image_share": shares[0] if shares else None,
@@ -142,130 +152,88 @@ def train_head(
 
 
 def _one_epoch(
-    head: Head, train: Rows, criterion: SmoothedCrossEntropy, optimizer: AdamW, settings: FitSettings
+    head: Head, train: Rows, tables: tuple[Tensor, Tensor], optimizer: AdamW, draws: Draws, settings: FitSettings
 ) -> float:
     """One pass over the rows, each with one view drawn for this epoch: the mean loss."""
-    device = next(head.parameters()).device
     head.train()
-    total, seen = torch.zeros((), device=device), 0
-    width = head.config.hidden * head.config.depth  # of all hidden layers, one after the other
-    factors = _dropout_factors(settings, width, device, min(settings.batch_size, len(train)))
-    learns = bool(optimizer.fusion)
-    for image, text, labels in train.epoch(settings, head.scale):
-        missing = _drop_modalities(len(labels), settings.modality_dropout, device)
-        with torch.set_grad_enabled(learns):
-            fused = head.fuse(image, text, missing)
-        targets, weight = criterion.targets(labels)
-        found = gradients(head, fused, next(factors)[: len(labels)], targets, weight, by_fused=learns)
-        slopes = found.parameters
-        if learns:
-            slopes += torch.autograd.grad(fused, optimizer.fusion, found.fused)
-        optimizer.step(slopes)
-        total += found.loss * len(labels)
-        seen += len(labels)
-    return float(total) / seen
+    total = torch.zeros((), device=train.device)
+    for image, text, labels in train.epoch(settings, draws.rows):
+        loss = smoothed_loss(head(image, text, *draws.batch(len(labels))), labels, *tables)
+        optimizer.step(loss)
+        total.add_(loss.detach(), alpha=len(labels))
+    return float(total) / len(train)
 
 
 class AdamW:
-    """torch's fused AdamW on a head's parameters, its rate and first beta by OneCycle. torch's functional form: the
-    optimizer object around it takes half as long again as the update."""
+    """torch's fused AdamW on a head's parameters, its rate and first beta by a schedule. torch's functional form: with
+    the optimizer object around it, a step of a small head takes a tenth longer (docs/decisions.md)."""
 
-    def __init__(self, head: Head, cycle: OneCycle, weight_decay: float) -> None:
-        classifier = parameters_of(head)
-        known = {id(p) for p in classifier}
-        self.fusion = [p for p in head.parameters() if id(p) not in known]  # behind the classifier's in every list here
-        self._parameters = [*classifier, *self.fusion]
-        self._cycle, self._decay, self._done = cycle, weight_decay, 0
+    def __init__(self, head: Head, schedule: Iterator[tuple[float, float]], weight_decay: float) -> None:
+        self._parameters: list[Tensor] = list(head.parameters())
+        self._schedule, self._decay, self.rate = schedule, weight_decay, 0.0
         self._averages = [torch.zeros_like(p) for p in self._parameters]
         self._squares = [torch.zeros_like(p) for p in self._parameters]
         self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
 
-    @torch.no_grad()
-    def step(self, slopes: list[Tensor]) -> None:
-        """Update the classifier's and the fusion's parameters once by their gradients."""
-        rate, beta = self._cycle.at(self._done)
-        adamw(
-            self._parameters,
-            slopes,
-            self._averages,
-            self._squares,
-            [],
-            self._steps,
-            fused=True,
-            amsgrad=False,
-            beta1=beta,
-            beta2=0.999,
-            lr=rate,
-            weight_decay=self._decay,
-            eps=1e-8,
-            maximize=False,
-        )
-        self._done += 1
+    def step(self, loss: Tensor) -> None:
+        """Update the parameters once by the gradients of a loss."""
+        slopes = list(torch.autograd.grad(loss, self._parameters))
+        self.rate, beta = next(self._schedule)
+        with torch.no_grad():
+            adamw(
+                self._parameters,
+                slopes,
+                self._averages,
+                self._squares,
+                [],
+                self._steps,
+                fused=True,
+                amsgrad=False,
+                beta1=beta,
+                beta2=0.999,
+                lr=self.rate,
+                weight_decay=self._decay,
+                eps=1e-8,
+                maximize=False,
+            )
 
 
-@dataclass(frozen=True)
-class OneCycle:
-    """The OneCycle schedule with cosine annealing (Smith and Topin 2018) as torch's OneCycleLR computes it with its
-    defaults: the rate from peak / 25 to the peak and down to peak / 250,000; AdamW's first beta the other way, from
-    0.95 to 0.85 and back. A function of the step alone, so that nothing is kept or computed twice."""
-
-    peak: float
-    steps: int
-    warmup: float
-
-    def at(self, step: int) -> tuple[float, float]:
-        """The rate and the first beta of a step, counted from 0."""
-        # A warm-up of exactly one step would divide by zero; a hair less peaks at the first step too.
-        warmup = self.warmup if self.warmup * self.steps != 1 else self.warmup * (1 - 1e-9)
-        top, end = float(warmup * self.steps) - 1, self.steps - 1
-        low = self.peak / 25
-        if step <= top:
-            bend = math.cos(math.pi * (step / top)) + 1
-            return self.peak + (low - self.peak) / 2 * bend, 0.85 + (0.95 - 0.85) / 2 * bend
-        bend = math.cos(math.pi * ((step - top) / (end - top))) + 1
-        last = low / 1e4
-        return last + (self.peak - last) / 2 * bend, 0.95 + (0.85 - 0.95) / 2 * bend
+def one_cycle(peak: float, steps: int, warmup: float) -> Iterator[tuple[float, float]]:
+    """The rate and AdamW's first beta of each step, by torch's OneCycleLR with its defaults (Smith and Topin 2018)."""
+    optimizer = torch.optim.AdamW([torch.zeros(1)])
+    # A warm-up of exactly one step would divide by zero; a hair less peaks at the first step too.
+    warmup = warmup if warmup * steps != 1 else warmup * (1 - 1e-9)
+    schedule = OneCycleLR(optimizer, peak, total_steps=steps, pct_start=warmup)
+    optimizer.step()  # of nothing: the schedule expects a step before its own
+    for _ in range(steps):
+        group = optimizer.param_groups[0]
+        yield group["lr"], group["betas"][0]
+        schedule.step()
 
 
-class SmoothedCrossEntropy:
-    """torch's CrossEntropyLoss with class weights (C,) and label smoothing: each label's soft target is looked up in a
-    table. Tested against torch's."""
+class Draws:
+    """The random numbers of one head's training, from generators of its own that go on from its initial weights: alone
+    or in a stack, a head trains on the same draws."""
 
-    def __init__(self, weights: Tensor, smoothing: float) -> None:
-        self._weights = weights
-        self._targets = (1 - smoothing) * torch.diag(weights) + smoothing / len(weights) * weights  # (C, C)
+    def __init__(self, settings: FitSettings, head: Head, device: str) -> None:
+        self._settings, self._device = settings, device
+        self._hidden = len(head.hidden_layers) * settings.hidden
+        seed = int(torch.randint(2**62, ()))
+        self.rows = torch.Generator().manual_seed(seed)  # which rows and views: on the CPU
+        self._masks = torch.Generator(device).manual_seed(seed + 1)
 
-    def targets(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """labels (B,) -> what each class counts for each row, (B, C), and what the loss is divided by, ()."""
-        return self._targets[labels], self._weights[labels].sum()
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """logits (B, C), labels (B,) -> the mean loss, weighted by the labels' class weights."""
-        targets, total = self.targets(labels)
-        return -(targets * logits.log_softmax(dim=1)).sum() / total
-
-
-def _dropout_factors(settings: FitSettings, width: int, device: torch.device, rows: int) -> Iterator[Tensor]:
-    """Batches (rows, H) of dropout factors: 0, or 1 / (1 - p). On a CPU p is rounded to a 256th and many batches
-    are drawn at once from raw bytes, for torch draws one float after another there."""
-    p = settings.dropout
-    if device.type != "cpu":
-        while True:
-            yield torch.empty(rows, width, device=device).bernoulli_(1 - p).div_(1 - p)
-    rng = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
-    least, drawn = min(255, round(256 * p)), max(1, min(DRAWN, DRAWN_VALUES // (rows * width)))
-    while True:
-        raw = np.frombuffer(rng.bytes(drawn * rows * width), np.uint8).reshape(drawn, rows, width)
-        yield from torch.from_numpy((raw >= least).astype(np.float32) * np.float32(256 / (256 - least)))
-
-
-def _drop_modalities(n: int, share: float, device: torch.device) -> Tensor | None:
-    """(n, 2) bool: rows that lose their picture or their text, never both; None where nothing is dropped."""
-    if not share:
-        return None
-    dropped = torch.rand(n, device=device) < share
-    which = torch.rand(n, device=device) < 0.5
-    return torch.stack([dropped & which, dropped & ~which], dim=1)
+    def batch(self, n: int) -> tuple[Tensor | None, Tensor | None]:
+        """For the next n rows: which of them lose their image or their text (n, 2), None where none can; and the
+        factors of dropout, 0 or 1 / (1 - p), layer by layer (n, L·H), None without a hidden layer."""
+        settings, missing, factors = self._settings, None, None
+        if settings.modality_dropout:
+            dropped, which = (torch.rand(n, device=self._device, generator=self._masks) for _ in range(2))
+            lost = dropped < settings.modality_dropout
+            missing = torch.stack([lost & (which < 0.5), lost & (which >= 0.5)], dim=1)  # never both
+        if self._hidden:
+            factors = torch.rand(n, self._hidden, device=self._device, generator=self._masks)
+            factors.ge_(settings.dropout).div_(1 - settings.dropout)
+        return missing, factors
 
 
 @torch.no_grad()
@@ -302,7 +270,6 @@ def evaluate_head(head: Head, rows: Rows, missing: Tensor | None = None) -> tupl
     return torch.cat(logits), (torch.stack(shares).sum(dim=0) / len(rows)).tolist() if shares else None, first
 
 
-@torch.no_grad()
 @torch.no_grad()
 def first_trace(head: Head, rows: Rows) -> Trace:
     """The trace that `evaluate_head` gives, without a look at the other parts of the rows."""

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from mmsent.config import DataSettings, FitSettings
+from mmsent.config import DataSettings
 from mmsent.data import check, duplicates
 from mmsent.data.check import check_dataset
 from mmsent.data.dataset import load_dataset
@@ -21,8 +20,6 @@ from mmsent.features.cache import Cache, write_cache
 from mmsent.features.cache.finding import find_cache, unreadable
 from mmsent.report.validation import duplicates as report_duplicates
 from mmsent.system.files import write_together
-from mmsent.training import train
-from mmsent.training.train import _dropout_factors
 from tests.cli.test_cli import fails, run, work  # noqa: F401
 from tests.features.cache.test_writing import attributes, made_settings
 from tests.helpers.made import make_guid, make_manifest
@@ -138,24 +135,3 @@ def test_a_folder_in_the_way_leaves_all_files_as_they_were(tmp_path: Path) -> No
         write_together({one: b"new", two: b"new"})
     assert one.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.txt", "two.csv"]
-
-
-# --- memory
-
-
-def test_dropout_draws_no_more_than_its_bound_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
-    plain = np.frombuffer
-
-    def counted(raw: bytes, kind: Any) -> Any:
-        drawn.append(len(raw))
-        return plain(raw, kind)
-
-    monkeypatch.setattr(train.np, "frombuffer", counted)
-    settings = FitSettings(batch_size=32)
-    next(_dropout_factors(settings, 64, torch.device("cpu"), 32))
-    monkeypatch.setattr(train, "DRAWN_VALUES", 5000)
-    assert next(_dropout_factors(settings, 64, torch.device("cpu"), 32)).shape == (32, 64)
-    monkeypatch.setattr(train, "DRAWN_VALUES", 10)  # one batch has to be drawn
-    next(_dropout_factors(settings, 64, torch.device("cpu"), 32))
-    assert drawn == [16 * 32 * 64, 2 * 32 * 64, 32 * 64]

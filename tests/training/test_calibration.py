@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 
 from mmsent.errors import DataError
 from mmsent.metrics import Labels, brier_score, expected_calibration_error, negative_log_likelihood
@@ -55,7 +58,7 @@ def test_a_planted_temperature_comes_back(classes: int, temperature: float) -> N
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_no_other_temperature_fits_better(classes: int) -> None:
-    """The least negative log likelihood, by our own metric, stands where scikit-learn puts it."""
+    """The least negative log likelihood by our own metric."""
     logits, truth = planted(300, classes)
     found = fit_temperature(logits, truth)
 
@@ -64,6 +67,38 @@ def test_no_other_temperature_fits_better(classes: int) -> None:
 
     assert loss(found) < min(loss(found * 0.99), loss(found * 1.01))
     assert loss(found) <= min(loss(t) for t in np.geomspace(LOWEST, HIGHEST, 200))
+
+
+class Logits(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A fitted scikit-learn classifier that takes logits for its features."""
+
+    classes_ = np.arange(3)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, X: NDArray[np.float64], y: Labels) -> Logits:
+        return self
+
+    def decision_function(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        return X
+
+    def predict(self, X: NDArray[np.float64]) -> Labels:
+        best: Labels = X.argmax(axis=1)
+        return best
+
+
+@pytest.mark.parametrize("n", [50, 500, 2000])
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_scikit_learn_finds_the_same_temperature(n: int, temperature: float) -> None:
+    logits, truth = planted(n, temperature=temperature)
+    shifted = logits.astype(np.float64) - 40  # rows from 0 to 1 it would take for probabilities
+    every = np.arange(n)
+    model = CalibratedClassifierCV(FrozenEstimator(Logits()), method="temperature", cv=[(every, every)])
+    theirs = model.fit(shifted, truth).predict_proba(shifted)
+    found = fit_temperature(logits, truth)
+    row = np.ptp(shifted, axis=1).argmax()
+    assert np.ptp(shifted[row]) / np.ptp(np.log(theirs[row])) == pytest.approx(found, rel=1e-6)
 
 
 def test_overconfident_logits_get_better() -> None:
@@ -80,7 +115,7 @@ def test_scale_shift_and_classes_never_seen() -> None:
     found = fit_temperature(logits, truth)
     assert fit_temperature(logits * 3.0, truth) == pytest.approx(3 * found, rel=1e-5)
     assert fit_temperature(logits + 7.0, truth) == pytest.approx(found, rel=1e-5)
-    # scikit-learn would take such rows for probabilities
+    # rows that could be taken for probabilities
     shares = apply_temperature(logits, 1.0)
     assert fit_temperature(shares, truth) == pytest.approx(fit_temperature(shares + 1, truth), rel=1e-5)
     # a label that no row has: its column still takes part

@@ -70,10 +70,10 @@ def test_it_learns_from_each_half_that_its_fusion_reads(fusion: Fusion) -> None:
     X, y = posts()
     model = FusionClassifier(IMAGE, fusion=fusion.value, **QUICK).fit(X, y)
     X, y = posts(seed=1)
-    right = model.predict(X) == y
-    # The picture tells "bad" from the rest, the text "good": without it these two look alike.
-    assert (right[y != "good"].mean() > 0.75) == (fusion is not Fusion.text)
-    assert (right[y != "bad"].mean() > 0.75) == (fusion is not Fusion.image)
+    found = {name: ((model.predict(X) == name) == (y == name)).mean() for name in ("bad", "good")}
+    # The image tells "bad" from the rest, the text "good". The other two look alike, and which one wins is chance.
+    assert (found["bad"] > 0.78) == (fusion is not Fusion.text)
+    assert (found["good"] > 0.78) == (fusion is not Fusion.image)
 
 
 def test_it_is_the_trainer_of_every_other_head() -> None:

@@ -110,6 +110,71 @@ def test_attention_heads_must_divide_the_width(fusion: Fusion) -> None:
     make_head(Fusion.concat, heads=4)
 
 
+# --- training in bfloat16
+
+
+@pytest.mark.parametrize("fusion", list(Fusion))
+@pytest.mark.parametrize(
+    ("width", "more"),
+    [(6, {}), (4, {"common_width": 8, "rms": True, "standardize": True}), (6, {"depth": 3})],
+)
+def test_products_in_bfloat16_are_near_those_in_float32(fusion: Fusion, width: int, more: dict[str, Any]) -> None:
+    head = make_head(fusion, text=width, hidden=16, **more).train()
+    with torch.no_grad():  # as after some training: a norm that starts at 1 and 0 would hide a mistake
+        for at, (_, norm) in enumerate(head.hidden_layers):
+            norm.weight.copy_(rows(16, 16, 5)[at])
+            norm.bias.copy_(rows(16, 16, 6)[at])
+    image, text, labels = rows(40, 6, 1), rows(40, width, 2), torch.arange(40) % 3
+    missing = torch.stack([torch.arange(40) % 4 == 0, torch.arange(40) % 4 == 1], dim=1)
+    factors = (rows(40, 16 * head.config.depth, 3) > 0).float() * 2
+    head.set_statistics(image, text)
+
+    def slopes() -> tuple[float, list[Tensor]]:
+        loss = nn.functional.cross_entropy(head(image, text, missing, factors), labels)
+        return float(loss.detach()), list(torch.autograd.grad(loss, list(head.parameters())))
+
+    plain = slopes()
+    head.products = torch.bfloat16
+    short = slopes()
+    assert short[0] == pytest.approx(plain[0], rel=0.01)
+    assert all(slope.dtype == torch.float32 for slope in short[1])
+    joined = [torch.cat([slope.flatten() for slope in many]) for _, many in (plain, short)]
+    assert float(nn.functional.cosine_similarity(*joined, dim=0)) > 0.999
+    assert not torch.equal(*joined)  # it did run in another precision
+
+    head.eval()  # a head at work computes in fp32, whatever it was trained in
+    with torch.no_grad():
+        logits = head(image, text)
+        head.products = torch.float32
+        assert torch.equal(head(image, text), logits)
+
+
+def test_dropout_by_hand() -> None:
+    """Each hidden layer's units are multiplied by its own part of the factors."""
+    head = make_head(Fusion.image, depth=2)
+    image, text, factors = rows(4, 6, 1), rows(4, 6, 2), rows(4, 10, 3)
+    x = image
+    for at, (layer, norm) in enumerate(head.hidden_layers):
+        x = nn.functional.gelu(norm(layer(x))) * factors[:, 5 * at : 5 * at + 5]
+    assert torch.equal(head(image, text, None, factors), head.out(x))
+    assert not torch.allclose(head(image, text), head.out(x))
+
+
+def test_a_product_in_bfloat16_by_hand() -> None:
+    """Numbers that bfloat16 holds exactly give exact products, sums and gradients."""
+    head = make_head(Fusion.concat).train()
+    head.products = torch.bfloat16
+    x = torch.tensor([[[1.0, 2.0]], [[-3.0, 0.5]]], requires_grad=True)  # (2, 1, 2)
+    weight = torch.tensor([[1.0, -1.0], [4.0, 2.0], [0.25, 8.0]], requires_grad=True)
+    bias = torch.tensor([0.0, 1.0, 0.001], requires_grad=True)  # the last is not exact in bfloat16, and stays fp32
+    out = head._linear(weight, bias, x)
+    assert torch.equal(out, torch.tensor([[[-1.0, 8.0, 16.25]], [[-3.5, -11.0, 3.25]]]) + bias)
+    grads = torch.autograd.grad(out, [x, weight, bias], torch.tensor([[[1.0, 0.0, 2.0]], [[0.5, 1.0, 0.0]]]))
+    assert torch.equal(grads[0], torch.tensor([[[1.5, 15.0]], [[4.5, 1.5]]]))
+    assert torch.equal(grads[1], torch.tensor([[-0.5, 2.25], [-3.0, 0.5], [2.0, 4.0]]))
+    assert torch.equal(grads[2], torch.tensor([1.5, 1.0, 2.0]))
+
+
 # --- arithmetic
 
 

@@ -19,14 +19,13 @@ from mmsent.training.calibration import softmax
 from mmsent.training.heads import Head, Trace, head_config
 from mmsent.training.loaders import Tensors
 from mmsent.training.train import (
-    OneCycle,
-    SmoothedCrossEntropy,
+    Draws,
     Trained,
-    _drop_modalities,
-    _dropout_factors,
     class_weights,
     evaluate_head,
+    loss_tables,
     precision_for,
+    smoothed_loss,
     train_head,
 )
 
@@ -52,6 +51,14 @@ def train(train: Tensors = TRAIN, val: Tensors = VAL, on_epoch: Any = None, **mo
 def same_weights(a: Trained, b: Trained) -> bool:
     ours, theirs = a.head.state_dict(), b.head.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def draws(**more: Any) -> Draws:
+    """The random numbers of a head with seed 0."""
+    settings = FitSettings(**{**SMALL, **more})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return Draws(settings, Head(head_config(settings, 6, 6, 3)), "cpu")
 
 
 Call = tuple[Tensor, Tensor, Tensor | None]
@@ -364,15 +371,14 @@ def test_the_sampler_balances_the_classes(calls: list[Call]) -> None:
 
 
 def test_modality_dropout_never_drops_both() -> None:
-    torch.manual_seed(0)
-    missing = _drop_modalities(10_000, 0.3, torch.device("cpu"))
+    missing = draws(modality_dropout=0.3).batch(10_000)[0]
     assert missing is not None
     assert missing.dtype == torch.bool
     assert not missing.all(dim=1).any()
     image, text = missing.sum(dim=0).tolist()
     assert abs(image - 1500) < 180  # standard deviation sqrt(10000 * 0.15 * 0.85) = 36
     assert abs(text - 1500) < 180
-    assert _drop_modalities(10, 0.0, torch.device("cpu")) is None
+    assert draws().batch(10)[0] is None
 
 
 def test_modality_dropout_reaches_the_head_in_training(calls: list[Call]) -> None:
@@ -421,28 +427,16 @@ def test_softmax_by_hand() -> None:
     assert found == pytest.approx(np.array([[0.2, 0.6, 0.2], [0.5, 0.5, 0.0]]), abs=1e-7)
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(100, 0.3), (7, 0.3), (10, 0.1), (3, 0.05), (1000, 0.999), (55, 0.5)])
-def test_one_cycle_is_torchs(steps: int, warmup: float) -> None:
-    weight = torch.nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.AdamW([weight], 0.003)
-    pct = warmup if warmup * steps != 1 else warmup * (1 - 1e-9)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, total_steps=steps, pct_start=pct)
-    cycle = OneCycle(0.003, steps, warmup)
-    for step in range(steps):
-        group = optimizer.param_groups[0]
-        assert cycle.at(step) == (group["lr"], group["betas"][0])
-        optimizer.step()
-        schedule.step()
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
-def test_loss_is_torchs(smoothing: float) -> None:
+@pytest.mark.parametrize("balance", ["weights", "none"])
+def test_loss_is_torchs(smoothing: float, balance: str) -> None:
     rng = torch.Generator().manual_seed(0)
-    weights = torch.tensor([0.7, 1.6, 0.7])
     logits = torch.randn(64, 3, generator=rng, requires_grad=True)
-    labels = torch.randint(3, (64,), generator=rng)
+    labels = torch.randint(3, (64,), generator=rng) % 2 + torch.randint(2, (64,), generator=rng)
+    settings = FitSettings(label_smoothing=smoothing, balance=balance, class_weight_power=0.7)
+    weights = class_weights(labels, 3, 0.7) if balance == "weights" else None
     usual = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=smoothing)(logits, labels)
-    ours = SmoothedCrossEntropy(weights, smoothing)(logits, labels)
+    ours = smoothed_loss(logits, labels, *loss_tables(labels, 3, settings))
     assert ours.item() == pytest.approx(usual.item(), rel=1e-6)
     (a,), (b,) = torch.autograd.grad(usual, [logits]), torch.autograd.grad(ours, [logits])
     assert torch.allclose(a, b, atol=1e-8)
@@ -450,14 +444,14 @@ def test_loss_is_torchs(smoothing: float) -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3, 0.5, 0.9])
 def test_dropout_factors(dropout: float) -> None:
-    torch.manual_seed(3)
-    settings = FitSettings(dropout=dropout, batch_size=32)
-    drawn = _dropout_factors(settings, 64, torch.device("cpu"), 32)
-    factors = torch.stack([next(drawn) for _ in range(40)])
-    assert factors.shape == (40, 32, 64)
-    assert factors.unique().numel() == (1 if dropout == 0 else 2)
+    drawn = draws(dropout=dropout, hidden=32, depth=2)
+    batches = [drawn.batch(32)[1] for _ in range(40)]
+    factors = torch.stack([batch for batch in batches if batch is not None])
+    assert factors.shape == (40, 32, 2 * 32)  # those of each hidden layer
+    assert factors.unique().tolist() == pytest.approx([1.0] if dropout == 0 else [0.0, 1 / (1 - dropout)])
     assert float((factors == 0).float().mean()) == pytest.approx(dropout, abs=0.01)
-    assert float(factors.mean()) == pytest.approx(1, abs=0.04)  # nothing is scaled on the whole
     assert dropout == 0 or not torch.equal(factors[0], factors[1])
-    torch.manual_seed(3)
-    assert torch.equal(next(_dropout_factors(settings, 64, torch.device("cpu"), 32)), factors[0])
+    again = draws(dropout=dropout, hidden=32, depth=2).batch(32)[1]
+    assert again is not None
+    assert torch.equal(again, factors[0])
+    assert draws(fusion=Fusion.attention_alt).batch(8) == (None, None)  # it has no hidden layer
