@@ -28,8 +28,8 @@ from bench_common import machine, table
 from bench_fit import CLASSES, make_rows
 from torch import Tensor, nn
 
-from mmsent import train
 from mmsent.config import FitSettings, Fusion
+from mmsent.training import train
 from mmsent.training.heads import Head
 from mmsent.training.loaders import Tensors
 from mmsent.training.stacked import train_stack

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from bench_common import table
-from mmsent.fit import ids_at, usable_rows
 from sklearn.model_selection import StratifiedGroupKFold
 
 from mmsent.config import Group, SplitSettings
 from mmsent.features.cache import Cache
 from mmsent.features.cache.groups import row_groups, with_thresholds
+from mmsent.training.fit import ids_at, usable_rows
 from mmsent.training.folds import Ints, fold_numbers
 from mmsent.training.splits import hashed_order, smallest_ids
 

@@ -898,7 +898,7 @@ def test_test_posts_and_unknown_labels_are_refused(tmp_path: Path) -> None:
     root = make_guid(tmp_path / "posts", n_train=4, n_test=2, size=16)
     data = load_dataset(root)
     for labels, reason in (
-        ({"5": "neutral"}, "of the test split"),
+        ({"5": "neutral"}, "belongs to the test split"),
         ({"1": "odd"}, "is not one of"),
         ({"99": "neutral"}, "has no post"),
     ):
@@ -907,7 +907,7 @@ def test_test_posts_and_unknown_labels_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "posts.csv"
     path.write_text("id,text,label,split\na,x,positive,train\nb,y,,test\nc,z,,\n")
     manifest = load_dataset(path)
-    with pytest.raises(DataError, match="of the test split"):
+    with pytest.raises(DataError, match="belongs to the test split"):
         corrected_list(manifest, {"b": "neutral"})
     assert b"c,z,neutral,\r\n".replace(b"\r", b"") in corrected_list(manifest, {"c": "neutral"})[2]
 
