@@ -199,7 +199,7 @@ def test_the_reader_refuses_other_features_and_changed_files(exported: Path, cac
         with pytest.raises(RunError, match="the heads take"):
             model.classify(*pair, contract=model.contract)
     for missing in (np.zeros((1, 2), np.bool_), np.zeros(3, np.bool_), np.zeros((3, 3), np.bool_)):
-        with pytest.raises(RunError, match=r"missing is \(3, 2\)"):
+        with pytest.raises(RunError, match=r"missing must have the shape \(3, 2\)"):
             model.classify(image, text, missing, contract=model.contract)
     with pytest.raises(UsageError, match="--with-encoder"):
         model.predict([NewPost("1", "a", None)])
@@ -258,12 +258,12 @@ def test_what_disagrees_is_not_written(
     image, text, missing = (np.zeros(shape, kind) for shape, kind in (((4, 48), "f4"), ((4, 32), "f4"), ((4, 2), "?")))
     chosen = of(runs, "concat", "weighted", "deep")
     found = OnnxModel.open(exported).classify(image, text, missing, contract=chosen[0].contract)
-    assert onnx_export.difference(found, chosen, image, text, missing, None, False) < 1e-5
+    assert onnx_export.difference(found, chosen, image, text, missing, Way(None)) < 1e-5
     shifted = replace(found, probabilities=found.probabilities + np.float32(1e-4))
     with pytest.raises(RunError, match=r"differ by .* nothing was written"):
-        onnx_export.difference(shifted, chosen, image, text, missing, None, False)
+        onnx_export.difference(shifted, chosen, image, text, missing, Way(None))
     with pytest.raises(RunError, match="vote differently"):
-        onnx_export.difference(replace(found, labels=found.labels + 1), chosen, image, text, missing, None, False)
+        onnx_export.difference(replace(found, labels=found.labels + 1), chosen, image, text, missing, Way(None))
 
     def unlike(*_: Any) -> float:
         raise RunError("ONNX and torch differ")
@@ -303,7 +303,7 @@ def test_encoders_of_another_kind_are_named(
 ) -> None:
     monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda settings: fake_encoders())
     monkeypatch.setattr(onnx_export, "_write_heads", lambda *_: None)
-    with pytest.raises(EncoderError, match="grid cannot be exported; export the heads alone"):
+    with pytest.raises(EncoderError, match="grid cannot be exported; export only the heads"):
         export_onnx([runs["concat"]], tmp_path / "out", card="", with_encoder=True)
     monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda settings: fake_encoders(seed=1))
     with pytest.raises(RunError, match="this machine's encoder"):
