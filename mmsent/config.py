@@ -78,14 +78,14 @@ class OnCommandLine:
     env: str | None = None
 
 
-def setting(default: Any, what: str, on: OnCommandLine | None = None, **bounds: Any) -> Any:
+def setting(value: Any, what: str, on: OnCommandLine | None = None, **bounds: Any) -> Any:
     """A field of a settings model: its default, what it is in words, its bounds, and how the command line shows it.
 
     This is the one place where a setting is described: options, `--help`, the estimator's parameters, the sweep's space
     and the reference read it from here. on: None where no command takes the setting.
     """
     extra: Any = {"on": on}
-    return Field(default, description=what, json_schema_extra=extra, **bounds)
+    return Field(value, description=what, json_schema_extra=extra, **bounds)
 
 
 def on_command_line(model: type[BaseModel], name: str) -> OnCommandLine | None:
