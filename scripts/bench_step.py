@@ -88,7 +88,10 @@ def training_of(checkout: Path) -> Any:
         del sys.modules[name]
     sys.path.insert(0, str(checkout))
     try:
-        return importlib.import_module("mmsent.training.train")
+        try:
+            return importlib.import_module("mmsent.training.train")
+        except ModuleNotFoundError:  # before the package was moved into rooms
+            return importlib.import_module("mmsent.train")
     finally:
         sys.path.pop(0)
         for name in [name for name in sys.modules if name.partition(".")[0] == "mmsent"]:

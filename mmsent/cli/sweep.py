@@ -76,8 +76,9 @@ def sweep(
     what is there. Run the same command in a second terminal to go faster.
 
     How to read it: "score" is what a trial reached and "s.e." its standard error; trials closer than that are equally
-    good. The best of many is partly luck, so the winners are trained again on other splits (the column "on other splits"), beside
-    the recipe without any search: expect that score on new posts, and take the search for a gain only where it says so.
+    good. The best of many is partly luck, so the winners are trained again on other splits (the column "on other
+    splits"), beside the recipe without any search: expect that score on new posts, and take the search for a gain only
+    where it says so.
 
     Writes --runs/NAME/: trials.csv, sweep.json, study.db (optuna-dashboard opens it) and two figures: parallel.png, one
     line per trial through all settings, and importance.png, how much each setting matters.
