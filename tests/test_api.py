@@ -265,8 +265,10 @@ def test_load_refuses_what_does_not_fit(model: Model, cache: FeatureCache, tmp_p
 
 
 @pytest.mark.slow  # it exports to ONNX
-def test_the_examples_of_the_document_run(tmp_path: Path, patched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
+def test_the_examples_of_the_documents_run(tmp_path: Path, patched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    pages = [docs / "reference" / "python.md", docs / "how-to" / "export.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 5
     make_guid(tmp_path / "data", n_train=60, n_test=10, size=24)
