@@ -129,8 +129,8 @@ def _tell(done: Quickstart, folder: Path, posts: int, *, wide: bool) -> None:
     from mmsent.evaluation.evaluate import comparison
 
     drawn, found = done.drawn, f"--cache {done.cache} --runs {folder / 'runs'}"
-    echo("Next, a page on which you can label posts of your own (make demo does the same):", raw=True)
-    echo(f"  mmsent serve {found} --data {folder / 'data'}\n", raw=True)
+    echo(f"Next: mmsent serve {found} --data {folder / 'data'}", raw=True)
+    echo("opens a page on which you can label posts of your own; `make demo` does the same.\n")
     echo(f"{posts} drawn posts to learn from, {len(drawn.truth)} to label. On average nobody can do better than")
     echo(
         f"{drawn.best_accuracy:.1%} accuracy here; from the image alone {drawn.best_accuracy_image:.1%}, "
