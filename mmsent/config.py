@@ -106,7 +106,7 @@ _READ, _ENCODE, _TRAIN, _HEAD, _SCALE, _SPLIT, _RUN = (OnCommandLine(panel=panel
 class Settings(BaseModel):
     """Base of all settings: immutable, unknown names refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # built at first use: help needs none
 
 
 def _several(value: Any) -> Any:
