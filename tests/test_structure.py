@@ -62,8 +62,8 @@ ONLY_IN = {
 }
 # Tests of the whole program, beside those of the room `system`; those of whole commands are in cli.
 WHOLE = {
-    *("crash", "docs", "export_mvsa", "fixtures", "fuzz", "mvsa", "notebook", "page", "properties", "quickstart"),
-    *("refusals", "remote", "robustness", "security"),
+    *("cases", "crash", "docs", "export_mvsa", "fixtures", "fuzz", "mvsa", "notebook", "page", "properties"),
+    *("quickstart", "refusals", "remote", "robustness", "security"),
 }
 
 
