@@ -22,9 +22,9 @@ def commands() -> str:
     """Every command: its usage, what it does, its arguments and options, as `--help` has them."""
     import typer.main
 
-    from mmsent.cli.app import app
+    from mmsent.cli.app import whole_program
 
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(whole_program())
     return "\n".join(_command(root, "mmsent", None))
 
 

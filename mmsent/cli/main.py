@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from mmsent.cli.app import app
+from mmsent.cli.app import program
 from mmsent.errors import MmsentError, Terminated
 from mmsent.system.process import tune_process
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             signal.signal(signal.SIGINT, _stop)
     tune_process()
     try:
-        app(given, prog_name="mmsent")
+        program(given)(given, prog_name="mmsent")
     except SystemExit:
         if _stopped_by:  # between commands, where the parser makes a status of its own of it
             raise SystemExit(128 + _stopped_by[0]) from None

@@ -12,8 +12,6 @@ from mmsent.errors import UsageError
 
 def toml_defaults(path: Path, functions: Commands, cache_functions: Commands) -> dict[str, Any]:
     """Defaults from mmsent.toml: top-level keys for every command that has the option, tables for one command."""
-    if not path.is_file():
-        return {}
     try:
         with path.open("rb") as file:
             given = tomllib.load(file)

@@ -99,11 +99,11 @@ def test_the_last_column_of_a_plain_table_wraps() -> None:
 def test_help_fits_the_terminal(
     width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mmsent.cli.app import CACHE_COMMANDS, COMMANDS
+    from mmsent.cli.app import cache_commands, commands
     from mmsent.cli.main import main
 
     monkeypatch.setenv("COLUMNS", width)
-    for command in [(), *((name,) for name in COMMANDS), *(("cache", name) for name in CACHE_COMMANDS)]:
+    for command in [(), *((name,) for name in commands()), *(("cache", name) for name in cache_commands())]:
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         lines = capsys.readouterr().out.splitlines()

@@ -32,7 +32,7 @@ import numpy as np
 import typer.main
 from PIL import Image, ImageCms
 
-from mmsent.cli.app import app
+from mmsent.cli.app import whole_program
 from mmsent.cli.main import main
 from mmsent.data.images import MAX_BYTES, as_pixels, fit_square
 from mmsent.data.text import MAX_BYTES as MAX_TEXT_BYTES
@@ -689,14 +689,14 @@ def fakes() -> Iterator[None]:
     """mmsent with the encoders of fake.py, and its parser built once: that takes longer than most commands."""
     with (
         mock.patch("mmsent.features.extract.open_encoders", side_effect=lambda _: fake_encoders()),
-        mock.patch("mmsent.cli.main.app", parser()),
+        mock.patch("mmsent.cli.main.program", return_value=parser()),
     ):
         yield
 
 
 @functools.cache
 def parser() -> Any:
-    return typer.main.get_command(app)
+    return typer.main.get_command(whole_program())
 
 
 def observe(item: Item, folder: Path) -> Seen:
