@@ -52,6 +52,15 @@ _AllowHost = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+_RootPath = Annotated[
+    str,
+    typer.Option(
+        "--root-path",
+        help="Path of the service behind a proxy, such as /mmsent; the proxy may strip it or not.",
+        show_default="none",
+        rich_help_panel=RUN,
+    ),
+]
 _ReviewTable = Annotated[
     Path | None,
     typer.Option(
@@ -86,6 +95,7 @@ def serve(
     api_key: _ApiKey = None,
     no_auth: _NoAuth = False,
     allow_host: _AllowHost = None,
+    root_path: _RootPath = "",
     review: _ReviewTable = None,
     no_review: _NoReview = False,
     bounds: Limits,
@@ -111,6 +121,7 @@ def serve(
     from mmsent.serve.service import Service
 
     local = is_loopback(host)
+    prefix = _prefix(root_path)
     _refuse(host, api_key, allow_host or (), open_to_all=no_auth or local)
     bound = bind(host, port)
     try:
@@ -123,7 +134,7 @@ def serve(
             shown = _review(service.runs, review, where.data, tie=tie, soft=soft)
         # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
         hosts = [*(allow_host or ()), *(["localhost"] if local else [])] if local or allow_host else []
-        app = create_app(service, key=api_key, hosts=hosts, review=shown, workers=workers)
+        app = create_app(service, key=api_key, hosts=hosts, review=shown, workers=workers, root_path=prefix)
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
         heads = ", ".join(f"{one.fusion} ({one.name})" for one in service.runs)
         listen(app, bound, bounds, lambda: echo(f"serving {heads} on {address}; Ctrl-C ends it"))
@@ -148,8 +159,15 @@ def _refuse(host: str, key: str | None, allow_host: Sequence[str], *, open_to_al
             f"--host {host} lets others in: give --api-key (or MMSENT_API_KEY), or --no-auth to let anybody ask"
         )
     for name in allow_host:
-        if not name or host_of(f"[{name}]" if name.count(":") > 1 else name) != name.lower():
+        if not name or host_of(f"[{name}]" if name.count(":") > 1 else name) != name.lower().removesuffix("."):
             raise UsageError(f"--allow-host {name}: give the bare name, such as mood.example, without scheme and port")
+
+
+def _prefix(root_path: str) -> str:
+    """The path before the service's own, with a slash before it and none after it. Raises UsageError on others."""
+    if any(c in root_path for c in "?#%:\\") or not root_path.isprintable() or " " in root_path:
+        raise UsageError(f"--root-path {root_path}: give a path alone, such as /mmsent")
+    return f"/{root_path.strip('/')}" if root_path.strip("/") else ""
 
 
 def _review(

@@ -59,15 +59,15 @@ class Preprocess(Settings):
     fill: int = 0
 
 
-def read_image(path: Path | str | bytes | None) -> bytes:
-    """The bytes of an image: of a file (Path) or a URL (str); bytes are returned as they are. Raises DataError with the
-    reason if there is no such image or it cannot be read."""
+def read_image(path: Path | str | bytes | None, seconds: float = 60.0) -> bytes:
+    """The bytes of an image: of a file (Path) or a URL (str), which is given up after so many seconds; bytes are
+    returned as they are. Raises DataError with the reason if there is no such image or it cannot be read."""
     if path is None:
         raise DataError("no picture")
     if isinstance(path, bytes):
         return path
     try:
-        return fetch(path, MAX_BYTES) if isinstance(path, str) else read_file(path, MAX_BYTES)
+        return fetch(path, MAX_BYTES, seconds) if isinstance(path, str) else read_file(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"picture cannot be read: {error.strerror or error}") from error
 

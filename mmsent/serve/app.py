@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from mmsent.errors import MmsentError
 from mmsent.serve.endpoints import Access, post_routes, status_routes
-from mmsent.serve.guard import HEADERS, Guard
+from mmsent.serve.guard import HEADERS, Guard, Received
 from mmsent.serve.monitoring import Metered, Metrics
 from mmsent.serve.openapi import describe
 from mmsent.serve.pages import page_routes
@@ -31,10 +31,11 @@ def create_app(
     hosts: Sequence[str] = (),
     review: Callable[[], Review] | None = None,
     workers: int | None = None,
+    root_path: str = "",
 ) -> FastAPI:
     """The application. key: what clients must send, None: nothing; hosts: host names that requests may name, empty:
     any; review: opens the predictions to review, called at first use; workers: threads that decode images, by default
-    one per core."""
+    one per core; root_path: the path before the service's own behind a proxy, whether the proxy strips it or not."""
     metrics = Metrics()
     work = Work(service, metrics, workers)
 
@@ -63,6 +64,7 @@ def create_app(
     describe(app)
     app.add_middleware(Guard, refuse=_answer, hosts=hosts)
     app.add_middleware(Metered, metrics=metrics)
+    app.add_middleware(Received, root_path=root_path)
     return app
 
 

@@ -122,7 +122,7 @@ def status_routes(work: Work, access: Access, *, review: bool) -> APIRouter:
     @router.get("/info", operation_id="info", summary="What is served", responses=documented(403))
     async def info() -> schemas.Info:
         """Labels, heads, limits and examples, for a page; needs no key."""
-        drawn = [{"image": f"/examples/{i}.jpg", "text": text} for i, (_, text) in enumerate(examples())]
+        drawn = [{"image": f"examples/{i}.jpg", "text": text} for i, (_, text) in enumerate(examples())]
         about = work.service.info() | {"examples": drawn, "review": review, "key": access.needs_key}
         return schemas.Info.model_validate(about)
 

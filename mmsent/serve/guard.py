@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mmsent.serve.requests import Refused
 
@@ -50,22 +50,56 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(header: str) -> str:
-    """The host of a Host header or an origin's authority, lower case, without its port; empty where it is none."""
+    """The host of a Host header, lower case, without its port and a final dot; empty where it is none."""
+    return place_of(f"//{header}")[0]
+
+
+def place_of(url: str) -> tuple[str, int | None]:
+    """Host and port of a URL or an origin, the port None where it is that of the scheme; ("", None) where it has none,
+    such as `null`."""
     try:
-        return (urlsplit(f"//{header}").hostname or "").lower()
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
-        return ""
+        return "", None
+    usual = (80, 443) if not parts.scheme else ({"http": 80, "https": 443}.get(parts.scheme),)
+    return host.removesuffix("."), None if port in usual else port
+
+
+def is_address(host: str) -> bool:
+    """Whether this is an address and no name."""
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
+class Received:
+    """Hands requests on as the application knows them: HEAD as GET, of which the server leaves out the body, and with
+    the path before the service's own."""
+
+    def __init__(self, app: App, root_path: str) -> None:
+        self._app, self._root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":  # a copy, for the server has to see HEAD in its own
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            scope = {**scope, "method": method, "root_path": self._root_path}
+        await self._app(scope, receive, send)
 
 
 class Guard:
     """Puts the security headers on every answer, and refuses requests for a foreign host or from a foreign page.
 
     hosts: the host names that the service goes by; empty: any. A page elsewhere could otherwise point a name of its own
-    at this machine and read what is served here (DNS rebinding); and no page but ours has a reason to post.
+    at this machine and read what is served here (DNS rebinding); and no page but ours has a reason to post. An address
+    as the host takes no name, so it is always accepted: probes and monitoring ask by it. /healthz, which tells nothing
+    of the posts, is answered under any name.
     """
 
     def __init__(self, app: App, refuse: Callable[[Refused], App], hosts: Sequence[str]) -> None:
-        self._app, self._refuse, self._hosts = app, refuse, {host.lower() for host in hosts}
+        self._app, self._refuse = app, refuse
+        self._hosts = {host.lower().removesuffix(".") for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,11 +108,15 @@ class Guard:
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message.get("headers", ())}
+                given = [
+                    (name, relative(scope) if name == b"location" else value)
+                    for name, value in message.get("headers", ())
+                ]
+                names = {name.lower() for name, _ in given}
                 own = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in names]
                 if b"cache-control" not in names:
                     own.append((b"cache-control", b"no-store"))
-                message = {**message, "headers": [*message.get("headers", ()), *own]}
+                message = {**message, "headers": [*given, *own]}
             await send(message)
 
         reason = self._reason(scope)
@@ -88,26 +126,31 @@ class Guard:
     def _reason(self, scope: Scope) -> str | None:
         headers = dict(scope["headers"])
         given = headers.get(b"host", b"").decode("latin-1")
-        host = host_of(given)
-        if self._hosts and host not in self._hosts and not is_loopback(host):
+        host, port = place_of(f"//{given}")
+        known = not self._hosts or host in self._hosts or is_loopback(host) or is_address(host)
+        if not known and scope["path"].removeprefix(scope.get("root_path", "")) != "/healthz":
             return (
                 f"this service does not answer to the host name {host[:100]!r}; its owner can allow it with "
                 "--allow-host"
             )
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD"):
-            authority = urlsplit_authority(origin.decode("latin-1"))
-            if authority != given.lower():
+            page = place_of(origin.decode("latin-1"))
+            # Behind a proxy that passes another Host on, the page's own name is one of those that the owner gave.
+            ours = page == (host, port) or (page[0] in self._hosts and not is_loopback(page[0]))
+            if not (page[0] and ours):
                 return "requests from pages of other origins are refused"
         return None
 
 
-def urlsplit_authority(origin: str) -> str:
-    """Host and port of an origin; empty where it has none, such as `null`."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
+def relative(scope: Scope) -> bytes:
+    """Where the router sends a request with a slash too many or too few at its end, as seen from there: /predict/ to
+    ../predict. The router itself would name scheme and host, which behind a proxy are not those of the client."""
+    path = scope["path"].rstrip("/")
+    name = quote(path.rsplit("/", 1)[-1])
+    many = len(scope["path"]) - len(path)
+    query = scope["query_string"].decode("latin-1")
+    return (("../" * many + name if many else f"./{name}/") + (f"?{query}" if query else "")).encode("latin-1")
 
 
 def require_key(given: str | None, key: str | None) -> None:

@@ -19,7 +19,7 @@ REASONS = {
     404: "Not found.",
     408: "The request did not arrive completely in time.",
     413: "The body is too large.",
-    415: "The body is neither JSON nor a multipart form.",
+    415: "The body is neither JSON nor a multipart form, or it is compressed.",
     422: "The request cannot be used; `detail` says why.",
     503: "The queue is full, or there was no answer in time: try again after `Retry-After` seconds.",
 }

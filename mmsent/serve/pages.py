@@ -30,10 +30,10 @@ def page_routes() -> APIRouter:
         return answer
 
     for path, name in PAGES.items():
-        router.add_api_route(path, file(name), methods=["GET", "HEAD"])
+        router.add_api_route(path, file(name))
     for name in files:
         if not name.endswith(".html"):
-            router.add_api_route(f"/static/{name}", file(name), methods=["GET", "HEAD"])
+            router.add_api_route(f"/static/{name}", file(name))
 
     @router.get("/examples/{number}.jpg")
     async def example(number: int) -> Response:

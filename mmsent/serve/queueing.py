@@ -83,6 +83,7 @@ class Work:
     def start(self) -> None:
         """Start the threads."""
         self.pool = ThreadPoolExecutor(self._decoders, "mmsent-decode")
+        self.reviewer = ThreadPoolExecutor(4, "mmsent-review")  # its pictures may come slowly, from URLs
         self._explainer = ThreadPoolExecutor(1, "mmsent-explain")
         size, wait = self.service.batch_size, self._limits.batch_wait
         self._batcher = Batcher(self.service.answer, size=size, wait=wait, on_batch=self._on_batch)
@@ -90,7 +91,7 @@ class Work:
     async def close(self) -> None:
         """Finish what was taken and stop the threads."""
         await asyncio.get_running_loop().run_in_executor(None, self._batcher.close)
-        for one in (self.pool, self._explainer):
+        for one in (self.pool, self.reviewer, self._explainer):
             one.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -164,7 +165,9 @@ async def in_thread(executor: ThreadPoolExecutor, function: Callable[..., T], *g
 
 async def read_body(request: Request, more: Callable[[int], None], limit: int, seconds: float) -> bytes:
     """A request's body. more: takes note of bytes as they come. Raises Refused: 413 beyond the limit, 408 where it
-    takes too long, 400 where the client leaves before its end."""
+    takes too long, 400 where the client leaves before its end, 415 where it is compressed."""
+    if (coding := request.headers.get("content-encoding", "identity").strip().lower()) != "identity":
+        raise Refused(415, f"content encoding {coding[:100]!r} is not supported; send the body uncompressed")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and len(length) < 20 and int(length) > limit:
         raise Refused(413, f"the body has {length} bytes; the limit is {limit}")

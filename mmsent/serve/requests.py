@@ -141,7 +141,8 @@ def _bytes_of(image: str) -> bytes:
         )
     prefix = _DATA_URL.match(image[:200])
     try:
-        return base64.b64decode(image[prefix.end() if prefix else 0 :], validate=True)
+        letters = image[prefix.end() if prefix else 0 :].encode("ascii")
+        return base64.b64decode(letters.translate(None, b" \t\r\n"), validate=True)  # MIME has lines of 76
     except (binascii.Error, ValueError) as error:
         raise Refused(422, f"image: not base64: {error}") from error
 

@@ -26,6 +26,7 @@ from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run
 
 THUMBNAIL = 360
+FETCHING = 15.0  # seconds for an image at a URL, for somebody waits for it
 TEXT = 600  # characters of a text that are shown
 OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
 
@@ -188,7 +189,7 @@ class Review:
         post = self._post(row)
         if post is None:
             raise DataError("the data set of this post is not available")
-        return image_bytes(shrunk(open_rgb(read_image(post.image)), THUMBNAIL), "WEBP", quality=75)
+        return image_bytes(shrunk(open_rgb(read_image(post.image, FETCHING)), THUMBNAIL), "WEBP", quality=75)
 
     def corrected(self, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
         """The data set's list with corrected labels: file name, media type, bytes. Raises DataError as corrected_list,

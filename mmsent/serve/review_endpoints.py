@@ -62,7 +62,7 @@ def _add_rows(router: APIRouter, work: Work, review: Callable[[], Review], acces
         def part() -> schemas.ReviewPage:
             return schemas.ReviewPage.model_validate(review().page(chosen, order=order, offset=offset, limit=limit))
 
-        return await in_thread(work.pool, part)
+        return await in_thread(work.reviewer, part)
 
 
 def _add_picture(router: APIRouter, work: Work, review: Callable[[], Review], access: Access) -> None:
@@ -89,7 +89,7 @@ def _add_picture(router: APIRouter, work: Work, review: Callable[[], Review], ac
                 raise Refused(404, str(error)) from error
 
         with work.admission.take(1):
-            return Response(await in_thread(work.pool, small), media_type="image/webp")
+            return Response(await in_thread(work.reviewer, small), media_type="image/webp")
 
 
 def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], access: Access) -> None:
@@ -113,7 +113,7 @@ def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], acces
         with work.admission.read() as more:
             raw = await read_body(request, more, limits.body, limits.read_timeout)
             labels = parse_corrections(raw, request.headers.get("content-type", ""))
-            name, _, data = await in_thread(work.pool, lambda: review().corrected(labels))
+            name, _, data = await in_thread(work.reviewer, lambda: review().corrected(labels))
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
         headers = {"content-disposition": f'attachment; filename="{safe}"'}
         return Response(data, media_type="application/octet-stream", headers=headers)

@@ -174,7 +174,7 @@ class Head(_Out):
 class Example(_Out):
     """A generated post to try."""
 
-    image: str
+    image: str = Field(description="its address, from that of the page")
     text: str
 
 

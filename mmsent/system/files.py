@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,27 +67,46 @@ def require_local(path: Path, what: str) -> None:
         raise UsageError(f"{path}: {what} must be on a disk of this machine, not at a URL; copy it here first")
 
 
-def fetch(url: str, limit: int) -> bytes:
-    """The bytes at a URL, by fsspec. limit: the largest size in bytes.
+def fetch(url: str, limit: int, seconds: float = 60.0) -> bytes:
+    """The bytes at a URL, by fsspec. limit: the largest size in bytes; seconds: after which it is given up.
 
     Raises OSError with the reason in `strerror`, and UsageError if the library for its protocol is not installed.
     """
-    from fsspec.core import url_to_fs
-
     if "::" in url:  # fsspec would chain file systems
         raise OSError(errno.EINVAL, "'::' is not allowed in a URL", url)
+    found: list[bytes | Exception] = []
+
+    def read() -> None:
+        try:
+            found.append(_fetched(url, limit + 1))
+        except Exception as error:
+            found.append(error)
+
+    # Each file system has its own idea of a time limit, or none; a thread can be left to itself.
+    reader = threading.Thread(target=read, name="mmsent-fetch", daemon=True)
+    reader.start()
+    reader.join(seconds)
+    raw = found[0] if found else OSError(errno.ETIMEDOUT, f"it did not arrive within {seconds:g} s", url)
+    if isinstance(raw, Exception):
+        raise raw
+    if len(raw) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes, the limit", url)
+    return raw
+
+
+def _fetched(url: str, size: int) -> bytes:
+    """At most so many bytes of what is at a URL. Errors as of `fetch`."""
+    from fsspec.core import url_to_fs
+
     try:
         store, path = url_to_fs(url)
     except (ImportError, ValueError) as error:  # a library that is not installed, or an unknown protocol
         raise UsageError(f"{url} cannot be fetched: {first_line(error)}") from error
     try:
         with store.open(path, "rb") as file:
-            raw: bytes = file.read(limit + 1)
+            raw: bytes = file.read(size)
     except Exception as error:  # each file system has its own errors
-        reason = first_line(error)
-        raise OSError(errno.EIO, reason, url) from error
-    if len(raw) > limit:
-        raise OSError(errno.EFBIG, f"it has more than {limit} bytes, the limit", url)
+        raise OSError(errno.EIO, first_line(error), url) from error
     return raw
 
 

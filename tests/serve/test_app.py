@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import io
 import json
 import re
@@ -309,6 +310,9 @@ def test_an_empty_file_input_is_no_picture_and_an_empty_file_is_a_bad_one() -> N
 
 def test_data_urls_are_read() -> None:
     raw = base64.b64encode(b"bytes").decode()
+    lines = base64.encodebytes(b"bytes" * 40).decode()  # as MIME and `base64 FILE` have it
+    body = json.dumps({"image": lines.replace("\n", "\r\n ")}).encode()
+    assert parse(body, "application/json", Limits())[0] == [NewPost("post", None, b"bytes" * 40)]
     for image in (raw, f"data:image/png;base64,{raw}"):
         body = json.dumps({"image": image}).encode()
         assert parse(body, "application/json; charset=utf-8", Limits())[0] == [NewPost("post", None, b"bytes")]
@@ -493,16 +497,95 @@ def test_a_key(runs: list[Run], world: tuple[Dataset, dict[str, Run]]) -> None:
 def test_foreign_hosts_and_pages_are_refused(runs: list[Run], world: tuple[Dataset, dict[str, Run]]) -> None:
     post = as_json(posts_of(world[0])[0])
     with client_of(runs, hosts=["localhost", "mood.example"]) as client:
-        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "mood.example"):
-            assert client.get("/healthz", headers={"host": host}).status_code == 200
-        for host in ("evil.example", "evil.example:8000", "[", ""):
-            assert client.get("/healthz", headers={"host": host}).status_code == 403
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "mood.example", "Mood.Example.:443"):
+            assert client.get("/info", headers={"host": host}).status_code == 200
+        for host in ("evil.example", "evil.example:8000", "[", "", "mood.example:x", "1.2.3.4.evil.example"):
+            assert client.get("/info", headers={"host": host}).status_code == 403
         asked = client.post("/predict", json=post, headers={"origin": "http://localhost:8000"})
         assert asked.status_code == 200
-        for origin in ("http://evil.example", "null", "http://localhost:9999"):
+        for origin in ("http://evil.example", "null", "http://localhost:9999", "http://1.2.3.4"):
             assert client.post("/predict", json=post, headers={"origin": origin}).status_code == 403
+        assert client.post("/predict", json=post, headers={"origin": "null", "host": ""}).status_code == 403
     with client_of(runs) as client:
-        assert client.get("/healthz", headers={"host": "any.example"}).status_code == 200
+        assert client.get("/info", headers={"host": "any.example"}).status_code == 200
+
+
+def test_probes_and_monitoring_ask_by_address(runs: list[Run]) -> None:
+    with client_of(runs, hosts=["mood.example"], key="secret") as client:
+        for host in ("10.244.0.5:8000", "[fd00::5]:8000"):
+            assert client.get("/healthz", headers={"host": host}).status_code == 200
+            assert client.get("/metrics", headers={"host": host}).status_code == 401
+            right = {"host": host, "authorization": "Bearer secret"}
+            assert client.get("/metrics", headers=right).status_code == 200
+        assert client.get("/healthz", headers={"host": "balancer.example"}).status_code == 200
+        assert client.get("/healthz/x", headers={"host": "balancer.example"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("mood.example", "https://mood.example"),
+        ("mood.example:443", "https://mood.example"),
+        ("mood.example:80", "http://mood.example"),
+        ("mood.example.", "https://mood.example"),
+        ("mood.example:8443", "https://mood.example:8443"),
+        ("127.0.0.1:8000", "https://mood.example"),  # as nginx passes it on by default
+        ("mood.example", "https://mood.example:8443"),
+    ],
+)
+def test_pages_of_a_name_that_was_given_may_post(
+    runs: list[Run], world: tuple[Dataset, dict[str, Run]], host: str, origin: str
+) -> None:
+    with client_of(runs, hosts=["mood.example", "localhost"]) as client:
+        headers = {"host": host, "origin": origin}
+        assert client.post("/predict", json=as_json(posts_of(world[0])[0]), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/mmsent"])
+def test_below_a_path_whether_the_proxy_strips_it_or_not(runs: list[Run], prefix: str) -> None:
+    with client_of(runs, hosts=["mood.example"], root_path="/mmsent") as client:
+        for path in ("/", "/static/style.css", "/examples/0.jpg", "/info", "/docs"):
+            assert client.get(prefix + path).status_code == 200
+        assert client.get(f"{prefix}/healthz", headers={"host": "balancer.example"}).status_code == 200
+        assert client.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": "/mmsent"}]
+        moved = client.post(f"{prefix}/predict/?a=1", follow_redirects=False)
+        assert (moved.status_code, moved.headers["location"]) == (307, "../predict?a=1")
+        counted = re.findall(r'requests_total\{endpoint="([^"]+)"', client.get("/metrics").text)
+        assert {"/", "/info", "/docs"} <= {*counted}
+
+
+def test_redirects_name_no_host(client: TestClient) -> None:
+    for path, there in (
+        ("/predict/", "../predict"),
+        ("/review//", "../../review"),
+        ("/static/index.js/", "../index.js"),
+    ):
+        found = client.get(path, follow_redirects=False)
+        assert (found.status_code, found.headers["location"]) == (307, there)
+
+
+def test_the_bare_path_leads_to_the_page(runs: list[Run]) -> None:
+    with client_of(runs, root_path="/mmsent") as client:
+        found = client.get("/mmsent", follow_redirects=False)
+        assert (found.status_code, found.headers["location"]) == (307, "./mmsent/")
+
+
+def test_compressed_bodies_are_refused_as_such(client: TestClient) -> None:
+    raw = gzip.compress(json.dumps({"text": "hi"}).encode())
+    for path in ("/predict", "/explain"):
+        found = client.post(path, content=raw, headers=JSON | {"content-encoding": "gzip"})
+        assert (found.status_code, found.json()["detail"]) == (
+            415,
+            "content encoding 'gzip' is not supported; send the body uncompressed",
+        )
+
+
+def test_head_is_answered_as_get(client: TestClient) -> None:
+    for path in ("/healthz", "/", "/info", "/metrics", "/static/index.js", "/openapi.json"):
+        found = client.head(path)
+        assert (found.status_code, found.content) == (200, b""), path
+        assert HEADERS.items() <= dict(found.headers).items()
+    assert client.head("/nothing").status_code == 404
 
 
 def test_every_answer_has_the_security_headers(client: TestClient) -> None:
@@ -526,11 +609,14 @@ def test_not_loopback(host: str) -> None:
 
 
 def test_the_pages_load_nothing_from_elsewhere_and_hold_no_script_of_their_own(client: TestClient) -> None:
+    script = "".join(client.get(f"/static/{name}.js").text for name in ("index", "review", "docs", "common", "heat"))
+    assert not re.search(r"""(ask|askJson|fetch)\(["`']/""", script)
     for path in ("/", "/review", "/docs"):
         page = client.get(path)
+        assert not re.search(r'(href|src)="/', page.text)  # a proxy may serve it below a path
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "//" not in page.text.replace("<!doctype", ""), path
-        assert page.text.count("<script") == page.text.count('<script type="module" src="/static/') == 1
+        assert page.text.count("<script") == page.text.count('<script type="module" src="static/') == 1
         assert "style=" not in page.text
         assert not re.search(r"<[^>]+ on\w+=", page.text)
 
@@ -949,7 +1035,9 @@ def test_bad_options_are_said_before_anything_is_loaded(
     assert status_of(capsys, str(runs[0].path), "--api-key", "")[0] == 2
     for name in ("https://mood.example", "mood.example:8443", "mood.example/", ""):
         assert "give the bare name" in status_of(capsys, str(runs[0].path), "--allow-host", name)[1]
-    for name in ("Mood.Example", "10.1.2.3", "2001:db8::1"):
+    for path in ("https://mood.example/a", "/a?b", "/a b"):
+        assert "give a path alone" in status_of(capsys, str(runs[0].path), "--root-path", path)[1]
+    for name in ("Mood.Example", "mood.example.", "10.1.2.3", "2001:db8::1"):
         assert "queue: got 0" in status_of(capsys, str(runs[0].path), "--allow-host", name, "--queue", "0")[1]
     assert "queue: got 0" in status_of(capsys, str(runs[0].path), "--queue", "0")[1]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -974,14 +1062,15 @@ def test_the_command_serves_until_it_is_told_to_stop(
         with TestClient(app, base_url=BASE) as client:
             seen.append(client.post("/predict", json=as_json(posts_of(world[0])[0])).json())
             seen.append(client.get("/review/rows").json()["total"])
-            seen.append(client.get("/healthz", headers={"host": "evil.example"}).status_code)
+            seen.append(client.get("/info", headers={"host": "evil.example"}).status_code)
+            seen.append(client.get("/openapi.json").json()["servers"])
 
     monkeypatch.setattr("mmsent.serve.server.serve", listen)
     monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
     names = [str(run.path) for run in runs]
     with pytest.raises(SystemExit) as stopped:
-        main(["serve", *names, "--port", "0", "--data", str(world[0].root)])
+        main(["serve", *names, "--port", "0", "--data", str(world[0].root), "--root-path", "a/b/"])
     assert not stopped.value.code
     assert capsys.readouterr().out.startswith(f"serving concat ({runs[0].name}), weighted")
     close_to(seen[0], predict(posts_of(world[0])[:1], runs, encoders=fake_encoders())[0])
-    assert seen[1:] == [5, 403]
+    assert seen[1:] == [5, 403, [{"url": "/a/b"}]]

@@ -6,7 +6,9 @@ import base64
 import contextlib
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -112,6 +115,76 @@ def as_json(post: NewPost) -> dict[str, Any]:
 def posts_of(folder: Path) -> list[NewPost]:
     data = load_dataset(folder / "posts")
     return [NewPost(post.id, data.text_of(post), post.image) for post in data.posts if post.split == "test"]
+
+
+# --- behind a proxy
+
+
+NGINX = """
+daemon off; pid {at}/nginx.pid; error_log {at}/error.log;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/a;
+  uwsgi_temp_path {at}/b; scgi_temp_path {at}/c;
+  {server}
+}}
+"""
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx on this machine")
+def test_the_proxy_of_the_documents(folder: Path, tmp_path: Path) -> None:
+    """The server block of the how-to as it stands, without TLS and with free ports: pages load and may ask."""
+    text = (ROOT / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    block = text.split("```nginx\n", 1)[1].split("```", 1)[0]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(folder, "--allow-host", "posts.example.org") as server:
+        block = block.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
+        block = block.replace("http://127.0.0.1:8000", server.address)
+        (tmp_path / "nginx.conf").write_text(NGINX.format(at=tmp_path, server=block))
+        proxy = subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)])
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"host": "posts.example.org"}) as client:
+                wait_for(client)
+                for root in ("/", "/mmsent/"):
+                    pages_work(client, root, posts_of(folder)[0])
+                assert client.get("/mmsent").headers["location"].endswith("/mmsent/")
+        finally:
+            proxy.terminate()
+            proxy.wait(20)
+
+
+def wait_for(client: httpx.Client) -> None:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with contextlib.suppress(httpx.ConnectError):
+            client.get("/healthz")
+            return
+        time.sleep(0.05)
+
+
+def pages_work(client: httpx.Client, root: str, post: NewPost) -> None:
+    """Every link, script and request of the pages leads to an answer, seen from where the page is."""
+    for name in ("", "review", "docs"):
+        page = client.get(root + name)
+        assert page.status_code == 200
+        links = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
+        assert len(links) >= 6
+        for script in [link for link in links if link.endswith(".js")]:
+            code = client.get(urljoin(root + name, script)).text
+            links += [one for one in re.findall(r'askJson\("([^"]+)"\)', code)]
+        for link in links:
+            assert client.get(urljoin(root + name, link)).status_code == 200, (root + name, link)
+    page = {"origin": "https://posts.example.org"}
+    asked = client.post(urljoin(root, "predict"), json=as_json(post), headers=page)
+    assert asked.status_code == 200
+    assert (
+        client.post(urljoin(root, "predict"), json=as_json(post), headers={"origin": "https://x.org"}).status_code
+        == 403
+    )
+    moved = client.post(urljoin(root, "predict/"), json=as_json(post))
+    assert urljoin(root + "predict/", moved.headers["location"]) == f"{root}predict"
 
 
 # --- the description

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,17 @@ def test_what_is_fetched_has_a_limit(store: Any) -> None:
         read_image("memory://b")
     with pytest.raises(UsageError, match="nosuch://a"):
         fetch("nosuch://a", 5)
+
+
+def test_what_does_not_arrive_in_time_is_given_up(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.pipe("/a", b"12345")
+    never = threading.Event()
+    monkeypatch.setattr(type(store), "open", lambda *_, **__: never.wait(20))
+    started = time.monotonic()
+    with pytest.raises(DataError, match="picture cannot be read: it did not arrive within 0.1 s"):
+        read_image("memory://a", 0.1)
+    assert time.monotonic() - started < 10
+    never.set()
 
 
 def test_a_prepared_copy_keeps_urls(posts: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ function endpoint(path, method, about) {
     el("h2", {}, el("b", {}, method.toUpperCase()), path),
     el("p", {}, ...prose(`${about.summary}. ${about.description ?? ""}`)));
   if (about.security) card.append(el("p", { className: "hint" }, t("needs_key")));
-  if (CURL[path]) card.append(el("pre", {}, el("code", {}, CURL[path].replace("{base}", location.origin))));
+  if (CURL[path]) card.append(el("pre", {}, el("code", {}, CURL[path].replace("{base}", new URL(".", location).href.slice(0, -1)))));
   if (about.requestBody) {
     card.append(el("h3", {}, t("body")), table(Object.entries(about.requestBody.content).map(([type, { schema }]) =>
       [el("code", {}, type), schema.description ?? nameOf(schema)])));
@@ -58,8 +58,8 @@ function show() {
 }
 
 onLanguage(show);
-described = await askJson("/openapi.json").catch(() => null);
-const info = await askJson("/info").catch(() => null);
+described = await askJson("openapi.json").catch(() => null);
+const info = await askJson("info").catch(() => null);
 $("to-review").hidden = !info?.review;
 startLanguage();
 document.documentElement.dataset.ready = "yes";

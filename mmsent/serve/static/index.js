@@ -92,7 +92,7 @@ async function label() {
   answer = explanation = null;
   try {
     const waiting = (n) => complain("problem", t("again", { n }));
-    const found = await askJson("/predict", { method: "POST", body: formOf(post) }, waiting);
+    const found = await askJson("predict", { method: "POST", body: formOf(post) }, waiting);
     if (mine !== asked) return;
     complain("problem", "");
     answer = found;
@@ -186,7 +186,7 @@ async function explain(occlude = false) {
   if (!occlude) $("explained").hidden = true;
   const query = new URLSearchParams({ run: head, target: wanted, occlusion: String(occlude) });
   try {
-    const found = await askJson(`/explain?${query}`, { method: "POST", body: formOf(posted) });
+    const found = await askJson(`explain?${query}`, { method: "POST", body: formOf(posted) });
     if (mine !== asked || head !== ($("head").value || info.heads[0].run) || wanted !== ($("target").value || answer.label)) return;
     explanation = found;
     listLayers(occlude);
@@ -301,7 +301,7 @@ onLanguage(() => {
   if (explanation) { listLayers($("layer").value === "occlusion"); showExplanation(); }
 });
 
-info = await askJson("/info").catch((error) => { complain("problem", error.message); return null; });
+info = await askJson("info").catch((error) => { complain("problem", error.message); return null; });
 if (info) {
   if (info.key) askForKey(() => {});
   $("to-review").hidden = !info.review;

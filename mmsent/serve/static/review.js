@@ -62,7 +62,7 @@ async function fetchRows(offset = 0) {
   const mine = (asked += 1);
   $("rows").setAttribute("aria-busy", "true");
   try {
-    const found = await askJson(`/review/rows?${query(offset)}`);
+    const found = await askJson(`review/rows?${query(offset)}`);
     if (mine !== asked) return;
     const first = page === null;
     page = found;
@@ -137,7 +137,7 @@ function nameOf(run) {
 async function showThumb(thumb, row) {
   if (!thumb.isConnected) return;
   try {
-    const blob = await (await ask(`/review/pictures/${row.row}`)).blob();
+    const blob = await (await ask(`review/pictures/${row.row}`)).blob();
     const image = el("img", { alt: "", src: URL.createObjectURL(blob) });
     image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
     thumb.replaceChildren(image);
@@ -158,7 +158,7 @@ $("discard").addEventListener("click", () => { corrections.clear(); store(); $("
 $("download").addEventListener("click", async () => {
   try {
     const body = JSON.stringify({ corrections: Object.fromEntries(corrections) });
-    const answer = await ask("/review/list", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+    const answer = await ask("review/list", { method: "POST", body, headers: { "Content-Type": "application/json" } });
     const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? "list.txt";
     const url = URL.createObjectURL(await answer.blob());
     el("a", { href: url, download: name }).click();
@@ -179,7 +179,7 @@ function showFilters() {
 }
 
 onLanguage(() => { showFilters(); show(); });
-info = await askJson("/info").catch((error) => { $("problem").textContent = error.message; $("problem").hidden = false; return null; });
+info = await askJson("info").catch((error) => { $("problem").textContent = error.message; $("problem").hidden = false; return null; });
 startLanguage();
 if (info) {
   if (info.key) askForKey(() => fetchRows());
