@@ -173,7 +173,7 @@ def pages_work(client: httpx.Client, root: str, post: NewPost) -> None:
         assert len(links) >= 6
         for script in [link for link in links if link.endswith(".js")]:
             code = client.get(urljoin(root + name, script)).text
-            links += [one for one in re.findall(r'askJson\("([^"]+)"\)', code)]
+            links += re.findall(r'askJson\("([^"]+)"\)', code)
         for link in links:
             assert client.get(urljoin(root + name, link)).status_code == 200, (root + name, link)
     page = {"origin": "https://posts.example.org"}

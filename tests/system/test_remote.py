@@ -118,7 +118,7 @@ def test_what_does_not_arrive_in_time_is_given_up(store: Any, monkeypatch: pytes
     never = threading.Event()
     monkeypatch.setattr(type(store), "open", lambda *_, **__: never.wait(20))
     started = time.monotonic()
-    with pytest.raises(DataError, match="picture cannot be read: it did not arrive within 0.1 s"):
+    with pytest.raises(DataError, match=r"picture cannot be read: it did not arrive within 0\.1 s"):
         read_image("memory://a", 0.1)
     assert time.monotonic() - started < 10
     never.set()
