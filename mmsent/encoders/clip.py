@@ -68,7 +68,7 @@ class ClipImageEncoder:
         from mmsent.encoders.explainable import find_layers
 
         size = self.clip.preprocess.size
-        probe = torch.zeros(1, 3, size, size, device=self.clip.device)
+        probe = torch.zeros(1, 3, size, size, dtype=torch.float32, device=self.clip.device)
         return find_layers(self.clip.fp32_model.visual, lambda: self.features(probe))
 
 

@@ -140,8 +140,8 @@ def normalized(pixels: Pixels, how: Preprocess, device: str, dtype: torch.dtype)
     if device.startswith("cuda"):
         raw = raw.pin_memory()  # so that the copy does not wait for the device
     x = raw.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(how.std, device=device).view(1, 3, 1, 1)
+    mean = torch.tensor(how.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(how.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
     return x.sub_(mean).div_(std).to(dtype).contiguous(memory_format=torch.channels_last)
 
 

@@ -176,7 +176,7 @@ def fold_batchnorm(model: Any, size: int) -> Any:
                 rest = [getattr(norm, name, None) for name in ("drop", "act")]  # timm's norms carry an activation
                 setattr(module, norm_name, torch.nn.Sequential(*[m for m in rest if m is not None]))
     with torch.inference_mode():
-        probe = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        probe = torch.randn(1, 3, size, size, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
         try:
             same = torch.allclose(folded(probe), model(probe), rtol=1e-3, atol=1e-4)
         except (RuntimeError, TypeError, IndexError):

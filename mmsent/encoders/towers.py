@@ -32,8 +32,8 @@ class ImageTower(nn.Module):
     def __init__(self, model: nn.Module, how: Preprocess, normalize: bool, method: str) -> None:
         super().__init__()
         self.model, self._normalize, self._method = model, normalize, method
-        self.register_buffer("mean", torch.tensor(how.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(how.std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(how.mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(how.std, dtype=torch.float32).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255

@@ -163,7 +163,7 @@ def _write_heads(
     serves = torch.from_numpy(np.stack([served(run, _CASES) for run in runs]))
     graph = VotingHeads(heads, [run.temperature for run in runs], serves, way).eval()
     missing = torch.from_numpy(_CASES[:3])
-    given = (torch.randn(3, widths["image"]), torch.randn(3, widths["text"]), missing)
+    given = (*(torch.randn(3, widths[half], dtype=torch.float32) for half in ("image", "text")), missing)
     names = ", ".join(run.name for run in runs)
     try:
         _export(graph, given, ["image", "text", "missing"], OUTPUTS, file, {**facts, "kind": "heads"})

@@ -76,8 +76,8 @@ class _Chain:
         self.normalize = run.encoder_settings.normalize
         self.head = run.head().requires_grad_(False)
         self.gone = torch.tensor([[pixels is None, text is None]])
-        self.image = torch.zeros(1, self.head.config.image_width)
-        self.text = torch.zeros(1, self.head.config.text_width)
+        self.image = torch.zeros(1, self.head.config.image_width, dtype=torch.float32)
+        self.text = torch.zeros(1, self.head.config.text_width, dtype=torch.float32)
         self.tokens = Tokens((), (), (), 0, False)
         with torch.no_grad():
             if pixels is not None:

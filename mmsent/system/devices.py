@@ -30,7 +30,8 @@ def half_precision_for(device: str) -> str:
     import torch
 
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        with torch.cuda.device(device):  # the chosen one of several; before Ampere bf16 is only emulated, and slow
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device == "cpu":
         return "bf16" if cpu_multiplies_bf16() else "fp32"
     return "fp32"

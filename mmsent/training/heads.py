@@ -100,29 +100,30 @@ class Head(nn.Module):
         self.config = config
         self.products = torch.float32  # or bfloat16: of large layers in training; not kept with a trained head
         width = config.fused_width
+        plain: dict[str, Any] = {"dtype": torch.float32}  # whatever default the process has set
         for name, size in (("image", config.image_width), ("text", config.text_width)):
             # The training rows' mean stands in for a missing half; with `standardize` features are also scaled by it.
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
+            self.register_buffer(f"{name}_mean", torch.zeros(size, **plain))
+            self.register_buffer(f"{name}_std", torch.ones(size, **plain))
         if config.projects:
-            self.project_image = nn.Linear(config.image_width, width)
-            self.project_text = nn.Linear(config.text_width, width)
+            self.project_image = nn.Linear(config.image_width, width, **plain)
+            self.project_text = nn.Linear(config.text_width, width, **plain)
         if config.fusion is Fusion.weighted:
-            self.weight_logits = nn.Parameter(torch.zeros(2))
+            self.weight_logits = nn.Parameter(torch.zeros(2, **plain))
         if config.fusion in {Fusion.attention, Fusion.attention_alt}:
             if width % config.heads:
                 raise UsageError(f"{config.heads} attention heads do not divide the width {width}")
-            self.attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+            self.attention = nn.MultiheadAttention(width, config.heads, batch_first=True, **plain)
         if not self.has_hidden:
-            self.out = nn.Linear(width, config.classes)
+            self.out = nn.Linear(width, config.classes, **plain)
         else:
-            self.fc1 = nn.Linear(width, config.hidden)
-            self.norm = nn.LayerNorm(config.hidden)
+            self.fc1 = nn.Linear(width, config.hidden, **plain)
+            self.norm = nn.LayerNorm(config.hidden, **plain)
             self.drop = nn.Dropout(config.dropout)
             for k in range(2, config.depth + 1):
-                self.add_module(f"fc{k}", nn.Linear(config.hidden, config.hidden))
-                self.add_module(f"norm{k}", nn.LayerNorm(config.hidden))
-            self.out = nn.Linear(config.hidden, config.classes)
+                self.add_module(f"fc{k}", nn.Linear(config.hidden, config.hidden, **plain))
+                self.add_module(f"norm{k}", nn.LayerNorm(config.hidden, **plain))
+            self.out = nn.Linear(config.hidden, config.classes, **plain)
 
     @torch.no_grad()
     def set_statistics(self, image: Tensor, text: Tensor) -> None:

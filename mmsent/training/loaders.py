@@ -94,8 +94,9 @@ def draw_epoch(
     """The order of an epoch's rows (N,), and the view that each place in it shows (N,). Drawn on the CPU."""
     n = len(labels)
     if settings.balance == "sampler":
-        inverse = 1.0 / torch.bincount(labels).clamp(min=1).to(torch.float64)
-        order = torch.multinomial(inverse[labels].cpu(), n, replacement=True, generator=generator)
+        here = labels.cpu()  # float64, which not every device has
+        inverse = 1.0 / torch.bincount(here).clamp(min=1).to(torch.float64)
+        order = torch.multinomial(inverse[here], n, replacement=True, generator=generator)
     else:
         order = torch.randperm(n, generator=generator)
     view = torch.randint(views if settings.views else 1, (n,), generator=generator)

@@ -96,7 +96,7 @@ class _Stack:
         self._draws: list[Draws] = []
         moments: dict[bool, Head] = {}
         for settings in wanted:
-            torch.manual_seed(settings.seed)
+            torch.default_generator.manual_seed(settings.seed)
             head = Head(head_config(settings, *train.widths, classes)).to(self._device)
             self._draws.append(Draws(settings, head, train.device))
             known = moments.get(settings.rms)
@@ -142,7 +142,7 @@ class _Stack:
             self._means[half] = torch.where(scaled, mean, 0.0)[:, None]  # (M, 1, D): what is taken off
             self._stds[half] = torch.where(scaled, std, 1.0)[:, None]
             self._fills[half] = torch.where(scaled, 0.0, mean)[:, None]  # what stands in for a missing half
-        self._decay = torch.tensor([s.weight_decay for s in mine], device=device)
+        self._decay = torch.tensor([s.weight_decay for s in mine], dtype=torch.float32, device=device)
         self._peaks = torch.tensor([s.lr for s in mine], dtype=torch.float64)
 
     def _scaled(self, half: str, x: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class _Stack:
         rows = self._rows.places[order] if isinstance(self._rows, Picked) else order
         pictures, shown, labels = self._rows.image.flatten(0, 1), rows * views + view, self._rows.labels[order]
         self._epoch += 1
-        total = torch.zeros(len(draws), device=self._device)
+        total = torch.zeros(len(draws), dtype=torch.float32, device=self._device)
         size = self._wanted[0].batch_size
         for start in range(0, order.shape[1], size):
             part = slice(start, start + size)

@@ -5,9 +5,11 @@ Shapes: N rows, V views, D_image and D_text widths, C classes.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,7 +54,7 @@ def class_weights(labels: Tensor, classes: int, power: float) -> Tensor:
 
 def loss_tables(labels: Tensor, classes: int, settings: FitSettings) -> tuple[Tensor, Tensor]:
     """What `smoothed_loss` looks up: each label's smoothed, weighted target (C, C), and its class weight (C,)."""
-    weights, smoothing = torch.ones(classes), settings.label_smoothing
+    weights, smoothing = torch.ones(classes, dtype=torch.float32), settings.label_smoothing
     if settings.balance == "weights":
         weights = class_weights(labels.cpu(), classes, settings.class_weight_power)
     targets = (1 - smoothing) * torch.diag(weights) + smoothing / classes * weights
@@ -71,15 +73,22 @@ def precision_for(device: str) -> Literal["fp32", "bf16"]:
     return "bf16" if device == "cpu" and cpu_multiplies_bf16() else "fp32"
 
 
+_ONE = threading.RLock()  # held by whoever trains: seed and switches belong to the process, not to a thread
+if hasattr(os, "register_at_fork"):  # a child that is forked meanwhile trains too
+    os.register_at_fork(after_in_child=_ONE._at_fork_reinit)  # type: ignore[attr-defined]
+
+
 @contextmanager
 def deterministic(seed: int, device: str) -> Iterator[None]:
-    """Seed torch and ask for deterministic kernels; the caller's generators and switches come back afterwards."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """Seed torch and ask for deterministic kernels; the caller's generators and switches come back afterwards. Threads
+    take turns. On a CPU nothing here wakes a GPU: a head is built on the CPU, and its draws have their own generators.
+    """
     fill_memory: Any = torch.utils.deterministic  # a module whose one switch its type does not know
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    cudnn, fill = torch.backends.cudnn.benchmark, fill_memory.fill_uninitialized_memory
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with _ONE, torch.random.fork_rng(devices=[]), _on_cpu():
+        before = torch.are_deterministic_algorithms_enabled()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        cudnn, fill = torch.backends.cudnn.benchmark, fill_memory.fill_uninitialized_memory
+        torch.default_generator.manual_seed(seed)
         # On CUDA some matrix products need CUBLAS_WORKSPACE_CONFIG, which a library must not set: warn there.
         torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
         torch.backends.cudnn.benchmark = False
@@ -91,6 +100,11 @@ def deterministic(seed: int, device: str) -> Iterator[None]:
             torch.use_deterministic_algorithms(before, warn_only=warn_only)
             torch.backends.cudnn.benchmark = cudnn
             fill_memory.fill_uninitialized_memory = fill
+
+
+def _on_cpu() -> AbstractContextManager[Any]:
+    """New tensors are made on the CPU where a caller has set another default device."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def train_head(
@@ -156,7 +170,7 @@ def _one_epoch(
 ) -> float:
     """One pass over the rows, each with one view drawn for this epoch: the mean loss."""
     head.train()
-    total = torch.zeros((), device=train.device)
+    total = torch.zeros((), dtype=torch.float32, device=train.device)
     for image, text, labels in train.epoch(settings, draws.rows):
         loss = smoothed_loss(head(image, text, *draws.batch(len(labels))), labels, *tables)
         optimizer.step(loss)
@@ -173,7 +187,7 @@ class AdamW:
         self._schedule, self._decay, self.rate = schedule, weight_decay, 0.0
         self._averages = [torch.zeros_like(p) for p in self._parameters]
         self._squares = [torch.zeros_like(p) for p in self._parameters]
-        self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
+        self._steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
 
     def step(self, loss: Tensor) -> None:
         """Update the parameters once by the gradients of a loss."""
@@ -200,14 +214,14 @@ class AdamW:
 
 def one_cycle(peak: float, steps: int, warmup: float) -> Iterator[tuple[float, float]]:
     """The rate and AdamW's first beta of each step, by torch's OneCycleLR with its defaults (Smith and Topin 2018)."""
-    optimizer = torch.optim.AdamW([torch.zeros(1)])
+    optimizer = torch.optim.SGD([torch.zeros(1)], momentum=0.9)  # AdamW's step would wake a GPU where there is one
     # A warm-up of exactly one step would divide by zero; a hair less peaks at the first step too.
     warmup = warmup if warmup * steps != 1 else warmup * (1 - 1e-9)
     schedule = OneCycleLR(optimizer, peak, total_steps=steps, pct_start=warmup)
     optimizer.step()  # of nothing: the schedule expects a step before its own
     for _ in range(steps):
         group = optimizer.param_groups[0]
-        yield group["lr"], group["betas"][0]
+        yield group["lr"], group["momentum"]
         schedule.step()
 
 
@@ -227,13 +241,16 @@ class Draws:
         factors of dropout, 0 or 1 / (1 - p), layer by layer (n, L·H), None without a hidden layer."""
         settings, missing, factors = self._settings, None, None
         if settings.modality_dropout:
-            dropped, which = (torch.rand(n, device=self._device, generator=self._masks) for _ in range(2))
+            dropped, which = (self._uniform(n) for _ in range(2))
             lost = dropped < settings.modality_dropout
             missing = torch.stack([lost & (which < 0.5), lost & (which >= 0.5)], dim=1)  # never both
         if self._hidden:
-            factors = torch.rand(n, self._hidden, device=self._device, generator=self._masks)
+            factors = self._uniform(n, self._hidden)
             factors.ge_(settings.dropout).div_(1 - settings.dropout)
         return missing, factors
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, dtype=torch.float32, device=self._device, generator=self._masks)
 
 
 @torch.no_grad()
@@ -242,14 +259,16 @@ def set_statistics(head: Head, rows: Rows) -> None:
     if isinstance(rows, Tensors):
         head.set_statistics(rows.image[:, 0], rows.text)
         return
-    sums = [torch.zeros(2, width, dtype=torch.float64, device=rows.device) for width in rows.widths]
+    where = "cpu" if rows.device.startswith("mps") else rows.device  # that device has no float64
+    sums = [torch.zeros(2, width, dtype=torch.float64, device=where) for width in rows.widths]
     for _, *halves in rows.parts():
         for half, total in zip(halves, sums, strict=True):
-            values = (unit_rms(half) if head.config.rms else half).double()
+            values = (unit_rms(half) if head.config.rms else half).to(where).double()
             total += torch.stack([values.sum(dim=0), values.square().sum(dim=0)])
     for name, total in zip(("image", "text"), sums, strict=True):
         mean, square = total / len(rows)
-        head.set_moments(name, mean, (square - mean.square()).clamp(min=0).sqrt())
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        head.set_moments(name, *(one.to(torch.float32).to(rows.device) for one in (mean, std)))
 
 
 @torch.no_grad()

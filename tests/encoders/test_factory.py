@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -394,9 +395,14 @@ def test_half_precision_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for has, precision in (("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx512_f", "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": False, has: True})
         assert half_precision_for("cpu") == precision
-    for native, precision in ((True, "bf16"), (False, "fp16")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda native=native: native)
-        assert half_precision_for("cuda") == half_precision_for("cuda:1") == precision
+    # Turing emulates bf16: it says that it supports it, unless asked for more. cuda:1 is such a card here.
+    chosen: list[str] = []
+    monkeypatch.setattr(torch.cuda, "device", lambda name: contextlib.nullcontext(chosen.append(name)))
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or chosen[-1] != "cuda:1"
+    )
+    assert half_precision_for("cuda") == "bf16"
+    assert half_precision_for("cuda:1") == "fp16"
     assert half_precision_for("mps") == "fp32"
 
 

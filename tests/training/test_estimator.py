@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,18 @@ def test_the_same_random_state_the_same_bits() -> None:
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+def test_a_grid_search_in_threads_gives_the_same_scores() -> None:
+    X, y = posts()
+    grid = {"fusion": ["concat", "weighted"], "dropout": [0.2, 0.5]}
+    found = []
+    for jobs in (1, 4):
+        with joblib.parallel_backend("threading", n_jobs=jobs):
+            search = GridSearchCV(FusionClassifier(IMAGE, epochs=3, heads=2, random_state=0), grid, cv=3).fit(X, y)
+        found.append((search.cv_results_["mean_test_score"].tolist(), search.predict_proba(X).tolist()))
+    assert found[0] == found[1]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_pipeline_grid_search_cross_validation_and_calibration() -> None:

@@ -12,6 +12,7 @@ from mmsent.config import FitSettings, Fusion
 from mmsent.training.loaders import Picked, Tensors
 from mmsent.training.stacked import FUSIONS, OWN, SHARED, shape_of, train_stack
 from mmsent.training.train import evaluate_head, train_head
+from tests.helpers.mps import MpsRows, pretended_mps
 
 # Rounding alone may differ: probabilities of the best epoch, at worst over all rows.
 TOLERANCE = 1e-4
@@ -90,6 +91,32 @@ def test_heads_of_a_stack_differ(rows: tuple[Tensors, Tensors]) -> None:
     found = train_stack(train, val, [FitSettings(**{**base, k: v}) for k, v in [("lr", 1e-2), *others.items()]], 3)
     losses = [tuple(record["train_loss"] for record in one.history) for one in found if one is not None]
     assert len(set(losses)) == len(others) + 1
+
+
+def test_an_apple_gpu_is_asked_for_no_float64(rows: tuple[Tensors, Tensors], monkeypatch: pytest.MonkeyPatch) -> None:
+    every = [FitSettings(**{**COMMON, "epochs": 2, "balance": how, "rms": True}) for how in ("weights", "sampler")]
+    usual = train_stack(*rows, every, 3)
+    with pretended_mps(monkeypatch) as mps:
+        there = train_stack(
+            *(MpsRows(*(mps.put(p.clone()) for p in (r.image, r.text, r.labels))) for r in rows), every, 3
+        )
+    for a, b in zip(usual, there, strict=True):
+        assert a is not None
+        assert b is not None
+        assert np.array_equal(a.val_logits, b.val_logits)
+
+
+def test_the_callers_default_type_changes_nothing(rows: tuple[Tensors, Tensors]) -> None:
+    every = [FitSettings(**{**COMMON, "epochs": 2, "modality_dropout": 0.2})]
+    (usual,) = train_stack(*rows, every, 3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        (other,) = train_stack(*rows, every, 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert usual is not None
+    assert other is not None
+    assert np.array_equal(usual.val_logits, other.val_logits)
 
 
 def test_picked_rows_and_a_head_that_is_stopped(rows: tuple[Tensors, Tensors]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,9 +27,11 @@ from mmsent.training.train import (
     evaluate_head,
     loss_tables,
     precision_for,
+    set_statistics,
     smoothed_loss,
     train_head,
 )
+from tests.helpers.mps import MpsRows, pretended_mps
 
 SMALL: dict[str, Any] = {"hidden": 8, "heads": 2, "batch_size": 8, "lr": 1e-2, "epochs": 3, "precision": "fp32"}
 
@@ -162,6 +166,84 @@ def test_global_state_is_left_as_found(fails: bool, before: tuple[bool, bool]) -
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = False
+
+
+def test_threads_train_as_one_after_another() -> None:
+    alone = [train(fusion=fusion) for fusion in (Fusion.concat, Fusion.attention)] * 2
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            together = pool.map(lambda fusion: train(fusion=fusion), [Fusion.concat, Fusion.attention] * 2)
+            assert all(same_weights(a, b) for a, b in zip(alone, together, strict=True))
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_the_callers_default_type_and_device_change_nothing(fusion: Fusion) -> None:
+    settings: dict[str, Any] = {"fusion": fusion, "modality_dropout": 0.2, "common_width": 8}
+    usual = train(**settings)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        other = train(**settings)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device("cpu")
+    assert same_weights(usual, other)
+    assert usual.history == other.history
+
+
+# --- devices
+
+
+def test_on_a_cpu_no_gpu_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def woken(*_: Any) -> None:
+        raise AssertionError("CUDA was initialised")
+
+    queued: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "_lazy_init", woken)
+    monkeypatch.setattr(torch.cuda, "_lazy_call", lambda call, **_: queued.append(call))  # for when it wakes
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    train()
+    assert not queued
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampler"])
+def test_an_apple_gpu_is_asked_for_no_float64(balance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = train(balance=balance, standardize=True, rms=True)
+    with pretended_mps(monkeypatch) as mps:
+        with pytest.raises(TypeError, match="no float64"):
+            mps.put(torch.ones(2)).double()
+        rows = [MpsRows(*(mps.put(part.clone()) for part in (r.image, r.text, r.labels))) for r in (TRAIN, VAL)]
+        there = train(*rows, balance=balance, standardize=True, rms=True)
+    assert same_weights(usual, there)
+
+
+class FromDisk:
+    """Rows that are read in parts, as those of a large cache are."""
+
+    labels, widths = TRAIN.labels, TRAIN.widths
+
+    def __init__(self, device: str, put: Callable[[Tensor], Tensor]) -> None:
+        self.device, self._put = device, put
+
+    def __len__(self) -> int:
+        return len(TRAIN)
+
+    def parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        for start in range(0, len(TRAIN), 16):
+            part = slice(start, start + 16)
+            yield part, self._put(TRAIN.image[part, 0].clone()), self._put(TRAIN.text[part].clone())
+
+
+def test_nor_by_the_statistics_of_rows_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = head_config(FitSettings(**SMALL), 6, 6, 3)
+    usual, there = Head(config), Head(config)
+    set_statistics(usual, FromDisk("cpu", lambda part: part))  # type: ignore[arg-type]
+    with pretended_mps(monkeypatch) as mps:
+        set_statistics(there, FromDisk("mps", mps.put))  # type: ignore[arg-type]
+    assert torch.equal(usual.image_mean, there.image_mean)
+    assert torch.equal(usual.text_std, there.text_std)
 
 
 # --- precision
