@@ -121,7 +121,9 @@ class DataSettings(Settings):
         DEFAULT_LABELS, "The label set, separated by commas.", OnCommandLine(shown=",".join(DEFAULT_LABELS))
     )
     text_encoding: str | None = setting(
-        None, "Encoding of all texts.", OnCommandLine(shown="decided once for the data set")
+        None,
+        "Encoding of all texts; utf-8+cp1252 for a mixture of two.",
+        OnCommandLine(shown="decided once for the data set"),
     )
     encodings: tuple[str, ...] = setting(TEXT_ENCODINGS, "Encodings to try, in this order.")
     clean: tuple[Clean, ...] = setting(

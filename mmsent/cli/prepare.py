@@ -38,6 +38,8 @@ def prepare(
     dataset = load_dataset(data or DATA, how)
     with bar(len(dataset.posts), "posts", "post") as progress:
         done = run(dataset, out, overwrite=overwrite, progress=progress.update)
+    if done.decoding.doubt:
+        note(done.decoding.doubt)
     if json:
         echo_json(
             {

@@ -15,6 +15,7 @@ from mmsent.config import Clean, ExtractSettings, default
 from mmsent.data.check_report import SEVERITIES, CheckReport, Finding, Lengths, Severity
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
+from mmsent.data.encodings import Decoding
 from mmsent.data.images import image_hash, is_blank, open_rgb, read_image
 from mmsent.data.text import clean_text, text_hash
 from mmsent.errors import DataError
@@ -70,6 +71,7 @@ def check_dataset(
     findings = [
         *_finding("error", "no posts", [] if posts else [dataset.root.name], "there is nothing to encode"),
         *_loader_findings(dataset),
+        *_decoding_findings(dataset.decoding),
         *_unusable_findings(unusable, len(posts)),
         *_text_findings(posts, texts),
         *_image_findings(posts, images),
@@ -127,6 +129,10 @@ def _decoded(post: Post) -> _Image:
     blank = is_blank(image)
     known = b"" if blank else perceptual_hash(image).tobytes()
     return _Image(digest, width=image.width, height=image.height, blank=blank, perceptual_hash=known)
+
+
+def _decoding_findings(decoding: Decoding) -> list[Finding]:
+    return [Finding("warning", "text encoding", 1, (), decoding.doubt)] if decoding.doubt else []
 
 
 def _loader_findings(dataset: Dataset) -> list[Finding]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmsent.data.dataset import LISTS, Dataset
+from mmsent.data.encodings import known_encoding
 from mmsent.data.lists import cell, read_list, read_manifest
-from mmsent.data.text import known_encoding
 from mmsent.errors import DataError
 from mmsent.system.files import read_file
 from mmsent.system.safe_csv import join_csv
@@ -56,7 +56,8 @@ def _guid_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, b
     lines = [[f[0], labels.get(f[0].strip(), f[1])] if len(f) == 2 else f for _, f in rows]
     text = join_csv([*([form.header] if form.header else []), *lines], newline=form.newline)
     # UTF-8, unless the settings name a codec for the whole data set, with which lists are read too.
-    return name, MEDIA["txt"], _encoded(text, known_encoding(dataset.settings.text_encoding or "utf-8"))
+    codec = known_encoding(dataset.settings.text_encoding or "utf-8").partition("+")[0]
+    return name, MEDIA["txt"], _encoded(text, codec)
 
 
 def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
@@ -72,11 +73,12 @@ def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, by
     for row in rows:
         if (label := labels.get(cell(row, settings.id_column) or "")) is not None:
             row[settings.label_column] = before.get(label, label)
-    codec = decoding.encoding  # another codec would change the text encoding of all posts, which would be encoded again
+    # Another codec would change the text encoding of all posts, which would be encoded again; only a mixture ends here.
+    codec = decoding.encoding.partition("+")[0]
     if ending == "jsonl":
         return name, MEDIA[ending], _encoded("".join(_json_line(row, codec) for row in rows), codec)
     cells = [[row.get(name, "") for name in columns] for row in rows]
-    crlf = decoding.decode_whole(read_file(dataset.root)).partition("\n")[0].endswith("\r")
+    crlf = decoding.decode_lines(read_file(dataset.root)).partition("\n")[0].endswith("\r")
     text = join_csv([columns, *cells], delimiter="\t" if ending == "tsv" else ",", newline="\r\n" if crlf else "\n")
     return name, MEDIA[ending], _encoded(text, codec)
 

@@ -16,20 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmsent.config import DataSettings
+from mmsent.data.encodings import Decoding, bom_encoding, decide_encoding
 from mmsent.data.lists import MANIFEST_ENDINGS, ListForm, cell, list_rows, manifest_rows
 from mmsent.data.posts import SPLITS as SPLITS
 from mmsent.data.posts import Post as Post
 from mmsent.data.posts import Posts
 from mmsent.data.posts import Split as Split
-from mmsent.data.text import (
-    MAX_BYTES,
-    Decoding,
-    bom_encoding,
-    clean_text,
-    decide_encoding,
-    encodable,
-    require_text,
-)
+from mmsent.data.text import MAX_BYTES, clean_text, encodable, require_text
 from mmsent.errors import DataError
 from mmsent.system.files import is_file, leads_out, protocol, read_file, require_local
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mmsent.config import DataSettings
-from mmsent.data.text import NUL_HINT, Decoding, decide_encoding, known_encoding
+from mmsent.data.encodings import Decoding, decide_encoding, decide_lines, known_encoding
+from mmsent.data.text import NUL_HINT
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import open_file, read_file, write_bytes
 from mmsent.system.safe_csv import join_csv
@@ -79,7 +80,9 @@ class _Text:
             if first is None or known_encoding(first) != "utf-8" or not self._is_utf8():
                 self._read_whole(settings)
             else:  # the decision is the same for any UTF-8 text
-                self.decoding = decide_encoding([b"\xef\xbb\xbf" if self._marked else b"x"], settings.encodings, first)
+                self.decoding = decide_encoding(
+                    [b"\xef\xbb\xbf" if self._marked else b"x"], settings.encodings, settings.text_encoding
+                )
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         if 4 * self._nuls > self._characters:  # a single one is a problem of its row
@@ -106,12 +109,13 @@ class _Text:
 
     def _read_whole(self, settings: DataSettings) -> None:
         raw = read_file(self._path)
-        self.decoding = decide_encoding([raw], settings.encodings, settings.text_encoding)
+        self.decoding = decide_lines(raw, settings.encodings, settings.text_encoding)
         try:
-            text = self.decoding.decode_whole(raw)
+            text = self.decoding.decode_lines(raw)
         except UnicodeError as error:
             name = self.decoding.encoding
-            raise DataError(f"{self._path} is not {name} text: {error}; pass --text-encoding") from error
+            hint = "pass --text-encoding, or utf-8+CODEC where two are mixed"
+            raise DataError(f"{self._path} is not {name} text: {error}; {hint}") from error
         self._nuls = self._characters = 0
         self.crlf = False
         self._count(text)

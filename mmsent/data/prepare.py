@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mmsent.data.dataset import LISTS, Dataset, Post
+from mmsent.data.encodings import Decoding, decide_lines
 from mmsent.data.images import read_image
 from mmsent.data.lists import cell, read_manifest
-from mmsent.data.text import Decoding, clean_text, decide_encoding
+from mmsent.data.text import clean_text
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import is_file
 from mmsent.system.safe_csv import join_csv
@@ -148,7 +149,7 @@ def _copy_picture(post: Post, source: Path, path: Path) -> None:
 def _list_text(dataset: Dataset, path: Path) -> str:
     raw = path.read_bytes()
     settings = dataset.settings
-    text = decide_encoding([raw], settings.encodings, settings.text_encoding).decode(raw)
+    text = decide_lines(raw, settings.encodings, settings.text_encoding).decode_lines(raw).strip()
     return text + ("\r\n" if "\r\n" in text else "\n")
 
 

@@ -96,6 +96,7 @@ def extract(
         old = _existing(path, target)
         _refuse_other_data(old, dataset)
         notes = [] if old or isinstance(target, Cache) else _explain_new(target, dataset, encoder, settings)
+        notes += filter(None, [dataset.decoding.doubt])
         job = _Job(dataset, encoder, options, engine, settings, _journal(path, old, settings, options, encoders), old)
         if options.batch_size and job.batch_size != options.batch_size:
             notes.append(f"--batch-size {options.batch_size} is ignored: the cache was begun with {job.batch_size}")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from mmsent import errors
 from mmsent.config import DataSettings, EncoderSettings
 from mmsent.data.dataset import Dataset, Post, Split
+from mmsent.data.encodings import Decoding
 from mmsent.data.posts import Posts
-from mmsent.data.text import Decoding
 from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import EncoderError, MmsentError
 from mmsent.features.batches import TEXT_WINDOW, blocks, read_rows

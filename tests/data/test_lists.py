@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from mmsent.config import DataSettings
+from mmsent.data.check import check_dataset
+from mmsent.data.corrections import corrected_list
+from mmsent.data.dataset import load_dataset
 from mmsent.data.lists import ListForm, cell, list_text, read_list, read_manifest, write_text
 from mmsent.errors import DataError
 from tests.helpers.made import make_manifest
@@ -104,6 +107,23 @@ def test_manifest_with_another_encoding_and_upper_case_ending(tmp_path: Path) ->
     path = put(tmp_path / "POSTS.CSV", "id,text\n1,好的\n", "gb18030")
     rows, decoding = read_manifest(path, SETTINGS)
     assert (rows[0]["text"], decoding.encoding) == ("好的", "gb18030")
+
+
+def test_rows_of_two_programs_in_one_manifest(tmp_path: Path) -> None:
+    words = "très déçu par ce café"
+    path = tmp_path / "posts.csv"
+    lines = [f"{i},{words},positive\r\n".encode("cp1252" if i % 5 == 0 else "utf-8") for i in range(40)]
+    path.write_bytes(b"id,text,label\r\n" + b"".join(lines))
+    rows, decoding = read_manifest(path, SETTINGS)
+    assert (decoding.encoding, {row["text"] for row in rows}) == ("utf-8+cp1252", {words})
+    dataset = load_dataset(path, SETTINGS)
+    assert [f.message for f in check_dataset(dataset).findings if f.kind == "text encoding"] == [decoding.doubt]
+    _, _, raw = corrected_list(dataset, {"5": "negative"})
+    labels = ["negative" if i == 5 else "positive" for i in range(40)]
+    assert raw.decode() == "id,text,label\r\n" + "".join(f"{i},{words},{k}\r\n" for i, k in enumerate(labels))
+    path.write_bytes(b"id,text\r\n" + b"".join(lines[1:5]) + "6,好的\r\n".encode("gb18030"))
+    with pytest.raises(DataError, match=r"is not utf-8 text: .*; pass --text-encoding, or utf-8\+CODEC where two are"):
+        read_manifest(path, SETTINGS)
 
 
 @pytest.mark.parametrize(
