@@ -32,6 +32,10 @@ class Interrupted(MmsentError):
             self.exit_status = 143
 
 
+class MachineError(MmsentError):
+    """The machine does not give what is needed: memory, disk space, open files, or the right to a file."""
+
+
 class DataError(MmsentError):
     """The data set is missing, malformed, or holds labels outside the declared set."""
 
@@ -42,6 +46,10 @@ class EncoderError(MmsentError):
 
 class CacheError(MmsentError):
     """A cache is missing, incomplete, damaged, locked, or was made with other settings."""
+
+
+class CacheShutError(CacheError):
+    """A cache that may be whole cannot be read now: another process holds it, or rights or limits forbid it."""
 
 
 class RunError(MmsentError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,18 +16,32 @@ from mmsent.errors import CacheError
 from mmsent.system.tables import columns
 
 if TYPE_CHECKING:
+    from mmsent.features.cache import Cache
     from mmsent.features.repair import Verified
 
 Stored = Annotated[Workspace, Only("data", "encoder", "cache_at")]
 
 
 def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: Json = False) -> None:
-    """List caches. Reads the folder --cache, writes nothing."""
-    from mmsent.features.cache.finding import list_caches
+    """List caches. Reads the folder --cache, writes nothing.
+
+    Says of each file that cannot be opened why; the exit status is 1 where none can.
+    """
+    from mmsent.features.cache.finding import survey
 
     folder = where.cache_at
-    found = list_caches(folder)
-    if json:
+    found, shut = survey(folder)
+    _list(found, folder, wide=wide, as_json=json, any_shut=bool(shut))
+    for path, why in shut.items():
+        note(f"{path.name} cannot be opened: {why}")
+    for path in sorted(folder.glob("*.h5.journal")):
+        note(f"{path.name}: unfinished; run the same `mmsent extract` again to complete it")
+    if shut and not found:
+        raise typer.Exit(1)
+
+
+def _list(found: Sequence[Cache], folder: Path, *, wide: bool, as_json: bool, any_shut: bool) -> None:
+    if as_json:
         echo_json(
             [
                 {
@@ -43,7 +58,11 @@ def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: 
         )
         return
     if not found:
-        echo(f"no caches in {folder}; make one with `mmsent extract`")
+        echo(
+            f"no cache in {folder} can be opened"
+            if any_shut
+            else f"no caches in {folder}; make one with `mmsent extract`"
+        )
         return
     rows = [["file", "data", "encoder", "train", "test", "views", "MB"]]
     for c in found:
@@ -51,10 +70,6 @@ def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: 
         counts = [str(c.rows.get("train", "")), str(c.rows.get("test", "")), str(c.settings.views.count)]
         rows.append([c.path.name, c.data_name, c.encoder, *counts, size])
     echo_table(rows, Layout(left=["file", "data", "encoder"], drop=["MB", "views", "data", "encoder"]), wide=wide)
-    for path in sorted(set(folder.glob("*.h5")) - {c.path for c in found}):
-        note(f"{path.name}: cannot be read: no cache, or damaged")
-    for path in sorted(folder.glob("*.h5.journal")):
-        note(f"{path.name}: unfinished; run the same `mmsent extract` again to complete it")
 
 
 def info(where: Stored, json: Json = False) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmsent.cli.app import program
 from mmsent.errors import MmsentError, Terminated
+from mmsent.system.failures import machine_error
 from mmsent.system.process import tune_process
 
 _stopped_by: list[int] = []  # signals that came
@@ -69,15 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone: nothing is left to say
         raise SystemExit(1) from None
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        where = f" {error.filename}" if error.filename else ""
-        print(f"mmsent: cannot use{where}: {error.strerror or error}", file=sys.stderr)
-        raise SystemExit(1) from None
     except Exception as error:
         if debug:
             raise
+        if told := machine_error(error):
+            print(f"mmsent: {told}", file=sys.stderr)
+            raise SystemExit(told.exit_status) from None
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         print(f"mmsent: unexpected {what}; this is a bug, --debug shows where", file=sys.stderr)
         raise SystemExit(1) from None

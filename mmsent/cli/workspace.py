@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmsent.cli.output import note, resumable
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, Fusion, default, settings
-from mmsent.errors import CacheError, DataError, MmsentError, RunError
+from mmsent.errors import CacheError, CacheShutError, DataError, MmsentError, RunError
 
 if TYPE_CHECKING:
     from mmsent.data.dataset import Dataset
@@ -39,7 +39,7 @@ class Workspace:
         """The cache that fits the data set's name and the encoder. Raises CacheError where none or several fit."""
         from mmsent.features.cache.finding import find_cache
 
-        return find_cache(self.cache_at, data_name=self._data_name, encoder=self.encoder)
+        return find_cache(self.cache_at, data_name=self._data_name, encoder=self.encoder, tell=note)
 
     @cached_property
     def cache_to_repair(self) -> Cache:
@@ -49,7 +49,8 @@ class Workspace:
 
         at = self.cache_at
         if not at.is_file():
-            broken = unreadable(at, self._data_name, self.encoder) if at.is_dir() else []
+            shut = unreadable(at, self._data_name, self.encoder)
+            broken = [path for path, why in shut.items() if not isinstance(why, CacheShutError)]
             if len(broken) > 1:
                 raise CacheError(
                     f"{len(broken)} caches in {at} cannot be read; name one with --cache: {broken[0]} or other"

@@ -95,6 +95,7 @@ def extract(
         path.with_name(path.name + ".tmp").unlink(missing_ok=True)  # left by an extraction that was killed
         old = _existing(path, target)
         _refuse_other_data(old, dataset)
+        _refuse_other_settings(old, settings)
         notes = [] if old or isinstance(target, Cache) else _explain_new(target, dataset, encoder, settings)
         notes += filter(None, [dataset.decoding.doubt])
         job = _Job(dataset, encoder, options, engine, settings, _journal(path, old, settings, options, encoders), old)
@@ -170,6 +171,17 @@ def _refuse_other_data(old: Cache | None, dataset: Dataset) -> None:
         )
 
 
+def _refuse_other_settings(old: Cache | None, settings: FeatureSettings) -> None:
+    """Raise CacheError if a cache has the expected name, but other settings, as after it was renamed: rows encoded now
+    would not go with its rows."""
+    if old is not None and old.fingerprint != settings.fingerprint:
+        changes = "; ".join(differences(old.settings, settings))
+        raise CacheError(
+            f"{old.path} has the name of the cache to make, but holds features of other settings ({changes}); rename "
+            "it, or choose another folder with --cache"
+        )
+
+
 def _explain_new(folder: Path, dataset: Dataset, encoder: EncoderSettings, settings: FeatureSettings) -> list[str]:
     """Why a new cache is made although the folder holds one of the same data set and encoder."""
     label = encoder_label(encoder)
@@ -187,7 +199,13 @@ def _journal(
     """The journal beside a cache. A cache keeps its first batch size, because the low bits depend on it."""
     batch_size = old.provenance["batch_size"] if old else options.batch_size or encoders.image.batch_size
     about = {"fingerprint": settings.fingerprint, "batch_size": batch_size}
-    return Journal(path.with_name(path.name + ".journal"), about)
+    journal = Journal(path.with_name(path.name + ".journal"), about)
+    if journal.meta["fingerprint"] != settings.fingerprint:
+        journal.close()
+        raise CacheError(
+            f"{journal.path} was begun with other settings, so its rows would not go with those encoded now; rename it"
+        )
+    return journal
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -176,6 +178,49 @@ def test_cache_commands(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (work / "train.npz").is_file()
 
 
+def test_a_locked_cache_is_whole(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("extract")
+    (path,) = (work / "cache").glob("*.h5")
+    for command in (("cache", "ls"), ("cache", "verify"), ("cache", "repair"), ("fit",), ("vote",)):
+        with path.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            capsys.readouterr()
+            assert run(*command) == 1
+        shown = "".join(capsys.readouterr())
+        assert "is in use by another process" in shown
+        assert not re.search("damaged|remove|no caches", shown)
+
+
+def test_a_neighbour_that_cannot_be_opened_stops_nothing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("extract")
+    (path,) = (work / "cache").glob("*.h5")
+    neighbour = path.with_name("other.offline.0.h5")
+    shutil.copy(path, neighbour)
+    with neighbour.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        capsys.readouterr()
+        for command in (("fit", "--val-size", "10"), ("vote",), ("cache", "verify"), ("cache", "ls", "--json")):
+            assert run(*command) == 0
+        assert "other.offline.0.h5 cannot be opened: cache/other.offline.0.h5 is in use" in capsys.readouterr().err
+        assert run("cache", "ls") == 0
+        shown = capsys.readouterr()
+        assert path.name in shown.out
+        assert "other.offline.0.h5 cannot be opened" in shown.err
+
+
+def test_a_cache_of_the_same_posts_that_cannot_be_opened_is_named(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("extract")
+    (path,) = (work / "cache").glob("*.h5")
+    twin = path.with_name("data.offline.0.h5")
+    shutil.copy(path, twin)
+    with twin.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert run("cache", "info") == 0
+    assert "left out: cache/data.offline.0.h5 is in use by another process" in capsys.readouterr().err
+
+
 def test_labels_changed_after_extraction_are_noticed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("extract")
     listed = work / "data" / "train.txt"
@@ -339,7 +384,7 @@ def test_a_bug_is_one_line(work: Path, capsys: pytest.CaptureFixture[str], monke
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("mmsent.features.cache.finding.list_caches", broken)
+    monkeypatch.setattr("mmsent.features.cache.finding.survey", broken)
     status, message = fails(capsys, "cache", "ls")
     assert status == 1
     assert "unexpected ZeroDivisionError: oops" in message

@@ -29,6 +29,7 @@ from mmsent.features import batches as batches_module
 from mmsent.features.batches import block_rows, scaled, text_batches
 from mmsent.features.cache import NO_HASH, Cache
 from mmsent.features.cache import journal as journal_module
+from mmsent.features.cache.journal import Journal
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import ExtractResult, extract
 from tests.helpers.fake import PREPROCESS, FakeImageEncoder, FakeTextEncoder, fake_encoders
@@ -847,3 +848,25 @@ def test_real_posts_with_the_offline_pair(mvsa: Path, tmp_path: Path) -> None:
     again = once()
     assert again.encoded == {"train": 0}
     assert again.cache.path.read_bytes() == before
+
+
+def test_a_cache_of_other_settings_at_the_expected_name_is_not_continued(root: Path, out: Path) -> None:
+    """As after a rename: the widths are equal, and the features would be mixed."""
+    here = run(root, out).cache.path
+    other = run(root, out, normalize=True).cache.path
+    os.replace(other, here)
+    before = here.read_bytes()
+    repaint(root, "3")
+    with pytest.raises(CacheError, match=r"holds features of other settings \(normalize: True -> False\); rename it"):
+        run(root, out)
+    assert here.read_bytes() == before
+
+
+def test_a_journal_of_other_settings_at_the_expected_name_is_not_continued(root: Path, out: Path) -> None:
+    here = run(root, out).cache.path
+    journal = here.with_name(here.name + ".journal")
+    Journal(journal, {"fingerprint": "another", "batch_size": 8}).close()
+    repaint(root, "3")
+    with pytest.raises(CacheError, match=r"\.journal was begun with other settings, .*; rename it"):
+        run(root, out)
+    assert Journal(journal, {}).meta["fingerprint"] == "another"

@@ -11,7 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,16 +36,24 @@ def test_every_script_has_its_outcome() -> None:
     assert {path.stem for path in SCRIPTS} == EXPECTED.keys()
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that other users may enter, as some scripts become one."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=[path.stem for path in SCRIPTS])
-def test_case(script: Path, tmp_path: Path) -> None:
+def test_case(script: Path, folder: Path) -> None:
     expected = EXPECTED[script.stem]
     if (needs := expected.get("needs")) and not (os.geteuid() == 0 if needs == "root" else shutil.which(needs)):
         pytest.skip(f"the script needs {needs}")
     program = Path(sys.executable).with_name("mmsent")
-    environment = os.environ | {"M": str(program), "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    environment = os.environ | {"M": str(program), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     start = ["bash", str(script)] if script.suffix == ".sh" else [sys.executable, str(script)]
     run = subprocess.run(
-        start, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False
+        start, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False
     )
     said = run.stdout.decode("utf-8", errors="replace")
     for words in expected["seen"]:

@@ -109,7 +109,7 @@ def test_unreadable_caches_are_found_by_data_set_and_encoder(tmp_path: Path) -> 
     assert named("my posts") == ["my-posts.offline.4"]
     assert named("posts", "offline") == ["posts.offline.1"]
     assert named(None, "offline") == ["my-posts.offline.4", "others.offline.3", "posts.offline.1"]
-    with pytest.raises(CacheError, match=r"others\.offline\.3\.h5 is damaged or not an HDF5 file"):
+    with pytest.raises(CacheError, match=r"others\.offline\.3\.h5 is damaged beyond repair, or no cache"):
         find_cache(tmp_path, data_name="others")
 
 

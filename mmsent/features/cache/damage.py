@@ -10,6 +10,7 @@ Callers in mmsent.features.cache pass open HDF5 objects. Shapes: N rows.
 
 from __future__ import annotations
 
+import errno
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,12 @@ CRC = "crc32"  # the data set of the checksums, (N, 3) uint32
 PARTS = ("index", "image", "text")  # its columns
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError)  # what h5py raises on damage
 SHOWN = 5  # rows that a line names
+
+
+def says_nothing(error: BaseException) -> bool:
+    """Whether an error tells nothing of the file's content: a lock, rights, limits or a lost network drive. What HDF5
+    says of the content has no number of the system; a disk that cannot read a block has EIO."""
+    return isinstance(error, OSError) and error.errno not in (None, 0, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -110,12 +117,15 @@ def read_block(dataset: Any, start: int) -> tuple[NDArray[Any], bool]:
     rows = min(dataset.chunks[0], dataset.shape[0] - start)
     try:
         return dataset[start : start + rows], True
-    except UNREADABLE:
-        pass
+    except UNREADABLE as error:
+        if says_nothing(error):
+            raise
     shape, wanted = dataset.chunks, int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
     try:
         _, raw = dataset.id.read_direct_chunk((start, *(0 for _ in dataset.shape[1:])))
-    except UNREADABLE:
+    except UNREADABLE as error:
+        if says_nothing(error):
+            raise
         raw = b""
     # A chunk is stored at full length, followed by its checksum.
     whole = raw[:wanted] if len(raw) >= wanted else bytes(wanted)
@@ -156,6 +166,8 @@ def scan(file: Any, cut: str = "") -> Damage:
             group = file[split]
             found, unread, known, rough = _scan_split(group)
         except UNREADABLE as error:
+            if says_nothing(error):
+                raise
             splits[split] = first_line(error)
             continue
         coarse |= rough

@@ -40,10 +40,22 @@ class FeatureSettings(Settings):
 
         Precision, library versions and views are not included: they change embeddings only by rounding, or not at all.
         """
-        kept = self.model_dump(mode="json", include={"image", "text", "normalize", "clean"})
-        for half in ("image", "text"):
-            kept[half] = {k: v for k, v in kept[half].items() if k not in {"precision", "libraries"}}
-        return json_sha256(kept)
+        return json_sha256(
+            _without_rounding(self.model_dump(mode="json", include={"image", "text", "normalize", "clean"}))
+        )
+
+    def alike(self, other: FeatureSettings) -> bool:
+        """Whether two caches' numbers differ by rounding alone: by library versions or precision."""
+        return _without_rounding(self.canonical()) == _without_rounding(other.canonical())
+
+
+def _without_rounding(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings without what changes embeddings only by rounding: precision and library versions."""
+    halves = {
+        half: {k: v for k, v in values[half].items() if k not in {"precision", "libraries"}}
+        for half in ("image", "text")
+    }
+    return values | halves
 
 
 def differences(old: FeatureSettings, new: FeatureSettings) -> list[str]:

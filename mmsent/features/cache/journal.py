@@ -72,7 +72,7 @@ class Journal:
                 self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
             self.meta = {k: json.loads(v) for k, v in self._db.execute("SELECT key, value FROM meta")}
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:  # a full disk or a read-only folder: the rows are fine
+        except sqlite3.OperationalError as error:  # a full disk, a read-only folder or a lock: the rows are fine
             raise CacheError(
                 f"cannot write {path}: {error}; its rows are kept; fix the problem and run again"
             ) from error
@@ -108,7 +108,11 @@ class Journal:
         return CacheError(f"cannot write {self.path}: {error}; what was committed is kept; run it again")
 
     def _unreadable(self, error: sqlite3.Error) -> CacheError:
-        return CacheError(f"journal {self.path} cannot be used: {error}; remove it to start this extraction anew")
+        if isinstance(error, sqlite3.OperationalError):  # a lock, a disk that fails: SQLite blames no row
+            return CacheError(f"journal {self.path} cannot be read: {error}; its rows are kept; run the same again")
+        return CacheError(
+            f"journal {self.path} cannot be used: {error}; rename it, and the same command starts this extraction anew"
+        )
 
     def known(self, split: str, half: Half) -> Iterator[tuple[str, bytes, str, int]]:
         """(id, content hash, reason, tokens) of every undamaged journalled half. Do not call `put` meanwhile."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +16,132 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.errors import CacheError, first_line
-from mmsent.features.cache.damage import UNREADABLE, Damage, scan
+from mmsent.errors import CacheError, CacheShutError, first_line
+from mmsent.features.cache.damage import UNREADABLE, Damage, says_nothing, scan
 from mmsent.features.cache.fingerprint import FeatureSettings
+from mmsent.system.failures import reason
 
 FORMAT, FORMAT_VERSION = "mmsent-cache", 1
 DIGEST = "attributes_sha256"
-ANEW = "remove it and extract again"
+ANEW = "restore a copy of it, or rename it and run `mmsent extract` again"
+_LOCKED = re.compile(r"\block|already open")
+_NO_LOCKS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP") if hasattr(errno, name)}
 
 
 def check_attributes(path: Path, file: Any) -> None:
-    """Raise CacheError unless an open file is a cache of this format with valid attributes."""
+    """Raise CacheError unless an open file is a cache of this format, ValueError if its attributes are damaged."""
     if "format" not in file.attrs or attribute(file, "format") != FORMAT:
         raise CacheError(f"{path} is not an mmsent cache")
     if file.attrs["format_version"] > FORMAT_VERSION:
         raise CacheError(f"{path} was written by a newer mmsent; upgrade to read it")
     settings = FeatureSettings.model_validate_json(attribute(file, "settings"))
     if settings.fingerprint != attribute(file, "fingerprint"):
-        raise CacheError(f"{path}: its settings do not match its fingerprint; the file is damaged, {ANEW}")
+        raise ValueError("its settings do not match its fingerprint")
     if DIGEST in file.attrs and attribute(file, DIGEST) != attributes_digest(file):
-        raise CacheError(f"{path} is damaged: its attributes do not match their SHA-256; {ANEW}")
+        raise ValueError("its attributes do not match their checksum")
+
+
+def kept_shut(path: Path, error: BaseException) -> CacheShutError | None:
+    """What keeps a file from being read though it may be whole - a lock, rights, a limit - and what helps; None where
+    the error is about the file's content."""
+    if not isinstance(error, OSError):
+        return None
+    said = first_line(error)
+    if _LOCKED.search(said):
+        if error.errno in _NO_LOCKS:
+            return CacheShutError(
+                f"{path} cannot be locked: its disk has no file locks; set HDF5_USE_FILE_LOCKING=FALSE"
+            )
+        return CacheShutError(
+            f"{path} is in use by another process, such as a notebook or a backup; close it there, or wait. Where "
+            f"nothing uses it, its disk may lack file locks: set HDF5_USE_FILE_LOCKING=FALSE ({said})"
+        )
+    if not says_nothing(error) and error.errno != errno.EIO:
+        return None
+    why = reason(OSError(error.errno, os.strerror(error.errno or 0)))
+    return CacheShutError(f"{path} cannot be read: {why}; the file itself may be whole")
 
 
 def find_damage(path: Path) -> Damage:
-    """Read every row of a cache file and find all damage. Raises CacheError if there is no file, or it is not a cache
-    of this format."""
+    """Read every row of a cache file and find all damage. Raises CacheError if there is no file, it may not be read
+    now, or it is not a cache of this format."""
     if not path.is_file():
         raise CacheError(f"no cache at {path}; make one with `mmsent extract`")
-    cut = cut_off(path)
     try:
+        cut = cut_off(path)
         with _open(path, lenient=True) as file:
             try:
                 check_attributes(path, file)
-            except CacheError as error:
-                if "damaged" not in str(error):
-                    raise
-                return Damage("its attributes do not match their checksum", cut)
+            except ValueError as error:
+                return Damage(first_line(error), cut)
             return scan(file, cut)
     except UNREADABLE as error:
+        if told := kept_shut(path, error):
+            raise told from error
         return Damage(f"its structure cannot be read ({first_line(error)})", cut)
 
 
 class Reading:
-    """A file or group that is open inside a with block; HDF5's errors become CacheErrors that name the rows."""
+    """A file or group that is open inside a with block. An error inside it becomes a CacheError that names damaged rows
+    if a scan finds such, or what keeps the file shut; any other error stays what it is."""
 
     def __init__(self, path: Path, group: str | None, lenient: bool) -> None:
         self._path, self._group, self._lenient = path, group, lenient
 
     def __enter__(self) -> Any:
-        try:
+        with told(self._path):
             self._file = _open(self._path, self._lenient)
-        except (OSError, RuntimeError) as error:
-            raise self._damaged(error) from error
         try:
-            return self._file if self._group is None else self._file[self._group]
-        except (OSError, KeyError, RuntimeError) as error:
+            with told(self._path):
+                return self._file if self._group is None else self._file[self._group]
+        except BaseException:
             self._file.close()
-            raise self._damaged(error) from error
+            raise
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """The same where others work inside the with block: their errors stay as they are."""
+        found = self.__enter__()
+        try:
+            yield found
+        finally:
+            self._file.close()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._file.close()
-        if isinstance(error, UNREADABLE):
-            raise self._damaged(error) from error
+        if isinstance(error, UNREADABLE) and (better := _told_of(self._path, error)):
+            raise better from error
 
-    def _damaged(self, error: BaseException) -> CacheError:
-        if self._group is not None and self._path.is_file():
-            damage = find_damage(self._path)
-            if damage and not damage.metadata:
-                lines = "; ".join(damage.lines())
-                return CacheError(
-                    f"{self._path} is damaged: {lines}; {repair_command(self._path)} encodes only these again"
-                )
-        return CacheError(f"{self._path} is damaged or not an HDF5 file ({first_line(error)}); {ANEW}")
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn errors of reading a cache into CacheErrors, as `Reading` does."""
+    try:
+        yield
+    except UNREADABLE as error:
+        if better := _told_of(path, error):
+            raise better from error
+        raise
+
+
+def _told_of(path: Path, error: BaseException) -> CacheError | None:
+    """An error of reading a cache as one that says what keeps the file shut, or what a scan finds damaged; None where
+    it is about neither. Raises CacheError if the file cannot be scanned."""
+    if shut := kept_shut(path, error):
+        return shut
+    if cut := cut_off(path):
+        return CacheError(f"{path} is damaged: {cut}; {repair_command(path)} keeps the rows that it has")
+    damage = find_damage(path)
+    if damage.metadata:
+        return CacheError(f"{path} is damaged beyond repair, or no cache: {damage.metadata}; {ANEW}")
+    if damage:
+        lines = "; ".join(damage.lines())
+        return CacheError(f"{path} is damaged: {lines}; {repair_command(path)} encodes only these again")
+    if isinstance(error, OSError):
+        return CacheError(
+            f"{path} could not be read ({first_line(error)}), but all its checksums hold; run the same again"
+        )
+    return None
 
 
 def reading(path: Path, group: str | None = None, lenient: bool = False) -> Reading:

@@ -22,10 +22,9 @@ from mmsent.features.cache.opening import (
     Reading,
     attribute,
     check_attributes,
-    cut_off,
     find_damage,
     reading,
-    repair_command,
+    told,
 )
 
 INDEX_ROWS = 1 << 13  # rows whose index is read at a time
@@ -125,8 +124,6 @@ class Cache:
         """Read a cache's attributes. Raises CacheError if the file is missing, not a cache, newer or damaged."""
         if not path.is_file():
             raise CacheError(f"no cache at {path}; make one with `mmsent extract`")
-        if cut := cut_off(path):
-            raise CacheError(f"{path} is damaged: {cut}; {repair_command(path)} keeps the rows that it has")
         with reading(path) as file:
             check_attributes(path, file)
             return _about(cls, path, file, tuple(file))
@@ -200,7 +197,7 @@ class Cache:
         checked (N,): the rows whose checksums were compared already; rows that are read now are added. HDF5 compares
         its own checksums of whole chunks at every read.
         """
-        with self._group(split) as group:
+        with self._group(split).opened() as group:
             checked = np.zeros(group["id"].shape[0], bool) if checked is None else checked
             images, texts, _sums = (
                 group["image"],
@@ -209,11 +206,12 @@ class Cache:
             )  # kept open, so that each chunk is read once
 
             def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any]]:
-                image, text = images[start:stop], texts[start:stop]
-                if not checked[start:stop].all():  # only the first time; HDF5 compares its own checksums every time
-                    check_rows(group, "image", slice(start, stop), row_crcs(image))
-                    check_rows(group, "text", slice(start, stop), row_crcs(text))
-                    checked[start:stop] = True
+                with told(self.path):
+                    image, text = images[start:stop], texts[start:stop]
+                    if not checked[start:stop].all():  # only the first time; HDF5 compares its own sums every time
+                        check_rows(group, "image", slice(start, stop), row_crcs(image))
+                        check_rows(group, "text", slice(start, stop), row_crcs(text))
+                        checked[start:stop] = True
                 return image, text
 
             yield read

@@ -138,7 +138,9 @@ def test_long_attributes_are_covered(cache: Cache) -> None:
     """HDF5 keeps those beyond 4 kB without a checksum of its own."""
     at = cache.path.read_bytes().index(b"x" * 5000)
     flip(cache.path, at + 2500)
-    with pytest.raises(CacheError, match="its attributes do not match their SHA-256; remove it and extract again"):
+    with pytest.raises(
+        CacheError, match="its attributes do not match their checksum; restore a copy of it, or rename it"
+    ):
         Cache.open(cache.path)
     assert find_damage(cache.path).lines() == ["its attributes do not match their checksum"]
 
@@ -205,7 +207,7 @@ def test_a_cut_file_says_where_it_ends(cache: Cache) -> None:
     with pytest.raises(CacheError, match=f"is damaged: it ends after {size - 1:,} of {size:,} bytes; .*cache repair"):
         Cache.open(cache.path)
     os.truncate(cache.path, 20)
-    with pytest.raises(CacheError, match="is damaged or not an HDF5 file"):
+    with pytest.raises(CacheError, match="is damaged beyond repair, or no cache: its structure"):
         Cache.open(cache.path)
     assert find_damage(cache.path).metadata
 
@@ -276,7 +278,9 @@ def test_where_no_repair_helps_reading_says_so(cache: Cache) -> None:
     """Bytes of HDF5's own structure: no row can be named."""
     raw = cache.path.read_bytes()
     cache.path.write_bytes(raw[:8] + bytes(200) + raw[208:])
-    with pytest.raises(CacheError, match=r"is damaged or not an HDF5 file \(.+\); .*extract again"):
+    with pytest.raises(
+        CacheError, match=r"is damaged beyond repair, or no cache: its structure .+\); .*extract` again"
+    ):
         cache.load("train")
 
 
@@ -307,7 +311,9 @@ def test_repair_at_random_places(cache: Cache, root: Path) -> None:
             before = cache.path.read_bytes()
             if find_damage(cache.path).metadata:
                 refused += 1
-                with pytest.raises(CacheError, match=r"is damaged beyond repair: .*; remove it and extract again"):
+                with pytest.raises(
+                    CacheError, match=r"is damaged beyond repair: .*; restore a copy of it, or rename it"
+                ):
                     mend(cache, root)
                 assert cache.path.read_bytes() == before
             else:
@@ -325,7 +331,7 @@ def test_a_cut_file_is_mended_or_refused(cache: Cache, root: Path) -> None:
     for share in (0.999, 0.95, 0.8, 0.5, 0.05):
         cache.path.write_bytes(sound[: int(share * len(sound))])
         if find_damage(cache.path).metadata:
-            with pytest.raises(CacheError, match=r"is damaged beyond repair: .*; remove it and extract again"):
+            with pytest.raises(CacheError, match=r"is damaged beyond repair: .*; restore a copy of it, or rename it"):
                 mend(cache, root)
         else:
             mended += 1
@@ -361,7 +367,9 @@ def test_rows_that_left_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_metadata_is_not_mended_row_by_row(cache: Cache, root: Path) -> None:
     flip(cache.path, cache.path.read_bytes().index(b"x" * 5000) + 7)
     before = cache.path.read_bytes()
-    with pytest.raises(CacheError, match=r"is damaged beyond repair: its attributes .*; remove it and extract again"):
+    with pytest.raises(
+        CacheError, match=r"is damaged beyond repair: its attributes .*; restore a copy of it, or rename it"
+    ):
         mend(cache, root)
     assert cache.path.read_bytes() == before
 

@@ -133,7 +133,7 @@ def test_many_ids(tmp_path: Path) -> None:
 )
 def test_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "j").write_bytes(content)
-    with pytest.raises(CacheError, match=r"journal .*j cannot be used: .*; remove it to start this extraction anew"):
+    with pytest.raises(CacheError, match=r"journal .*j cannot be used: .*; rename it, and the same command starts"):
         Journal(tmp_path / "j", META)
     assert (tmp_path / "j").read_bytes() == content
 

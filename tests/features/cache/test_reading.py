@@ -297,7 +297,9 @@ def test_damage_of_what_is_no_cache(tmp_path: Path) -> None:
     with h5py.File(cache.path, "r+") as file:
         file.attrs["encoder"] = "another"
     assert find_damage(cache.path).metadata == "its attributes do not match their checksum"
-    with pytest.raises(CacheError, match="damaged beyond repair: its attributes do not match their checksum; remove"):
+    with pytest.raises(
+        CacheError, match="damaged beyond repair: its attributes do not match their checksum; restore a copy"
+    ):
         Cache.salvage(cache.path)
 
 
