@@ -100,13 +100,14 @@ def _posts_of(manifest: Path, how: DataSettings) -> list[NewPost]:
 
 
 def _tell_one(found: Prediction, chosen: Sequence[Run]) -> None:
+    from mmsent.inference.tally import agreement
     from mmsent.training.runs import calibration_note
 
     if found.label is None:
         raise DataError(found.problem)
     echo(found.label)
     echo(columns([[name, f"{p:.4f}"] for name, p in found.probabilities.items()]), raw=True)
-    echo(f"{found.agreeing} of {len(found.heads)} heads agree")
+    echo(found.decision or agreement(found.agreeing, len(found.heads), found.label))
     echo(calibration_note(chosen))
 
 

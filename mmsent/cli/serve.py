@@ -127,7 +127,7 @@ def serve(
     try:
         chosen = where.voting_runs(run)
         service = Service(chosen, bounds, weights=weights, device=device, tie=tie, soft=soft)
-        note(f"loading {service.runs[0].info['cache']['encoder']} and {len(chosen)} heads")
+        note(f"loading {service.runs[0].info['cache']['encoder']} and {len(chosen)} head{'s' * (len(chosen) > 1)}")
         service.warm_up()
         shown = None
         if not no_review and (local or api_key is not None or review is not None):

@@ -72,7 +72,7 @@ def vote(
         echo_json({"out": str(written), "table": str(table), **_facts(result, chosen)})
         return
     _tell_heads(chosen, soft=soft, named=bool(run))
-    _tell(result, len(chosen), soft=soft)
+    _tell(result)
     echo(f"wrote {written} ({len(result.ids)} posts) and {table} (with probabilities)")
     from mmsent.training.runs import calibration_note
 
@@ -107,6 +107,7 @@ def _facts(result: Vote, chosen: Sequence[Run]) -> dict[str, Any]:
         "rows": len(result.ids),
         "agreement": {str(k): n for k, n in result.agreement().items()},
         "tied": int(result.tied.sum()),
+        "not_likeliest": result.not_likeliest,
         "twins": int(result.twins.sum()) if result.twins is not None else None,
         "calibrated": result.calibrated,
         "fallback": [result.ids[i] for i in result.fallback],
@@ -123,19 +124,22 @@ def _tell_heads(chosen: Sequence[Run], *, soft: bool, named: bool) -> None:
                 f"the committee should have {committee[1]} heads; fit it again with the same options to get all of them"
             )
         return
-    heads = ", ".join(f"{r.fusion} ({r.name})" for r in chosen)
-    echo(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: {heads}")
+    heads, heads_vote = ", ".join(f"{r.fusion} ({r.name})" for r in chosen), len(chosen) > 1
+    echo(f"{'soft ' if soft else ''}vote of {len(chosen)} heads: {heads}" if heads_vote else f"labels of {heads}")
     if not named and len(chosen) < len(VOTING_FUSIONS):
         have = {r.fusion for r in chosen}
         absent = " ".join(f"--fusion {f}" for f in VOTING_FUSIONS if f not in have)
         note(f"the vote is meant for concat, weighted and attention; add the rest with `mmsent fit {absent}`")
 
 
-def _tell(result: Vote, heads: int, *, soft: bool) -> None:
-    n = len(result.ids)
-    echo("; ".join(f"{k} of {heads} heads agree on {c} posts ({c / n:.1%})" for k, c in result.agreement().items()))
-    if not soft and result.tied.any():
-        echo(f"{int(result.tied.sum())} posts had no majority")
+def _tell(result: Vote) -> None:
+    if len(result.runs) > 1:
+        echo(result.agreement_words())
+    if result.not_likeliest:
+        echo(
+            f"{result.not_likeliest} posts have a label whose mean probability is not the highest; the table says why "
+            "under `decision`"
+        )
     if result.twins is not None:
         echo(
             f"{int(result.twins.sum())} posts have near-duplicates among the training posts and leaned on their labels"

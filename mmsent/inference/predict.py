@@ -4,7 +4,7 @@ heads."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mmsent.errors import RunError
 from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.new_posts import BATCH, NewPost, encode_prepared, prepare_post
 from mmsent.inference.logits import head_probabilities, served
-from mmsent.inference.tally import Way, tally
+from mmsent.inference.tally import Way, decision, tally
 from mmsent.inference.vote import averages, require_distinct
 from mmsent.training.runs import Run, predictions_csv
 
@@ -27,7 +27,8 @@ from mmsent.training.runs import Run, predictions_csv
 @dataclass(frozen=True)
 class Prediction:
     """The heads' answer for one post; probabilities are the mean of the heads' calibrated ones. Where no head could
-    label the post, `label` is None and `problem` says why."""
+    label the post, `label` is None and `problem` says why. `decision`: why the label is not the one with the highest
+    probability; empty where it is."""
 
     id: str
     label: str | None
@@ -35,6 +36,12 @@ class Prediction:
     heads: dict[str, str]
     agreeing: int
     problem: str = ""
+    decision: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        if self.label is not None:
+            words = decision(self.label, list(self.heads.values()), self.probabilities)
+            object.__setattr__(self, "decision", words)
 
 
 def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | None) -> EncoderSettings:
@@ -164,6 +171,7 @@ def predictions_table(found: Sequence[Prediction], labels: Sequence[str]) -> str
     """Predictions as CSV text; a post that no head could label has an empty label and says why under `problem`."""
     probabilities = np.array([[p.probabilities.get(name, np.nan) for name in labels] for p in found])
     extra: dict[str, Sequence[Any]] = {
+        "decision": [p.decision for p in found],
         "agreeing": [p.agreeing for p in found],
         "problem": [p.problem for p in found],
     }

@@ -5,7 +5,8 @@ Shapes: R heads, N rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -87,6 +88,29 @@ def decide(xp: Any, probabilities: Any, served: Any, way: Way) -> tuple[Any, Any
     labels = xp.where(some, labels, -1)
     agreeing = ((choices == labels) & served).sum(axis=0)
     return labels, agreeing, tied, mean
+
+
+def decision(label: str, choices: Collection[str], probabilities: Mapping[str, float]) -> str:
+    """Why a vote gave a label that is not the one with the highest mean probability, in words; empty where it is, for
+    then the probability speaks for itself. choices: the labels of the heads."""
+    likeliest = max(probabilities, key=lambda name: probabilities[name])
+    if probabilities[label] >= probabilities[likeliest] - 1e-6:  # tables hold six digits
+        return ""
+    votes = Counter(choices)
+    if not votes:
+        return f"by vote; {likeliest} has the highest mean probability"
+    if votes[label] < max(votes.values()) or list(votes.values()).count(votes[label]) > 1:
+        return f"no majority: {label} by rule"
+    return f"{votes[label]} of {len(choices)} heads chose {label}; {likeliest} has the highest mean probability"
+
+
+def agreement(agreeing: int, heads: int, label: str) -> str:
+    """How many heads are behind a label, in words."""
+    if heads == 1:
+        return "one head" if agreeing else f"its one head did not choose {label}"
+    if agreeing == heads:
+        return f"all {heads} heads agree"
+    return f"{agreeing or 'none'} of {heads} heads chose {label}"
 
 
 def default_tie(labels: Sequence[str]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_probabilities, missing_halves, require, served
 from mmsent.inference.near_duplicates import labelled_rows, posterior, twin_shares, twin_table
-from mmsent.inference.tally import Way, default_tie, tally, tie_label
+from mmsent.inference.tally import Way, decision, default_tie, tally, tie_label
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
 from mmsent.training.runs import Run, list_runs, predictions_csv
@@ -102,6 +103,41 @@ class Vote:
     def agreement(self) -> dict[int, int]:
         """How many rows had how many heads behind the winning label."""
         return dict(sorted(Counter(self.agreeing.tolist()).items(), reverse=True))
+
+    def agreement_words(self) -> str:
+        """The same in a sentence. Rows without a majority count apart, for their label is no head's doing; rows that no
+        head could label are left out."""
+        n, heads = len(self.ids), len(self.runs)
+        labelled = np.isin(np.arange(n), self.fallback, invert=True)
+        tied = labelled & self.tied & (self.how != "soft")
+        parts = []
+        for k, c in sorted(Counter(self.agreeing[labelled & ~tied].tolist()).items(), reverse=True):
+            who = f"all {heads} heads agree on" if k == heads else f"{k or 'none'} of {heads} heads chose the label of"
+            parts.append(f"{who} {c} posts ({c / n:.1%})")
+        if c := int(tied.sum()):
+            given = self.how.removeprefix(_MAJORITY)
+            rule = "the likeliest of the labels with most votes" if given == "soft" else f"{given} by rule"
+            parts.append(f"{c} posts ({c / n:.1%}) have no majority: {rule}")
+        return "; ".join(parts)
+
+    @property
+    def not_likeliest(self) -> int:
+        """How many rows have a label that is not the one with the highest probability, those aside that no head could
+        label; `decisions` says why."""
+        return sum(map(bool, self.decisions)) - len(self.fallback)
+
+    @functools.cached_property
+    def decisions(self) -> list[str]:
+        """Per row, why its label is not the one with the highest probability; empty where it is (see `decision`)."""
+        bad = set(self.fallback)
+        return [
+            f"no head could label it: {label}, the commonest label"
+            if i in bad
+            else decision(
+                label, [row[i] for row in self.choices if row[i]], dict(zip(self.labels, probabilities, strict=True))
+            )
+            for i, (label, probabilities) in enumerate(zip(self.predicted, self.probabilities.tolist(), strict=True))
+        ]
 
 
 def vote_split(
@@ -189,6 +225,7 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
     extra: dict[str, Sequence[object]] = {
         **({"vote": [vote.how] * len(vote.ids)} if vote.how else {}),
         **({"twins": vote.twins.astype(int).tolist()} if vote.twins is not None else {}),
+        "decision": vote.decisions,
         "agreeing": vote.agreeing.tolist(),
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }

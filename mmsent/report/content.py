@@ -288,8 +288,13 @@ def vote(study: Study) -> tuple[Table | None, str]:
     for label in found.labels:
         counts = [found.predicted.count(label), *(choices.count(label) for choices in found.choices)]
         rows.append([label, *(f"{c} ({c / n:.1%})" for c in counts)])
-    agree = "; ".join(f"{k} of {len(found.runs)} agree on {c} ({c / n:.1%})" for k, c in found.agreement().items())
-    note = f"{opening}: {agree}. mmsent vote writes the labels."
+    note = f"{opening}: {found.agreement_words()}. "
+    if found.not_likeliest:
+        note += (
+            f"{_count(found.not_likeliest, 'post')} got a label whose mean probability is not the highest, by a "
+            "majority of less sure heads or by the rule; the table that mmsent vote writes says why. "
+        )
+    note += "mmsent vote writes the labels."
     return Table(rows, "l" + "r" * (len(rows[0]) - 1)), note
 
 

@@ -18,7 +18,7 @@ from mmsent.data.corrections import correctable, corrected_list
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import image_bytes, open_rgb, read_image, shrunk
 from mmsent.errors import DataError
-from mmsent.inference.tally import Way, tally
+from mmsent.inference.tally import Way, decision, tally
 from mmsent.inference.vote import averages
 from mmsent.serve.schemas import Only, Order
 from mmsent.system.files import read_file
@@ -28,7 +28,7 @@ from mmsent.training.runs import Run
 THUMBNAIL = 360
 FETCHING = 15.0  # seconds for an image at a URL, for somebody waits for it
 TEXT = 600  # characters of a text that are shown
-OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
+OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins", "decision"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Row:
     def agreeing(self) -> int | None:
         """How many heads are behind the prediction; None where the heads are not known."""
         return sum(label == self.predicted for label in self.heads.values()) if self.heads else None
+
+    @property
+    def decision(self) -> str:
+        """Why the prediction is not the label with the highest probability; empty where it is."""
+        return decision(self.predicted, list(self.heads.values()), self.probabilities)
 
     @property
     def disagreement(self) -> float:
@@ -229,6 +234,7 @@ class Review:
             "probabilities": row.probabilities,
             "heads": row.heads,
             "agreeing": row.agreeing,
+            "decision": row.decision,
             "text": text if text is None or len(text) <= TEXT else text[:TEXT] + "…",
             "picture": post is not None and post.image is not None,
             "correctable": row.id in self._correctable,

@@ -58,6 +58,10 @@ class Answer(_Out):
     heads: dict[str, str] = Field(description="the label of each voting run")
     agreeing: int = Field(description="how many heads chose the label")
     problem: str = Field(description="what is wrong with the image or the text; empty if nothing is")
+    decision: str = Field(
+        description="why the label is not the one with the highest probability, such as `no majority: neutral by "
+        "rule`; empty if it is"
+    )
     calibrated: bool = Field(description="whether the probabilities are calibrated")
     by_head: list[HeadAnswer]
 
@@ -208,6 +212,7 @@ class ReviewRow(_Out):
     probabilities: Probabilities
     heads: dict[str, str]
     agreeing: int | None
+    decision: str = Field(description="why the prediction is not the label with the highest probability")
     text: str | None
     picture: bool
     correctable: bool

@@ -150,6 +150,8 @@ def test_ties_and_agreement(world: World, monkeypatch: pytest.MonkeyPatch) -> No
         assert found.probabilities == pytest.approx({"negative": 0.55, "neutral": 0.0, "positive": 0.45})
         return found.label, found.agreeing
 
+    assert predict(post, runs, encoders=fake_encoders())[0].decision == "no majority: neutral by rule"
+    assert predict(post, runs, encoders=fake_encoders(), soft=True)[0].decision == ""
     assert label() == ("neutral", 0)
     assert label(tie="positive") == ("positive", 1)
     assert label(tie="soft") == label(soft=True) == ("negative", 1)
@@ -364,7 +366,7 @@ def test_predictions_table(world: World) -> None:
     for row, p in zip((rows[0], rows[2]), (found[0], found[2]), strict=True):
         assert row["predicted"] == p.label
         assert {label: float(row[f"p_{label}"]) for label in LABELS} == pytest.approx(p.probabilities, abs=1e-6)
-        assert (row["agreeing"], row["problem"]) == ("1", p.problem)
+        assert (row["agreeing"], row["problem"], row["decision"]) == ("1", p.problem, p.decision)
 
 
 def test_a_head_has_one_vote(world: World) -> None:

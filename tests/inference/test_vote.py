@@ -30,7 +30,7 @@ from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities, missing_halves, served
-from mmsent.inference.tally import Way, default_tie, tally, tie_label
+from mmsent.inference.tally import Way, agreement, decision, default_tie, tally, tie_label
 from mmsent.inference.vote import Vote, require_distinct, vote_split, voting_runs, write_vote
 from mmsent.metrics import Probabilities
 from mmsent.training.fit import fit
@@ -108,6 +108,27 @@ def test_a_soft_tie_goes_to_the_likeliest_of_those_tied() -> None:
     assert tally(four, Way(1)).agreeing.tolist() == [0]
     three = np.array([[[0.6, 0.3, 0.1]], [[0.2, 0.5, 0.3]], [[0.0, 0.2, 0.8]]])  # sums 0.8, 1.0, 1.2
     assert tally(three, Way()).labels.tolist() == [2]
+
+
+def test_a_label_that_is_not_the_likeliest_says_why() -> None:
+    p = {"negative": 0.34, "neutral": 0.24, "positive": 0.42}
+    every = ["negative", "neutral", "positive"]
+    assert decision("neutral", every, p) == "no majority: neutral by rule"
+    assert decision("positive", every, p) == ""
+    assert decision("neutral", ["positive", "negative"], p) == "no majority: neutral by rule"
+    assert decision("negative", ["negative", "positive", "positive", "negative"], p) == "no majority: negative by rule"
+    two = "2 of 3 heads chose negative; positive has the highest mean probability"
+    assert decision("negative", ["negative", "positive", "negative"], p) == two
+    assert decision("negative", [], p) == "by vote; positive has the highest mean probability"
+    even = {"negative": 0.3333333, "neutral": 0.3333334, "positive": 0.3333333}
+    assert decision("negative", every, even) == ""  # tables hold six digits
+
+
+def test_agreement_in_words() -> None:
+    assert agreement(3, 3, "neutral") == "all 3 heads agree"
+    assert agreement(2, 3, "neutral") == "2 of 3 heads chose neutral"
+    assert agreement(0, 3, "neutral") == "none of 3 heads chose neutral"
+    assert agreement(1, 1, "neutral") == "one head"
 
 
 def test_two_heads_and_one() -> None:
@@ -255,13 +276,21 @@ def test_the_soft_vote_and_the_tie(cache: Cache, runs: dict[str, Run], monkeypat
 
     monkeypatch.setattr("mmsent.inference.vote.head_probabilities", made_up)
     chosen = [runs[name] for name in THREE]
-    assert vote_split(chosen, cache, "test").predicted[0] == "neutral"
+    counted = vote_split(chosen, cache, "test")
+    assert counted.predicted[0] == "neutral"
+    assert counted.decisions[0] == "2 of 3 heads chose neutral; negative has the highest mean probability"
+    assert counted.agreement_words() == "2 of 3 heads chose the label of 8 posts (80.0%)"
+    assert counted.not_likeliest == 8
     soft = vote_split(chosen, cache, "test", soft=True)
     assert soft.predicted[0] == "negative"
     assert soft.agreeing[0] == 1
+    assert soft.not_likeliest == 0
+    assert soft.agreement_words() == "1 of 3 heads chose the label of 8 posts (80.0%)"
     tied = [runs["attention"], runs["image"]]  # negative against positive
     assert vote_split(tied, cache, "test").predicted[0] == "neutral"
     assert vote_split(tied, cache, "test").tied[0]
+    assert vote_split(tied, cache, "test").decisions[0] == "no majority: neutral by rule"
+    assert vote_split(tied, cache, "test").agreement_words() == "8 posts (80.0%) have no majority: neutral by rule"
     assert vote_split(tied, cache, "test", tie="positive").predicted[0] == "positive"
     assert vote_split(tied, cache, "test", tie="soft").predicted[0] == "negative"
     with pytest.raises(UsageError, match="--tie"):
@@ -377,9 +406,9 @@ def test_write_vote(form: ListForm, wanted: bytes, runs: dict[str, Run], tmp_pat
     rows = list(csv.reader(table.open(encoding="utf-8")))
     probabilities = ["p_negative", "p_neutral", "p_positive"]
     assert rows == [
-        ["id", "predicted", "confidence", *probabilities, "agreeing", chosen[0].name, "two"],
-        ["b", "positive", "0.700000", "0.100000", "0.200000", "0.700000", "2", "positive", "positive"],
-        ["a", "neutral", "0.333333", "0.333333", "0.333333", "0.333333", "0", "", ""],
+        ["id", "predicted", "confidence", *probabilities, "decision", "agreeing", chosen[0].name, "two"],
+        ["b", "positive", "0.700000", "0.100000", "0.200000", "0.700000", "", "2", "positive", "positive"],
+        ["a", "neutral", *["0.333333"] * 4, "no head could label it: neutral, the commonest label", "0", "", ""],
     ]
     out, table = write_vote(vote, tmp_path / "test.csv", form)
     assert (out.name, table.name) == ("test.csv", "test.probabilities.csv")

@@ -121,6 +121,7 @@ def close_to(found: dict[str, Any], wanted: Any) -> None:
     assert found["heads"] == wanted.heads
     assert found["agreeing"] == wanted.agreeing
     assert found["problem"] == wanted.problem
+    assert found["decision"] == wanted.decision
     assert found["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
 
 
@@ -825,6 +826,15 @@ def test_validation_rows_are_voted_on_as_the_service_votes(runs: list[Run], tmp_
         assert row.confidence == pytest.approx(p.mean(axis=0)[0, labels.index(said)])
 
 
+def test_reviewed_labels_say_why_they_are_not_the_likeliest() -> None:
+    shares = {"negative": 0.34, "neutral": 0.24, "positive": 0.42}
+    heads = {"a": "negative", "b": "neutral", "c": "positive"}
+    (row,) = Review([Row("1", None, "neutral", 0.24, shares, heads)], None).page()["rows"]
+    assert row["decision"] == "no majority: neutral by rule"
+    (row,) = Review([Row("1", None, "positive", 0.42, shares, heads)], None).page()["rows"]
+    assert row["decision"] == ""
+
+
 ROWS = [
     Row("1", "negative", "negative", 0.9, {"negative": 0.9, "positive": 0.1}, {"a": "negative", "b": "negative"}),
     Row("2", "positive", "negative", 0.6, {"negative": 0.6, "positive": 0.4}, {"a": "negative", "b": "positive"}),
@@ -891,7 +901,9 @@ def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_columns_of_a_vote_are_no_heads(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("id,predicted,confidence,p_0,p_1,vote,twins,agreeing,head\n1,0,1,1,0,soft,1,1,0\n")
+    (tmp_path / "t.csv").write_text(
+        "id,predicted,confidence,p_0,p_1,vote,twins,decision,agreeing,head\n1,0,1,1,0,soft,1,0,1,0\n"
+    )
     (row,) = read_table(tmp_path / "t.csv", ["0", "1"])
     assert (row.heads, row.agreeing) == ({"head": "0"}, 1)
 

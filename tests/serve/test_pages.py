@@ -18,6 +18,7 @@ from mmsent.cli.workspace import Workspace
 from mmsent.data.dataset import load_dataset
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import predict
+from mmsent.inference.tally import agreement
 from mmsent.serve.app import create_app
 from mmsent.serve.limits import Limits
 from mmsent.serve.review import Review, validation_rows
@@ -127,7 +128,7 @@ def test_a_dropped_picture_and_a_typed_text_are_labelled_and_explained(
     assert wanted.label is not None
     assert shown == [wanted.label, f"{100 * wanted.probabilities[wanted.label]:.1f}%"]
     agree = browser.find_element("css selector", "#answer .tag").text
-    assert agree == ("all 3 heads agree" if wanted.agreeing == 3 else f"{wanted.agreeing} of 3 heads agree")
+    assert agree == agreement(wanted.agreeing, 3, wanted.label)
     assert len(browser.find_elements("css selector", "#heads article")) == 3
     weights = browser.find_elements("css selector", "#heads .shares")
     assert {w.text.split("\n")[0] for w in weights} == {"Fusion weights", "Mean attention"}
@@ -144,6 +145,45 @@ def test_a_dropped_picture_and_a_typed_text_are_labelled_and_explained(
     colours = "new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
     assert browser.execute_script(f"const c = document.getElementById('canvas'); return {colours}") > 50
     assert wanted.label in browser.find_element("id", "canvas").get_attribute("aria-label")
+
+
+CONTRADICTION = """
+const answer = {
+  id: "post", label: "neutral", probabilities: {negative: 0.34, neutral: 0.24, positive: 0.42}, problem: "",
+  heads: {a: "negative", b: "neutral", c: "positive"}, agreeing: 1, calibrated: true, by_head: [],
+  decision: "no majority: neutral by rule",
+};
+answer.by_head = Object.entries(answer.heads).map(([run, label]) => ({
+  run, label, fusion: "weighted", probabilities: answer.probabilities, weights: {image: 0.29, text: 0.71},
+}));
+Object.assign(answer, arguments[0]);
+window.real ??= window.fetch;
+window.fetch = async (path, ...more) => path === "predict"
+  ? new Response(JSON.stringify(answer), {status: 200}) : window.real(path, ...more);
+"""
+
+
+def test_a_label_that_is_not_the_longest_bar_has_words_in_place_of_a_percentage(browser: Any, address: str) -> None:
+    def shown(**more: Any) -> tuple[str, str]:
+        browser.execute_script(CONTRADICTION, more)
+        browser.execute_script("document.querySelector('#examples button').click()")
+        explained(browser)
+        verdict = browser.find_element("id", "verdict").text.replace("\n", " ")
+        return verdict, browser.find_element("css selector", "#answer .tag").text
+
+    show(browser, address)
+    assert shown() == ("neutral no majority: neutral by rule", "1 of 3 heads chose neutral")
+    two = {"a": "neutral", "b": "neutral", "c": "positive"}
+    said = "by 2 of 3 heads; positive has the highest mean probability"
+    assert shown(heads=two, agreeing=2) == (f"neutral {said}", "2 of 3 heads chose neutral")
+    none = {"a": "negative", "b": "positive", "c": "positive", "d": "negative"}
+    assert shown(heads=none, agreeing=0) == ("neutral no majority: neutral by rule", "none of 4 heads chose neutral")
+    for width in (1120, 1400, 390):
+        show(browser, address, width)
+        shown()
+        wide = "n.clientWidth && n.scrollWidth > n.clientWidth + 1"
+        found = f"[...document.querySelectorAll('.head, .head *')].filter((n) => {wide})"
+        assert browser.execute_script(f"return {found}.map((n) => n.outerHTML)") == []
 
 
 def test_full_batches_answer_as_predict_does(address: str, small: Path, runs: list[Any]) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmsent.cli.main import main
+from mmsent.features.cache import Cache
+from mmsent.inference.predict import vote_features
+from mmsent.serve.review import read_table
+from mmsent.training.runs import open_run
 
 pytestmark = [pytest.mark.mvsa, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -65,6 +71,26 @@ def test_posts_in_labels_out(
     assert [line.split(",")[0] for line in lines] == [line.split(",")[0] for line in listed]
     assert len(lines) == 512
     assert {line.split(",")[1] for line in lines[1:]} == {"negative", "neutral", "positive"}
+    every_label_is_the_likeliest_or_says_why(tmp_path, fitted["runs"])
+
+
+def every_label_is_the_likeliest_or_says_why(folder: Path, names: list[str]) -> None:
+    """The vote's table, the review of it, and what predict and the page say of the 511 test posts."""
+    runs = [open_run(folder / name) for name in names]
+    cache = Cache.open(next((folder / "cache").glob("*.h5")))
+    found = cache.load("test")
+    missing = np.zeros((len(found.index.ids), 2), np.bool_)
+    said = vote_features(found.index.ids, runs, found.image[:, 0], found.text, missing, [""] * len(missing)).predictions
+    rows = read_table(folder / "predictions.csv", list(cache.labels))
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    others = 0
+    for one, row, cells in zip(said, rows, table, strict=True):
+        assert one.decision == row.decision == cells["decision"]
+        likeliest = max(row.probabilities, key=lambda name: row.probabilities[name])
+        assert bool(row.decision) == (likeliest != row.predicted)
+        others += bool(row.decision)
+    assert others > 5  # of 511; else this test shows nothing
 
 
 def _linkable(source: Path, target: Path) -> bool:

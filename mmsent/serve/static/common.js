@@ -42,6 +42,24 @@ export function startLanguage() {
   translate();
 }
 
+/** How many heads are behind a label, in words. */
+export function agreement(agreeing, heads, label) {
+  if (heads === 1) return t("one_head");
+  if (agreeing === heads) return t("all_agree", { n: heads });
+  return t(agreeing ? "some_agree" : "none_agree", { k: agreeing, n: heads, label: labelName(label) });
+}
+
+/** Why a label is not the one with the highest probability, in words; the service says that it is not. */
+export function decisionOf(label, heads, probabilities) {
+  const votes = {};
+  for (const said of Object.values(heads)) votes[said] = (votes[said] ?? 0) + 1;
+  const [mine, every] = [votes[label] ?? 0, Object.values(votes)];
+  const likeliest = labelName(Object.entries(probabilities).sort((a, b) => b[1] - a[1])[0][0]);
+  if (!every.length) return t("by_vote", { likeliest });
+  if (mine < Math.max(...every) || every.filter((n) => n === mine).length > 1) return t("by_rule", { label: labelName(label) });
+  return t("by_majority", { k: mine, n: Object.keys(heads).length, likeliest });
+}
+
 /** An element with properties and children; texts become text, never markup. */
 export function el(name, properties = {}, ...children) {
   const made = document.createElement(name);

@@ -1,7 +1,8 @@
 // The page to try posts on.
 
 import {
-  $, askForKey, askJson, chip, el, fusionName, labelName, onLanguage, percent, select, signed, startLanguage, t, track,
+  $, agreement, askForKey, askJson, chip, decisionOf, el, fusionName, labelName, onLanguage, percent, select, signed,
+  startLanguage, t, track,
 } from "./common.js";
 import { drawMap, placeOf } from "./heat.js";
 
@@ -151,12 +152,15 @@ function showAnswer() {
   if (!answer) return $("answer").replaceChildren(el("p", { className: "empty" }, t("no_result")));
   const voters = Object.keys(answer.heads).length;
   const all = answer.agreeing === voters;
-  const words = voters === 1 ? t("one_head") : all ? t("all_agree", { n: voters }) : t("some_agree", { k: answer.agreeing, n: voters });
-  $("said").textContent = `${labelName(answer.label)}, ${percent(answer.probabilities[answer.label], 1)}. ${words}.`;
+  const words = agreement(answer.agreeing, voters, answer.label);
+  // A percentage beside the label is the longest bar below; where it is not, words say how the label came about.
+  const sure = answer.decision
+    ? decisionOf(answer.label, answer.heads, answer.probabilities) : percent(answer.probabilities[answer.label], 1);
+  $("said").textContent = `${labelName(answer.label)}, ${sure}. ${words}.`;
   const label = el("strong", {}, labelName(answer.label));
   label.style.color = darker(info.colours[answer.label]);
   $("answer").replaceChildren(
-    el("div", { className: "verdict", id: "verdict" }, label, el("span", {}, percent(answer.probabilities[answer.label], 1))),
+    el("div", { className: "verdict", id: "verdict" }, label, el("span", { className: answer.decision ? "why" : "" }, sure)),
     el("p", { className: "agree" }, el("span", { className: all ? "tag" : "tag split" }, words)),
     ...(answer.problem ? [el("p", { className: "alert" }, answer.problem)] : []),
     bars(answer.probabilities),

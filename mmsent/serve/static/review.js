@@ -1,7 +1,8 @@
 // The page to look through the predictions of a whole run and to correct labels.
 
 import {
-  $, ask, askForKey, askJson, chip, darkened, el, fusionName, labelName, language, onLanguage, percent, pool, select, startLanguage, t,
+  $, agreement, ask, askForKey, askJson, chip, darkened, decisionOf, el, fusionName, labelName, language, onLanguage, percent,
+  pool, select, startLanguage, t,
 } from "./common.js";
 
 const PART = 24;
@@ -98,12 +99,12 @@ function cardOf(row) {
   if (row.picture) fetching(() => showThumb(thumb, row));
   const facts = el("dl", { className: "facts" },
     ...(row.label ? [el("dt", {}, t("row_label")), el("dd", {}, chip(row.label, info.colours))] : []),
-    el("dt", {}, t("row_predicted")), el("dd", {}, chip(row.predicted, info.colours), ` ${percent(row.confidence, 1)}`));
+    el("dt", {}, t("row_predicted")), el("dd", {}, chip(row.predicted, info.colours),
+      el("span", {}, ` ${row.decision ? decisionOf(row.predicted, row.heads, row.probabilities) : percent(row.confidence, 1)}`)));
   const heads = Object.entries(row.heads);
   if (heads.length > 1) {
     const said = heads.map(([run, label]) => `${nameOf(run)}: ${labelName(label)}`).join(", ");
-    const words = row.agreeing === heads.length
-      ? t("all_agree", { n: heads.length }) : t("some_agree", { k: row.agreeing, n: heads.length });
+    const words = agreement(row.agreeing, heads.length, row.predicted);
     facts.append(el("dt", {}, t("row_heads")), el("dd", { title: said }, words, el("span", { className: "unseen" }, ` (${said})`)));
   }
   const stack = el("div", { className: "stack", role: "img" });
