@@ -21,7 +21,7 @@ import torch
 
 from mmsent.config import COMMITTEES, VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings, near_cosine
 from mmsent.features.cache import Cache, Features
-from mmsent.inference.near_duplicates import labelled_rows, posterior, twin_shares, twin_table
+from mmsent.inference.near_duplicates import compared, labelled_rows, posterior, twin_shares, twin_table
 from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import scores
 from mmsent.system.tables import columns
@@ -105,7 +105,8 @@ def with_twins(mean: np.ndarray, plan: FoldPlan) -> np.ndarray:
         held = plan.fold == k
         known = labelled_rows(features, plan.rows[~held], *bounds)
         rows = plan.rows[held]
-        shares = twin_shares(known, features.image[rows, 0], features.text[rows], classes)
+        image, text = compared(features)
+        shares = twin_shares(known, image[rows], text[rows], classes)
         out[held] = posterior(mean[held], shares, twin_table(known, classes))
     return out
 

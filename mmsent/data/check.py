@@ -17,7 +17,7 @@ from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
 from mmsent.data.encodings import Decoding
 from mmsent.data.images import image_hash, is_blank, open_rgb, read_image
-from mmsent.data.text import clean_text, text_hash
+from mmsent.data.text import clean_text, says_nothing, text_hash
 from mmsent.errors import DataError
 
 MIN_SIDE = 32  # pixels; a shorter side is smaller than one patch of most encoders
@@ -32,7 +32,8 @@ LIMIT = "; the limit is"  # part of the message about a file that is too large
 @dataclass(frozen=True, slots=True)
 class _Image:
     """What is known of one image after decoding. hash: empty if it could not be read; problem: the kind of problem that
-    makes it unusable; perceptual_hash: empty for a blank image, which resembles any other."""
+    makes it unusable; perceptual_hash: empty for a blank image, which
+    is a duplicate of none."""
 
     hash: bytes = b""
     problem: str | None = None
@@ -66,7 +67,8 @@ def check_dataset(
                 unusable.append((image.problem, post.id, image.reason))
             if progress:
                 progress(1)
-    text_hashes = [text_hash(t) if t else b"" for t in texts]
+    text_hashes = [b"" if t is None or says_nothing(t) else text_hash(t) for t in texts]
+    image_hashes = [b"" if image.blank else image.hash for image in images]
     balance = _balance(dataset)
     findings = [
         *_finding("error", "no posts", [] if posts else [dataset.root.name], "there is nothing to encode"),
@@ -75,7 +77,7 @@ def check_dataset(
         *_unusable_findings(unusable, len(posts)),
         *_text_findings(posts, texts),
         *_image_findings(posts, images),
-        *_duplicates("picture", posts, [image.hash for image in images]),
+        *_duplicates("picture", posts, image_hashes),
         *_similar_images(posts, images),
         *_duplicates("text", posts, text_hashes),
         *_similar("text", "have the same words", posts, text_hashes, _text_groups(texts)),
@@ -231,7 +233,7 @@ def _similar_images(posts: Sequence[Post], images: Sequence[_Image]) -> list[Fin
 
 def _image_groups(posts: Sequence[Post], images: Sequence[_Image]) -> list[int]:
     """The group of each image, by its perceptual hash, or by its bytes if it has none; -1: no image."""
-    keys = [image.perceptual_hash or image.hash for image in images]
+    keys = [b"" if image.blank else image.perceptual_hash or image.hash for image in images]
     first: dict[bytes, int] = {}
     for i, key in enumerate(keys):
         if key:

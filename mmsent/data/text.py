@@ -22,6 +22,14 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
+EMPTY_TEXT = text_hash("")
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a text holds no letter and no digit, so that two posts with the same one are no duplicates."""
+    return not any(c.isalnum() for c in text)
+
+
 def encodable(text: str) -> bool:
     """Whether a string consists of characters only; JSON and some codecs can produce half a surrogate pair."""
     try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import Pixels, Preprocess, image_hash, open_rgb, read_image
+from mmsent.data.images import Pixels, Preprocess, image_hash, is_blank, open_rgb, read_image
 from mmsent.data.text import text_hash
 from mmsent.data.vectors import unit_length
 from mmsent.data.views import make_views
@@ -46,17 +46,18 @@ def block_rows(batch_size: int, views: int) -> int:
     return max(1, batch_size // views)
 
 
-def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str]:
-    """An image's content hash and its views, or None and the reason why it is bad."""
+def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes, Pixels | None, str, bool]:
+    """An image's content hash, its views, or None and the reason why it is bad, and whether it is blank."""
     try:
         raw = read_image(post.image)
     except DataError as error:
-        return NO_HASH, None, str(error)
+        return NO_HASH, None, str(error), False
     digest = image_hash(raw)
     try:
-        return digest, make_views(open_rgb(raw), post.id, how, views), ""
+        image = open_rgb(raw)
+        return digest, make_views(image, post.id, how, views), "", is_blank(image)
     except DataError as error:
-        return digest, None, str(error)
+        return digest, None, str(error), False
 
 
 def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import Dataset, Post, Split
-from mmsent.data.text import text_hash
+from mmsent.data.text import says_nothing, text_hash
 from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import DataError
 from mmsent.features.batches import (
@@ -152,7 +152,9 @@ def text_entries(
                 continue
             vectors = scaled(encoder.encode([texts[i] for i in batch]), settings.normalize)
             found = [
-                _entry(posts[i].id, text_hash(texts[i]), vectors[j], settings.storage, lengths[i])
+                _entry(
+                    posts[i].id, text_hash(texts[i]), vectors[j], settings.storage, says_nothing(texts[i]), lengths[i]
+                )
                 for j, i in enumerate(batch)
                 if needed[i]
             ]
@@ -182,16 +184,16 @@ def image_entries(
         for block, loaded, encoded in stream:
             vectors = scaled(encoded, settings.normalize).reshape(len(block), views, -1)
             found = [
-                _entry(posts[i].id, digest, vectors[i - block.start], settings.storage)
+                _entry(posts[i].id, digest, vectors[i - block.start], settings.storage, blank)
                 if picture is not None
                 else Entry(posts[i].id, digest, None, reason)
-                for i, (digest, picture, reason) in loaded.items()
+                for i, (digest, picture, reason, blank) in loaded.items()
             ]
             yield found, len(found)
 
 
-def _entry(row_id: str, digest: bytes, vector: Embeddings, storage: str, tokens: int = 0) -> Entry:
+def _entry(row_id: str, digest: bytes, vector: Embeddings, storage: str, empty: bool, tokens: int = 0) -> Entry:
     stored = vector.astype(storage)
     if not np.isfinite(stored).all():
         return Entry(row_id, digest, None, "the encoder gave values that are not finite", tokens)
-    return Entry(row_id, digest, stored, "", tokens)
+    return Entry(row_id, digest, stored, "", tokens, empty)

@@ -34,7 +34,7 @@ from mmsent.features.cache.finding import cache_path, list_caches
 from mmsent.features.cache.fingerprint import FeatureSettings, differences
 from mmsent.features.cache.journal import Entry, Half, Journal
 from mmsent.features.engine import Engine, LocalEngine, Plan, Work
-from mmsent.features.extraction_record import content_record, makers_record, settings_record, used_later
+from mmsent.features.extraction_record import content_record, empty_record, makers_record, settings_record, used_later
 from mmsent.system.files import require_local
 
 
@@ -277,6 +277,7 @@ class _Job:
             "provenance": record
             | {
                 "content": content_record(old, self.lists, labels),
+                "empty": empty_record(old, self.journal),
                 "made_by": makers_record(old, self.encoded, self.engine, self.encoder),
             },
         }

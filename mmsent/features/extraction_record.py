@@ -10,7 +10,8 @@ from typing import Any
 
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import Dataset, Split
-from mmsent.features.cache import Cache, RowTable, digests
+from mmsent.features.cache import HALVES, Cache, RowTable, digests
+from mmsent.features.cache.journal import Journal
 from mmsent.features.engine import Engine
 from mmsent.system.devices import pick_device
 
@@ -50,6 +51,12 @@ def content_record(old: Cache | None, lists: Mapping[Split, RowTable], labels: t
         return content | {split: digests.content(old, split, names=labels) for split in others}
     known = old.provenance.get("content", {})  # digests of the rows before they were damaged
     return content | {split: known[split] for split in others if split in known}
+
+
+def empty_record(old: Cache | None, journal: Journal) -> dict[str, list[str]]:
+    """The hashes of images and of texts that say nothing: those known of before, and those encoded now."""
+    known = old.provenance.get("empty", {}) if old is not None else {}
+    return {half: sorted({*known.get(half, []), *(h.hex() for h in journal.empty(half))}) for half in HALVES}
 
 
 def makers_record(

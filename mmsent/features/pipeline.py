@@ -20,7 +20,7 @@ from mmsent.encoders.base import Embeddings
 DECODED = 3  # blocks decoded ahead of the encoder
 ENCODED = 1  # blocks encoded ahead of the caller
 
-Loaded = tuple[bytes, Pixels | None, str]  # content hash, views (V, H, W, 3), why there are none
+Loaded = tuple[bytes, Pixels | None, str, bool]  # content hash, views (V, H, W, 3), why there are none, blank
 Block = tuple[range, dict[int, Loaded]]
 
 

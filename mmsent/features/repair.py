@@ -131,7 +131,7 @@ def encode_again(
         rows = sorted(wanted.intersection(block))
         pixels = np.zeros((len(block), views, how.size, how.size, 3), np.uint8)
         for i in rows:
-            digest, picture, _ = load_views(posts[i], how, cache.settings.views)
+            digest, picture, *_ = load_views(posts[i], how, cache.settings.views)
             if picture is None or digest != index.image_hashes[i]:
                 wanted.discard(i)
             else:

@@ -103,10 +103,11 @@ def reading_units(split: Split, posts: Sequence[Post]) -> Iterator[Unit]:
         yield Unit(split, "both", part.start, bare, ())
 
 
-def packed(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, str, int, list[int] | None]], bytes]:
+def packed(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, str, int, bool, list[int] | None]], bytes]:
     """Entries as plain values, and the bytes of their vectors one after the other."""
     about = [
-        (e.id, e.hash.hex(), e.reason, e.tokens, list(e.data.shape) if e.data is not None else None) for e in entries
+        (e.id, e.hash.hex(), e.reason, e.tokens, e.empty, list(e.data.shape) if e.data is not None else None)
+        for e in entries
     ]
     return about, b"".join(e.data.tobytes() for e in entries if e.data is not None)
 
@@ -114,13 +115,13 @@ def packed(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, str, int, lis
 def unpacked(about: Sequence[Sequence[Any]], data: bytes, storage: str) -> list[Entry]:
     """The entries that `packed` packed; vectors have type `storage`."""
     out, at, width = [], 0, np.dtype(storage).itemsize
-    for row_id, digest, reason, tokens, shape in about:
+    for row_id, digest, reason, tokens, empty, shape in about:
         vector = None
         if shape is not None:
             count = int(np.prod(shape))
             vector = np.frombuffer(data, storage, count, at).reshape(shape)
             at += count * width
-        out.append(Entry(row_id, bytes.fromhex(digest), vector, reason, tokens))
+        out.append(Entry(row_id, bytes.fromhex(digest), vector, reason, tokens, empty))
     return out
 
 

@@ -35,9 +35,16 @@ class LabelledRows:
 
 def labelled_rows(features: Features, rows: NDArray[np.int64], near_image: float, near_text: float) -> LabelledRows:
     """The labelled rows at these positions of a split."""
-    return LabelledRows(
-        features.image[rows, 0], features.text[rows], features.index.labels[rows], near_image, near_text
-    )
+    image, text = compared(features)
+    return LabelledRows(image[rows], text[rows], features.index.labels[rows], near_image, near_text)
+
+
+def compared(features: Features) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What is compared of N rows: image (N, D_image) on the clean view and text (N, D_text), zeros where a half says
+    nothing."""
+    image, text = features.image[:, 0], features.text
+    empty = features.index.empty
+    return np.where(empty[:, :1], np.float32(0), image), np.where(empty[:, 1:], np.float32(0), text)
 
 
 def twin_shares(known: LabelledRows, image: NDArray[np.float32], text: NDArray[np.float32], classes: int) -> Floats:

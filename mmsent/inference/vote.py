@@ -16,7 +16,7 @@ from mmsent.data.lists import ListForm, encoded, list_text
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_probabilities, missing_halves, require, served
-from mmsent.inference.near_duplicates import labelled_rows, posterior, twin_shares, twin_table
+from mmsent.inference.near_duplicates import compared, labelled_rows, posterior, twin_shares, twin_table
 from mmsent.inference.tally import Way, decision, default_tie, tally, tie_label
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
@@ -207,7 +207,7 @@ def _after_twins(
     rows = np.flatnonzero(train.index.good & (train.index.labels != NO_LABEL))
     known = labelled_rows(train, rows, *(near_cosine(cache.encoder, name) for name in ("near_image", "near_text")))
     classes = len(cache.labels)
-    shares = twin_shares(known, features.image[:, 0], features.text, classes)
+    shares = twin_shares(known, *compared(features), classes)
     return posterior(mean, shares, twin_table(known, classes)), shares.sum(axis=1) > 0
 
 

@@ -18,8 +18,8 @@ SHAPE = (2, 3, 3, 3)  # two views
 
 def load(i: int) -> Loaded:
     if i == 5:
-        return b"5", None, "broken"
-    return bytes([i]), np.full(SHAPE, i + 1, np.uint8), ""
+        return b"5", None, "broken", False
+    return bytes([i]), np.full(SHAPE, i + 1, np.uint8), "", False
 
 
 def encode(pixels: Pixels) -> Embeddings:
@@ -38,7 +38,7 @@ def test_blocks_come_in_order_and_keep_their_shape(workers: int) -> None:
         assert set(loaded) == needed & set(block)
         black = {2, 5}  # needs nothing; has no picture
         assert vectors[:, 0].tolist() == [0 if i in black else i + 1 for i in block for _ in range(2)]
-    assert found[1][1][5] == (b"5", None, "broken")
+    assert found[1][1][5] == (b"5", None, "broken", False)
 
 
 def test_nothing_to_do() -> None:

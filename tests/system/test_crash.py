@@ -93,7 +93,7 @@ def names(root: Path) -> dict[str, tuple[str, str, str]]:
     found = {}
     for post in dataset.posts:
         found[dataset.text_of(post)] = (str(post.split), "text", post.id)
-        _, views, reason = load_views(post, how, ViewSettings(count=1))
+        _, views, reason, _ = load_views(post, how, ViewSettings(count=1))
         assert views is not None, reason
         found.update((key(view), (str(post.split), "image", post.id)) for view in views)
     return found

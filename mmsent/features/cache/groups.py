@@ -44,7 +44,8 @@ def row_groups(
     if isinstance(index, Columns):
         groups = linked_groups(index.image_keys[rows], index.text_keys[rows])
     else:
-        groups = duplicate_groups([index.image_hashes[i] for i in rows], [index.text_hashes[i] for i in rows])
+        images, texts = ([contents[i] for i in rows] for contents in index.contents())
+        groups = duplicate_groups(images, texts)
     if split.group is Group.exact:
         return groups
     if features is None or isinstance(index, Columns):
@@ -56,8 +57,8 @@ def row_groups(
         raise UsageError("grouping near-duplicates needs the cosines near_image and near_text")
     ids = [index.ids[i] for i in rows]
     found = [
-        _near(features.image[rows, 0], [index.image_hashes[i] for i in rows], ids, split.near_image),
-        _near(features.text[rows], [index.text_hashes[i] for i in rows], ids, split.near_text),
+        _near(features.image[rows, 0], images, ids, split.near_image),
+        _near(features.text[rows], texts, ids, split.near_text),
     ]
     return joined(groups, _both(*found), ids, most_rows(len(rows)))[0]
 
@@ -70,10 +71,10 @@ def _near(
     on_tile: Callable[[int], None] | None = None,
 ) -> Pairs:
     """Pairs of similar rows, with one row (of the smallest id) per content, so that thousands of copies do not make
-    millions of pairs."""
+    millions of pairs; an empty content is in none."""
     seen: dict[bytes, int] = {}
     for i, value in enumerate(hashes):
-        if value not in seen or ids[i] < ids[seen[value]]:
+        if any(value) and (value not in seen or ids[i] < ids[seen[value]]):
             seen[value] = i
     first = np.array(list(seen.values()), np.int64)
     found = like_vectors(vectors[first], least, on_tile)
@@ -154,13 +155,14 @@ def find_duplicates(
         index = cache.index(split)
         places += [(split, row_id) for row_id in index.ids]
         labels += index.labels.tolist() if split == "train" else [-1] * len(index)
-        hashes[0].extend(NO_HASH if why else h for h, why in zip(index.image_hashes, index.image_reasons, strict=True))
-        hashes[1].extend(NO_HASH if why else h for h, why in zip(index.text_hashes, index.text_reasons, strict=True))
+        image, text = index.contents()
+        hashes[0].extend(NO_HASH if why else h for h, why in zip(image, index.image_reasons, strict=True))
+        hashes[1].extend(NO_HASH if why else h for h, why in zip(text, index.text_reasons, strict=True))
         with cache.reader(split) as read:
             for start in range(0, len(index), _READ_ROWS):
-                image, text = read(start, min(start + _READ_ROWS, len(index)))
-                halves[0].append(image[:, 0].copy())
-                halves[1].append(text)
+                views, vectors = read(start, min(start + _READ_ROWS, len(index)))
+                halves[0].append(views[:, 0].copy())
+                halves[1].append(vectors)
     n = len(places)
     nothing = [b""] * n
     exact = [duplicate_groups(hashes[0], nothing), duplicate_groups(nothing, hashes[1]), duplicate_groups(*hashes)]

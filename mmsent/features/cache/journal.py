@@ -34,23 +34,26 @@ CREATE TABLE IF NOT EXISTS rows (
     reason TEXT NOT NULL,    -- empty, or why the half was quarantined
     tokens INTEGER NOT NULL, -- texts: tokens before any cut
     data BLOB NOT NULL,      -- float32 or float16, row-major; empty where quarantined
+    empty INTEGER,           -- 1: a content that says nothing, such as a blank image; NULL: not known
     about_crc INTEGER,       -- CRC-32 of id, hash, reason and tokens; NULL where an older mmsent wrote the row
     data_crc INTEGER,        -- CRC-32 of data
     PRIMARY KEY (split, half, id)
 ) WITHOUT ROWID;
 """
-_CHECKSUMS = ("about_crc", "data_crc")
+_LATER = ("empty", "about_crc", "data_crc")  # columns that older journals lack
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One journalled half of a row. `data` is (V, D_image) or (D_text,), or None if the half was quarantined."""
+    """One journalled half of a row. `data` is (V, D_image) or (D_text,), or None if the half was quarantined. empty:
+    the content says nothing, as a blank image or a text without letters, so that it makes no duplicates."""
 
     id: str
     hash: bytes
     data: NDArray[Any] | None
     reason: str = ""
     tokens: int = 0
+    empty: bool = False
 
 
 class Journal:
@@ -64,7 +67,7 @@ class Journal:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
             have = {row[1] for row in self._db.execute("PRAGMA table_info(rows)")}
-            for name in _CHECKSUMS:
+            for name in _LATER:
                 if name not in have:
                     self._db.execute(f"ALTER TABLE rows ADD COLUMN {name} INTEGER")
             self._db.execute("BEGIN IMMEDIATE")
@@ -87,7 +90,8 @@ class Journal:
                 self._db.execute("BEGIN")
             self._db.executemany(
                 "INSERT OR REPLACE INTO rows "
-                "(split, half, id, hash, reason, tokens, data, about_crc, data_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "(split, half, id, hash, reason, tokens, data, empty, about_crc, data_crc) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [_record(split, half, entry) for entry in entries],
             )
         except sqlite3.Error as error:
@@ -121,6 +125,13 @@ class Journal:
             for row in self._db.execute(query, (split, half)):
                 if row[4] in (None, _about_crc(*row[:4])):
                     yield row[:4]
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def empty(self, half: Half) -> set[bytes]:
+        """The hashes of the journalled contents that say nothing."""
+        try:
+            return {row[0] for row in self._db.execute("SELECT hash FROM rows WHERE half=? AND empty", (half,))}
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
 
@@ -197,4 +208,4 @@ def _about_crc(row_id: str, content: bytes, reason: str, tokens: int) -> int:
 def _record(split: str, half: Half, entry: Entry) -> tuple[Any, ...]:
     data = b"" if entry.data is None else entry.data.tobytes()
     about = _about_crc(entry.id, entry.hash, entry.reason, entry.tokens)
-    return split, half, entry.id, entry.hash, entry.reason, entry.tokens, data, about, zlib.crc32(data)
+    return split, half, entry.id, entry.hash, entry.reason, entry.tokens, data, entry.empty, about, zlib.crc32(data)

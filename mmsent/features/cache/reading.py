@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import DataSettings, EncoderSettings
+from mmsent.data.text import EMPTY_TEXT
 from mmsent.errors import CacheError
 from mmsent.features.cache.damage import CRC, INDEX, Damage, check_rows, index_crcs, read_column, read_rows, row_crcs
 from mmsent.features.cache.fingerprint import FeatureSettings
@@ -35,7 +36,7 @@ _KEYED = ("image_sha256", "text_sha256")
 class RowIndex:
     """All data of a split except its embeddings. labels (N,) int64, NO_LABEL if there is none; outcome (N,) uint8, bits
     IMAGE_BAD and TEXT_BAD; the reasons, empty if good; tokens (N,) int64, before truncation; hashes, N SHA-256
-    digests."""
+    digests; empty (N, 2), images and texts that say nothing, such as blank ones."""
 
     ids: list[str]
     labels: NDArray[np.int64]
@@ -45,6 +46,7 @@ class RowIndex:
     tokens: NDArray[np.int64]
     image_hashes: list[bytes]
     text_hashes: list[bytes]
+    empty: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,6 +56,12 @@ class RowIndex:
         """(N,) rows whose two halves were both encoded."""
         return np.equal(self.outcome, 0)
 
+    def contents(self) -> tuple[list[bytes], list[bytes]]:
+        """The hashes of N images and N texts by which rows are duplicates of each other: none of an empty half."""
+        halves = zip((self.image_hashes, self.text_hashes), self.empty.T, strict=True)
+        image, text = ([b"" if no else h for h, no in zip(hashes, empty, strict=True)] for hashes, empty in halves)
+        return image, text
+
     def reason(self, i: int) -> str:
         """Why row i was quarantined; empty if it was not."""
         return "; ".join(filter(None, (self.image_reasons[i], self.text_reasons[i])))
@@ -62,7 +70,8 @@ class RowIndex:
 @dataclass(frozen=True)
 class Columns:
     """What training needs to know of a split's rows, in arrays, for splits of millions: ids (N,) UTF-8, labels (N,)
-    int64, outcome (N,) uint8, and keys (N,) uint64 that differ for different contents, 0 if there is none."""
+    int64, outcome (N,) uint8, and keys (N,) uint64 that differ for different contents, 0 if there is none or it says
+    nothing."""
 
     ids: NDArray[np.bytes_]
     labels: NDArray[np.int64]
@@ -147,6 +156,9 @@ class Cache:
             else:
                 columns = {name: read_column(group[name])[0][:end] for name in INDEX}
             how = "replace" if self.damage else "strict"
+            images, texts = ([v.tobytes() for v in columns[name]] for name in _KEYED)
+            blank, silent = self._empty()
+            empty = [(image in blank, text in silent) for image, text in zip(images, texts, strict=True)]
             return RowIndex(
                 [v.decode("utf-8", how) for v in columns["id"]],
                 columns["label"].astype(np.int64),
@@ -154,9 +166,16 @@ class Cache:
                 [v.decode("utf-8", how) for v in columns["image_reason"]],
                 [v.decode("utf-8", how) for v in columns["text_reason"]],
                 columns["tokens"].astype(np.int64),
-                [v.tobytes() for v in columns["image_sha256"]],
-                [v.tobytes() for v in columns["text_sha256"]],
+                images,
+                texts,
+                np.array(empty, np.bool_).reshape(-1, 2),
             )
+
+    def _empty(self) -> tuple[frozenset[bytes], frozenset[bytes]]:
+        """The hashes of images and of texts that say nothing. Older caches know of empty texts alone."""
+        known = self.provenance.get("empty", {})
+        image, text = (frozenset(map(bytes.fromhex, known.get(half, ()))) for half in ("image", "text"))
+        return image, text | {EMPTY_TEXT}
 
     def blocks(self, split: str, *, kept: bool = False) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """The columns of `index` as stored, some thousand rows at a time, each with the position of its first row."""
@@ -185,6 +204,8 @@ class Cache:
             for name in _KEYED:
                 # 8 of 32 bytes: among ten million contents, two collide with a probability of 3 in a million.
                 keys[name][rows] = np.ascontiguousarray(columns[name][:, :8]).view(">u8")[:, 0]
+        for values, empty in zip(keys.values(), self._empty(), strict=True):
+            values[np.isin(values, [int.from_bytes(value[:8]) for value in empty])] = 0
         return Columns(np.zeros(0, "S1") if ids is None else ids, labels, outcome, *keys.values())
 
     @contextmanager
