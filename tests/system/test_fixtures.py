@@ -193,7 +193,9 @@ def test_a_command_says_the_same(work: Path, entry: dict[str, Any], capsys: pyte
     for name, text in entry.get("files", {}).items():
         written = (work / name).read_text(encoding="utf-8")
         if name.endswith(".csv"):
-            compare(cells(written), cells(text), name)
+            expected, found = cells(text), cells(written)
+            kept = [i for i, title in enumerate(found[0]) if title in expected[0]]  # a table may get more columns
+            compare([[row[i] for i in kept] for row in found], expected, name)
         else:
             assert written == text
 
