@@ -199,6 +199,7 @@ def train_heads(
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import Training, fit
 
+    cache.cache.require("train")
     chosen = choose_recipe(recipe, cache.encoder)
     wanted = [fit_settings(chosen, fusion=name, **overrides) for name in fusions_named(fusion)]
     split = settings(SplitSettings, val_size=val_size, group=group, seed=split_seed)

@@ -121,6 +121,8 @@ def verify(
         note(f"{path} is not here, so no row can be encoded again; only the file is checked")
     done = run(cache, dataset, encoders, sample)
     echo_json(done.to_json()) if json else _tell_verified(done, cache.path)
+    if done.changed:
+        note(_why_changed(cache, path))
     if done.damaged:
         note(f"`mmsent cache repair --cache {cache.path}` encodes damaged rows again")
     raise typer.Exit(0 if done.ok else 1)
@@ -140,8 +142,13 @@ def _tell_verified(done: Verified, path: Path) -> None:
         )
     for row_id in done.wrong[:10]:
         echo(f"  wrong: {row_id}")
-    if done.changed:
-        note("run `mmsent extract` to encode the changed rows")
+
+
+def _why_changed(cache: Cache, path: Path) -> str:
+    made_from = Path(cache.provenance["data"])
+    if made_from == path.resolve():
+        return "run `mmsent extract` to encode the changed rows"
+    return f"{cache.path} was made from {made_from}, not from {path}"
 
 
 def repair(
@@ -173,6 +180,8 @@ def repair(
     if json:
         echo_json(done.to_json())
         return
+    for line in done.notes:
+        note(line)
     for line in done.found:
         echo(f"damaged: {line}")
     for name, n in done.encoded.items():

@@ -60,6 +60,7 @@ def report(
     # a run that is named twice counts once
     chosen = list({one.path.resolve(): one for one in where.runs(run)}.values())
     dataset, why = where.dataset_if_there()
+    where.tell_changes(dataset)
     no_posts, preflight = why, None
     if dataset is not None:
         with bar(len(dataset.posts), "reading posts", "post") as shown:

@@ -100,14 +100,17 @@ class Workspace:
             return None, f"the posts cannot be found ({error})"
 
     def require_current(self, split: str) -> Cache:
-        """The cache. Raises CacheError where the data set's list, if it is at hand, is no longer what it holds."""
+        """The cache. Raises CacheError where it lacks the split, or where the data set's list, images or texts, if they
+        are at hand, are no longer what it holds."""
         from mmsent.features.cache import NO_LABEL
 
         cache = self.cache
+        cache.require(split)
         path = self.source()
-        if not path.exists() or split not in cache.rows:
+        if not path.exists():
             return cache
-        posts = [p for p in self.dataset().posts if p.split == split]
+        dataset = self.dataset()
+        posts = [p for p in dataset.posts if p.split == split]
         numbers = {label: i for i, label in enumerate(_data_settings(cache).labels)}
         now = {p.id: numbers[p.label] if p.label is not None else NO_LABEL for p in posts}
         index = cache.index(split)
@@ -118,7 +121,15 @@ class Workspace:
                 f"the {split} list of {path} differs from {cache.path} in {moved} rows; run `mmsent extract --split "
                 f"{split} --data {path} --encoder {cache.encoder}` (only new posts are encoded)"
             )
+        if said := _what_changed(cache, dataset, split):
+            raise CacheError(said)
         return cache
+
+    def tell_changes(self, dataset: Dataset | None) -> None:
+        """Note which posts of a cache's splits have changed since they were encoded."""
+        for split in self.cache.rows if dataset else ():
+            if said := _what_changed(self.cache, dataset, split):
+                note(said)
 
     def complete(self, split: str, device: str | None = None) -> Cache:
         """The cache with a split in it: as it is, or after encoding that split with the cache's own settings."""
@@ -132,14 +143,17 @@ class Workspace:
         wanted = [s for s in SPLITS if s == split]
         note(f"{cache.path.name} holds no {split} rows yet: encoding {len(dataset.of(wanted[0]))} posts")
         with resumable("what was encoded is kept"):
-            return extract(
+            done = extract(
                 dataset,
                 wanted,
                 cache,
                 encoder=encoder_settings_of(cache, device),
                 views=cache.settings.views,
                 options=extract_settings_of(cache),
-            ).cache
+            )
+        for line in done.notes:
+            note(line)
+        return done.cache
 
     def named_runs(self, names: Sequence[str]) -> list[Run]:
         """Runs by path, or by name in the folder of the runs; a hub folder gives all that it holds."""
@@ -153,13 +167,13 @@ class Workspace:
 
     def runs(self, names: Sequence[str] | None) -> list[Run]:
         """The named runs, else the newest of each fusion of this cache. Raises RunError where there are none."""
-        from mmsent.training.runs import list_runs
+        from mmsent.training.runs import runs_of
 
         if names:
             return self.named_runs(names)
         cache = self.cache
         newest: dict[Fusion, Run] = {}
-        for run in list_runs(self.runs_at, fingerprint=cache.fingerprint, data_name=cache.data_name):
+        for run in runs_of(self.runs_at, cache):
             newest.setdefault(run.fusion, run)
         if not newest:
             raise RunError(f"no runs of {cache.path.name} in {self.runs_at}; fit some with `mmsent fit --fusion all`")
@@ -170,6 +184,26 @@ class Workspace:
         from mmsent.inference.vote import voting_runs
 
         return self.named_runs(names) if names else voting_runs(self.runs_at, self.cache)
+
+
+def _what_changed(cache: Cache, dataset: Any, split: Any) -> str:
+    """Which posts of a split have changed since they were encoded, and what to do; empty where none has."""
+    from mmsent.features.changes import changed_posts
+
+    found = changed_posts(cache, dataset, split)
+    if not found.ids:
+        return ""
+    n, shown = len(found.ids), ", ".join(found.ids[:3]) + (", …" if len(found.ids) > 3 else "")
+    if found.elsewhere:
+        return (
+            f"{cache.path} was made from {cache.provenance['data']}, not from {dataset.root}: {n} of {found.compared} "
+            f"{split} posts compared have another image or text ({shown}); leave --data out to use that data set, or "
+            f"run `mmsent extract --data {dataset.root} --encoder {cache.encoder}`"
+        )
+    return (
+        f"{n} {split} posts of {dataset.root} have changed since they were encoded ({shown}); run `mmsent extract "
+        f"--split {split} --data {dataset.root} --encoder {cache.encoder}` (only these are encoded)"
+    )
 
 
 def encoder_settings_of(cache: Cache, device: str | None = None) -> EncoderSettings:

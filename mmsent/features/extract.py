@@ -34,7 +34,15 @@ from mmsent.features.cache.finding import cache_path, list_caches
 from mmsent.features.cache.fingerprint import FeatureSettings, differences
 from mmsent.features.cache.journal import Entry, Half, Journal
 from mmsent.features.engine import Engine, LocalEngine, Plan, Work
-from mmsent.features.extraction_record import content_record, empty_record, makers_record, settings_record, used_later
+from mmsent.features.extraction_record import (
+    content_record,
+    empty_record,
+    makers_record,
+    now,
+    read_record,
+    settings_record,
+    used_later,
+)
 from mmsent.system.files import require_local
 
 
@@ -90,13 +98,15 @@ def extract(
     started = time.monotonic()
     engine = engine or LocalEngine(open_encoders(encoder))
     encoders = engine.open(encoder)
-    settings = feature_settings(dataset, encoders, encoder, views, options.storage)
+    here = feature_settings(dataset, encoders, encoder, views, options.storage)
+    settings, notes = _settings(target, here)
     with _locked(_path(target, dataset, encoder, settings), options.wait) as path:
         path.with_name(path.name + ".tmp").unlink(missing_ok=True)  # left by an extraction that was killed
         old = _existing(path, target)
         _refuse_other_data(old, dataset)
         _refuse_other_settings(old, settings)
-        notes = [] if old or isinstance(target, Cache) else _explain_new(target, dataset, encoder, settings)
+        if not (old or isinstance(target, Cache)):
+            notes += _explain_new(target, dataset, encoder, settings)
         notes += filter(None, [dataset.decoding.doubt])
         job = _Job(dataset, encoder, options, engine, settings, _journal(path, old, settings, options, encoders), old)
         if options.batch_size and job.batch_size != options.batch_size:
@@ -118,15 +128,24 @@ def extract(
 
 
 def _path(target: Path | Cache, dataset: Dataset, encoder: EncoderSettings, settings: FeatureSettings) -> Path:
-    """The cache file. Raises CacheError if the cache to complete was made with other settings."""
-    if not isinstance(target, Cache):
-        return cache_path(target, dataset.name, encoder_label(encoder), settings)
-    if target.fingerprint != settings.fingerprint:
-        changes = "; ".join(differences(target.settings, settings))
+    if isinstance(target, Cache):
+        return target.path
+    return cache_path(target, dataset.name, encoder_label(encoder), settings)
+
+
+def _settings(target: Path | Cache, here: FeatureSettings) -> tuple[FeatureSettings, list[str]]:
+    """The settings of the cache to write, and a note where rows that are encoded here differ from its others by
+    rounding. Raises CacheError if the cache to complete holds other features."""
+    if not isinstance(target, Cache) or target.fingerprint == here.fingerprint:
+        return here, []
+    changes = "; ".join(differences(target.settings, here))
+    if target.settings.contract != here.contract:
         raise CacheError(
             f"{target.path} cannot be completed here: {changes}; run `mmsent extract --split all` and fit again"
         )
-    return target.path
+    return target.settings, [
+        f"the other rows of {target.path.name} were encoded under other conditions ({changes}); heads fit both alike"
+    ]
 
 
 @contextmanager
@@ -221,6 +240,7 @@ class _Job:
     old: Cache | None
     lists: dict[Split, RowTable] = field(default_factory=dict)
     works: list[Work] = field(default_factory=list)
+    read_at: dict[str, str] = field(default_factory=dict)  # split -> when its posts were read
     _bad: dict[Split, dict[str, str]] = field(default_factory=dict)  # split -> id -> reason
 
     @property
@@ -241,6 +261,7 @@ class _Job:
         """Read the posts and decide what must be encoded. Raises DataError if too many rows are bad."""
         for split in splits:
             posts = self.dataset.of(split)
+            self.read_at[split] = now()
             rows = self.lists[split] = self.engine.rows(self.dataset, posts, self._workers)
             sources = Sources(split, rows, self.old, self.journal)
             reasons = (sources.reasons[half] for half in HALVES)
@@ -276,6 +297,7 @@ class _Job:
             "encoder": encoder_label(self.encoder),
             "provenance": record
             | {
+                "read": read_record(old) | self.read_at,
                 "content": content_record(old, self.lists, labels),
                 "empty": empty_record(old, self.journal),
                 "made_by": makers_record(old, self.encoded, self.engine, self.encoder),

@@ -30,7 +30,7 @@ def settings_record(dataset: Dataset, encoder: EncoderSettings, batch_size: int,
         "encoder_settings": chosen,
         "batch_size": batch_size,
         "max_bad": max_bad,
-        "written": _now(),
+        "written": now(),
         "command": sys.argv,
     }
 
@@ -59,6 +59,14 @@ def empty_record(old: Cache | None, journal: Journal) -> dict[str, list[str]]:
     return {half: sorted({*known.get(half, []), *(h.hex() for h in journal.empty(half))}) for half in HALVES}
 
 
+def read_record(old: Cache | None) -> dict[str, str]:
+    """When the posts of each split were read for a cache; for one of an older mmsent, when it was written."""
+    if old is None:
+        return {}
+    written = old.provenance.get("written")
+    return old.provenance.get("read") or (dict.fromkeys(old.rows, written) if written else {})
+
+
 def makers_record(
     old: Cache | None, encoded: Mapping[str, int], engine: Engine, encoder: EncoderSettings
 ) -> list[dict[str, Any]]:
@@ -69,9 +77,10 @@ def makers_record(
         made_by = old.provenance.get("made_by", [first])
     if any(encoded.values()) or old is None:
         environment = engine.environment(pick_device(encoder.device) if "torch" in sys.modules else None)
-        made_by = [*made_by, {"written": _now(), "encoded": dict(encoded), **environment}]
+        made_by = [*made_by, {"written": now(), "encoded": dict(encoded), **environment}]
     return [*made_by[:1], *made_by[1:][1 - MADE_BY :]]
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

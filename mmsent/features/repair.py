@@ -168,6 +168,7 @@ class Repaired:
     found: list[str]
     encoded: dict[str, int]
     dropped: dict[str, int]
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -183,8 +184,8 @@ def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSet
     """Replace a damaged cache by one whose damaged rows are encoded again and whose other rows stay the same.
 
     Rows are encoded in the same batches as by extraction, so an unchanged data set gives the same bytes. Raises
-    CacheError if the damage is not in rows, the data set lacks a damaged split, or encoders, libraries or settings
-    differ from those of the cache.
+    CacheError if the damage is not in rows, the data set lacks a damaged split, or encoders or settings differ from
+    those of the cache. With other libraries or another precision the rows differ by rounding, and a note says so.
     """
     damaged = Cache.salvage(path)
     assert damaged.damage is not None
@@ -206,4 +207,4 @@ def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSet
     )
     after = {name: len(done.cache.index(name, kept=True)) - done.cache.rows[name] for name in before}
     dropped = {name: n - after[name] for name, n in before.items() if n > after[name]}
-    return Repaired(done.cache, found, done.encoded, dropped)
+    return Repaired(done.cache, found, done.encoded, dropped, done.notes)

@@ -20,7 +20,7 @@ from mmsent.inference.near_duplicates import compared, labelled_rows, posterior,
 from mmsent.inference.tally import Way, decision, default_tie, tally, tie_label
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
-from mmsent.training.runs import Run, list_runs, predictions_csv
+from mmsent.training.runs import Run, predictions_csv, runs_of
 
 _MAJORITY = "majority, else "  # and then what a tie gives
 
@@ -46,7 +46,7 @@ def voting_runs(folder: Path, cache: Cache) -> list[Run]:
 
     Raises RunError where there is none.
     """
-    runs = list_runs(folder, fingerprint=cache.fingerprint, data_name=cache.data_name)
+    runs = runs_of(folder, cache)
     last = next((run for run in runs if run.fusion in VOTING_FUSIONS or run.committee), None)
     if last is not None and last.committee:
         return [run for run in reversed(runs) if run.committee == last.committee]

@@ -165,6 +165,14 @@ def list_runs(folder: Path, *, fingerprint: str | None = None, data_name: str | 
     return _KIND.newest_first(folder, open_run, fingerprint, data_name)
 
 
+def runs_of(folder: Path, cache: Cache) -> list[Run]:
+    """The readable runs of a cache, newest first. Where there is none, those fitted on the same features of its data
+    set that other library versions or another precision made."""
+    runs = list_runs(folder, data_name=cache.data_name)
+    own = [run for run in runs if run.info["cache"]["fingerprint"] == cache.fingerprint]
+    return own or [run for run in runs if run.contract == cache.settings.contract]
+
+
 def cache_facts(cache: Cache) -> dict[str, Any]:
     """What a run records of the cache it was fitted on."""
     return {

@@ -236,6 +236,63 @@ def test_labels_changed_after_extraction_are_noticed(work: Path, capsys: pytest.
     assert run("fit", "--val-size", "10") == 0
 
 
+@pytest.mark.parametrize("commands", [("fit",), ("fit", "--folds", "3"), ("fit", "--recipe", "best"), ("audit",)])
+def test_a_cache_of_test_posts_alone_trains_nothing(
+    work: Path, capsys: pytest.CaptureFixture[str], commands: tuple[str, ...]
+) -> None:
+    run("extract", "--split", "test")
+    status, message = fails(capsys, *commands)
+    assert status == 1
+    assert "holds no train rows (it has test); run `mmsent extract --split train`" in message
+
+
+def test_posts_edited_after_extraction_are_noticed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    three("concat")
+    listed = (work / "data" / "test_without_label.txt").read_text().splitlines()
+    for guid in (line.split(",")[0] for line in listed[1:3]):
+        (work / "data" / "data" / f"{guid}.txt").write_text("quite another text")
+    _, message = fails(capsys, "vote")
+    assert f"2 test posts of data have changed since they were encoded ({listed[1].split(',')[0]}, " in message
+    assert "run `mmsent extract --split test --data data --encoder offline`" in message
+    assert run("fit", "--val-size", "10") == 0  # the training posts are what they were
+    assert run("extract", "--split", "test", "--json") == 0
+    assert run("vote") == 0
+
+
+def test_a_cache_of_another_data_set_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where its ids and labels are the same, and its file was renamed."""
+    shutil.copytree(work / "data", work / "other")
+    for text in (work / "other" / "data").glob("*.txt"):
+        text.write_text(f"of the other set: {text.read_text()}")
+    run("extract", "--data", "other")
+    (path,) = (work / "cache").glob("*.h5")
+    renamed = path.rename(path.with_name(path.name.replace("other", "data")))
+    for where in ("cache", str(renamed)):
+        status, message = fails(capsys, "fit", "--data", "data", "--cache", where)
+        assert status == 1
+        assert "other" in message.partition(" was made from ")[2]
+    assert "40 of 40 train posts compared have another image or text" in message
+    assert run("cache", "verify", "--data", "data", "--cache", str(renamed)) == 0
+    assert f"was made from {work / 'other'}, not from data" in capsys.readouterr().err
+    assert run("fit", "--data", "other", "--cache", str(renamed), "--val-size", "10") == 0
+
+
+def test_runs_of_a_cache_of_other_versions_are_found(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a patch release: the newest cache is taken, and the heads of the one before."""
+    three("concat")
+    moved = fake_encoders()
+    moved.image.card = moved.image.card.model_copy(update={"libraries": {"pillow": "99.0.1"}})
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda settings: moved)
+    assert run("extract", "--json") == 0
+    capsys.readouterr()
+    assert run("vote") == 0
+    shown = capsys.readouterr()
+    assert "the newest of 2 caches of data that differ only in library versions or precision" in shown.err
+    assert "vote of 1 heads: concat" in shown.out
+
+
 def test_check_exit_status(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--no-tokens") == 0
     (work / "data" / "train.txt").write_text("guid,tag\n1,furious\n2,positive\n")

@@ -870,3 +870,28 @@ def test_a_journal_of_other_settings_at_the_expected_name_is_not_continued(root:
     with pytest.raises(CacheError, match=r"\.journal was begun with other settings, .*; rename it"):
         run(root, out)
     assert Journal(journal, {}).meta["fingerprint"] == "another"
+
+
+def test_a_cache_is_completed_under_other_libraries_and_another_precision(root: Path, out: Path) -> None:
+    """Heads ask for the contract, which leaves them out; what differs is told, and the cache keeps its settings."""
+    cache = run(root, out).cache
+    moved = fake_encoders()
+    for half in (moved.image, moved.text):
+        half.card = half.card.model_copy(update={"libraries": {"pillow": "99.0.1"}, "precision": "bf16"})
+    done = run(root, out, ["test"], only=cache, encoders=moved)
+    assert done.cache.settings == cache.settings
+    assert done.cache.path == cache.path
+    assert done.cache.rows == {"train": 40, "test": 10}
+    (note,) = done.notes
+    assert "image.precision: fp32 -> bf16" in note
+    assert "99.0.1" in note
+    with pytest.raises(CacheError, match="cannot be completed here: normalize: False -> True; run"):
+        run(root, out, ["test"], only=cache, normalize=True)
+
+
+def test_a_cache_knows_when_each_split_was_read(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(root, out).cache.provenance
+    assert first["read"].keys() == {"train"}
+    monkeypatch.setattr("mmsent.features.extract.now", lambda: "2040-01-01T00:00:00+00:00")
+    second = run(root, out, ["test"]).cache.provenance
+    assert second["read"] == first["read"] | {"test": "2040-01-01T00:00:00+00:00"}

@@ -1,7 +1,8 @@
 """Small scripts, each of which showed a fault once, run as they are; cases/NAME.toml says what each must print now.
 
 The scripts are kept beside the project; MMSENT_CASES names their folder. A table has `seen` and `never`: regular
-expressions over everything that the script printed (`.` spans no line). `needs` names a command or `root`.
+expressions over everything that the script printed (`.` spans no line). `needs` names a command or `root`. `before` is
+Python code that runs as each Python of the script starts.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ def test_case(script: Path, folder: Path) -> None:
         pytest.skip(f"the script needs {needs}")
     program = Path(sys.executable).with_name("mmsent")
     environment = os.environ | {"M": str(program), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    if before := expected.get("before"):
+        (folder / "site").mkdir()
+        (folder / "site" / "sitecustomize.py").write_text(before)
+        environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{folder / 'site'}"
     start = ["bash", str(script)] if script.suffix == ".sh" else [sys.executable, str(script)]
     run = subprocess.run(
         start, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False

@@ -146,6 +146,14 @@ class Cache:
         with reading(path, lenient=True) as file:
             return _about(cls, path, file, [split for split in file if split not in damage.splits], damage)
 
+    def require(self, split: str) -> None:
+        """Raise CacheError unless the cache holds a split."""
+        if split not in self.rows:
+            raise CacheError(
+                f"{self.path} holds no {split} rows (it has {', '.join(self.rows)}); "
+                f"run `mmsent extract --split {split}`"
+            )
+
     def index(self, split: str, *, kept: bool = False) -> RowIndex:
         """A split's rows without embeddings. kept: also the rows that have left the list since they were encoded."""
         with self._group(split) as group:
@@ -256,11 +264,7 @@ class Cache:
             return _take(group, "image", positions), _take(group, "text", positions)
 
     def _group(self, split: str) -> Reading:
-        if split not in self.rows:
-            raise CacheError(
-                f"{self.path} holds no {split} rows (it has {', '.join(self.rows)}); "
-                f"run `mmsent extract --split {split}`"
-            )
+        self.require(split)
         return reading(self.path, split, lenient=bool(self.damage))
 
 
