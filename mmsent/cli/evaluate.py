@@ -82,7 +82,7 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
     key = record_opening(chosen, cache, path, int((features.index.good & (truth != NO_LABEL)).sum()))
     found = evaluate_labelled(chosen, cache, features, truth)
     record_scores(chosen, key, {e.name: {k: e.scores[k] for k in ("accuracy", "f1_weighted")} for e in found})
-    folders = list(dict.fromkeys(run.path.parent for run in chosen))
+    folders = list(dict.fromkeys(run.home for run in chosen))
     times = len(read_openings(folders, cache))
     note(f"test labels opened, for the {ordinal(times)} time; noted in {folders[0] / LOG}")
     return found

@@ -118,8 +118,14 @@ def _write(found: Explanation, facts: dict[str, Any], out: Path, post_id: str) -
 
 def newest_run(where: Workspace) -> Run:
     """The newest concat run of a cache, else the newest of the fusions that vote. Raises RunError without either."""
-    found = where.voting_runs(None)
-    return found[0] if found[0].fusion is Fusion.concat else max(found, key=lambda r: (r.info["finished"], r.name))
+    from mmsent.inference.vote import voting_runs
+    from mmsent.training.runs import picked
+
+    found = voting_runs(where.runs_at, where.cache)
+    concat = found[0].fusion is Fusion.concat
+    chosen = found[0] if concat else max(found, key=lambda r: (r.since, r.name))
+    note(picked([chosen], f"the newest {'concat' if concat else 'voting'} run on this cache in {where.runs_at}"))
+    return chosen
 
 
 def safe_name(post_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,14 @@ _Address = Annotated[
 
 def sweep(
     *,
+    action: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[promote]",
+            help="promote: search nothing, but let the winners of --name (of --fusion alone, where it is given) be the "
+            "newest runs, which other commands take by themselves.",
+        ),
+    ] = None,
     where: Workspace,
     fusion: _Fusions = None,
     recipe: Recipe = "auto",
@@ -70,7 +79,8 @@ def sweep(
 
     Reads a cache that `mmsent extract` made. A trial trains one head on it with settings drawn from a search space
     (learning rate, dropout, fusion, ...) and is scored by weighted F1 on validation rows. Prints the best trials, and
-    saves the best of each fusion as a run, ready for `mmsent vote`. Test labels stay closed.
+    keeps the best of each fusion as a run in the sweep's own folder. Other commands do not take these runs by
+    themselves: name the sweep, or say `mmsent sweep promote`. Test labels stay closed.
 
     Start with: mmsent sweep --trials 50. Stop it at any time: the same command goes on, and a larger --trials adds to
     what is there. Run the same command in a second terminal to go faster.
@@ -80,10 +90,16 @@ def sweep(
     splits"), beside the recipe without any search: expect that score on new posts, and take the search for a gain only
     where it says so.
 
-    Writes --runs/NAME/: trials.csv, sweep.json, study.db (optuna-dashboard opens it) and two figures: parallel.png, one
-    line per trial through all settings, and importance.png, how much each setting matters.
+    Writes --runs/NAME/: trials.csv, sweep.json, study.db (optuna-dashboard opens it), winners/ and two figures:
+    parallel.png, one line per trial through all settings, and importance.png, how much each setting matters.
     """
     from mmsent.sweep.space import make_space
+
+    if action is not None:
+        if action != "promote":
+            raise UsageError(f"mmsent sweep {action}: there is `mmsent sweep promote`, and `mmsent sweep` to search")
+        _promote(where, options.name, fusions_named(fusion) if fusion else [], as_json=json)
+        return
 
     choose_recipe(recipe, "")  # a wrong name is told before anything is read
     if address is not None and options.engine != "ray":
@@ -119,9 +135,30 @@ def sweep(
     _tell(done, asked, figures, wide=wide)
 
 
+def _promote(where: Workspace, name: str, fusions: Sequence[Fusion], *, as_json: bool) -> None:
+    """Let the winners of a sweep be the newest runs."""
+    from mmsent.sweep.promote import promote
+    from mmsent.sweep.results import open_sweep
+
+    done = open_sweep(where.runs_at / name)
+    promoted = promote(done, fusions)
+    if not promoted:
+        raise UsageError(f"the sweep {name} has no winner with these fusions; it has {', '.join(done.fusions)}")
+    if as_json:
+        echo_json({"runs": [str(run.path) for run in promoted], "says": done.says()})
+        return
+    for line in done.says():
+        echo(line)
+    for run in promoted:
+        echo(f"{run.path}: {run.made}")
+    echo(f"these are now the newest runs in {where.runs_at}: `mmsent vote` and other commands take them by themselves")
+
+
 def _tell(done: Sweep, asked: int, figures: Sequence[Path], *, wide: bool) -> None:
-    total, finished = len(done.trials), len(done.finished)
-    echo(f"{done.path}: {total} trials, {finished} finished, {total - finished} stopped early; {done.measure}\n")
+    total = len(done.trials)
+    echo(f"{done.path}: {done.outcomes}; {done.measure}\n")
+    from mmsent.training.runs import WINNERS
+
     table = done.table()
     varied = table[0][2:-3]
     echo_table(table, Layout(left=varied, drop=["epochs", "rank", *reversed(varied)]), wide=wide)
@@ -135,8 +172,10 @@ def _tell(done: Sweep, asked: int, figures: Sequence[Path], *, wide: bool) -> No
         echo(f"What mattered most for the score (PED-ANOVA): {', '.join(shares)}.")
     written = (done.path / "trials.csv", done.path / "sweep.json", *figures)
     echo(f"\nwrote {', '.join(map(str, written))}")
-    saved = " ".join(one["run"] for one in done.winners)
-    echo(f"the winners are saved as runs; let them vote: mmsent vote {saved}")
+    echo(f"the winners are kept in {done.path / WINNERS}; other commands do not take them by themselves")
+    if done.verdict != "less":
+        name = shlex.quote(done.name)
+        echo(f"`mmsent vote {name}` lets them vote once, `mmsent sweep promote --name {name}` for good")
     if total < asked:
         note(f"{total} of {asked} trials are done; run the same command again to go on")
 

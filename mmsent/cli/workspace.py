@@ -156,18 +156,27 @@ class Workspace:
         return done.cache
 
     def named_runs(self, names: Sequence[str]) -> list[Run]:
-        """Runs by path, or by name in the folder of the runs; a hub folder gives all that it holds."""
+        """Runs by path, or by name in the folder of the runs; a hub folder gives all that it holds, a sweep its
+        winners."""
         from mmsent.export.hub import CONFIG, open_runs
+        from mmsent.sweep.results import SUMMARY, open_sweep
+        from mmsent.training.runs import WINNERS
 
-        def at(name: str) -> Path:
-            known = any((Path(name) / file).is_file() for file in ("run.json", CONFIG))
-            return Path(name) if known else self.runs_at / name
+        def at(name: str) -> list[Path]:
+            known = any((Path(name) / file).is_file() for file in ("run.json", CONFIG, SUMMARY))
+            path = Path(name) if known else self.runs_at / name
+            if (path / SUMMARY).is_file():
+                done = open_sweep(path)
+                return [done.run_path(one["run"]) for one in done.winners]
+            kept = [] if path.is_dir() else [p for p in self.runs_at.glob(f"*/{WINNERS}/*") if p.name == name]
+            return kept[:1] or [path]
 
-        return [run for name in names for run in open_runs(at(name))]
+        return [run for name in names for path in at(name) for run in open_runs(path)]
 
     def runs(self, names: Sequence[str] | None) -> list[Run]:
-        """The named runs, else the newest of each fusion of this cache. Raises RunError where there are none."""
-        from mmsent.training.runs import runs_of
+        """The named runs, else the newest of each fusion of this cache, and says which. Raises RunError where there are
+        none."""
+        from mmsent.training.runs import picked, runs_of
 
         if names:
             return self.named_runs(names)
@@ -177,13 +186,22 @@ class Workspace:
             newest.setdefault(run.fusion, run)
         if not newest:
             raise RunError(f"no runs of {cache.path.name} in {self.runs_at}; fit some with `mmsent fit --fusion all`")
-        return [newest[fusion] for fusion in Fusion if fusion in newest]
+        chosen = [newest[fusion] for fusion in Fusion if fusion in newest]
+        note(picked(chosen, f"the newest of each fusion on this cache in {self.runs_at}"))
+        return chosen
 
     def voting_runs(self, names: Sequence[str] | None) -> list[Run]:
-        """The named runs, else the newest of this cache that vote. Raises RunError where there are none."""
+        """The named runs, else the newest of this cache that vote, and says which. Raises RunError where there are
+        none."""
         from mmsent.inference.vote import voting_runs
+        from mmsent.training.runs import picked
 
-        return self.named_runs(names) if names else voting_runs(self.runs_at, self.cache)
+        if names:
+            return self.named_runs(names)
+        chosen = voting_runs(self.runs_at, self.cache)
+        which = "committee" if chosen[0].committee else f"{', '.join(run.fusion for run in chosen)}"
+        note(picked(chosen, f"the newest {which} on this cache in {self.runs_at}"))
+        return chosen
 
 
 def _what_changed(cache: Cache, dataset: Any, split: Any) -> str:

@@ -69,7 +69,7 @@ def record_scores(runs: Sequence[Run], key: str, scores: dict[str, dict[str, flo
 
 def _append(runs: Sequence[Run], entry: dict[str, Any]) -> None:
     line = json.dumps(entry, ensure_ascii=True) + "\n"
-    for folder in dict.fromkeys(run.path.resolve().parent for run in runs):
+    for folder in dict.fromkeys(run.home.resolve() for run in runs):
         path = folder / LOG
         try:
             with FileLock(f"{path}.lock", timeout=WAIT), path.open("ab+") as file:

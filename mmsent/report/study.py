@@ -77,7 +77,7 @@ class Study:
                 found.append([run])
             else:
                 group.append(run)
-        return sorted(found, key=lambda g: (len(g), max(str(run.info["finished"]) for run in g)), reverse=True)
+        return sorted(found, key=lambda g: (len(g), max(run.since for run in g)), reverse=True)
 
     @property
     def shared(self) -> list[Run]:

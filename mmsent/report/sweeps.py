@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def sweeps_beside(study: Study) -> list[Sweep]:
     """The finished sweeps of this cache beside the runs, the newest first."""
-    folders = dict.fromkeys(run.path.parent for run in study.runs)
+    folders = dict.fromkeys(run.home for run in study.runs)
     return [one for folder in folders for one in list_sweeps(folder, study.cache)]
 
 
@@ -27,10 +27,8 @@ def section(study: Study) -> dict[str, Any] | None:
     done = found[0]
     stopped = len(done.trials) - len(done.finished)
     others = f" Older sweeps of this cache: {', '.join(one.name for one in found[1:])}." if found[1:] else ""
-    note = (
-        f"{done.name}: {len(done.trials)} trials with the sampler {done.info['sampler']}, of which {stopped} stopped "
-        f"early; the score is the {done.measure}. {' '.join(done.says())}{others}"
-    )
+    ended = f"{done.name}: {done.outcomes} with the sampler {done.info['sampler']}; the score is the {done.measure}."
+    note = f"{ended} {' '.join(done.says())}{others}"
     table, winners = done.table(), done.winners_table()
     names = len(table[0]) - 5
     return {

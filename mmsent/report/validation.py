@@ -45,7 +45,7 @@ def duplicates(study: Study) -> dict[str, Any]:
 
 def folds(study: Study) -> dict[str, Any]:
     """The cross-validations beside these runs."""
-    folders = dict.fromkeys(run.path.parent for run in study.runs)
+    folders = dict.fromkeys(run.home for run in study.runs)
     found = [one for folder in folders for one in list_folds(folder, study.cache)]
     if not found:
         return {
@@ -66,7 +66,7 @@ def folds(study: Study) -> dict[str, Any]:
 
 def openings(study: Study) -> dict[str, Any]:
     """Each opening of the data set's test labels that the logs beside these runs know."""
-    found = read_openings([run.path.parent for run in study.runs], study.cache)
+    found = read_openings([run.home for run in study.runs], study.cache)
     if not found:
         return {
             "note": f"The test labels were never opened: there is no entry in {LOG} beside these runs.",

@@ -12,10 +12,12 @@ workers.py         what runs trials: this process, worker processes, or stacks o
 ray_tasks.py       or Ray
 search.py          the whole sweep
 finish.py          its end: the check on other splits, and the winners fitted again
+promote.py         the winners made the newest runs, where a user asks for it
 results.py         the result of a finished sweep, as its folder stores it
 
     <runs>/<name>/
       study.db      the study, unless --storage names another database; optuna-dashboard opens it
       sweep.json    best trials, standard errors, the check on other splits, importances, the saved runs
       trials.csv    one row per trial
+      winners/      the best of each fusion as runs; commands take them where they are named or promoted
 """

@@ -21,7 +21,7 @@ from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job
 from mmsent.sweep.workers import Executor, compute, one_thread
 from mmsent.training.fit import Training, fit
-from mmsent.training.runs import open_run
+from mmsent.training.runs import WINNERS, open_run
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def conclude(
     turns = len(shared.checks)
     values = [[v for turn in range(turns) for v in found[place * turns + turn].values] for place in range(len(wanted))]
     checks = [_mean(one) for one in values]
-    gain = _mean([a - b for a, b in zip(values[0], values[-1], strict=True)])
+    # Without a value the recipe itself has settings that no head can have for these features.
+    gain = _mean([a - b for a, b in zip(values[0], values[-1], strict=True)]) if values[-1] else None
     return {
         "winners": [
             {**record(entry), "fit": entry.settings.model_dump(mode="json"), "check": check}
@@ -98,33 +99,38 @@ def record(entry: Entry) -> dict[str, Any]:
         "params": entry.params,
         "stopped": outcome.stopped,
         "score": entry.score,
-        **{k: v for k, v in outcome.to_json().items() if k in {"se", "accuracy", "f1_macro", "epochs", "seconds"}},
+        **{
+            k: v
+            for k, v in outcome.to_json().items()
+            if k in {"se", "accuracy", "f1_macro", "epochs", "seconds", "problem"}
+        },
     }
 
 
 def save_winners(
     cache: Cache,
     features: Features,
-    runs: Path,
+    folder: Path,
     winners: Sequence[dict[str, Any]],
     split: SplitSettings,
     recipe: str,
     device: str,
     earlier: Sweep | None,
 ) -> list[str]:
-    """Fit each winner on the sweep's split and save it as a run, unless an earlier end of the sweep saved it already.
-    The best one is written last, so that it is the newest run. Returns the runs' names in the order of the winners."""
+    """Fit each winner on the sweep's split and save it as a run in the sweep's own folder, unless an earlier end of the
+    sweep saved it already. Returns the runs' names in the order of the winners."""
     kept = {json.dumps(one["fit"], sort_keys=True): one["run"] for one in (earlier.winners if earlier else ())}
     names: dict[int, str] = {}
     for place in reversed(range(len(winners))):
         settings = FitSettings.model_validate(winners[place]["fit"])
         known = kept.get(json.dumps(winners[place]["fit"], sort_keys=True))
-        if known is not None and (runs / known / "run.json").is_file():
+        if known is not None and earlier is not None and earlier.run_path(known).is_dir():
             names[place] = known
             continue
         # One thread, as for trials: on a CPU the run is then identical to the trial.
         with one_thread() if device == "cpu" else contextlib.nullcontext():
-            (run,) = fit(cache, runs, [settings], split, Training(recipe, device), features=features)
+            how = Training(recipe, device, sweep={"name": folder.name, "trial": winners[place]["number"]})
+            (run,) = fit(cache, folder / WINNERS, [settings], split, how, features=features)
         names[place] = run.name
     return [names[place] for place in range(len(winners))]
 
@@ -136,14 +142,14 @@ def earlier_end(folder: Path) -> Sweep | None:
     return None
 
 
-def up_to_date(earlier: Sweep, entries: Sequence[Entry], runs: Path, checks: int) -> bool:
+def up_to_date(earlier: Sweep, entries: Sequence[Entry], checks: int) -> bool:
     """Whether an earlier result covers exactly these trials, and its runs are still there."""
     same = [one["number"] for one in earlier.trials] == [entry.number for entry in entries]
     if not same or earlier.info["checks"] != checks:
         return False
     try:
         for one in earlier.winners:
-            open_run(runs / one["run"])
+            open_run(earlier.run_path(one["run"]))
     except RunError:
         return False
     return True

@@ -12,6 +12,7 @@ from mmsent.features.cache import Cache
 from mmsent.system.files import write_together
 from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text
+from mmsent.training.runs import WINNERS
 
 FORMAT_VERSION = 1
 SUMMARY, TABLE = "sweep.json", "trials.csv"
@@ -45,14 +46,39 @@ class Sweep(Record):
         return sorted(done, key=lambda one: (-one["score"], one["slot"]))
 
     @property
+    def outcomes(self) -> str:
+        """How many trials ended how, in words, with the reason of the first that failed."""
+        failed = [one for one in self.trials if one.get("problem")]
+        finished, stopped = len(self.finished), len(self.trials) - len(self.finished) - len(failed)
+        reason = f", {len(failed)} failed ({failed[0]['problem']})" if failed else ""
+        return f"{len(self.trials)} trials, {finished} finished, {stopped} stopped early{reason}"
+
+    @property
     def winners(self) -> list[dict[str, Any]]:
         """The best of each fusion, the best first."""
         return list(self.info["winners"])
 
     @property
+    def fusions(self) -> list[str]:
+        """The winners' fusions."""
+        return [one["fit"]["fusion"] for one in self.winners]
+
+    @property
     def best(self) -> dict[str, Any]:
         """The best trial's record among the winners."""
         return self.winners[0]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the best is clearly `more` or `less` than the recipe without a search, or "" within the noise."""
+        gain = self.info["gain"]
+        bound = _t_bound(len(gain["values"])) * gain["se"] if gain is not None else 0.0
+        return "" if gain is None or abs(gain["mean"]) <= bound else "more" if gain["mean"] > 0 else "less"
+
+    def run_path(self, name: str) -> Path:
+        """Where a winner's run lies; versions before kept them beside the sweep."""
+        own = self.path / WINNERS / name
+        return own if own.is_dir() else self.path.parent / name
 
     @property
     def within(self) -> int:
@@ -122,16 +148,15 @@ class Sweep(Record):
                 "the second number."
             )
         if (gain := self.info["gain"]) is not None:
-            bound = _t_bound(len(gain["values"])) * gain["se"]
-            clear = "more" if gain["mean"] > bound else "less" if gain["mean"] < -bound else None
-            verdict = f"clearly {clear}" if clear else "within the noise"
-            if clear == "less":
+            verdict = f"clearly {self.verdict}" if self.verdict else "within the noise"
+            if self.verdict == "less":
                 keep = f"mmsent fit --recipe {self.info['recipe']} --fusion {best['fit']['fusion']}"
                 verdict += f": keep the recipe (`{keep}`)" + (
                     "" if self.info["folds"] else ", or search with --folds 5"
                 )
             lines.append(
-                """How many standard errors from zero the mean of `count` values differs from it at 95%: Student's t."""
+                f"Against the recipe {self.info['recipe']} with the same fusion on the same splits: "
+                f"{gain['mean']:+.4f} ± "
                 f"{gain['se']:.4f}, {verdict}."
             )
         return lines
@@ -155,9 +180,9 @@ def shown(value: Any) -> str:
 def write_sweep(path: Path, info: dict[str, Any]) -> Sweep:
     """Write sweep.json and trials.csv. Raises DataError where they cannot be written."""
     names = list(info["varied"])
-    columns = ("slot", "number", "stopped", "score", "se", "accuracy", "f1_macro", "epochs", "seconds")
+    columns = ("slot", "number", "stopped", "score", "se", "accuracy", "f1_macro", "epochs", "seconds", "problem")
     rows: list[Sequence[Any]] = [[*columns, *names]]
-    rows += [[one[c] for c in columns] + [one["params"][name] for name in names] for one in info["trials"]]
+    rows += [[one.get(c) for c in columns] + [one["params"][name] for name in names] for one in info["trials"]]
     cells = [["" if cell is None else cell for cell in row] for row in rows]
     text = json.dumps({"format_version": FORMAT_VERSION, **info}, indent=1, ensure_ascii=False)
     write_together(

@@ -1,4 +1,5 @@
-"""A whole sweep: all trials, the best ones repeated on other splits, and the winners fitted again and saved as runs."""
+"""A whole sweep: all trials, the best ones repeated on other splits, and the winners fitted again and saved as runs
+in the sweep's own folder, where no command takes them by itself."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from mmsent.config import SplitSettings, fit_settings
-from mmsent.errors import DataError, RunError
+from mmsent.errors import DataError, RunError, UsageError
 from mmsent.features.cache import Cache, digests
 from mmsent.features.cache.groups import with_thresholds
 from mmsent.sweep.database import file_url, shown_url
@@ -81,10 +82,10 @@ def sweep(
         # If several processes run this sweep, the first one here finishes it, and the others read what it wrote.
         with FileLock(folder / "finish.lock"):
             earlier = earlier_end(folder)
-            if earlier is not None and up_to_date(earlier, entries, runs, options.repetitions):
+            if earlier is not None and up_to_date(earlier, entries, options.repetitions):
                 return earlier
             found = conclude(entries, shared, make.get, space, tell)
-            saved = save_winners(cache, features, runs, found["winners"], split, space.recipe, device, earlier)
+            saved = save_winners(cache, features, folder, found["winners"], split, space.recipe, device, earlier)
             for winner, name in zip(found["winners"], saved, strict=True):
                 winner["run"] = name
             facts = _facts(cache, sampling, split, options) | {
@@ -104,6 +105,8 @@ def sweep(
 
 def _require_finished(entries: list[Entry]) -> list[Entry]:
     if not any(entry.score is not None for entry in entries):
+        if entries and all(entry.outcome.problem for entry in entries):
+            raise UsageError(f"no trial of {len(entries)} could be made; the first: {entries[0].outcome.problem}")
         raise DataError(
             f"no trial is finished and {len(entries)} were stopped early; run the same command again with a longer "
             "--timeout, or without one"

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mmsent.config import RECIPES, VOTING_FUSIONS, FitSettings, Settings, fit_settings, settings
+from mmsent.config import RECIPES, VOTING_FUSIONS, FitSettings, Settings, fit_settings, nearest, settings
 from mmsent.errors import UsageError
 
 POINTS = 3  # of a range in a grid, unless the range says otherwise
@@ -199,7 +199,8 @@ def read_space(file: Path) -> dict[str, Any]:
 
 def _entry(name: str, given: Any, where: str) -> Range | tuple[Value, ...]:
     if name not in FitSettings.model_fields:
-        raise UsageError(f"{where}: unknown setting {name!r}; settings are {', '.join(FitSettings.model_fields)}")
+        like = nearest(name, FitSettings.model_fields)
+        raise UsageError(f"{where}: unknown setting {name!r}{like}; settings are {', '.join(FitSettings.model_fields)}")
     if not isinstance(given, dict):
         values = tuple(given) if isinstance(given, list) else (given,)
         read = tuple(_checked(name, value, where) for value in values)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmsent.errors import UsageError
 from mmsent.sweep.shared_rows import PartRows
 from mmsent.sweep.trial import FOLD, Job, Outcome, outcome, run_trial, stopped
 from mmsent.training.stacked import shape_of, train_stack
@@ -51,7 +52,11 @@ def run_stack(
             epochs[key] += 1
             return report(key, at * FOLD + epoch, (sum(reached[key]) + best) / (at + 1))
 
-        trained = train_stack(part.train, part.val, [job.settings for job in now], classes, on_epoch)
+        try:
+            trained = train_stack(part.train, part.val, [job.settings for job in now], classes, on_epoch)
+        except UsageError as error:  # what they have in common is impossible
+            yield from ((job, stopped(0, 0.0, str(error))) for job in now)
+            return
         for job, one in zip(now, trained, strict=True):
             if one is None:
                 left.remove(job)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmsent.config import FitSettings
+from mmsent.errors import UsageError
 from mmsent.metrics import bootstrap_intervals, scores
 from mmsent.sweep.shared_rows import PartRows
 from mmsent.training.train import evaluate_head, train_head
@@ -33,7 +34,8 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """The result of a trial. values: weighted F1 of each part, empty if it was stopped early; se: the standard error of
-    their mean (of a single part: by bootstrap over its rows); epochs: of all parts together."""
+    their mean (of a single part: by bootstrap over its rows); epochs: of all parts together; problem: of a trial that
+    failed, why no head can have its settings."""
 
     values: tuple[float, ...]
     stopped: bool
@@ -43,6 +45,7 @@ class Outcome:
     epochs: int
     best_epochs: tuple[int, ...]
     seconds: float
+    problem: str = ""
 
     @property
     def value(self) -> float:
@@ -69,7 +72,8 @@ def run_trial(job: Job, sides: Callable[[int], PartRows], classes: int, report: 
     """Train one head per part, one after the other.
 
     report: called after each epoch with the step (epoch, plus FOLD per earlier part) and the mean over the parts so far
-    of the best weighted F1 on the rows that decide when to stop; if it returns true, the trial stops.
+    of the best weighted F1 on the rows that decide when to stop; if it returns true, the trial stops. A trial whose
+    settings no head can have is one that failed.
     """
     started = time.monotonic()
     reached: list[float] = []  # on the rows that decide when to stop
@@ -97,12 +101,14 @@ def run_trial(job: Job, sides: Callable[[int], PartRows], classes: int, report: 
             found.append((truth.cpu().numpy(), logits.argmax(axis=1).astype(np.int64)))
     except Stopped:
         return stopped(epochs, time.monotonic() - started)
+    except UsageError as error:
+        return stopped(epochs, time.monotonic() - started, str(error))
     return outcome(found, classes, epochs, best_epochs, time.monotonic() - started)
 
 
-def stopped(epochs: int, seconds: float) -> Outcome:
-    """The outcome of a trial that was stopped early."""
-    return Outcome((), True, math.nan, math.nan, math.nan, epochs, (), seconds)
+def stopped(epochs: int, seconds: float, problem: str = "") -> Outcome:
+    """The outcome of a trial that was stopped early, or that failed."""
+    return Outcome((), True, math.nan, math.nan, math.nan, epochs, (), seconds, problem)
 
 
 def outcome(

@@ -23,6 +23,11 @@ class Record:
         """The folder's name."""
         return self.path.name
 
+    @property
+    def since(self) -> str:
+        """When it was finished or, later, promoted (see mmsent.sweep.promote), as ISO text: what newest means."""
+        return str(self.info.get("promoted") or self.info["finished"])
+
 
 R = TypeVar("R", bound=Record)
 
@@ -58,7 +63,7 @@ class RecordKind:
     def newest_first(
         self, folder: Path, opener: Callable[[Path], R], fingerprint: str | None = None, data_name: str | None = None
     ) -> list[R]:
-        """The readable records of this kind in a folder, in the order in which they were finished, the last one first.
+        """The readable records of this kind in a folder by `since`, the last one first.
         fingerprint, data_name: only those made from such a cache."""
         found = []
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -71,7 +76,7 @@ class RecordKind:
             cache = one.info["cache"]
             if fingerprint in (None, cache["fingerprint"]) and data_name in (None, cache["data_name"]):
                 found.append(one)
-        return sorted(found, key=lambda one: (one.info["finished"], one.name), reverse=True)
+        return sorted(found, key=lambda one: (one.since, one.name), reverse=True)
 
 
 def require_format(info: Mapping[str, Any], newest: int, folder: Path) -> None:

@@ -122,12 +122,13 @@ class Training:
     """How heads are trained, beside their settings. recipe: the name that their runs record. device: where to train.
     memory: bytes that embeddings may take; a larger split stays on disk and is read block by block (see
     mmsent.training.loaders). committee: what the runs record of the committee that they belong to (see
-    `fit_committee`)."""
+    `fit_committee`); sweep: of the sweep whose winners they are."""
 
     recipe: str = "paper"
     device: str = "cpu"
     memory: int | None = None
     committee: dict[str, Any] | None = None
+    sweep: dict[str, Any] | None = None
 
 
 def fit(
@@ -155,6 +156,7 @@ def fit(
         "weights": {"image": cache.settings.image.weights_sha256, "text": cache.settings.text.weights_sha256},
         "memory": how.memory if given.stored else None,
         **({"committee": how.committee} if how.committee else {}),
+        **({"sweep": how.sweep} if how.sweep else {}),
     }
     done = []
     for settings in wanted:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
+from mmsent.config import RECIPES, DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings, fit_settings
 from mmsent.errors import RunError, first_line
 from mmsent.features.cache import Cache
 from mmsent.system.files import put_folder
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mmsent.training.heads import Head
 
 FORMAT_VERSION = 1
+WINNERS = "winners"  # in the folder of a sweep: its runs, which no command takes by itself
 _KIND = RecordKind(
     file="run.json",
     version=FORMAT_VERSION,
@@ -74,6 +75,23 @@ class Run(Record):
         """The committee that the head belongs to, its name and number of heads; None for a head on its own."""
         found = self.info.get("committee")
         return (str(found["name"]), int(found["size"])) if found else None
+
+    @property
+    def home(self) -> Path:
+        """The folder of the runs that it belongs to; of a sweep's winner that in which the sweep lies."""
+        return self.path.parents[2] if self.path.parent.name == WINNERS else self.path.parent
+
+    @property
+    def made(self) -> str:
+        """How the head was made, in words: the recipe and what differs from it, or the sweep; and when."""
+        when = f"fitted {self.info['finished'][:16].replace('T', ' ')} UTC"
+        if (sweep := self.info.get("sweep")) is not None:
+            promoted = f", promoted {self.since[:16].replace('T', ' ')} UTC" if self.info.get("promoted") else ""
+            return f"trial {sweep['trial']} of the sweep {sweep['name']}, {when}{promoted}"
+        recipe, own = self.info.get("recipe", "paper"), self.fit.model_dump(mode="json", exclude={"fusion", "seed"})
+        usual = fit_settings(recipe).model_dump(mode="json") if recipe in RECIPES else own
+        changed = [f"{k} {v}" for k, v in own.items() if v != usual[k] and k != "precision"]
+        return f"recipe {recipe}{' with ' if changed else ''}{', '.join(changed)}, {when}"
 
     @property
     def contract(self) -> str:
@@ -219,6 +237,16 @@ def save_run(
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"cannot write a run in {folder}: {reason}") from error
+
+
+def picked(runs: Sequence[Run], why: str) -> str:
+    """What to tell people where a command chose runs by itself: which, how each was made, and why these."""
+    by_make: dict[str, list[str]] = {}
+    for run in runs:
+        by_make.setdefault(run.made, []).append(run.name)
+    names = {made: [*some[:1], "...", *some[-1:]] if len(some) > 6 else some for made, some in by_make.items()}
+    which = "; ".join(f"{', '.join(some)} ({made})" for made, some in names.items())
+    return f"taking {which}: {why}; name runs to take others"
 
 
 def calibration_note(runs: Sequence[Run]) -> str:

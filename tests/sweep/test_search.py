@@ -28,6 +28,7 @@ from mmsent.report.write import write_report
 from mmsent.sweep import database, search
 from mmsent.sweep import finish as ending
 from mmsent.sweep.ledger import Ledger
+from mmsent.sweep.promote import promote
 from mmsent.sweep.pruning import AmongTheBest
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
 from mmsent.sweep.sampling import Sampling
@@ -38,7 +39,7 @@ from mmsent.sweep.trial import FOLD, Job, Outcome, run_trial
 from mmsent.sweep.workers import Stacked, compute
 from mmsent.system import provenance
 from mmsent.training.folds import plan_folds
-from mmsent.training.runs import Run, list_runs, open_run
+from mmsent.training.runs import WINNERS, Run, list_runs, open_run
 from tests.helpers.sweeping import SPACE, SPLIT, make_cache, options, small_space
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -353,13 +354,14 @@ def test_there_are_as_many_trials_as_were_asked_for(done: Sweep, runs: Path) -> 
 
 def test_winners_are_runs_with_the_score_of_their_trial(done: Sweep, cache: Cache, runs: Path) -> None:
     assert {one["fit"]["fusion"] for one in done.winners} == {"concat", "weighted"}
-    saved = [open_run(runs / one["run"]) for one in done.winners]
+    saved = [open_run(done.run_path(one["run"])) for one in done.winners]
     for one, run in zip(done.winners, saved, strict=True):
         if not run.fit.standardize:  # whose mean is summed in another order
             assert run.info["metrics"]["f1_weighted"] == one["score"]
         assert run.info["metrics"]["f1_weighted"] == pytest.approx(one["score"], abs=0.03)
         assert one["score"] == max(t["score"] for t in done.finished if t["params"]["fusion"] == run.fusion)
-    assert list_runs(runs)[0].name == done.best["run"]  # the newest is the best
+    assert saved[0].info["sweep"] == {"name": "sweep", "trial": done.best["number"]}
+    assert not list_runs(runs)  # no command takes them by itself
     assert len(vote_split(saved, cache, "test").predicted) == 8
 
 
@@ -394,6 +396,9 @@ def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
     assert "within the noise" in verdict([0.010, 0.014])  # six standard errors, but of two values
     assert "clearly more" in verdict([0.010, 0.014, 0.012, 0.009, 0.013])
     assert "clearly less" in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
+    assert verdict([0.01, 0.014]).startswith(
+        "Against the recipe paper with the same fusion on the same splits: +0.0120 ±"
+    )
     assert "clearly less: keep the recipe (`mmsent fit --recipe " in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
     assert "within the noise" in verdict([0.010, -0.014, 0.012, 0.009, 0.013])
 
@@ -401,7 +406,7 @@ def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
 def test_the_same_again_does_nothing_and_more_trials_go_on(
     done: Sweep, cache: Cache, runs: Path, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = sorted(path.name for path in runs.iterdir())
+    before = list_runs(done.path / WINNERS)
     with monkeypatch.context() as patch:
         patch.setattr(ending, "fit", None)
         patch.setattr(search, "_executor", None)
@@ -416,7 +421,7 @@ def test_the_same_again_does_nothing_and_more_trials_go_on(
     assert more.trials[:14] == done.trials
     assert len(more.trials) == 16
     same = {one["run"] for one in more.winners} & {one["run"] for one in done.winners}
-    assert len(list_runs(runs)) == len([n for n in before if (runs / n / "run.json").is_file()]) + 2 - len(same)
+    assert len(list_runs(done.path / WINNERS)) == len(before) + 2 - len(same)
 
 
 @pytest.mark.slow
@@ -461,6 +466,30 @@ def test_stopped_trials_say_so(cache: Cache) -> None:
     assert Outcome.from_json(json.loads(json.dumps(found.to_json()))).stopped
 
 
+def test_a_trial_that_no_head_can_be_made_of_fails_alone(
+    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3 heads do not divide the width 8; 2 do."""
+    file = tmp_path / "space.toml"
+    text = SPACE.replace("heads = 2", "heads = [2, 3]").replace('["concat", "weighted"]', '"attention"')
+    where = ["--cache", str(cache.path), "--runs", str(tmp_path), "--space", str(file), "--sampler", "grid"]
+    small = ["--workers", "1", "--checks", "2", "--val-size", "0.25", "--recipe", "paper", "--trials", "6"]
+    for engine in ("local", "stacked"):
+        file.write_text(text, encoding="utf-8")
+        assert run("sweep", *where, *small, "--engine", engine, "--name", engine) == 0
+        told = capsys.readouterr().out
+        done = open_sweep(tmp_path / engine)
+        failed = [one for one in done.trials if one["params"]["heads"] == 3]
+        assert 0 < len(failed) < 6
+        assert all(one["problem"] == "3 attention heads do not divide the width 8" for one in failed)
+        assert all(one["score"] is not None for one in done.trials if one["params"]["heads"] == 2)
+        assert f"{len(failed)} failed (3 attention heads do not divide the width 8)" in told
+        assert "3 attention heads" in (done.path / "trials.csv").read_text()
+    file.write_text(text.replace("[2, 3]", "3"), encoding="utf-8")
+    assert run("sweep", *where, *small, "--name", "none") == 2
+    assert "no trial of 6 could be made; the first: 3 attention heads do not divide" in capsys.readouterr().err
+
+
 def test_a_shared_ground_is_the_same_and_cannot_be_written(cache: Cache, tmp_path: Path) -> None:
     shared = cut_rows(cache, cache.load("train"), SPLIT, 2, 1)
     mapped = map_shared(write_shared(shared, tmp_path))
@@ -500,7 +529,7 @@ def run(*arguments: str) -> int:
 
 
 def test_the_report_shows_it(done: Sweep, cache: Cache, runs: Path, tmp_path: Path) -> None:
-    study = open_study([open_run(runs / one["run"]) for one in done.winners], cache, None)
+    study = open_study([open_run(done.run_path(one["run"])) for one in done.winners], cache, None)
     names = [name for name, _, _ in figure_set.FIGURES]
     written = write_report(study, tmp_path / "report", skip=names)
     assert "sweep-trials" in {one.name for one in written.figures if one.png}
@@ -508,7 +537,7 @@ def test_the_report_shows_it(done: Sweep, cache: Cache, runs: Path, tmp_path: Pa
     assert 'id="sweep"' in text
     assert f"{done.best['score']:.4f}" in text
     assert "on other splits" in text
-    lonely = open_study([copy_run(runs / done.best["run"], tmp_path / "elsewhere")], cache, None)
+    lonely = open_study([copy_run(done.run_path(done.best["run"]), tmp_path / "elsewhere")], cache, None)
     assert figure_set.figures_of(lonely) == figure_set.FIGURES
     assert sweeps.section(lonely) is None
 
@@ -533,6 +562,58 @@ def test_the_figures_name_their_axes(done: Sweep) -> None:
     assert sweep_figures({**done.info, "trials": done.trials[:1], "importances": {}}) == {}
 
 
+def test_other_commands_take_winners_where_they_are_named_or_promoted(
+    done: Sweep, cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs")]
+    assert run("fit", *where, "--fusion", "vote", "--epochs", "2", "--hidden", "8", "--common-width", "8") == 0
+    shutil.copytree(done.path, tmp_path / "runs" / "sweep")
+    capsys.readouterr()
+
+    def votes(*names: str) -> tuple[list[str], str]:
+        out = tmp_path / "p.txt"
+        assert run("vote", *names, *where, "--out", str(out), "--json") == 0
+        told = capsys.readouterr()
+        return json.loads(told.out)["runs"], told.err
+
+    winners = {str(tmp_path / "runs" / "sweep" / WINNERS / one["run"]) for one in done.winners}
+    before, told = votes()
+    assert not winners & set(before)
+    assert all(Path(path).name in told for path in before)
+    assert "the newest concat, weighted, attention on this cache" in told
+    assert "(recipe offline with " in told
+    assert "epochs 2" in told
+    assert set(votes("sweep")[0]) == winners
+    assert votes(f"sweep/{WINNERS}/{done.best['run']}")[0][0] in winners
+    assert votes()[0] == before
+    assert run("sweep", "promote", *where, "--fusion", done.best["fit"]["fusion"]) == 0
+    assert done.best["run"] in capsys.readouterr().out
+    after, told = votes()
+    (new,) = set(after) - set(before)
+    assert Path(new).parent == tmp_path / "runs"
+    assert Path(new).name.startswith(done.best["run"])
+    assert f"trial {done.best['number']} of the sweep sweep, fitted " in told
+    assert run("sweep", "promote", *where) == 0
+    capsys.readouterr()
+    assert len(set(votes()[0]) - set(before)) == len(winners)
+    assert len(list_runs(tmp_path / "runs")) == 3 + len(winners)  # the first was promoted twice, and is there once
+    capsys.readouterr()
+    assert run("sweep", "promote", *where, "--name", "other") == 1
+    assert "other is not a finished sweep" in capsys.readouterr().err
+    assert run("sweep", "demote", *where) == 2
+
+
+def test_winners_that_a_version_before_kept_beside_the_sweep(done: Sweep, tmp_path: Path) -> None:
+    shutil.copytree(done.path, tmp_path / "runs" / "sweep")
+    for path in (tmp_path / "runs" / "sweep" / WINNERS).iterdir():
+        path.rename(tmp_path / "runs" / path.name)
+    old = open_sweep(tmp_path / "runs" / "sweep")
+    assert old.run_path(old.best["run"]).is_dir()
+    newest = promote(old)[0]
+    assert list_runs(tmp_path / "runs")[0].name == newest.name == old.best["run"]
+    assert len(list_runs(tmp_path / "runs")) == len(old.winners)
+
+
 @pytest.mark.slow
 def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
@@ -552,7 +633,10 @@ def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert len(found["trials"]) == 12
     assert abs(sum(found["importances"].values()) - 1) < 1e-6
-    assert run("vote", *(one["run"] for one in found["winners"]), *where[:4], "--out", str(tmp_path / "p.txt")) == 0
+    out = ["--out", str(tmp_path / "p.txt")]
+    assert run("vote", *(one["run"] for one in found["winners"]), *where[:4], *out) == 0
+    assert run("vote", "sweep", *where[:4], *out) == 0
+    assert run("vote", *where[:4], *out) == 1  # nothing was fitted but the sweep's winners
     (folder / "sweep.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match="cannot be read"):
         open_sweep(folder)
