@@ -6,8 +6,9 @@ report into one `UsageError` that lists all problems at once. JSON round trip: `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -395,6 +396,12 @@ def settings(model: type[Model], **values: Any) -> Model:
         raise UsageError("; ".join(problems)) from error
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a name that is not known, or nothing where none is like it."""
+    like = get_close_matches(name, sorted(known), 1)
+    return f"; did you mean {like[0]!r}?" if like else ""
+
+
 def by_option(values: Mapping[str, Any], *models: type[BaseModel]) -> list[Any]:
     """Settings models from values that are named as the command line's options are, without the dashes. Raises
     UsageError on a name that none of them has, with all names that there are."""
@@ -405,7 +412,8 @@ def by_option(values: Mapping[str, Any], *models: type[BaseModel]) -> list[Any]:
         if (on := on_command_line(model, name)) is not None
     }
     if unknown := sorted(values.keys() - names.keys()):
-        raise UsageError(f"unknown setting {unknown[0]!r}; settings are {', '.join(sorted(names))}")
+        like = nearest(unknown[0], names)
+        raise UsageError(f"unknown setting {unknown[0]!r}{like}; settings are {', '.join(sorted(names))}")
     given: dict[type[BaseModel], dict[str, Any]] = {model: {} for model in models}
     for option, value in values.items():
         model, name = names[option]

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
+from typer.models import OptionInfo
 
 from mmsent import config
 from mmsent.cli.workspace import Workspace
@@ -315,9 +316,26 @@ def split_for(split: SplitSettings, *, folded: bool) -> SplitSettings:
     return split
 
 
-def names_of(command: Callable[..., Any]) -> set[str]:
-    """The names of an expanded command's options and arguments."""
-    return set(inspect.signature(command).parameters)
+@dataclass(frozen=True)
+class LongOption:
+    """A command's option as it is typed. parameter: of the command; several: whether it may be repeated."""
+
+    parameter: str
+    several: bool
+
+
+def long_options(command: Callable[..., Any]) -> dict[str, LongOption]:
+    """An expanded command's options by their names without the dashes, `-` as `_`."""
+    found = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind, *marks = get_args(parameter.annotation)
+        option = next((mark for mark in marks if isinstance(mark, OptionInfo)), None)
+        if option is not None:
+            flags = [one for one in (option.default, *(option.param_decls or ())) if isinstance(one, str)]
+            flag = next((one for one in flags if one.startswith("--")), parameter.name)
+            name = flag.split("/")[0].removeprefix("--").replace("-", "_")
+            found[name] = LongOption(parameter.name, "list[" in str(kind))
+    return found
 
 
 DEVICE: str = default(config.EncoderSettings, "device")

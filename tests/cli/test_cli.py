@@ -12,9 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from mmsent.cli import app as cli
 from mmsent.cli.main import main
+from mmsent.cli.options import long_options
+from mmsent.cli.toml import toml_defaults
 from mmsent.config import Fusion
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid, make_manifest
@@ -419,8 +422,40 @@ def test_toml_sets_defaults_and_refuses_typos(work: Path, capsys: pytest.Capture
     assert "unknown setting 'view'" in message
     toml.write_text("caches = 1\n")
     assert "unknown setting 'caches'" in fails(capsys, "extract")[1]
+    for text, wanted in (
+        ('id-colum = "name"\n', "it has an unknown setting 'id-colum'; did you mean 'id-column'?"),
+        ("[extract]\nbatch_sise = 4\n", "[extract] has an unknown setting 'batch-sise'; did you mean 'batch-size'?"),
+        ("[extrakt]\nviews = 4\n", "no command 'extrakt' for the table [extrakt]; did you mean 'extract'?"),
+        ("xyzzy = 4\n", "unknown setting 'xyzzy'; settings are the long options"),
+        ("form = 'md'\n", "unknown setting 'form'; did you mean 'format'?"),  # as the option is called
+    ):
+        toml.write_text(text)
+        assert wanted in fails(capsys, "extract")[1]
     toml.write_text("cache = \n")
     assert "mmsent.toml cannot be read" in fails(capsys, "extract")[1]
+
+
+def test_every_long_option_is_a_key_of_toml(work: Path) -> None:
+    """With either sign; of an option that may be repeated one value may stand alone."""
+    every = {name: long_options(one) for name, one in cli.commands().items()}
+    (work / "mmsent.toml").write_text('id-column = "name"\nclean = "links"\n[report]\nformat = "md"\n')
+    found = toml_defaults(work / "mmsent.toml", cli.commands(), cli.cache_commands())
+    assert found["check"] == {"id_column": "name", "clean": ["links"]}
+    assert found["report"]["form"] == "md"
+    program = typer.main.get_command(cli.whole_program())
+    for name, options in every.items():
+        typed = {
+            option.split("/")[0].removeprefix("--").replace("-", "_")
+            for one in program.commands[name].params  # type: ignore[attr-defined]
+            for option in one.opts
+            if option.startswith("--")
+        }
+        assert options.keys() == typed - {"help"}, name
+
+
+def test_toml_may_begin_with_a_byte_order_mark(work: Path) -> None:
+    (work / "mmsent.toml").write_bytes(b'\xef\xbb\xbfencoder = "offline"\n')
+    assert run("extract", "--views", "0") == 0
 
 
 def test_command_line_beats_environment_beats_toml(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
