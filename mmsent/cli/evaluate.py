@@ -79,7 +79,7 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
     features = cache.load("test")
     numbers: dict[str | None, int] = {label: i for i, label in enumerate(cache.labels)}
     truth = np.array([numbers.get(labelled.get(i), NO_LABEL) for i in features.index.ids], np.int64)
-    key = record_opening(chosen, cache, path, int((features.index.good & (truth != NO_LABEL)).sum()))
+    key = record_opening(chosen, path, int((features.index.good & (truth != NO_LABEL)).sum()), cache)
     found = evaluate_labelled(chosen, cache, features, truth)
     record_scores(chosen, key, {e.name: {k: e.scores[k] for k in ("accuracy", "f1_weighted")} for e in found})
     folders = list(dict.fromkeys(run.home for run in chosen))

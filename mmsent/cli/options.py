@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
 from mmsent import config
+from mmsent.cli.targets import require_target
 from mmsent.cli.workspace import Workspace
 from mmsent.config import (
     COMMITTEES,
@@ -197,6 +198,7 @@ def expand(command: Callable[..., Any]) -> Callable[..., Any]:
             parameters += found.options
 
     def run(**values: Any) -> Any:
+        require_target(command.__name__, values)
         built = {
             name: one.build({field: values.pop(option) for option, field in one.fields.items()})
             for name, one in opened.items()

@@ -5,40 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmsent.cli.options import DEVICE, READ, RUN, Device, Json, Only, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
+from mmsent.cli.targets import refuse_overwriting
 from mmsent.cli.workspace import Workspace
 from mmsent.config import DataSettings
 from mmsent.errors import DataError, UsageError
 from mmsent.system.tables import columns
 
 if TYPE_CHECKING:
+    from mmsent.data.dataset import Dataset
     from mmsent.features.new_posts import NewPost
     from mmsent.inference.predict import Prediction
     from mmsent.training.runs import Run
 
-# What is wrong with a row itself; labels do not matter here.
-_ROW_PROBLEMS = {"unsafe id", "unknown split", "malformed line", "malformed row", "duplicate id"}
+# What is wrong with a row itself, and how the file was read; splits do not matter here.
+_TOLD = {"unsafe id", "malformed line", "malformed row", "duplicate id", "stray quote", "how it is read"}
+_READING = ("text_encoding", "remote", "id_column", "image_column", "text_column", "label_column")
 
 
 @resumable("no labels were written")
 def predict(
     where: Workspace,
-    how: Annotated[DataSettings, Only("text_encoding", "id_column", "image_column", "text_column")],
+    how: Annotated[DataSettings, Only(*_READING)],
     run: RunNames = None,
     text: Annotated[str | None, typer.Option("--text", help="The post's text.", rich_help_panel=READ)] = None,
     image: Annotated[Path | None, typer.Option("--image", help="The post's image.", rich_help_panel=READ)] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="CSV, TSV, JSONL or Parquet file of new posts.", rich_help_panel=READ),
+        typer.Option("--manifest", help="CSV, TSV, JSON, JSONL or Parquet file of new posts.", rich_help_panel=READ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="CSV file to write; standard output without it.", rich_help_panel=RUN),
+        typer.Option("--out", help="CSV file to write; standard output without it, or with -.", rich_help_panel=RUN),
     ] = None,
     tie: Tie = None,
     soft: Soft = False,
@@ -50,6 +53,9 @@ def predict(
 
     Reads a text and an image from the command line, or many posts from --manifest, encodes them as the runs' cache was
     encoded, and lets the newest concat, weighted and attention runs (or the runs named) vote. Writes to --out.
+
+    Where the manifest has labels, the answers are scored by them. If its split column says test, that opens test
+    labels, which goes into the log beside the runs.
     """
     from mmsent.data.lists import write_text
     from mmsent.features.new_posts import NewPost
@@ -59,44 +65,89 @@ def predict(
 
     if (manifest is None) == (text is None and image is None):
         raise UsageError("give a post with --text and --image, or several with --manifest FILE")
-    if out is not None and manifest is not None and out.resolve() == manifest.resolve():
-        raise UsageError(f"--out {out} would replace the manifest; name another file")
+    out = None if str(out) == "-" else out
     if image is not None and not image.is_file():
         raise DataError(f"no image at {image}")
-    posts = [NewPost("post", text, image)] if manifest is None else _posts_of(manifest, how)
     chosen = where.voting_runs(run)
+    dataset = None if manifest is None else _open(manifest, how, chosen[0].labels)
+    if out is not None and dataset is not None:
+        refuse_overwriting("--out", out, [out], dataset)
+    posts = [NewPost("post", text, image)] if dataset is None else _posts_of(dataset)
     found = run_predict(posts, chosen, weights=weights, device=device, tie=tie, soft=averages(chosen, soft))
+    given = [p.label for p in dataset.posts] if dataset is not None else []
+    if not any(given):
+        given = []
+    table = predictions_table(found, chosen[0].labels, given or None)
+    scored = _scored(found, given, chosen, dataset) if dataset is not None and given else ""
     if out is not None:
-        write_text(out, predictions_table(found, chosen[0].labels))
+        write_text(out, table)
     if json:
         calibrated = all(one.calibrated for one in chosen)
-        echo_json([{**asdict(p), "calibrated": calibrated} for p in found])
-    elif manifest is None:
+        told: list[dict[str, Any]] = [{"given": label} for label in given] or [{}] * len(found)
+        echo_json([{**asdict(p), **more, "calibrated": calibrated} for p, more in zip(found, told, strict=True)])
+    elif dataset is None:
         _tell_one(found[0], chosen)
     else:
-        _tell_many(found, chosen, out)
-    for missed in [p for p in found if p.label is None][:10] if manifest is not None else []:
+        _tell_many(found, chosen, table, out)
+    if scored:
+        (note if json or out is None else echo)(scored)
+    for missed in [p for p in found if p.label is None][:10] if dataset is not None else []:
         note(f"{missed.id}: no label: {missed.problem}")
 
 
-def _posts_of(manifest: Path, how: DataSettings) -> list[NewPost]:
-    """The posts of a manifest; those that cannot be used are named on standard error."""
+def _open(manifest: Path, how: DataSettings, labels: Sequence[str]) -> Dataset:
+    """The data set of a manifest, labels of its test split included; rows that cannot be used are named on standard
+    error."""
     from mmsent.data.dataset import load_dataset
+
+    how = how.model_copy(update={"labels": tuple(labels)})
+    dataset = load_dataset(manifest, how, strict=False, with_test_labels=True)
+    for problem in dataset.problems:
+        if problem.kind in _TOLD:
+            note(f"{problem.where}: {problem.message}")
+    if not dataset.posts:
+        raise DataError(f"{manifest} holds no posts")
+    return dataset
+
+
+def _posts_of(dataset: Dataset) -> list[NewPost]:
+    """Every post of a data set, with what is known of missing halves."""
     from mmsent.features.new_posts import NewPost
 
-    dataset = load_dataset(manifest, how, strict=False)
-    for problem in dataset.problems:
-        if problem.kind in _ROW_PROBLEMS:
-            note(f"{problem.where}: {problem.message}")
+    remote = {p.post: p.message for p in dataset.problems if p.kind == "remote picture"}
     posts = []
     for p in dataset.posts:
         try:
-            posts.append(NewPost(p.id, dataset.text_of(p), p.image))
-        except DataError:
-            posts.append(NewPost(p.id, None, p.image))
-    if not posts:
-        raise DataError(f"{manifest} holds no posts")
+            text, no_text = dataset.text_of(p), ""
+        except DataError as error:
+            text, no_text = None, str(error)
+        posts.append(NewPost(p.id, text, p.image, remote.get(p.id, ""), no_text))
     return posts
+
+
+def _scored(found: Sequence[Prediction], given: Sequence[str | None], chosen: Sequence[Run], dataset: Dataset) -> str:
+    """How the answers compare with the labels that a manifest gives; that test labels are opened is logged first."""
+    import numpy as np
+
+    from mmsent.evaluation.openings import LOG, record_opening, record_scores
+    from mmsent.metrics import scores
+
+    numbers: dict[str | None, int] = {label: i for i, label in enumerate(chosen[0].labels)}
+    pairs = [(numbers[g], numbers[p.label]) for p, g in zip(found, given, strict=True) if g in numbers and p.label]
+    unknown = sum(g is not None and g not in numbers for g in given)
+    test = sum(post.split == "test" and post.label is not None for post in dataset.posts)
+    key = record_opening(chosen, dataset.root, test) if test else ""
+    if not pairs:
+        return "no post has both a label in the manifest that the heads know and an answer, so nothing is scored"
+    truth, predicted = np.array(pairs, np.int64).T
+    all_scores = scores(truth, predicted, len(numbers))
+    shown = {name: all_scores[name] for name in ("accuracy", "f1_weighted", "f1_macro")}
+    if test:
+        record_scores(chosen, key, {"predict": {name: shown[name] for name in ("accuracy", "f1_weighted")}})
+        note(f"test labels opened; noted in {chosen[0].path.parent / LOG}")
+    left = f", {unknown} with labels that the heads do not know left out" if unknown else ""
+    numbers_shown = ", ".join(f"{name.replace('_', ' ').replace('f1', 'F1')} {n:.3f}" for name, n in shown.items())
+    return f"scored by the manifest's labels on {len(pairs)} of {len(found)} posts{left}: {numbers_shown}"
 
 
 def _tell_one(found: Prediction, chosen: Sequence[Run]) -> None:
@@ -111,13 +162,12 @@ def _tell_one(found: Prediction, chosen: Sequence[Run]) -> None:
     echo(calibration_note(chosen))
 
 
-def _tell_many(found: Sequence[Prediction], chosen: Sequence[Run], out: Path | None) -> None:
-    from mmsent.inference.predict import predictions_table
+def _tell_many(found: Sequence[Prediction], chosen: Sequence[Run], table: str, out: Path | None) -> None:
     from mmsent.training.runs import calibration_note
 
     if out is None:
-        echo(predictions_table(found, chosen[0].labels).removesuffix("\n"), raw=True)
+        echo(table.removesuffix("\n"), raw=True)
         note(calibration_note(chosen))  # standard output holds the table alone
         return
-    echo(f"wrote {out} ({sum(p.label is not None for p in found)} posts)")
+    echo(f"wrote {out} ({len(found)} posts, {sum(p.label is not None for p in found)} of them labelled)")
     echo(calibration_note(chosen))

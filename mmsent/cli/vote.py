@@ -10,12 +10,12 @@ import typer
 
 from mmsent.cli.options import READ, RUN, Json, RunNames, Soft, Tie
 from mmsent.cli.output import echo, echo_json, note, resumable
+from mmsent.cli.targets import refuse_overwriting
 from mmsent.cli.workspace import Workspace
 from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import UsageError
 
 if TYPE_CHECKING:
-    from mmsent.data.lists import ListForm
     from mmsent.inference.vote import Vote
     from mmsent.training.runs import Run
 
@@ -53,21 +53,26 @@ def vote(
     beside it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged.
     """
     from mmsent.data.dataset import SPLITS
+    from mmsent.data.lists import ListForm
     from mmsent.inference.tally import tie_label
-    from mmsent.inference.vote import averages, vote_split, write_vote
+    from mmsent.inference.vote import averages, table_path, vote_split, write_vote
 
+    if out.is_dir() or not out.name:
+        raise UsageError(f"--out {out} is a folder; name a file")
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: choose test or train")
     cache = where.cache
     tie_label(tie, cache.labels)
-    _refuse_overwriting(out, where.source())
+    data, _ = where.dataset_if_there()
+    refuse_overwriting("--out", out, [out, table_path(out)], *([data] if data else []))
     chosen = where.runs(run) if run else where.voting_runs(None)
     for one in chosen:
         one.require(cache.settings.contract, str(cache.path), cache.encoder)
     soft = twins or averages(chosen, soft)
     cache = where.complete(split, device)
     result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins)
-    written, table = write_vote(result, out, _form(where, split))
+    forms = {str(name): form for name, form in data.forms.items()} if data else {}
+    written, table = write_vote(result, out, forms.get(split) or ListForm())
     if json:
         echo_json({"out": str(written), "table": str(table), **_facts(result, chosen)})
         return
@@ -77,28 +82,6 @@ def vote(
     from mmsent.training.runs import calibration_note
 
     echo(calibration_note(chosen))
-
-
-def _form(where: Workspace, split: str) -> ListForm:
-    """The form of the split's list, where the data set is at hand."""
-    from mmsent.data.lists import ListForm
-
-    if not where.source().exists():
-        return ListForm()
-    return next((form for name, form in where.dataset().forms.items() if name == split), ListForm())
-
-
-def _refuse_overwriting(out: Path, source: Path) -> None:
-    """Raise UsageError where predictions, or the table beside them, would replace a file of the data set."""
-    from mmsent.data.dataset import LISTS
-    from mmsent.inference.vote import table_path
-
-    if out.is_dir() or not out.name:
-        raise UsageError(f"--out {out} is a folder; name a file")
-    own = {(source / name).resolve() for name in LISTS.values()} if source.is_dir() else {source.resolve()}
-    for path in (out, table_path(out)):
-        if path.resolve() in own:
-            raise UsageError(f"--out {out} would replace {path}, which belongs to the data set; name another file")
 
 
 def _facts(result: Vote, chosen: Sequence[Run]) -> dict[str, Any]:

@@ -60,10 +60,11 @@ def check_dataset(
     posts = dataset.posts
     texts, unusable = _texts(dataset)
     images: list[_Image] = []
+    told = {problem.post for problem in dataset.problems if problem.kind == "remote picture"}
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for post, image in zip(posts, pool.map(_decoded, posts), strict=True):
             images.append(image)
-            if image.problem:
+            if image.problem and post.id not in told:
                 unusable.append((image.problem, post.id, image.reason))
             if progress:
                 progress(1)

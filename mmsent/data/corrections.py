@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmsent.data.dataset import LISTS, Dataset
+from mmsent.data.dataset import LISTS, Dataset, split_named
 from mmsent.data.encodings import known_encoding
-from mmsent.data.lists import cell, read_list, read_manifest
+from mmsent.data.lists import read_list
+from mmsent.data.manifests import cell, json_text, read_manifest
 from mmsent.errors import DataError
 from mmsent.system.files import read_file
 from mmsent.system.safe_csv import join_csv
@@ -19,6 +19,7 @@ MEDIA = {
     "csv": "text/csv",
     "tsv": "text/tab-separated-values",
     "jsonl": "application/jsonl",
+    "json": "application/json",
     "parquet": "application/vnd.apache.parquet",
 }
 
@@ -30,7 +31,7 @@ def correctable(dataset: Dataset) -> set[str]:
         return {post.id for post in dataset.posts if post.split == "train"}
     rows, _ = read_manifest(dataset.root, dataset.settings)
     column, split = dataset.settings.id_column, dataset.settings.split_column
-    kept = {cell(row, column) for row in rows if cell(row, split) == "test"}
+    kept = {cell(row, column) for row in rows if split_named(cell(row, split)) == "test"}
     return {post.id for post in dataset.posts} - kept
 
 
@@ -54,7 +55,7 @@ def _guid_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, b
     name = LISTS["train"]
     rows, form = read_list(dataset.root / name, dataset.settings)
     lines = [[f[0], labels.get(f[0].strip(), f[1])] if len(f) == 2 else f for _, f in rows]
-    text = join_csv([*([form.header] if form.header else []), *lines], newline=form.newline)
+    text = join_csv([*([form.header] if form.header else []), *lines], form.delimiter, form.newline)
     # UTF-8, unless the settings name a codec for the whole data set, with which lists are read too.
     codec = known_encoding(dataset.settings.text_encoding or "utf-8").partition("+")[0]
     return name, MEDIA["txt"], _encoded(text, codec)
@@ -65,7 +66,7 @@ def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, by
     ending = dataset.root.suffix.lower().lstrip(".")
     if ending == "parquet":
         return name, MEDIA[ending], _parquet(dataset, labels)
-    rows, decoding = read_manifest(dataset.root, settings)
+    rows, opened = read_manifest(dataset.root, settings)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if settings.label_column not in columns:
         columns.append(settings.label_column)
@@ -74,28 +75,18 @@ def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, by
         if (label := labels.get(cell(row, settings.id_column) or "")) is not None:
             row[settings.label_column] = before.get(label, label)
     # Another codec would change the text encoding of all posts, which would be encoded again; only a mixture ends here.
-    codec = decoding.encoding.partition("+")[0]
-    if ending == "jsonl":
-        return name, MEDIA[ending], _encoded("".join(_json_line(row, codec) for row in rows), codec)
+    codec = opened.decoding.encoding.partition("+")[0]
+    if ending in ("json", "jsonl"):
+        return name, MEDIA[ending], _encoded(json_text(rows, ending, codec), codec)
     cells = [[row.get(name, "") for name in columns] for row in rows]
-    crlf = decoding.decode_lines(read_file(dataset.root)).partition("\n")[0].endswith("\r")
-    text = join_csv([columns, *cells], delimiter="\t" if ending == "tsv" else ",", newline="\r\n" if crlf else "\n")
+    crlf = opened.decoding.decode_lines(read_file(dataset.root)).partition("\n")[0].endswith("\r")
+    text = join_csv([columns, *cells], opened.delimiter, "\r\n" if crlf else "\n")
     return name, MEDIA[ending], _encoded(text, codec)
 
 
 def _values(column: Iterable[Any]) -> dict[str, Any]:
     """The values of a column by their text, because a label may be stored as a number."""
     return {str(value): value for value in column if value is not None}
-
-
-def _json_line(row: dict[str, Any], codec: str) -> str:
-    """The row as JSON, with escapes if the codec lacks a character, such as half a surrogate pair."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode(codec)
-    except UnicodeEncodeError:
-        line = json.dumps(row)
-    return line + "\n"
 
 
 def _parquet(dataset: Dataset, labels: Mapping[str, str]) -> bytes:

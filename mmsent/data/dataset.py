@@ -8,38 +8,31 @@ split column, else to train if it has a label and to test if it has none.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mmsent.config import DataSettings
 from mmsent.data.encodings import Decoding, bom_encoding, decide_encoding
-from mmsent.data.lists import MANIFEST_ENDINGS, ListForm, cell, list_rows, manifest_rows
+from mmsent.data.lists import ListForm, list_rows
+from mmsent.data.manifests import MANIFEST_ENDINGS, ManifestRow, cell, image_file, label_of, open_manifest
 from mmsent.data.posts import SPLITS as SPLITS
 from mmsent.data.posts import Post as Post
 from mmsent.data.posts import Posts
+from mmsent.data.posts import Problem as Problem
 from mmsent.data.posts import Split as Split
 from mmsent.data.text import MAX_BYTES, clean_text, encodable, require_text
 from mmsent.errors import DataError
-from mmsent.system.files import is_file, leads_out, protocol, read_file, require_local
+from mmsent.system.files import leads_out, protocol, read_file, require_local, unreadable
 
 LISTS: dict[Split, str] = {"train": "train.txt", "test": "test_without_label.txt"}
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-NO_LABEL = ("", "null", "none", "nan")
+SPLIT_NAMES: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 MAX_ID_BYTES = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A finding about a data set. Errors stop extraction; warnings and notes do not."""
-
-    severity: Literal["error", "warning", "note"]
-    kind: str
-    where: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,14 @@ class Dataset:
         """The splits that hold at least one post."""
         return self.posts.splits
 
+    def has_file(self, path: Path) -> bool:
+        """Whether a path, without links, is that of a list, manifest, image or text of this data set."""
+        root = Path(os.path.realpath(self.root))
+        if path in {root, *(root / name for name in LISTS.values())}:
+            return True
+        files = (file for post in self.posts for file in (post.image, post.text) if isinstance(file, Path))
+        return any(file.name == path.name and Path(os.path.realpath(file)) == path for file in files)
+
     @cached_property
     def decoding(self) -> Decoding:
         """The text encoding of this data set, decided once from all listed texts."""
@@ -100,7 +101,7 @@ class Dataset:
         try:
             raw = read_file(path, MAX_BYTES)
         except OSError as error:
-            raise DataError(f"text cannot be read: {error.strerror or error}") from error
+            raise DataError(unreadable("text", path, error)) from error
         try:
             return self.decoding.decode(raw)
         except UnicodeError as error:
@@ -140,7 +141,7 @@ def load_dataset(
     """Open a data set in either layout.
 
     strict: raise DataError on any error-level problem; otherwise keep them all in `Dataset.problems`.
-    with_test_labels: keep the labels of the test split; only `mmsent evaluate --split test` may.
+    with_test_labels: keep the labels of the test split; only what writes into the log of openings may.
     """
     settings = settings or DataSettings()
     root = locate(Path(path))
@@ -152,7 +153,7 @@ def load_dataset(
         shown = "; ".join(f"{p.where}: {p.message}" for p in errors[:3])
         more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
         raise DataError(f"{shown}{more}; `mmsent check --data {path}` lists all problems")
-    return Dataset(root, loaded.layout, settings, posts, tuple(problems), loaded.forms, loaded.manifest_decoding)
+    return Dataset(root, loaded.layout, loaded.settings, posts, tuple(problems), loaded.forms, loaded.manifest_decoding)
 
 
 def locate(root: Path) -> Path:
@@ -165,6 +166,7 @@ def locate(root: Path) -> Path:
         )
     if root.is_dir() and not any((root / name).is_file() for name in LISTS.values()):
         manifests = sorted(p for p in root.iterdir() if p.suffix.lower().lstrip(".") in MANIFEST_ENDINGS)
+        manifests = [p for p in manifests if p.suffix.lower() != ".json"] or manifests  # which often tell of others
         if len(manifests) != 1:
             found = f"{len(manifests)} manifests" if manifests else "neither list nor manifest"
             raise DataError(
@@ -173,6 +175,23 @@ def locate(root: Path) -> Path:
             )
         return manifests[0]
     return root
+
+
+def belongs_to(path: Path, *datasets: Dataset) -> Path | None:
+    """The data set that has a file at this path, or would have it there: one of these, or one that is known by the
+    files around it; None if there is none."""
+    real = Path(os.path.realpath(path))
+    for dataset in datasets:
+        if dataset.has_file(real):
+            return dataset.root
+    home = real.parent if real.name in LISTS.values() and (real.parent / "data").is_dir() else real.parent.parent
+    if (home == real.parent or real.parent.name == "data") and any((home / n).is_file() for n in LISTS.values()):
+        return home
+    if real.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl") and real.is_file():
+        with contextlib.suppress(DataError):  # what is no manifest, such as a table of predictions
+            open_manifest(real, DataSettings())
+            return real
+    return None
 
 
 def name_of(path: Path) -> str:
@@ -193,7 +212,9 @@ def _row_problems(data: Dataset) -> list[Problem]:
         if post.split == "train" and post.label is None:
             problems.append(Problem("error", "no label", where, "a training row has no label"))
         if post.label is not None and post.label not in labels:
-            message = f"label {post.label[:60]!r} is not one of {known}; add it with --labels if it is right"
+            meant = next((one for one in data.settings.labels if one.casefold() == post.label.casefold()), None)
+            mend = f"write {meant!r}, or add it" if meant else "add it"
+            message = f"label {post.label[:60]!r} is not one of {known}; {mend} with --labels if it is right"
             problems.append(Problem("error", "unknown label", where, message))
         other = seen.setdefault(post.id, post) if i in again else post
         if other is not post:
@@ -210,7 +231,7 @@ def _row_problems(data: Dataset) -> list[Problem]:
 
 def _load_guid(root: Path, settings: DataSettings) -> Dataset:
     data = root / "data"
-    images, texts, problems = _scan(data)
+    files, problems = _scan(data), []
     posts = Posts(data)
     forms: dict[Split, ListForm] = {}
     for split in SPLITS:
@@ -218,22 +239,25 @@ def _load_guid(root: Path, settings: DataSettings) -> Dataset:
         if not path.is_file():
             continue
         rows, forms[split] = list_rows(path, settings)
+        if (delimiter := forms[split].delimiter) != ",":
+            shown = "tabs" if delimiter == "\t" else f"'{delimiter}'"
+            problems.append(Problem("note", "how it is read", path.name, f"fields are separated by {shown}"))
         for line, fields in rows:
             where = f"{path.name}:{line}"
             if len(fields) != 2:
                 message = f"expected 'guid,tag', got {len(fields)} fields: {','.join(fields)[:80]!r}"
                 problems.append(Problem("error", "malformed line", where, message))
                 continue
-            guid, tag = fields[0].strip(), fields[1].strip()
+            guid, tag = fields[0].strip(), fields[1]
             if reason := unsafe_id(guid):
                 problems.append(Problem("error", "unsafe id", where, f"id {guid[:60]!r} {reason}"))
                 continue
-            label = None if tag.lower() in NO_LABEL and tag not in settings.labels else tag
-            image, text = images.get(guid), texts.get(guid)
-            posts.append(Post(guid, split, label, data / image if image else None, data / text if text else None))
+            image = data / (files.image(guid) or f"{guid}.*")
+            posts.append(Post(guid, split, label_of(tag, settings), image, data / files.texts.get(guid, f"{guid}.txt")))
     listed = set(posts.ids)
     problems += _outside(posts, root, data.resolve())
-    if extra := len((images.keys() | texts.keys()) - listed):
+    problems += files.problems()
+    if extra := len((files.images.keys() | files.texts.keys()) - listed):
         problems.append(Problem("note", "unlisted", "data/", f"{extra} ids have files but are in no list"))
     return Dataset(root, "guid", settings, posts, tuple(problems), forms)
 
@@ -241,7 +265,9 @@ def _load_guid(root: Path, settings: DataSettings) -> Dataset:
 def _outside(posts: Iterable[Post], *folders: Path) -> list[Problem]:
     """A warning if files are links that lead out of the data set. data/ itself may be a link."""
     homes = [folder.resolve() for folder in folders]
-    files = ((post.id, f) for post in posts for f in (post.image, post.text) if isinstance(f, Path) and f.is_symlink())
+    files = (
+        (post.id, f) for post in posts for f in (post.image, post.text) if isinstance(f, Path) and os.path.islink(f)
+    )
     found = [name for name, file in files if all(leads_out(file, home) for home in homes)]
     if not found:
         return []
@@ -249,70 +275,114 @@ def _outside(posts: Iterable[Post], *folders: Path) -> list[Problem]:
     return [Problem("warning", "link to outside", found[0], message)]
 
 
-def _scan(folder: Path) -> tuple[dict[str, str], dict[str, str], list[Problem]]:
-    """The file names of images and of texts by id."""
+@dataclass
+class _Files:
+    """The names of the files in a folder: images and texts by id; several: of ids with more than one image; others:
+    files with other endings, or none, by what may be their id; chosen: those of them that are used as images."""
+
+    folder: Path
+    images: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    several: list[tuple[str, str]] = field(default_factory=list)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    chosen: list[str] = field(default_factory=list)
+
+    def image(self, guid: str) -> str | None:
+        """The image of an id. One with an unusual ending is known by its bytes."""
+        if guid in self.images or guid not in self.others:
+            return self.images.get(guid)
+        from mmsent.data.images import is_image
+
+        found = next((name for name in self.others[guid] if is_image(self.folder / name)), None)
+        if found is not None:
+            self.images[guid] = found
+            self.chosen.append(found)
+        return found
+
+    def problems(self) -> list[Problem]:
+        """What is to be told of the listed ids' images."""
+        first = ", ".join(IMAGE_ENDINGS)
+        found = [
+            Problem("warning", "two pictures", name, f"{guid} has more than one picture; the first of {first} is used")
+            for guid, name in self.several
+        ]
+        if self.chosen:
+            message = f"{len(self.chosen)} images have unusual endings and were known by their bytes"
+            found.append(Problem("note", "how it is read", self.chosen[0], message))
+        return found
+
+
+def _scan(folder: Path) -> _Files:
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; the guid layout keeps <guid>.txt and <guid>.jpg there")
-    images: dict[str, str] = {}
-    texts: dict[str, str] = {}
-    problems: list[Problem] = []
+    found = _Files(folder)
     rank = {ending: i for i, ending in enumerate(IMAGE_ENDINGS)}
     for name in sorted(os.listdir(folder)):
         stem, _, ending = name.rpartition(".")
         ending = ending.lower()
         if ending == "txt":
-            texts[stem] = name
+            found.texts[stem] = name
         elif ending in rank:
-            other = images.get(stem)
+            other = found.images.get(stem)
             if other is not None:
-                message = f"{stem} has more than one picture; the first of {', '.join(IMAGE_ENDINGS)} is used"
-                problems.append(Problem("warning", "two pictures", name, message))
+                found.several.append((stem, name))
             if other is None or rank[ending] < rank[other.rpartition(".")[2].lower()]:
-                images[stem] = name
-    return images, texts, problems
+                found.images[stem] = name
+        else:
+            for guid in {stem, name} - {""}:  # of an id with a dot in it, or without an ending
+                found.others.setdefault(guid, []).append(name)
+    return found
 
 
 # --- manifest layout
 
 
 def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
-    rows, decoding = manifest_rows(path, settings)
+    manifest = open_manifest(path, settings)
+    settings = manifest.settings
     posts = Posts(path.parent)
     problems: list[Problem] = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(manifest.rows):
         where = f"{path.name} row {i + 1}"
         try:
-            post = _manifest_post(path.parent, row, settings)
+            post, found = _manifest_post(path.parent, row, settings)
         except DataError as error:
-            problems.append(Problem("error", "malformed row", where, str(error)))
-            continue
-        if isinstance(post, Post):
+            post, found = None, ("malformed row", str(error))
+        if found:
+            problems.append(Problem("error", found[0], where, found[1], post.id if post else None))
+        if post is not None:
             posts.append(post)
-        else:
-            problems.append(Problem("error", post[0], where, post[1]))
-    problems += _outside(posts, path.parent)
+    problems += [*manifest.problems, *_outside(posts, path.parent)]
     form = ListForm((settings.id_column, settings.label_column))
-    return Dataset(path, "manifest", settings, posts, tuple(problems), dict.fromkeys(SPLITS, form), decoding)
+    return Dataset(path, "manifest", settings, posts, tuple(problems), dict.fromkeys(SPLITS, form), manifest.decoding)
 
 
-def _manifest_post(folder: Path, row: dict[str, Any], settings: DataSettings) -> Post | tuple[str, str]:
-    """The post of a row, or the kind of problem and its message. Raises DataError if a cell is not a plain value."""
+def split_named(value: str | None) -> Split | None:
+    """The split that a cell names; None where it names none."""
+    return SPLIT_NAMES.get((value or "").strip().casefold())
+
+
+def _manifest_post(
+    folder: Path, row: ManifestRow, settings: DataSettings
+) -> tuple[Post | None, tuple[str, str] | None]:
+    """The post of a row, None where it can have none, and the kind of problem and its message, where there is one.
+    Raises DataError if a cell is not a plain value."""
     guid = cell(row, settings.id_column) or ""
     if reason := unsafe_id(guid, names_files=False):
-        return "unsafe id", f"id {guid[:60]!r} {reason}"
-    label = cell(row, settings.label_column)
-    if label is not None and label.lower() in NO_LABEL and label not in settings.labels:
-        label = None
+        return None, ("unsafe id", f"id {guid[:60]!r} {reason}")
+    label = label_of(cell(row, settings.label_column), settings)
+    problem: tuple[str, str] | None = None
     split: Split = "train" if label is not None else "test"
-    named = cell(row, settings.split_column)
-    if named:
-        if named not in SPLITS:
-            return "unknown split", f"split {named[:60]!r} is neither 'train' nor 'test'"
-        split = "train" if named == "train" else "test"
-    image, text = cell(row, settings.image_column), cell(row, settings.text_column)
-    if image and "://" in image and (remote := protocol(image)):
-        if remote not in settings.remote:
-            return "remote picture", f"picture {image[:60]!r} is at a URL; --remote {remote} allows fetching it"
-        return Post(guid, split, label, image, text)
-    path = folder / image if image else None
-    return Post(guid, split, label, path if path and is_file(path) else None, text)
+    named = cell(row, settings.split_column) or ""
+    if known := split_named(named):
+        split = known
+    elif named.strip():
+        problem = "unknown split", f"split {named[:60]!r} is neither 'train' nor 'test'"
+    image, text = cell(row, settings.image_column) or "", cell(row, settings.text_column)
+    remote = protocol(image) if "://" in image else None
+    if remote in settings.remote:
+        return Post(guid, split, label, image, text), problem
+    if remote not in (None, "file"):
+        problem = "remote picture", f"picture {image[:60]!r} is at a URL; --remote {remote} allows fetching it"
+        return Post(guid, split, label, None, text), problem
+    return Post(guid, split, label, image_file(folder, image) if image.strip() else None, text), problem

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmsent.config import Settings
 from mmsent.errors import DataError
-from mmsent.system.files import fetch, read_file
+from mmsent.system.files import fetch, open_file, read_file, unreadable
 from mmsent.system.markup import data_url
 
 MAX_PIXELS = (
@@ -69,7 +69,16 @@ def read_image(path: Path | str | bytes | None, seconds: float = 60.0) -> bytes:
     try:
         return fetch(path, MAX_BYTES, seconds) if isinstance(path, str) else read_file(path, MAX_BYTES)
     except OSError as error:
-        raise DataError(f"picture cannot be read: {error.strerror or error}") from error
+        raise DataError(unreadable("picture", Path(path), error)) from error
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file begins as an image in a supported format does."""
+    try:
+        with open_file(path) as file, Image.open(file, formats=_formats()):
+            return True
+    except Exception:  # Pillow's readers raise almost anything
+        return False
 
 
 def image_hash(raw: bytes) -> bytes:

@@ -1,28 +1,24 @@
-"""Lists and manifests: files with one row per post. Reading is strict, writing is atomic."""
+"""Lists of labels, and the text of any file with one row per post. Reading is strict, writing is atomic."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from mmsent.config import DataSettings
-from mmsent.data.encodings import Decoding, decide_encoding, decide_lines, known_encoding
+from mmsent.data.encodings import decide_encoding, decide_lines, known_encoding
 from mmsent.data.text import NUL_HINT
-from mmsent.errors import DataError, UsageError
+from mmsent.errors import DataError
 from mmsent.system.files import open_file, read_file, write_bytes
 from mmsent.system.safe_csv import join_csv
 
-MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet")
+DELIMITERS = (",", ";", "\t")
 
-_PARQUET_ROWS = 4096
 _PIECE = 1 << 18  # bytes of a file that are decoded at a time
 
 csv.field_size_limit(64 * 1024 * 1024)
@@ -34,6 +30,7 @@ class ListForm:
 
     header: tuple[str, str] | None = ("guid", "tag")
     newline: str = "\n"
+    delimiter: str = ","
 
 
 ListRow = tuple[int, list[str]]
@@ -46,27 +43,35 @@ def read_list(path: Path, settings: DataSettings) -> tuple[list[ListRow], ListFo
 
 
 def list_rows(path: Path, settings: DataSettings) -> tuple[Iterator[ListRow], ListForm]:
-    """Like `read_list`, one row at a time; the iterator raises DataError too."""
-    text = _Text(path, settings)
+    """Like `read_list`, one row at a time; the iterator raises DataError too. As a spreadsheet saves it, with `;` or
+    tabs between the fields and empty cells behind them, a list reads the same."""
+    text = TextFile(path, settings)
     newline = "\r\n" if text.crlf else "\n"
-    rows = _list_rows(path, text)
+    first_line = next(iter(text.lines()), "")
+    delimiter = next((d for d in DELIMITERS if d in first_line), ",")
+    rows = _list_rows(path, text, delimiter)
     first = next(rows, None)
     if first is not None and [f.strip().lower() for f in first[1]] == ["guid", "tag"]:
-        return rows, ListForm(("guid", "tag"), newline)
-    return chain([] if first is None else [first], rows), ListForm(None, newline)
+        return rows, ListForm(("guid", "tag"), newline, delimiter)
+    return chain([] if first is None else [first], rows), ListForm(None, newline, delimiter)
 
 
-def _list_rows(path: Path, text: _Text) -> Iterator[ListRow]:
-    reader = csv.reader(text.lines())
+def _list_rows(path: Path, text: TextFile, delimiter: str) -> Iterator[ListRow]:
+    reader = csv.reader(text.lines(), delimiter=delimiter)
     try:
         for fields in reader:
             if any(f.strip() for f in fields):
-                yield reader.line_num, fields
+                yield reader.line_num, trimmed(fields, 2)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: cannot be read as 'guid,tag' lines: {error}") from error
 
 
-class _Text:
+def trimmed(fields: list[str], width: int) -> list[str]:
+    """The fields without empty cells beyond the width, which spreadsheets add."""
+    return fields[:width] if not any(f.strip() for f in fields[width:]) else fields
+
+
+class TextFile:
     """The text of a list or manifest, without blank lines before and after. A UTF-8 file is never wholly in memory.
 
     crlf: whether any of its lines ends in CR LF. Raises DataError if the file cannot be read.
@@ -151,98 +156,9 @@ def _without_blank_ends(lines: Iterable[str]) -> Iterator[str]:
             blank.append(line)
 
 
-def cell(row: dict[str, Any], column: str) -> str | None:
-    """One manifest value as text; None if the column is missing or null.
-
-    Raises DataError if it is neither text nor number, such as a list or bytes.
-    """
-    value = row.get(column)
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    if isinstance(value, (bytes, bytearray, list, tuple, dict, set)):
-        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a text or a number")
-    return str(value)
-
-
-ManifestRow = dict[str, Any]
-
-
-def read_manifest(path: Path, settings: DataSettings) -> tuple[list[ManifestRow], Decoding]:
-    """The rows of a CSV, TSV, JSONL or Parquet file as dictionaries. Raises DataError if it cannot be read."""
-    rows, decoding = manifest_rows(path, settings)
-    return list(rows), decoding
-
-
-def manifest_rows(path: Path, settings: DataSettings) -> tuple[Iterator[ManifestRow], Decoding]:
-    """Like `read_manifest`, one row at a time; the iterator raises DataError too."""
-    ending = path.suffix.lower().lstrip(".")
-    if ending not in MANIFEST_ENDINGS:
-        raise DataError(f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'")
-    if ending == "parquet":
-        rows, decoding = _read_parquet(path), Decoding("utf-8", "Parquet strings are UTF-8")
-    else:
-        text = _Text(path, settings)
-        decoding = text.decoding
-        rows = _read_jsonl(path, text) if ending == "jsonl" else _read_csv(path, text, ending)
-    first = list(islice(rows, 100))
-    if not first:
-        raise DataError(f"{path}: the manifest has no rows")
-    needed = [settings.id_column]
-    columns = Counter(name for row in first for name in row)
-    if absent := [name for name in needed if name not in columns]:
-        raise DataError(
-            f"{path}: no column {absent[0]!r}; it has {', '.join(map(repr, columns))}; "
-            "set --id-column, --image-column, --text-column and --label-column to your names"
-        )
-    if settings.image_column not in columns and settings.text_column not in columns:
-        raise DataError(
-            f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; "
-            f"it has {', '.join(map(repr, columns))}; set --image-column and --text-column to your names"
-        )
-    return chain(first, rows), decoding
-
-
-def _read_csv(path: Path, text: _Text, ending: str) -> Iterator[ManifestRow]:
-    reader = csv.DictReader(text.lines(), delimiter="\t" if ending == "tsv" else ",", strict=True)
-    try:
-        for i, row in enumerate(reader):
-            if None in row or None in row.values():
-                width = len(reader.fieldnames or ())
-                raise DataError(f"{path} row {i + 1}: the number of fields differs from the header's {width}")
-            yield row
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.reader.line_num}: not readable as {ending.upper()}: {error}") from error
-
-
-def _read_jsonl(path: Path, text: _Text) -> Iterator[ManifestRow]:
-    for number, line in enumerate(text.lines("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected one JSON object per line, got {type(row).__name__}")
-        yield row
-
-
-def _read_parquet(path: Path) -> Iterator[ManifestRow]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UsageError("Parquet manifests need pyarrow: pip install 'mmsent[parquet]'") from error
-    try:
-        for batch in parquet.ParquetFile(pyarrow.BufferReader(read_file(path))).iter_batches(_PARQUET_ROWS):
-            yield from batch.to_pylist()
-    except Exception as error:  # Arrow's errors have no other common parent class
-        raise DataError(f"{path}: not readable as Parquet: {error}") from error
-
-
 def list_text(rows: Sequence[tuple[str, str]], form: ListForm) -> str:
     """(id, label) rows in the form of a list that was read."""
-    return join_csv([*([form.header] if form.header else []), *rows], newline=form.newline)
+    return join_csv([*([form.header] if form.header else []), *rows], form.delimiter, form.newline)
 
 
 def write_text(path: Path, text: str) -> Path:

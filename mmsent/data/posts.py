@@ -5,9 +5,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, overload
 
+from mmsent.system.files import is_file
 from mmsent.system.packed import Strings
 
 Split = Literal["train", "test"]
@@ -16,8 +17,21 @@ _NONE, _ITSELF, _FILE = range(3)  # how a post's text is stored
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding about a data set. Errors stop extraction; warnings and notes do not. post: the id, where one is meant
+    whose row is kept."""
+
+    severity: Literal["error", "warning", "note"]
+    kind: str
+    where: str
+    message: str
+    post: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
-    """One post. image: a file, a URL, or None if there is none; text: the text itself, its file, or None."""
+    """One post. image: the file where it should be, a URL, or None if none is named; text: the text itself, the file
+    where it should be, or None."""
 
     id: str
     split: Split
@@ -25,12 +39,17 @@ class Post:
     image: Path | str | None
     text: str | Path | None
 
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an image file; a URL is taken at its word."""
+        return isinstance(self.image, str) or (self.image is not None and is_file(self.image))
+
 
 class Posts(Sequence[Post]):
     """Posts in list order, each created on access. folder: where most of their files are."""
 
     def __init__(self, folder: Path, posts: Iterable[Post] = ()) -> None:
-        self._folder, self._inside = folder, f"{folder}/"
+        self._folder, self._inside = folder, str(folder / "_").removesuffix("_")  # with the system's own separator
         self.ids = Strings()
         self._images, self._texts = Strings(), Strings()
         self._kinds, self._splits, self._labels = array("b"), array("b"), array("i")
@@ -44,10 +63,10 @@ class Posts(Sequence[Post]):
         self.ids.append(post.id)
         self._splits.append(SPLITS.index(post.split))
         self._labels.append(-1 if post.label is None else self._number(post.label))
-        self._images.append(self._short(post.image) if isinstance(post.image, Path) else post.image)
-        file = isinstance(post.text, Path)
+        self._images.append(self._short(post.image) if isinstance(post.image, PurePath) else post.image)
+        file = isinstance(post.text, PurePath)
         self._kinds.append(_NONE if post.text is None else _FILE if file else _ITSELF)
-        self._texts.append(self._short(post.text) if isinstance(post.text, Path) else post.text)
+        self._texts.append(self._short(post.text) if isinstance(post.text, PurePath) else post.text)
 
     def _number(self, label: str) -> int:
         if label not in self._numbers:
@@ -55,7 +74,7 @@ class Posts(Sequence[Post]):
             self._names.append(label)
         return self._numbers[label]
 
-    def _short(self, path: Path) -> str:
+    def _short(self, path: PurePath) -> str:
         short = str(path).removeprefix(self._inside)
         if self._folder / short != path:
             raise ValueError(f"{path} lies neither below {self._folder} nor at an absolute path")

@@ -6,7 +6,6 @@ interrupted copy is not a data set, and no half-written file has a final name.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 from mmsent.data.dataset import LISTS, Dataset, Post
 from mmsent.data.encodings import Decoding, decide_lines
 from mmsent.data.images import read_image
-from mmsent.data.lists import cell, read_manifest
+from mmsent.data.manifests import cell, image_file, json_text, read_manifest
 from mmsent.data.text import clean_text
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import is_file
@@ -63,7 +62,7 @@ def _check_target(dataset: Dataset, out: Path, overwrite: bool) -> None:
     source = dataset.root.resolve()
     source = source if dataset.layout == "guid" else source.parent
     targets = {out.resolve(), (out / "data").resolve()}  # the latter may be a link
-    files = (f for post in dataset.posts for f in (post.image, post.text) if isinstance(f, Path))
+    files = (f for post in dataset.posts for f in (post.image, post.text) if isinstance(f, Path) and is_file(f))
     folders = {folder.resolve() for folder in {file.parent for file in files}}
     if any(t.is_relative_to(source) or f.is_relative_to(t) for t in targets for f in {source, *folders}):
         raise UsageError(f"{out} is, contains or is inside the data set {dataset.root}; choose a folder outside of it")
@@ -108,9 +107,8 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
             texts.add(f"{post.id}.txt")
         except (DataError, UnicodeEncodeError) as error:
             skipped.append(Skipped(post.id, "text", str(error)))
-        if not isinstance(post.image, Path):  # the guid layout knows no URLs
-            skipped.append(Skipped(post.id, "picture", "no picture"))
-        elif reason := _no_file(post.image):
+        assert isinstance(post.image, Path)  # the guid layout knows no URLs
+        if reason := _no_file(post.image):
             skipped.append(Skipped(post.id, "picture", reason))
         else:
             _copy_picture(post, post.image, out / "data" / post.image.name)
@@ -128,9 +126,9 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
 
 
 def _no_file(path: Path) -> str | None:
-    """Why the path of an image is not a file: it is a folder, a pipe or a broken link. None if it is one, or
-    missing."""
-    if not os.path.lexists(path) or is_file(path):
+    """Why the path of an image is not a file: there is none, or it is a folder, a pipe or a broken link. None if it is
+    one."""
+    if is_file(path):
         return None
     try:
         read_image(path)
@@ -160,7 +158,7 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
     settings, source = dataset.settings, dataset.root
     target = out / source.name
     target.unlink(missing_ok=True)
-    rows, decoding = read_manifest(source, settings)
+    rows, opened = read_manifest(source, settings)
     copied: dict[Path, str] = {}
     remote = {post.image for post in dataset.posts if isinstance(post.image, str)}
     skipped: list[Skipped] = []
@@ -173,8 +171,8 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
         else:
             row[settings.text_column] = clean_text(text.strip(), settings.clean)
             texts += 1
-        image = cell(row, settings.image_column)
-        picture = source.parent / image if image else None
+        image = (cell(row, settings.image_column) or "").strip()
+        picture = image_file(source.parent, cell(row, settings.image_column) or "") if image else None
         if image and image in remote:
             pass  # a URL means the same anywhere
         elif picture is None or not is_file(picture):
@@ -190,11 +188,11 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
             progress(1)
     if source.suffix.lower() == ".parquet":
         _write_parquet(source, target, rows, [settings.text_column, settings.image_column])
-    elif source.suffix.lower() == ".jsonl":
-        _write(target, "".join(_json_line(row) for row in rows))
+    elif source.suffix.lower() in (".json", ".jsonl"):
+        _write(target, json_text(rows, source.suffix, "utf-8"))
     else:
-        _write(target, _csv_text(rows, "\t" if source.suffix.lower() == ".tsv" else ","))
-    return PrepareResult(target, decoding, texts, len(copied), tuple(skipped))
+        _write(target, _csv_text(rows, opened.delimiter))
+    return PrepareResult(target, opened.decoding, texts, len(copied), tuple(skipped))
 
 
 def _safe_name(number: int, post_id: str, picture: Path) -> str:
@@ -202,15 +200,6 @@ def _safe_name(number: int, post_id: str, picture: Path) -> str:
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", post_id)[:60].strip("-")
     ending = picture.suffix.lower() if re.fullmatch(r"\.[A-Za-z0-9]{1,5}", picture.suffix) else ""
     return f"{number:06d}-{stem}".rstrip("-") + ending
-
-
-def _json_line(row: Mapping[str, Any]) -> str:
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair exists in JSON escapes alone
-        line = json.dumps(row)
-    return line + "\n"
 
 
 def _csv_text(rows: Sequence[Mapping[str, Any]], delimiter: str) -> str:

@@ -42,10 +42,11 @@ class Opening:
     scores: dict[str, dict[str, float]] | None
 
 
-def record_opening(runs: Sequence[Run], cache: Cache, data: Path, rows: int) -> str:
+def record_opening(runs: Sequence[Run], data: Path, rows: int, cache: Cache | None = None) -> str:
     """Write down, beside each of the runs, that their test labels are opened now. Returns the opening's key.
 
-    rows: labelled test rows. Raises RunError where that cannot be written: then nothing may be opened.
+    rows: labelled test rows; cache: where they are encoded, if in another than the runs'. Raises RunError where that
+    cannot be written: then nothing may be opened.
     """
     key = uuid.uuid4().hex
     entry = {
@@ -53,8 +54,8 @@ def record_opening(runs: Sequence[Run], cache: Cache, data: Path, rows: int) -> 
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
         "data": str(data),
-        "data_name": cache.data_name,
-        "fingerprint": cache.fingerprint,
+        "data_name": cache.data_name if cache else runs[0].info["cache"]["data_name"],
+        "fingerprint": cache.fingerprint if cache else runs[0].info["cache"]["fingerprint"],
         "runs": [{"name": run.name, "head_sha256": run.info["head_sha256"]} for run in runs],
         "rows": rows,
     }

@@ -92,11 +92,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class NewPost:
-    """A post to label. Either half may be None if the heads allow it."""
+    """A post to label. Either half may be None if the heads allow it. image: a file, a URL, or the bytes of an image
+    file; no_image, no_text: why there is none, where that is known."""
 
     id: str
     text: str | None
-    image: Path | str | bytes | None  # a file, a URL, or the bytes of an image file
+    image: Path | str | bytes | None
+    no_image: str = ""
+    no_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,10 @@ def prepare_post(post: NewPost, how: Preprocess, clean: Sequence[Clean], max_pix
     try:
         pixels = as_pixels(fit_square(open_rgb(read_image(post.image), max_pixels), how))
     except DataError as error:
-        problems.append(str(error))
+        problems.append(post.no_image or str(error))
     try:
         if post.text is None:
-            raise DataError("no text")
+            raise DataError(post.no_text or "no text")
         text = clean_text(require_text(post.text.strip()), clean)
     except DataError as error:
         problems.append(str(error))

@@ -30,6 +30,7 @@ from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.cache.journal import Entry
 from mmsent.features.engine import Work, image_entries, text_entries
 from mmsent.system import provenance
+from mmsent.system.files import from_here
 from mmsent.system.process import tune_process
 from mmsent.version import __version__
 
@@ -121,7 +122,7 @@ def unpacked(about: Sequence[Sequence[Any]], data: bytes, storage: str) -> list[
             count = int(np.prod(shape))
             vector = np.frombuffer(data, storage, count, at).reshape(shape)
             at += count * width
-        out.append(Entry(row_id, bytes.fromhex(digest), vector, reason, tokens, empty))
+        out.append(Entry(row_id, bytes.fromhex(digest), vector, from_here(reason), tokens, empty))
     return out
 
 

@@ -167,8 +167,11 @@ def predict(
     return vote_features([post.id for post in posts], runs, *features, tie=tie, soft=soft).predictions
 
 
-def predictions_table(found: Sequence[Prediction], labels: Sequence[str]) -> str:
-    """Predictions as CSV text; a post that no head could label has an empty label and says why under `problem`."""
+def predictions_table(
+    found: Sequence[Prediction], labels: Sequence[str], given: Sequence[str | None] | None = None
+) -> str:
+    """Predictions as CSV text; a post that no head could label has an empty label and says why under `problem`. given:
+    labels that were known before, for a column `label`."""
     probabilities = np.array([[p.probabilities.get(name, np.nan) for name in labels] for p in found])
     extra: dict[str, Sequence[Any]] = {
         "decision": [p.decision for p in found],
@@ -179,6 +182,7 @@ def predictions_table(found: Sequence[Prediction], labels: Sequence[str]) -> str
         [p.id for p in found],
         labels,
         probabilities.reshape(len(found), len(labels)),
+        given,
         predicted=[p.label or "" for p in found],
         extra=extra,
     )

@@ -236,6 +236,6 @@ class Review:
             "agreeing": row.agreeing,
             "decision": row.decision,
             "text": text if text is None or len(text) <= TEXT else text[:TEXT] + "…",
-            "picture": post is not None and post.image is not None,
+            "picture": post is not None and post.has_image,
             "correctable": row.id in self._correctable,
         }

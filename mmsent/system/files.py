@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from mmsent.errors import DataError, RunError, UsageError, first_line
 
+_SHOWN = 200  # characters of a path in a message
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a path has lost the second slash
 
 
@@ -113,6 +114,19 @@ def _fetched(url: str, size: int) -> bytes:
 def is_file(path: Path) -> bool:
     """Whether there is a regular file; also False for an impossible path."""
     return os.path.isfile(path)
+
+
+def unreadable(what: str, path: Path, error: OSError) -> str:
+    """Why the file of a picture or text cannot be read, with its path where there is none."""
+    if error.errno in (errno.ENOENT, errno.ENAMETOOLONG) and not os.path.lexists(path):
+        shown = from_here(str(path))
+        return f"no file {shown if len(shown) < _SHOWN else f'…{shown[-_SHOWN // 2 :]}'}"
+    return f"{what} cannot be read: {error.strerror or error}"
+
+
+def from_here(words: str) -> str:
+    """Words with the paths below the working directory as they are from there."""
+    return words.replace(os.getcwd() + os.sep, "")
 
 
 def leads_out(path: Path, folder: Path) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from mmsent.config import Clean, DataSettings
-from mmsent.data.dataset import Dataset, load_dataset, locate, name_of, unsafe_id
+from mmsent.data.dataset import Dataset, Post, load_dataset, locate, name_of, unsafe_id
+from mmsent.data.images import read_image
 from mmsent.data.lists import ListForm
+from mmsent.data.posts import Posts
 from mmsent.data.text import MAX_BYTES
 from mmsent.errors import DataError
 from tests.helpers.made import make_guid, make_manifest
@@ -57,12 +60,12 @@ def test_text_of_says_why_there_is_none(tmp_path: Path) -> None:
     (root / "data" / "1.txt").unlink()
     (root / "data" / "2.txt").write_bytes(b"\xff\xff")
     data = load_dataset(root, DataSettings(text_encoding="utf-8"))
-    with pytest.raises(DataError, match=r"^no text$"):
+    with pytest.raises(DataError, match=r"^no file .*data.1\.txt$"):
         data.text_of(data.posts[0])
     with pytest.raises(DataError, match="text is not utf-8"):
         data.text_of(data.posts[1])
     (root / "data" / "3.txt").unlink()
-    with pytest.raises(DataError, match="text cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"^no file .*data.3\.txt$"):
         data.text_of(data.posts[2])
 
 
@@ -74,15 +77,17 @@ def test_cleaning_is_applied(tmp_path: Path) -> None:
     assert data.text_of(data.posts[0]) == "RT : nice"
 
 
-def test_missing_files_give_none_and_endings_are_ranked(tmp_path: Path) -> None:
+def test_missing_files_are_named_and_endings_are_ranked(tmp_path: Path) -> None:
     root = make_guid(tmp_path, 4, 0)
     (root / "data" / "1.jpg").unlink()
     (root / "data" / "2.jpg").rename(root / "data" / "2.PNG")
     Image.new("RGB", (4, 4)).save(root / "data" / "3.webp")
     (root / "data" / "99.txt").write_text("nobody's")
     data = load_dataset(root)
-    assert data.posts[0].image is None
-    assert [p.image.name for p in data.posts[1:3] if p.image] == ["2.PNG", "3.jpg"]
+    assert not data.posts[0].has_image
+    with pytest.raises(DataError, match=r"^no file .*data.1\.\*$"):
+        read_image(data.posts[0].image)
+    assert [p.image.name for p in data.posts[1:3] if isinstance(p.image, Path)] == ["2.PNG", "3.jpg"]
     assert kinds(data) == [("warning", "two pictures"), ("note", "unlisted")]
     assert data.problems[1].message == "1 ids have files but are in no list"
 
@@ -263,21 +268,21 @@ def test_a_bad_row_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
         tmp_path,
         "one,a.png,first,positive,",
         ",a.png,an id that is empty,positive,",
-        "two,a.png,second,positive,dev",
+        "two,a.png,second,positive,fold2",
         "three,gone.png,third,negative,",
         "four,a.png,fourth,,test",
     )
     dataset = load_dataset(path, strict=False)
-    assert [post.id for post in dataset.posts] == ["one", "three", "four"]
+    assert [post.id for post in dataset.posts] == ["one", "two", "three", "four"]
     bad = [(p.kind, p.where, p.message) for p in dataset.problems if p.kind in {"unsafe id", "unknown split"}]
     assert bad == [
         ("unsafe id", "posts.csv row 2", "id '' is empty"),
-        ("unknown split", "posts.csv row 3", "split 'dev' is neither 'train' nor 'test'"),
+        ("unknown split", "posts.csv row 3", "split 'fold2' is neither 'train' nor 'test'"),
     ]
     pictures = {post.id: post.image for post in dataset.posts}
     assert pictures["one"] == tmp_path / "a.png"
-    assert pictures["three"] is None
-    with pytest.raises(DataError, match=r"posts\.csv row 2: id '' is empty; posts\.csv row 3: split 'dev'"):
+    assert pictures["three"] == tmp_path / "gone.png"
+    with pytest.raises(DataError, match=r"posts\.csv row 2: id '' is empty; posts\.csv row 3: split 'fold2'"):
         load_dataset(path)
 
 
@@ -352,7 +357,7 @@ def test_three_errors_are_all_shown_and_the_rest_counted(tmp_path: Path) -> None
         load_dataset(root)
     assert str(caught.value) == f"{said}; `mmsent check --data {root}` lists all problems"
     with (root / "train.txt").open("a") as file:
-        file.write(f"8,{'z' * 90},\n")
+        file.write(f"8,{'z' * 90},9\n")
     with pytest.raises(DataError) as caught:
         load_dataset(root)
     assert str(caught.value) == f"{said} (and 1 more); `mmsent check --data {root}` lists all problems"
@@ -444,7 +449,7 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
         locate(tmp_path / "my.posts" / "data")
     assert str(caught.value) == (
         f"{root / 'data'} is not a data set: found neither list nor manifest; expected train.txt and data/, "
-        "or one file ending in csv, tsv, jsonl, parquet"
+        "or one file ending in csv, tsv, jsonl, parquet, json"
     )
 
 
@@ -511,3 +516,72 @@ def test_a_manifest_keeps_the_encoding_that_it_was_read_by(tmp_path: Path) -> No
     dataset = load_dataset(path)
     assert dataset.posts[0].text == "今天天气很好"
     assert dataset.decoding.encoding == "gb18030"
+
+
+def test_unusual_endings_are_known_by_their_bytes(tmp_path: Path) -> None:
+    root = make_guid(tmp_path / "posts", 6, 0, size=8)
+    data = root / "data"
+    for k, name in enumerate(("1.jpg_large", "2", "3.jfif", "4.json", "5.avif"), 1):
+        (data / f"{k}.jpg").rename(data / name)
+    (data / "4.json").write_text("{}")
+    (data / "5.avif").write_bytes(b"not read")
+    found = load_dataset(root)
+    names = [post.image.name for post in found.posts if isinstance(post.image, Path)]
+    assert names == ["1.jpg_large", "2", "3.jfif", "4.*", "5.*", "6.jpg"]
+    assert [(p.severity, p.message) for p in found.problems] == [
+        ("note", "3 images have unusual endings and were known by their bytes")
+    ]
+
+
+def test_blanks_around_cells_and_names_of_splits_in_any_case(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path, "one, a.png ,first,positive , Train", "two,a.png,second,N/A,", "three,a.png,x,neutral,TEST"
+    )
+    posts = load_dataset(path, with_test_labels=True).posts
+    assert [(p.split, p.label, p.has_image) for p in posts] == [
+        ("train", "positive", True),
+        ("test", None, True),
+        ("test", "neutral", True),
+    ]
+
+
+def test_a_label_in_another_case_names_the_known_one(tmp_path: Path) -> None:
+    (problem,) = load_dataset(manifest(tmp_path, "one,a.png,first,POSITIVE,"), strict=False).problems
+    assert problem.message == (
+        "label 'POSITIVE' is not one of negative, neutral, positive; "
+        "write 'positive', or add it with --labels if it is right"
+    )
+
+
+def test_test_rows_stay_test_rows_whatever_the_case_of_the_column(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "one,a.png,first,positive,train", "two,a.png,second,positive,test")
+    path.write_text(path.read_text().replace("split", "Split").replace("label", "Label "))
+    found = load_dataset(path)
+    assert [(p.split, p.label) for p in found.posts] == [("train", "positive"), ("test", None)]
+    assert [(p.severity, p.message) for p in found.problems] == [
+        ("note", "column 'Label ' is read as 'label'"),
+        ("note", "column 'Split' is read as 'split'"),
+    ]
+
+
+def test_a_row_whose_image_may_not_be_fetched_is_kept_and_told(tmp_path: Path) -> None:
+    found = load_dataset(manifest(tmp_path, "one,https://example.org/x.png,first,positive,"), strict=False)
+    assert [(p.id, p.image) for p in found.posts] == [("one", None)]
+    assert [(p.severity, p.kind, p.post) for p in found.problems] == [("error", "remote picture", "one")]
+
+
+def test_a_json_file_beside_a_manifest_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "one,a.png,first,positive,")
+    (tmp_path / "info.json").write_text("{}")
+    assert locate(tmp_path) == path
+    path.unlink()
+    assert locate(tmp_path) == tmp_path / "info.json"
+
+
+@pytest.mark.parametrize("folder", ["data", "C:\\posts\\data", "."])
+def test_paths_of_windows_are_stored_and_given_back(folder: str) -> None:
+    home: Any = PureWindowsPath(folder)
+    images = [home / "1.jpg", home / "sub" / "2.jpg", PureWindowsPath("D:\\other\\3.jpg"), "https://x.org/4.jpg"]
+    posts = Posts(home, [Post(str(k), "train", None, image, home / "1.txt") for k, image in enumerate(images)])
+    assert [post.image for post in posts] == images
+    assert {post.text for post in posts} == {home / "1.txt"}

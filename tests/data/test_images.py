@@ -42,7 +42,7 @@ def test_read_picture(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg") == b"abc"
     with pytest.raises(DataError, match=r"^no picture$"):
         read_image(None)
-    with pytest.raises(DataError, match="picture cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"^no file .*b\.jpg$"):
         read_image(tmp_path / "b.jpg")
 
 

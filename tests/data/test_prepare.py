@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from mmsent.config import Clean, DataSettings
 from mmsent.data.dataset import Dataset, load_dataset
-from mmsent.data.lists import read_manifest
+from mmsent.data.manifests import read_manifest
 from mmsent.data.prepare import prepare
 from mmsent.errors import DataError, UsageError
 from tests.helpers.made import make_guid, make_manifest
@@ -74,10 +76,10 @@ def test_rows_without_usable_parts_stay_in_the_list(tmp_path: Path) -> None:
     result = prepare(load_dataset(root), tmp_path / "out")
     assert [(s.id, s.what) for s in result.skipped] == [("2", "text"), ("3", "text"), ("4", "picture")]
     assert result.skipped[0].reason.startswith("text is not utf-16: 'utf-16-le' codec can't decode")
-    assert [s.reason for s in result.skipped[1:]] == ["no text", "no picture"]
+    assert [s.reason for s in result.skipped[1:]] == [f"no file {root / 'data' / name}" for name in ("3.txt", "4.*")]
     assert (result.texts, result.pictures) == (4, 5)
     copy = load_dataset(tmp_path / "out")
-    assert [p.id for p in copy.posts if p.text is None] == ["2", "3"]
+    assert [p.id for p in copy.posts if not (tmp_path / "out" / "data" / f"{p.id}.txt").exists()] == ["2", "3"]
     assert len(copy.posts) == 6
 
 
@@ -94,7 +96,7 @@ def test_overwriting(tmp_path: Path) -> None:
     prepare(load_dataset(root), out, overwrite=True)
     copy = load_dataset(out)
     assert copy.posts[0].image == out / "data" / "1.webp"
-    assert copy.posts[1].text is None
+    assert not (out / "data" / "2.txt").exists()
     assert copy.text_of(copy.posts[2]) == "new words"
     assert (out / "notes.md").read_text() == "mine"
 
@@ -128,12 +130,12 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         prepare(load_dataset(make_guid(tmp_path / "in", 4, 0)), tmp_path / "out", overwrite=True)
 
 
-def test_a_broken_off_copy_is_no_data_set(tmp_path: Path) -> None:
+def test_a_broken_off_copy_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, out = make_guid(tmp_path / "in", 6, 0), tmp_path / "out"
     source = load_dataset(root)
     prepare(source, out)
-    (root / "data" / "5.jpg").unlink()
-    with pytest.raises(DataError, match=r"the picture of 5 cannot be copied: .*No such file"):
+    monkeypatch.setattr("shutil.copyfile", mock.Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(DataError, match=r"the picture of 1 cannot be copied: .*Input/output error"):
         prepare(source, out, overwrite=True)
     with pytest.raises(DataError, match="is not a data set"):
         load_dataset(out)

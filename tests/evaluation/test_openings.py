@@ -76,16 +76,17 @@ def test_other_test_labels_change_nothing(
     assert [name for name in found[0] if found[0][name] != found[1][name]] == []
 
 
-def test_one_place_alone_opens_test_labels() -> None:
-    """`with_test_labels` is asked for in `cli.evaluate`, behind the log, and nowhere else in the package."""
+def test_two_places_alone_open_test_labels() -> None:
+    """`with_test_labels` is asked for in `cli.evaluate` and `cli.predict`, behind the log, and nowhere else in the
+    package."""
     asking = []
-    for path in PACKAGE.rglob("*.py"):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
                 calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
                 if any(keyword.arg == "with_test_labels" for call in calls for keyword in call.keywords):
                     asking.append((path.relative_to(PACKAGE).as_posix(), function.name))
-    assert asking == [("cli/evaluate.py", "_on_test_labels")]
+    assert asking == [("cli/evaluate.py", "_on_test_labels"), ("cli/predict.py", "_open")]
 
 
 def labelled(root: Path) -> None:
@@ -172,7 +173,7 @@ def test_the_log_stands_damage_and_many_writers(work: Path) -> None:  # noqa: F8
     runs = list_runs(work / "runs")
     path = work / "runs" / LOG
     path.write_bytes(b'{"opening": "cut sho')
-    writers = [threading.Thread(target=record_opening, args=(runs, cache, work / "data", 3)) for _ in range(8)]
+    writers = [threading.Thread(target=record_opening, args=(runs, work / "data", 3, cache)) for _ in range(8)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import csv
 import functools
 import hashlib
 import io
@@ -340,7 +341,7 @@ def instead(ending: str, make: Callable[[Path], object]) -> Callable[[Path], Pat
 LARGE = f"it has {MAX_BYTES + 1} bytes; the limit is {MAX_BYTES}"
 add("picture", "larger than 256 MiB", "quarantined", LARGE, guid(larger_than_the_limit), finds="picture too large")
 add("picture", "two for one id", "used", "the JPEG", guid(odd_ending("png")), like=scene(), finds="two pictures")
-add("picture", "none", "quarantined", "no picture", instead("jpg", lambda path: None))
+add("picture", "none", "quarantined", r"no file /in/data/odd\.\*", instead("jpg", lambda path: None))
 add("picture", "a folder", "quarantined", "picture cannot be read: Is a directory", instead("jpg", Path.mkdir))
 add("picture", "a pipe", "quarantined", "not a regular file but a pipe, socket or device", instead("jpg", os.mkfifo))
 
@@ -399,7 +400,9 @@ text("a formula", "used", "as it is; tables escape it", b"=cmd|' /C calc'!A0", "
 text("markup", "used", "as it is; pages escape it", b"<script>alert(1)</script>", "<script>alert(1)</script>")
 text("terminal escapes", "used", "as it is", b"\x1b[31mred\x07", "\x1b[31mred\x07")
 text("a character reference of 5000 digits", "used", "as it is", b"&#" + b"1" * 5000 + b";", "&#" + "1" * 5000 + ";")
-add("text", "none", "quarantined", "no text", instead("txt", lambda path: None), finds="missing text")
+add(
+    "text", "none", "quarantined", r"no file /in/data/odd\.txt", instead("txt", lambda path: None), finds="missing text"
+)
 add("text", "a folder", "quarantined", "text cannot be read: Is a directory", instead("txt", Path.mkdir))
 add("text", "a pipe", "quarantined", "not a regular file but a pipe, socket or device", instead("txt", os.mkfifo))
 
@@ -441,6 +444,9 @@ listed("blanks around fields", "used", "stripped", lambda s: s.replace(",", " , 
 listed("every field quoted", "used", "unquoted", lambda s: re.sub(r"([^,\n]+)", r'"\1"', s).encode())
 listed("a comma in a quoted id", "used", "part of the id", str.encode, odd="a,b")
 listed("duplicate id", "refused", "this id stands twice in its list", plus("odd,neutral\n"), odd=None)
+for marks, shown_as in ((";", "semicolons"), ("\t", "tabs")):
+    listed(f"{shown_as} for commas", "used", "as commas", lambda s, marks=marks: s.replace(",", marks).encode())
+listed("empty fields at the ends", "used", "left out", lambda s: s.replace("\n", ",,\n").encode())
 listed("three fields", "refused", "expected 'guid,tag', got 3 fields", plus("x,neutral,y\n"), odd=None)
 listed("one field", "refused", "expected 'guid,tag', got 1 fields", plus("x\n"), odd=None)
 listed(
@@ -543,6 +549,54 @@ manifest(
     "csv",
     becomes='a, "b"\r\nc\rd',
 )
+manifest(
+    "CSV with a column that stands twice",
+    "refused",
+    "column 'text' stands twice",
+    b"id,text,text\n1,a,b\n",
+    "csv",
+    odd=None,
+)
+manifest(
+    "CSV with semicolons and empty cells at the ends, as spreadsheets save it",
+    "used",
+    "as with commas",
+    table("odd,data/odd.jpg,a day,neutral").replace("\n", ",,\n").replace(",", ";").encode(),
+    "csv",
+    becomes="a day",
+)
+manifest(
+    "CSV columns in other case and with blanks",
+    "used",
+    "as `id`, `image`, `text` and `label`",
+    table("odd,data/odd.jpg,a day,neutral").replace("id,image,text,label", "ID, Image,text ,LABEL").encode(),
+    "csv",
+    becomes="a day",
+)
+manifest(
+    "TSV with a quote at the start of one row and the end of another",
+    "used",
+    "as characters",
+    table('odd\tdata/odd.jpg\t"a day\tneutral\n13\tdata/1.jpg\tlast"\tneutral', "\t").encode(),
+    "tsv",
+    becomes='"a day',
+)
+manifest(
+    "JSON array",
+    "used",
+    "as JSON lines",
+    json.dumps(list(csv.DictReader(table("odd,data/odd.jpg,a day,neutral").splitlines())), indent=1).encode(),
+    "json",
+    becomes="a day",
+)
+manifest(
+    "JSON object with a key that stands twice",
+    "refused",
+    "'text' stands twice in one object",
+    b'{"id": 1, "text": "a", "text": "b"}\n',
+    "jsonl",
+    odd=None,
+)
 manifest("CSV row of five cells", "refused", "fields differs", table("odd,x,a,neutral,e").encode(), "csv", odd=None)
 manifest("CSV quote that never ends", "refused", "not readable as CSV", table('odd,x,"a').encode(), "csv", odd=None)
 manifest("CSV without the column id", "refused", "no column 'id'", b"key,text\n1,a\n", "csv", odd=None)
@@ -550,9 +604,7 @@ manifest("CSV in UTF-16 without a mark", "refused", "NUL characters", table("").
 manifest(
     "JSON lines nested 100,000 deep", "refused", "not a JSON object", b'{"id":' + b"[" * 100_000, "jsonl", odd=None
 )
-manifest(
-    "JSON lines that are lists", "refused", "expected one JSON object per line, got list", b"[1]\n", "jsonl", odd=None
-)
+manifest("JSON array of numbers", "refused", "expected a JSON object, got int", b"[1]\n", "jsonl", odd=None)
 
 
 def changed(name: str, outcome: Outcome, says: str, change: dict[str, Any], **more: Any) -> None:
@@ -564,9 +616,19 @@ changed("a NUL in a text", "quarantined", "text holds NUL characters", {"text": 
 changed("a list as a text", "refused", "column 'text' holds a list; expected a text", {"text": ["a"]}, odd=None)
 changed("no text", "quarantined", "no text", {"text": None}, finds="missing text")
 changed("a label that is half a surrogate pair", "refused", "is not one of", {"label": "\ud83d"}, odd=None)
-changed("an unknown split", "refused", "split 'dev' is neither 'train' nor 'test'", {"split": "dev"}, odd=None)
-changed("a picture path of 10 kB", "quarantined", "no picture", {"image": "x" * 10_240})
-changed("a picture path with a NUL", "quarantined", "no picture", {"image": "data/odd\0.jpg"})
+changed("an unknown split", "refused", "split 'fold2' is neither 'train' nor 'test'", {"split": "fold2"}, odd=None)
+changed("no picture", "quarantined", "no picture", {"image": None})
+changed("a picture path to nowhere", "quarantined", r"no file /in/data/odd\.JPG", {"image": "data/odd.JPG"})
+changed("a picture path of 10 kB", "quarantined", "no file …x+", {"image": "x" * 10_240})
+changed("a picture path with a NUL", "quarantined", "picture cannot be read: no such path", {"image": "data/odd\0.jpg"})
+for written, shown_as in (
+    ("data\\odd.jpg", "with backslashes"),
+    (" data/odd.jpg ", "with blanks around it"),
+    ("data/%6Fdd.jpg", "percent-encoded"),
+):
+    changed(f"a picture path {shown_as}", "used", "read where it lies", {"image": written})
+changed("blanks around a label", "used", "stripped", {"label": " neutral "})
+changed("a label in capitals", "refused", "write 'neutral', or add it with --labels", {"label": "NEUTRAL"}, odd=None)
 changed(
     "a picture that is a URL",
     "refused",

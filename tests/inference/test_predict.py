@@ -353,6 +353,123 @@ def test_the_command_says_whether_probabilities_are_calibrated(
     )
 
 
+@pytest.fixture
+def say(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """`mmsent predict` with some runs, copied so that a log beside them is their own: status, output, notes."""
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
+
+    def say(names: tuple[str, ...], *more: str) -> tuple[int, str, str]:
+        for name in names:
+            if not (tmp_path / "runs" / name).exists():
+                shutil.copytree(world.runs[name].path, tmp_path / "runs" / name)
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", *(str(tmp_path / "runs" / name) for name in names), *more])
+        shown = capsys.readouterr()
+        return int(stop.value.code or 0), shown.out, shown.err
+
+    return say
+
+
+def put(path: Path, *rows: str) -> str:
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_every_row_of_a_manifest_is_in_the_table(
+    world: World, say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    picture = world.posts()[0].image
+    rows = (
+        "id,image,text,split",
+        "a,http://127.0.0.1:9/x.png,good day,",
+        f"b,{picture},good day,fold2",
+        "c,https://example.org/y.png,nice,test",
+        f"d,{picture},bad,",
+        "e,nowhere.png,bad,",
+    )
+    out = tmp_path / "p.csv"
+    status, said, notes = say(("concat", "text"), "--manifest", put(tmp_path / "m.csv", *rows), "--out", str(out))
+    assert (status, said.splitlines()[0]) == (0, f"wrote {out} (5 posts, 5 of them labelled)")
+    found = {row["id"]: row for row in csv.DictReader(io.StringIO(out.read_text()))}
+    assert list(found) == list("abcde")
+    assert found["c"]["problem"] == (
+        "picture 'https://example.org/y.png' is at a URL; --remote https allows fetching it"
+    )
+    assert found["e"]["problem"].startswith("no file ")
+    assert found["b"]["problem"] == found["d"]["problem"] == ""
+    _, _, notes = say(("concat",), "--manifest", put(tmp_path / "m.csv", *rows), "--out", str(out))
+    assert "a: no label: picture 'http://127.0.0.1:9/x.png' is at a URL" in notes
+    assert [row["predicted"] for row in csv.DictReader(io.StringIO(out.read_text()))][::2] == ["", "", ""]
+
+
+def test_labels_in_a_manifest_score_the_answers(
+    world: World, say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    picture = world.posts()[0].image
+    rows = ["id,image,text,label", f"a,{picture},x,negative", f"b,{picture},y,", f"c,{picture},z,joy"]
+    path, log = put(tmp_path / "m.csv", *rows), tmp_path / "runs" / "test-openings.jsonl"
+    _, said, notes = say(("concat",), "--manifest", path)
+    table = list(csv.DictReader(io.StringIO(said)))
+    assert [row["label"] for row in table] == ["negative", "", "joy"]
+    hit = float(table[0]["predicted"] == "negative")
+    assert (
+        "scored by the manifest's labels on 1 of 3 posts, 1 with labels that the heads do not know left out: "
+        f"accuracy {hit:.3f}, F1 weighted {hit:.3f}" in notes
+    )
+    assert not log.exists()
+    assert [p["given"] for p in json.loads(say(("concat",), "--manifest", path, "--json")[1])] == [
+        "negative",
+        None,
+        "joy",
+    ]
+    path = put(tmp_path / "t.csv", "id,image,text,label,split", *(f"{row},test" for row in rows[1:3]))
+    _, said, notes = say(("concat",), "--manifest", path, "--out", str(tmp_path / "o.csv"))
+    assert f"test labels opened; noted in {log}" in notes
+    assert "scored by the manifest's labels on 1 of 2 posts: accuracy" in said
+    opened, scores = map(json.loads, log.read_text().splitlines())
+    assert (opened["rows"], opened["data"], opened["data_name"]) == (1, path, "posts")
+    assert scores == {"opening": opened["opening"], "scores": {"predict": {"accuracy": hit, "f1_weighted": hit}}}
+
+
+def test_a_manifest_without_labels_has_no_column_for_them(
+    world: World, say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    path = put(tmp_path / "m.csv", "id,image,text,label", f"a,{world.posts()[0].image},x,")
+    _, said, notes = say(("concat",), "--manifest", path, "--out", "-")
+    assert said.startswith("id,predicted,confidence,")
+    assert "scored" not in notes
+
+
+def test_what_is_odd_about_a_manifest_is_told(
+    world: World, say: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    picture = world.posts()[0].image
+    rows = (f'a\t{picture}\t"x', f"b\t{picture}\ty", f'c\t{picture}\tz"')
+    path = put(tmp_path / "m.tsv", "ID\timage\tText", *rows)
+    _, said, notes = say(("concat",), "--manifest", path)
+    assert len(said.splitlines()) == 4
+    assert "a quote in lines 2 to 4 does not enclose a cell" in notes
+    assert "column 'Text' is read as 'text'" in notes
+
+
+def test_predict_writes_over_no_file_of_a_data_set(say: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    root = make_guid(tmp_path / "posts", 4, 2, size=8)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    for target in ("train.txt", "test_without_label.txt", "data/1.txt", "data/new.txt"):
+        status, _, error = say(("concat",), "--manifest", str(root), "--out", str(root / target))
+        assert (status, "a file of the data set" in error) == (2, True)
+    manifest = put(tmp_path / "m.csv", "id,image,text", "a,posts/data/1.jpg,x")
+    for target in ("m.csv", "posts/data/1.jpg"):
+        status, _, error = say(("concat",), "--manifest", manifest, "--out", str(tmp_path / target))
+        assert (status, "a file of the data set" in error) == (2, True)
+    # of another data set than the manifest's
+    status, _, error = say(("concat",), "--text", "x", "--out", str(root / "train.txt"))
+    assert (status, "a file of the data set" in error) == (2, True)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
 # --- the table
 
 

@@ -18,7 +18,8 @@ from mmsent.config import TEXT_ENCODINGS, Clean, DataSettings
 from mmsent.data.dataset import load_dataset, unsafe_id
 from mmsent.data.encodings import decide_encoding
 from mmsent.data.images import Preprocess, as_pixels, fit_square, open_rgb
-from mmsent.data.lists import ListForm, list_text, read_list, read_manifest, write_text
+from mmsent.data.lists import ListForm, list_text, read_list, write_text
+from mmsent.data.manifests import read_manifest
 from mmsent.data.prepare import prepare
 from mmsent.data.text import clean_text, text_hash
 from mmsent.errors import DataError, MmsentError

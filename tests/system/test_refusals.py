@@ -14,7 +14,7 @@ from mmsent.config import DataSettings
 from mmsent.data import check, duplicates
 from mmsent.data.check import check_dataset
 from mmsent.data.dataset import load_dataset
-from mmsent.data.lists import read_manifest
+from mmsent.data.manifests import read_manifest
 from mmsent.errors import CacheError, DataError
 from mmsent.features.cache import Cache, write_cache
 from mmsent.features.cache.finding import find_cache, unreadable

@@ -1,0 +1,400 @@
+"""Manifests: one CSV, TSV, JSON, JSONL or Parquet file with one row per post. Reading is strict.
+
+A manifest is opened with settings that name its columns; what is opened holds the settings with the names as they stand
+in the file, which may differ by case and blanks. Everything that was not plain is a problem to be told.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from mmsent.config import DataSettings
+from mmsent.data.encodings import Decoding
+from mmsent.data.lists import DELIMITERS, ListRow, TextFile, trimmed
+from mmsent.data.posts import Problem
+from mmsent.errors import DataError, UsageError
+from mmsent.system.files import is_file, protocol, read_file
+
+MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet", "json")
+COLUMNS = ("id_column", "image_column", "text_column", "label_column", "split_column")
+NO_LABEL = ("", "null", "none", "nan", "na", "n/a", "#n/a", "<na>")
+
+_PARQUET_ROWS = 4096
+
+ManifestRow = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An opened manifest. rows: one at a time; the iterator raises DataError too. settings: with the columns' names as
+    they stand in the file. problems: grows while rows are read. delimiter: of CSV and TSV."""
+
+    rows: Iterator[ManifestRow]
+    settings: DataSettings
+    decoding: Decoding
+    problems: list[Problem]
+    delimiter: str = ","
+
+
+def read_manifest(path: Path, settings: DataSettings) -> tuple[list[ManifestRow], Manifest]:
+    """All rows of a manifest, and what was opened. Raises DataError if it cannot be read."""
+    opened = open_manifest(path, settings)
+    return list(opened.rows), opened
+
+
+def open_manifest(path: Path, settings: DataSettings) -> Manifest:
+    """Open a CSV, TSV, JSONL, JSON or Parquet file. Raises DataError if it has not the columns that a manifest needs,
+    a column stands twice, or it cannot be read."""
+    ending = path.suffix.lower().lstrip(".")
+    if ending not in MANIFEST_ENDINGS:
+        raise DataError(f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'")
+    problems: list[Problem] = []
+    if ending == "parquet":
+        names, rows = _read_parquet(path)
+        found = _named(path, names, settings, problems)
+        return Manifest(rows, found, Decoding("utf-8", "Parquet strings are UTF-8"), problems)
+    text = TextFile(path, settings)
+    if ending in ("csv", "tsv"):
+        return _open_table(path, text, ending, settings, problems)
+    rows = _read_json(path, text, ending)
+    first = list(islice(rows, 100))
+    names = list(dict.fromkeys(name for row in first for name in row))
+    found = _named(path, names, settings, problems) if first else settings
+    rows = _same_names(path, chain(first, rows), found)
+    return Manifest(_some(path, rows), found, text.decoding, problems)
+
+
+def _some(path: Path, rows: Iterator[ManifestRow]) -> Iterator[ManifestRow]:
+    """The rows. Raises DataError where there are none: now, not at the first use."""
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{path}: the manifest has no rows")
+    return chain([first], rows)
+
+
+# --- columns
+
+
+def loose(name: str) -> str:
+    """A column's name without case and blanks."""
+    return "".join(name.split()).casefold()
+
+
+def _named(path: Path, names: Sequence[str], settings: DataSettings, problems: list[Problem]) -> DataSettings:
+    """The settings with the names that the wanted columns have in the file. Raises DataError where a name stands twice,
+    several could be meant, or a column is missing without which there are no posts."""
+    if twice := [name for name, n in Counter(names).items() if n > 1 and name.strip()]:
+        raise DataError(f"{path}: column {twice[0]!r} stands twice; rename or remove one of the two")
+    there: dict[str, str] = {}
+    for field in COLUMNS:
+        wanted = getattr(settings, field)
+        alike = [name for name in names if loose(name) == loose(wanted)]
+        others = [name for name in alike if name != wanted]
+        if wanted in alike:
+            there[field] = wanted
+            problems += [_note(path, f"column {name!r} is not read, as {wanted!r} is there") for name in others]
+        elif len(others) > 1:
+            raise DataError(
+                f"{path}: {' and '.join(map(repr, others))} could both be the column {wanted!r}; rename the one that "
+                f"is{'' if field == 'split_column' else f', or name it with {_option(field)}'}"
+            )
+        elif others:
+            there[field] = others[0]
+            problems.append(_note(path, f"column {others[0]!r} is read as {wanted!r}"))
+    has = f"it has {', '.join(map(repr, names))}"
+    if "id_column" not in there:
+        options = ", ".join(_option(field) for field in COLUMNS[:3])
+        raise DataError(
+            f"{path}: no column {settings.id_column!r}; {has}; set {options} and --label-column to your names"
+        )
+    if "image_column" not in there and "text_column" not in there:
+        raise DataError(
+            f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; "
+            f"{has}; set --image-column and --text-column to your names"
+        )
+    return settings.model_copy(update=there)
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _note(path: Path, message: str) -> Problem:
+    return Problem("note", "how it is read", path.name, message)
+
+
+def _same_names(path: Path, rows: Iterable[ManifestRow], settings: DataSettings) -> Iterator[ManifestRow]:
+    """JSON rows, each of which may have names of its own. Raises DataError where one spells a column otherwise."""
+    names = {loose(getattr(settings, field)): getattr(settings, field) for field in COLUMNS}
+    known: set[tuple[str, ...]] = set()
+    for i, row in enumerate(rows):
+        if (mine := tuple(row)) not in known:
+            known.add(mine)
+            for name in mine:
+                meant = names.get(loose(name), name)
+                if meant != name and meant not in row:
+                    raise DataError(f"{path} row {i + 1} has a column {name!r} where others have {meant!r}")
+        yield row
+
+
+# --- CSV and TSV
+
+
+def _open_table(path: Path, text: TextFile, ending: str, settings: DataSettings, problems: list[Problem]) -> Manifest:
+    usual = "\t" if ending == "tsv" else ","
+    heads = {delimiter: _head(path, text, delimiter, ending) for delimiter in (usual, *DELIMITERS)}
+    if not heads[usual]:
+        raise DataError(f"{path}: the manifest has no rows")
+    wanted = loose(settings.id_column)
+    delimiter = next((d for d, head in heads.items() if wanted in map(loose, head)), usual)
+    if delimiter != usual:
+        shown = {"\t": "tabs", ";": "';'", ",": "','"}[delimiter]
+        problems.append(_note(path, f"cells are separated by {shown}"))
+    head = heads[delimiter]
+    if sum(not name.strip() for name in head) > 1:
+        while not head[-1].strip():  # as spreadsheets add them
+            head.pop()
+    if len(nameless := [str(k) for k, name in enumerate(head, 1) if not name.strip()]) > 1:
+        raise DataError(f"{path}: columns {', '.join(nameless)} have no name; name or remove them")
+    found = _named(path, head, settings, problems)
+    label = head.index(found.label_column) if found.label_column in head else None
+
+    def is_row(cells: list[str]) -> bool:
+        if label is None:
+            return delimiter == "\t"  # hardly any text holds tabs, many hold commas
+        return cells[label] in found.labels or label_of(cells[label], found) is None
+
+    def on_stray(stray: Stray) -> None:
+        problems.append(Problem("warning", "stray quote", path.name, str(stray)))
+
+    rows = _table_rows(path, records(text.lines(), delimiter, len(head), is_row, on_stray), head, ending)
+    return Manifest(_some(path, rows), found, text.decoding, problems, delimiter)
+
+
+def _head(path: Path, text: TextFile, delimiter: str, ending: str) -> list[str]:
+    try:
+        return next(csv.reader(text.lines(), delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        raise DataError(f"{path}:1: not readable as {ending.upper()}: {error}") from error
+
+
+def _table_rows(path: Path, found: Iterator[ListRow], head: list[str], ending: str) -> Iterator[ManifestRow]:
+    try:
+        next(found)  # the head
+        number = 0
+        for _, fields in found:
+            if not any(field.strip() for field in fields):
+                continue
+            number += 1
+            cells = trimmed(fields, len(head))
+            if len(cells) != len(head):
+                raise DataError(f"{path} row {number}: the number of fields differs from the header's {len(head)}")
+            yield dict(zip(head, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}: not readable as {ending.upper()}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A quote that opens a cell in one line and closes it some lines on, where every line reads as a row of its own.
+    taken: the quote was taken as a character, and the lines as rows."""
+
+    first: int
+    last: int
+    taken: bool
+
+    def __str__(self) -> str:
+        lines = f"lines {self.first} to {self.last}" if self.last > self.first else f"line {self.first}"
+        if self.taken:
+            return f"a quote in {lines} does not enclose a cell; it was read as a character"
+        return (
+            f"a cell goes over {lines}, each of which reads as a row of its own; if its quote is a character, double it"
+        )
+
+
+def records(
+    lines: Iterable[str],
+    delimiter: str,
+    width: int,
+    is_row: Callable[[list[str]], bool],
+    on_stray: Callable[[Stray], None] = lambda _: None,
+) -> Iterator[ListRow]:
+    """The rows of delimited text as (number of their last line, fields).
+
+    A quote at the start of one row and the end of another would swallow the rows between. So where a cell goes over
+    several lines, or a quote is misplaced, and every one of these lines has `width` fields alone, they are read as rows
+    if `is_row` agrees for all; else as one cell. on_stray is told of either. Raises csv.Error at other misplaced ones.
+    """
+    taken: list[str] = []
+
+    def recorded() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(recorded(), delimiter=delimiter, strict=True)
+    at = 0
+    while True:
+        taken.clear()
+        wrong: csv.Error | None = None
+        fields: list[str] = []
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            wrong = error
+        before, at = at, at + len(taken)
+        several = [(before + k, line) for k, line in enumerate(taken, 1) if line.strip()] if wrong or taken[1:] else []
+        alone = [(number, _fields(line, delimiter, width)) for number, line in several]
+        if alone and all(len(cells) == width for _, cells in alone):
+            sure = all(is_row(cells) for _, cells in alone)
+            on_stray(Stray(before + 1, at, sure))
+            if sure:
+                yield from alone
+                continue
+        if wrong:
+            raise csv.Error(f"line {at}: {wrong}")
+        yield at, fields
+
+
+def _fields(line: str, delimiter: str, width: int) -> list[str]:
+    """The fields of one line alone; where its quotes do not enclose cells, they are characters."""
+    try:
+        fields = trimmed(next(csv.reader([line], delimiter=delimiter, strict=True)), width)
+        if len(fields) == width:
+            return fields
+    except csv.Error:
+        pass
+    return trimmed(line.rstrip("\r\n").split(delimiter), width)
+
+
+# --- JSON and Parquet
+
+
+def _read_json(path: Path, text: TextFile, ending: str) -> Iterator[ManifestRow]:
+    """The objects of an array, or one object per line."""
+    start = next((line for line in text.lines("\n") if line.strip()), "")
+    if start.lstrip().startswith("["):
+        try:
+            array = json.loads("".join(text.lines("\n")), object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            if ending == "json" or not start.rstrip().endswith("]"):
+                raise DataError(f"{path}: not a JSON array: {error}") from error
+            array = None  # lines of lists
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        for number, row in enumerate(array or (), 1):
+            if not isinstance(row, dict):
+                raise DataError(f"{path} row {number}: expected a JSON object, got {type(row).__name__}")
+            yield row
+        if array is not None:
+            return
+    for number, line in enumerate(text.lines("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            hint = "; a manifest is an array of objects, or one object per line" if start.strip() == "{" else ""
+            raise DataError(f"{path}:{number}: not a JSON object: {error}{hint}") from error
+        except DataError as error:
+            raise DataError(f"{path}:{number}: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected one JSON object per line, got {type(row).__name__}")
+        yield row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises DataError where a name stands twice: json alone would take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise DataError(f"{twice!r} stands twice in one object; rename or remove one of the two")
+    return found
+
+
+def _read_parquet(path: Path) -> tuple[list[str], Iterator[ManifestRow]]:
+    """The names of the columns, and the rows."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UsageError("Parquet manifests need pyarrow: pip install 'mmsent[parquet]'") from error
+    try:
+        file = parquet.ParquetFile(pyarrow.BufferReader(read_file(path)))
+        names = [str(name) for name in file.schema_arrow.names]
+    except Exception as error:  # Arrow's errors have no other common parent class
+        raise DataError(f"{path}: not readable as Parquet: {error}") from error
+
+    def rows() -> Iterator[ManifestRow]:
+        try:
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                yield from batch.to_pylist()
+        except Exception as error:
+            raise DataError(f"{path}: not readable as Parquet: {error}") from error
+
+    return names, _some(path, rows())
+
+
+def json_text(rows: Iterable[ManifestRow], ending: str, codec: str) -> str:
+    """Rows as the JSON of a manifest: an array in .json, else an object per line. What the codec lacks, such as half a
+    surrogate pair, is escaped."""
+    lines = [_json_line(row, codec) for row in rows]
+    return "[\n" + ",\n".join(lines) + "\n]\n" if ending.endswith("json") else "".join(f"{line}\n" for line in lines)
+
+
+def _json_line(row: ManifestRow, codec: str) -> str:
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode(codec)
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line
+
+
+# --- cells
+
+
+def cell(row: ManifestRow, column: str) -> str | None:
+    """One manifest value as text; None if the column is missing or null.
+
+    Raises DataError if it is neither text nor number, such as a list or bytes.
+    """
+    value = row.get(column)
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, (bytes, bytearray, list, tuple, dict, set)):
+        raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a text or a number")
+    return str(value)
+
+
+def label_of(value: str | None, settings: DataSettings) -> str | None:
+    """The label that a cell or field holds, without blanks around it; None for none, which has several spellings."""
+    if value is None or value in settings.labels:
+        return value
+    plain = value.strip()
+    return None if plain.casefold() in NO_LABEL and plain not in settings.labels else plain
+
+
+def image_file(folder: Path, value: str) -> Path:
+    """The file that an image cell means. What is written is tried first; then without blanks around it, with
+    backslashes as separators, percent-encoding undone, and a file:// URL as the path in it.
+
+    Where there is no such file, the path as it was looked for, so that a message can name it.
+    """
+    plain = value.strip()
+    if protocol(plain) == "file":
+        from urllib.request import url2pathname  # takes a while to import
+
+        plain = url2pathname(urlsplit(plain).path)
+    tried = dict.fromkeys((value, plain, plain.replace("\\", "/"), unquote(plain)))
+    return next((path for name in tried if is_file(path := folder / name)), folder / plain)
