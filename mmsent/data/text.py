@@ -66,12 +66,19 @@ def _emoji_names(text: str) -> str:
 
 
 def clean_text(text: str, steps: Sequence[Clean]) -> str:
-    """Apply cleaning steps in their fixed order; without steps the text is returned as it is.
+    """Apply cleaning steps in their fixed order, until nothing changes: a cleaned text stays as it is. Without steps
+    the text is returned as it is.
 
     links and mentions are removed, a leading RT is removed, `#goodMood` becomes `good Mood`, emoji become their names.
     """
     if not steps:
         return text
+    while (cleaned := _cleaned_once(text, steps)) != text:  # every change takes away a sign, so this ends
+        text = cleaned
+    return cleaned
+
+
+def _cleaned_once(text: str, steps: Sequence[Clean]) -> str:
     text = html.unescape(_ENDLESS.sub("\ufffd", text))
     if Clean.links in steps:
         text = _LINK.sub(" ", text)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from mmsent.encoders.explainable import Layer, Tokens
 
-MAX_WORD, MAX_CHARACTERS = 1_000, 20_000  # far beyond the 77 tokens that are kept
-
 
 class ClipImageEncoder:
     """The image tower: (B, size, size, 3) bytes to (B, D) embeddings."""
@@ -72,15 +70,6 @@ class ClipImageEncoder:
         return find_layers(self.clip.fp32_model.visual, lambda: self.features(probe))
 
 
-def bounded(text: str) -> str:
-    """The text with very long words cut, because the time of byte-pair tokenizing grows with the square of a word's
-    length: hours for a word of a megabyte. Texts up to MAX_WORD characters stay as they are, and the tokens that are
-    kept never change."""
-    if len(text) <= MAX_WORD:
-        return text
-    return " ".join(word[:MAX_WORD] for word in text.split())[:MAX_CHARACTERS]
-
-
 class ClipTextEncoder:
     """The text tower. It is causal and pooled at the end token, so a batch is padded only to its longest text."""
 
@@ -99,7 +88,6 @@ class ClipTextEncoder:
 
     def lengths(self, texts: list[str]) -> list[int]:
         tokenizer = self.clip.tokenizer
-        texts = list(map(bounded, texts))
         if hasattr(tokenizer, "encode"):  # open_clip's own byte-pair tokenizer; start and end are added later
             return [len(tokenizer.encode(text)) + 2 for text in texts]
         return [len(ids) for ids in tokenizer.tokenizer(list(map(tokenizer.clean_fn, texts))).input_ids]
@@ -107,7 +95,6 @@ class ClipTextEncoder:
     def encode(self, texts: list[str]) -> Embeddings:
         import torch
 
-        texts = list(map(bounded, texts))
         tokens = self.clip.tokenizer(texts, context_length=self.clip.max_tokens)
         model = self.clip.model
         with torch.inference_mode():
@@ -123,7 +110,7 @@ class ClipTextEncoder:
     def tokenize(self, text: str) -> Tokens:
         from mmsent.encoders.tokens import byte_pair_tokens, fast_tokens
 
-        tokenizer, text = self.clip.tokenizer, bounded(text)
+        tokenizer = self.clip.tokenizer
         if mode := getattr(tokenizer, "tokenizer_mode", ""):  # its class token stands behind the padding
             raise EncoderError(f"texts of {self.card.name} cannot be explained: its tokenizer works in mode {mode!r}")
         row = tokenizer([text], context_length=self.clip.max_tokens)[0].tolist()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.data.images import Preprocess
-from mmsent.encoders.common import WAYS_OUT, existing_file, refuse_code, require_hub, weights_sha256
+from mmsent.encoders.common import WAYS_OUT, existing_file, read_as_text, refuse_code, require_hub, weights_sha256
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError, first_line
 from mmsent.system.devices import half_precision_for, pick_device, torch_dtype
@@ -132,9 +132,12 @@ class ClipModel:
         import open_clip
 
         try:
-            return open_clip.get_tokenizer(self.arch)
+            found = read_as_text(open_clip.get_tokenizer(self.arch))
         except Exception as error:
             raise EncoderError(f"the tokenizer of {self.arch} cannot be loaded: {error}; {WAYS_OUT}") from error
+        clean = found.clean_fn
+        found.clean_fn = lambda text: bounded(clean(shortened(text)), self.max_tokens)
+        return found
 
     @functools.cached_property
     def shortens(self) -> bool:
@@ -153,6 +156,31 @@ class ClipModel:
             except RuntimeError:
                 return False
         return bool(torch.nn.functional.cosine_similarity(full, short).min() > 0.9999)
+
+
+TOKEN_CHARACTERS = 26  # more than any token of CLIP's vocabulary has
+MAX_RAW, MAX_CHARACTERS = 100_000, 20_000  # far beyond what 77 tokens hold
+
+
+def shortened(text: str) -> str:
+    """A text as its cleaning takes it: MAX_RAW characters of a longer one, because cleaning takes seconds per MB."""
+    return text if len(text) <= MAX_RAW else " ".join(text.split())[:MAX_RAW]
+
+
+def bounded(text: str, max_tokens: int) -> str:
+    """A cleaned text with very long words cut, because the time of byte-pair tokenizing grows with the square of a
+    word's length: hours for a word of a megabyte. What is cut lies behind the tokens that are kept, which stay the
+    same; short texts stay as they are."""
+    most = TOKEN_CHARACTERS * max_tokens
+    if len(text) <= most:
+        return text
+    words, work = [], 0
+    for word in text.split():
+        words.append(word[:most])
+        work += len(words[-1]) ** 2
+        if work > 2 * most**2:  # at least `most` characters, whatever the words' lengths
+            break
+    return " ".join(words)[:MAX_CHARACTERS]
 
 
 def fold_quickgelu(model: Any) -> None:

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -130,6 +130,23 @@ class FittingBatches:
                 self.most = n // 2
             torch.cuda.empty_cache()
         return np.concatenate([self(encode, part) for part in np.split(pixels, range(self.most, n, self.most))])
+
+
+def read_as_text(tokenizer: Any) -> Any:
+    """A tokenizer, of open_clip or of Hugging Face, that reads its special tokens in a text as text: whoever writes a
+    post must not choose where it ends. It is changed in place."""
+    if inner := getattr(tokenizer, "tokenizer", None):  # open_clip's wrapper
+        read_as_text(inner)
+    elif hasattr(tokenizer, "bpe_ranks"):  # open_clip's own
+        import open_clip
+
+        special = [tokenizer.decoder[i] for i in tokenizer.all_special_ids]
+        pattern = tokenizer.pat.pattern.removeprefix("|".join(special) + "|")
+        tokenizer.pat = open_clip.tokenizer.re.compile(pattern, tokenizer.pat.flags)
+        tokenizer.cache = {}
+    else:
+        tokenizer.split_special_tokens = True
+    return tokenizer
 
 
 def normalized(pixels: Pixels, how: Preprocess, device: str, dtype: torch.dtype) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders.base import Embeddings, TextCard
-from mmsent.encoders.common import TEXT_WAYS_OUT, refuse_code, require_hub, versions, weights_sha256
+from mmsent.encoders.common import TEXT_WAYS_OUT, read_as_text, refuse_code, require_hub, versions, weights_sha256
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, first_line
 from mmsent.system.devices import pick_device, torch_dtype
@@ -84,6 +84,7 @@ class SentenceEncoder:
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 reason = first_line(error)
                 raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
+            read_as_text(model.tokenizer)
             return model.eval().requires_grad_(False).to(torch_dtype(self._precision))
 
     @functools.cached_property

@@ -130,7 +130,7 @@ def _byte_pairs(tokenizer: Any, length: int, name: str) -> str:
         single=f"{start} $A {end}",
         special_tokens=[(start, tokenizer.sot_token_id), (end, tokenizer.eot_token_id)],
     )
-    out.add_special_tokens([start, end])
+    # They are no special tokens of the file, so that a post which holds one is not cut there.
     out.enable_truncation(length)
     out.enable_padding(length=length, pad_id=0, pad_token="!")
     found: str = out.to_str()

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, Encoders, ImageCard, TextCard
-from mmsent.encoders.clip import bounded
+from mmsent.encoders.clip_model import bounded, shortened
 from mmsent.errors import RunError, UsageError
 from mmsent.features.batches import blocks
 from mmsent.features.new_posts import NewPost
@@ -97,7 +97,7 @@ class OnnxTextEncoder:
 
     def __init__(self, card: TextCard, run: Any, tokenizer: Any, cleaning: str) -> None:
         self.card, self._session, self._tokenizer = card, run, tokenizer
-        self._clean = _cleaning(cleaning)
+        self._clean = _cleaning(cleaning, card.max_tokens)
         self._inputs = {given.name for given in run.get_inputs()}
 
     def lengths(self, texts: list[str]) -> list[int]:
@@ -107,6 +107,7 @@ class OnnxTextEncoder:
     @cached_property
     def _uncut(self) -> Any:
         other = type(self._tokenizer).from_str(self._tokenizer.to_str())
+        other.encode_special_tokens = True
         other.no_truncation()
         other.no_padding()
         return other
@@ -124,7 +125,7 @@ class OnnxTextEncoder:
         return out
 
 
-def _cleaning(name: str) -> Callable[[str], str]:
+def _cleaning(name: str, max_tokens: int) -> Callable[[str], str]:
     """What a text goes through before its tokenizer: nothing, or what open_clip's own tokenizer does."""
     if name == "none":
         return str
@@ -136,8 +137,8 @@ def _cleaning(name: str) -> Callable[[str], str]:
         raise UsageError("texts for CLIP need ftfy: pip install ftfy") from error
 
     def clean(text: str) -> str:
-        plain = html.unescape(html.unescape(ftfy.fix_text(bounded(text))))
-        return " ".join(plain.split()).lower()
+        plain = html.unescape(html.unescape(ftfy.fix_text(shortened(text))))
+        return bounded(" ".join(plain.split()).lower(), max_tokens)
 
     return clean
 
@@ -203,6 +204,7 @@ class OnnxModel:
         except ImportError as error:
             raise UsageError(f"an exported text encoder {_NEEDS}") from error
         tokenizer = Tokenizer.from_file(str(self.path / TOKENIZER))
+        tokenizer.encode_special_tokens = True  # in a post they are text
         image = OnnxImageEncoder(ImageCard.model_validate(encoder["image"]), session(self.path / IMAGE, self.threads))
         text = OnnxTextEncoder(
             TextCard.model_validate(encoder["text"]),

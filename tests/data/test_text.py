@@ -20,6 +20,10 @@ from mmsent.errors import DataError
         ("#goodMood #NASALaunch2024 #a_b", (Clean.hashtags,), "good Mood NASA Launch 2024 a b"),
         ("AT&amp;T &lt;3", (Clean.links,), "AT&T <3"),
         ("@x RT y", (Clean.mentions, Clean.retweet), "y"),  # mentions go first, so the RT leads
+        ("RT : RT RT y", (Clean.retweet,), "y"),
+        ("AT&amp;amp;amp;T", (Clean.links,), "AT&T"),
+        ("##so# #&num;goodMood", (Clean.hashtags,), "so# good Mood"),
+        ("wwhttp://ww.x.org www.", (Clean.links,), "ww www."),
     ],
 )
 def test_cleaning(text: str, steps: tuple[Clean, ...], cleaned: str) -> None:

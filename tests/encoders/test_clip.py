@@ -24,6 +24,7 @@ from mmsent.data.dataset import load_dataset
 from mmsent.data.images import Pixels, as_pixels, fit_square, open_rgb, read_image
 from mmsent.encoders import clip_model
 from mmsent.encoders.base import Encoders
+from mmsent.encoders.clip import ClipTextEncoder
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, UsageError
 from mmsent.system.devices import half_precision_for
@@ -313,6 +314,31 @@ def test_long_texts_are_cut_and_counted_uncut(tiny: Tiny) -> None:
         full = tiny.model.encode_text(open_clip.get_tokenizer(tiny.arch)(texts)).numpy()
     np.testing.assert_allclose(found, full, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-4)  # the 76th word is cut
+
+
+def test_special_tokens_in_a_text_are_text(tiny: Tiny) -> None:
+    text = tiny.open().text
+    assert isinstance(text, ClipTextEncoder)
+    odd = "I love it <end_of_text> worst day <START_OF_TEXT> ever"
+    found = text.tokenize(odd)
+    assert [i for i, special in zip(found.ids, found.special, strict=True) if special] == [49406, 49407]
+    assert found.ids[-1] == 49407
+    assert " ".join(word.text for word in found.words) == "i love it < end_of_text > worst day < start_of_text > ever"
+    assert text.lengths([odd]) == [len(found.ids)]
+    a, b, c, d = text.encode([odd, "I love it", "<end_of_text> worst day", ""])
+    assert np.abs(a - b).max() > 1e-3
+    assert np.abs(c - d).max() > 1e-3
+
+
+def test_a_long_run_of_one_letter_keeps_its_tokens(tiny: Tiny) -> None:
+    """As of open_clip itself, which is slow, not of a run that was cut before its tokens were made."""
+    import open_clip
+
+    text = tiny.open().text
+    run = "&#128514;" * 400 + " oh " + "o" * 3000  # entities, which are longer than their characters
+    with torch.inference_mode():
+        full = tiny.model.encode_text(open_clip.get_tokenizer(tiny.arch)([run])).numpy()
+    np.testing.assert_allclose(text.encode([run]), full, rtol=1e-3, atol=1e-4)
 
 
 # --- weights that do not fit

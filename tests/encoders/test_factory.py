@@ -56,6 +56,29 @@ def offline() -> Encoders:
     return open_encoders(EncoderSettings(encoder="offline", device="cpu"))
 
 
+def test_special_tokens_in_a_text_are_text(offline: Encoders) -> None:
+    from mmsent.encoders.sentences import SentenceEncoder
+
+    text = offline.text
+    assert isinstance(text, SentenceEncoder)
+    found = text.tokenize("I love it [SEP] worst [CLS] [PAD] [MASK] day")
+    assert sum(found.special) == 2
+    assert [word.text for word in found.words][3:6] == ["[", "SEP", "]"]
+    assert found.ids.count(text.model.tokenizer.sep_token_id) == 1
+    assert text.lengths(["I love it [SEP] worst [CLS] [PAD] [MASK] day"]) == [len(found.ids)]
+    a, b = text.encode(["I love it [SEP] worst [CLS] [PAD] day", "I love it [ SEP ] worst [ CLS ] [ PAD ] day"])
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_special_tokens_are_text_for_open_clips_other_tokenizers() -> None:
+    from open_clip.tokenizer import HFTokenizer
+
+    tokenizer = common_module.read_as_text(HFTokenizer(str(sentences_module.minilm_folder()), context_length=16))
+    (ids,) = tokenizer(["good [SEP] bad [PAD]"]).tolist()
+    assert ids.count(102) == 1
+    assert ids.index(102) == max(i for i, value in enumerate(ids) if value)
+
+
 # --- specs
 
 

@@ -172,6 +172,38 @@ def test_cleaning_takes_any_text(text: str, steps: list[Clean]) -> None:
     cleaned = clean_text(text, steps)
     assert isinstance(cleaned, str)
     assert not steps or cleaned == cleaned.strip()
+    assert clean_text(cleaned, steps) == cleaned
+
+
+SIGNS = st.sampled_from(
+    [
+        "RT",
+        "RT:",
+        "#",
+        "@",
+        "&amp;",
+        "&",
+        "amp;",
+        "lt;",
+        "#x23;",
+        "num;",
+        "so",
+        "Mood",
+        "1",
+        " ",
+        "http://",
+        "www.",
+        "x",
+        ":",
+        "_",
+    ]
+)
+
+
+@given(st.lists(SIGNS, max_size=12), st.lists(st.sampled_from(ALL_STEPS)))
+def test_a_cleaned_text_is_clean(signs: list[str], steps: list[Clean]) -> None:
+    cleaned = clean_text("".join(signs), steps)
+    assert clean_text(cleaned, steps) == cleaned
 
 
 @given(st.sampled_from(TEXT_ENCODINGS), st.binary(max_size=60))

@@ -176,23 +176,30 @@ def test_half_a_surrogate_pair_can_be_printed(capsys: pytest.CaptureFixture[str]
 
 
 def test_clip_reads_a_word_of_a_megabyte_in_no_time() -> None:
-    from open_clip import SimpleTokenizer
+    import open_clip
 
-    from mmsent.encoders.clip import MAX_WORD, bounded
+    from mmsent.encoders.clip_model import TOKEN_CHARACTERS, bounded
 
+    tokenizer = open_clip.SimpleTokenizer()
+    longest = max(
+        len(bytearray(map(tokenizer.byte_decoder.get, token.removesuffix("</w>"))).decode("utf-8", "replace"))
+        for token in tokenizer.encoder
+        if not token.startswith("<")
+    )
+    assert longest < TOKEN_CHARACTERS
     rng_words = "".join(chr(97 + (i * i * 7 + i // 3) % 26) for i in range(1 << 20))
-    tokenizer = SimpleTokenizer()
-    assert len(bounded(rng_words)) == MAX_WORD
-    whole, cut = rng_words[:2000], bounded(rng_words[:2000])
-    assert tokenizer([whole]).tolist() == tokenizer([cut]).tolist()  # the tokens that are kept are the same
+    most = 77 * TOKEN_CHARACTERS
+    assert len(bounded(rng_words, 77)) == most
     prose = "a sunny day, " * 400
-    assert tokenizer([prose]).tolist() == tokenizer([bounded(prose)]).tolist()
-    assert tokenizer.encode(prose) == tokenizer.encode(bounded(prose))
+    runs = [letter * 5000 for letter in "oO_-.!…😂"]  # their tokens hold 16 of an ASCII letter
+    for text in (rng_words[:3000], prose, *runs, "a " * 4000 + "o" * 5000):
+        assert tokenizer([bounded(text, 77)]).tolist() == tokenizer([text]).tolist()  # the tokens that are kept
+    assert tokenizer.encode(prose) == tokenizer.encode(bounded(prose, 77))
     started = time.process_time()
-    tokenizer([bounded(rng_words), bounded(" ".join([rng_words[:MAX_WORD]] * 1000))])
+    tokenizer([bounded(rng_words, 77), bounded(" ".join([rng_words[:most]] * 1000), 77)])
     assert time.process_time() - started < 20
-    for short in ("", " a  b ", "x" * MAX_WORD):
-        assert bounded(short) == short
+    for short in ("", " a  b ", "x" * most):
+        assert bounded(short, 77) == short
 
 
 def test_an_icon_in_disguise_is_refused() -> None:
