@@ -196,6 +196,7 @@ def train_heads(
     (none, exact, near) and split_seed: the validation split. Further settings by name: seed, lr, epochs, dropout and so
     on (see mmsent.config.FitSettings). Raises UsageError on unknown ones, DataError where a class has no row.
     """
+    from mmsent.inference.tuned import blocks_from
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import Training, fit
 
@@ -203,7 +204,8 @@ def train_heads(
     chosen = choose_recipe(recipe, cache.encoder)
     wanted = [fit_settings(chosen, fusion=name, **overrides) for name in fusions_named(fusion)]
     split = settings(SplitSettings, val_size=val_size, group=group, seed=split_seed)
-    done = fit(cache.cache, Path(runs), wanted, split, Training(chosen, pick_device(device)))
+    how = Training(chosen, pick_device(device), blocks=blocks_from(cache.cache))
+    done = fit(cache.cache, Path(runs), wanted, split, how)
     return Model(tuple(done))
 
 

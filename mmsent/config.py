@@ -20,6 +20,9 @@ DEFAULT_LABELS = ("negative", "neutral", "positive")
 TEXT_ENCODINGS = ("utf-8", "gb18030", "big5", "shift_jis", "euc_kr", "cp1251", "cp1252")
 
 
+TUNE = r"^(text:[1-9][0-9]*)?$"  # which blocks of an encoder: `text:2`, the last two of the text encoder; empty: none
+
+
 class Fusion(StrEnum):
     """The six heads of the report: four fusions and the two ablations."""
 
@@ -167,6 +170,7 @@ class Preset(Settings):
     recipe: str = "paper"
     near_image: float = 0.95
     near_text: float = 0.95
+    tokens: str = ""
     summary: str
 
 
@@ -191,7 +195,20 @@ PRESETS: dict[str, Preset] = {
         near_image=0.90,
         summary="the pair `offline`, its texts also scored by the lexicon VADER, 7-d; needs no network",
     ),
+    "offline-tuned": Preset(
+        image="efficientnet-lite2",
+        text="minilm-l6+lexicon:vader",
+        recipe="tuned",
+        near_image=0.90,
+        tokens="text:2",
+        summary="the pair `offline-plus`, and what enters the last two blocks of MiniLM, for heads that tune them",
+    ),
 }
+
+
+def tuned_count(tune: str) -> int:
+    """How many blocks `text:2` means; 0 for an empty one."""
+    return int(tune.partition(":")[2] or 0)
 
 
 class EncoderSettings(Settings):
@@ -261,6 +278,12 @@ class ExtractSettings(Settings):
     )
     max_bad: float = setting(0.01, "Share of the rows that may be quarantined.", _RUN, ge=0, le=1)
     storage: Literal["float32", "float16"] = setting("float32", "float32 or float16 in the cache.", _ENCODE)
+    tokens: str | None = setting(
+        None,
+        "Also store what enters the last blocks of the text encoder, such as text:2, for `mmsent fit --tune`.",
+        OnCommandLine(shown="the preset's", panel=Panel.encoding),
+        pattern=TUNE,
+    )
     wait: bool = setting(
         False,
         "Wait for another extraction that holds the cache, instead of refusing.",
@@ -351,6 +374,13 @@ class FitSettings(Settings):
         0.0, "Share of the rows that lose one half in training, so that heads can serve half posts.", _SCALE, ge=0, lt=1
     )
     views: bool = setting(True, "Draw one augmented view per image and epoch.", _SCALE)
+    tune: str = setting(
+        "",
+        "Also train the last blocks of the text encoder, such as text:2, on what `mmsent extract --tokens` stored.",
+        OnCommandLine(panel=Panel.head),
+        pattern=TUNE,
+    )
+    tune_lr: float = setting(1e-4, "Peak learning rate of tuned blocks.", _HEAD, gt=0)
     # Of the large matrix products of training; weights and evaluation are fp32. auto: see training.train.precision_for
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "Precision of the matrix products in training: auto (bf16 where native), fp32 or bf16.", _RUN
@@ -368,6 +398,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     # The best that the offline encoders give, for a preset with several of them: chosen by cross-validation with
     # scripts/compare_accuracy.py, see docs/notes.md. Its heads make a committee, see COMMITTEES.
     "best": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
+    # Heads that train the last two blocks of MiniLM with them; chosen by cross-validation, see docs/notes.md.
+    "tuned": {"rms": True, "lr": 2e-4, "epochs": 4, "patience": 2, "batch_size": 32, "tune": "text:2", "tune_lr": 1e-4},
 }
 
 
@@ -378,7 +410,10 @@ class Committee(Settings):
     splits: int = Field(ge=1)
 
 
-COMMITTEES: dict[str, Committee] = {"best": Committee(fusions=VOTING_FUSIONS, splits=5)}
+COMMITTEES: dict[str, Committee] = {
+    "best": Committee(fusions=VOTING_FUSIONS, splits=5),
+    "tuned": Committee(fusions=(Fusion.concat,), splits=3),
+}
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -463,6 +498,12 @@ def committee_of(recipe: str, splits: int | None) -> Committee | None:
 def default(model: type[BaseModel], name: str) -> Any:
     """The default of one setting, for a command line or a document to show."""
     return model.model_fields[name].default
+
+
+def preset_tokens(settings: EncoderSettings) -> str:
+    """The states that a preset stores beside its features, as in text:2; empty for a pair that is no preset."""
+    own = settings.encoder in PRESETS and settings.text_encoder is None
+    return PRESETS[settings.encoder].tokens if own else ""
 
 
 def recipe_for(label: str) -> str:

@@ -23,10 +23,11 @@ from mmsent.config import COMMITTEES, VOTING_FUSIONS, Fusion, Group, SplitSettin
 from mmsent.features.cache import Cache, Features
 from mmsent.inference.near_duplicates import compared, labelled_rows, posterior, twin_shares, twin_table
 from mmsent.inference.tally import Way, default_tie, tally
+from mmsent.inference.tuned import blocks_from
 from mmsent.metrics import scores
 from mmsent.system.tables import columns
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import ids_at, rows_at
+from mmsent.training.fit import ids_at, rows_at, tuned
 from mmsent.training.folds import FoldPlan, plan_folds
 from mmsent.training.splits import validation_split
 from mmsent.training.train import evaluate_head, train_head
@@ -53,13 +54,21 @@ CANDIDATES = {
     "best, standardised": Candidate("best", changes={"standardize": True, "lr": 1e-4}),
     "best, label smoothing 0.2": Candidate("best", changes={"label_smoothing": 0.2}),
     "best, clean view": Candidate("best", changes={"views": False}),
+    # Heads that tune blocks take minutes each: name them with --only.
+    "tuned": Candidate("tuned", COMMITTEES["tuned"].splits, COMMITTEES["tuned"].fusions),
+    **{f"tuned, {fusion} alone": Candidate("tuned", 1, (fusion,)) for fusion in VOTING_FUSIONS},
+    "tuned, one block": Candidate("tuned", 1, (Fusion.concat,), {"tune": "text:1"}),
+    "tuned, three blocks": Candidate("tuned", 1, (Fusion.concat,), {"tune": "text:3"}),
+    "tuned, 2e-4": Candidate("tuned", 1, (Fusion.concat,), {"tune_lr": 2e-4}),
+    "tuned, 5e-5": Candidate("tuned", 1, (Fusion.concat,), {"tune_lr": 5e-5}),
+    "tuned, three epochs": Candidate("tuned", 1, (Fusion.concat,), {"epochs": 3}),
 }
 
 
 def probabilities(plan: FoldPlan, features: Features, cache: Cache, one: Candidate, seed: int) -> np.ndarray:
     """Out-of-fold probabilities (R, N, C) of the candidate's R heads; split by split, in each its fusions."""
     found = np.zeros((one.splits * len(one.fusions), len(plan.rows), len(cache.labels)))
-    labels = plan.index.labels
+    labels, blocks = plan.index.labels, blocks_from(cache)
     for number in range(plan.folds):
         held = plan.fold == number
         rest = plan.rows[~held]
@@ -67,13 +76,17 @@ def probabilities(plan: FoldPlan, features: Features, cache: Cache, one: Candida
         for k in range(one.splits):
             split = plan.split.model_copy(update={"seed": plan.split.seed + k})
             inner = validation_split(ids_at(plan.index, rest), labels[rest], groups, split)
-            train, val, out = (
-                rows_at(cache, features.index, features, rows, "cpu", None, clean=clean)
+            parts = [
+                (rows_at(cache, features.index, features, rows, "cpu", None, clean=clean), rows)
                 for rows, clean in ((rest[~inner], False), (rest[inner], True), (plan.rows[held], True))
-            )
+            ]
             for f, fusion in enumerate(one.fusions):
                 settings = fit_settings(one.recipe, fusion=fusion, seed=seed + k, **one.changes)
+                train, val, out = tuned(cache, settings.tune, parts, blocks)
                 trained = train_head(train, val, settings, len(cache.labels))
+                if settings.tune:
+                    reached = [round(epoch["val_f1_weighted"], 4) for epoch in trained.history]
+                    print(f"  fold {number}, split {k}, {fusion}: {reached}, {trained.seconds:.0f} s", flush=True)
                 heat = fit_temperature(trained.val_logits, labels[rest[inner]])
                 logits = evaluate_head(trained.head, out)[0].numpy()
                 found[k * len(one.fusions) + f, held] = apply_temperature(logits, heat)
@@ -129,7 +142,7 @@ def main() -> None:
     table = [["encoders", "candidate", "vote", "weighted F1", "macro F1", "to the first"]]
     baseline: np.ndarray | None = None
     for cache, features in zip(caches, loaded, strict=True):
-        for wanted in arguments.only or CANDIDATES:
+        for wanted in arguments.only or [name for name, one in CANDIDATES.items() if one.recipe != "tuned"]:
             encoders, _, name = wanted.rpartition("/")
             if encoders not in ("", cache.encoder):
                 continue

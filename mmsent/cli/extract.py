@@ -13,7 +13,7 @@ import typer
 from mmsent.cli.options import READ, CacheFolder, Data, Json
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import DATA
-from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings
+from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings, preset_tokens
 from mmsent.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def extract(
     missing or changed are encoded. With --engine ray a Ray cluster encodes, into the same cache.
     """
     from mmsent.data.dataset import SPLITS, load_dataset
+    from mmsent.encoders.factory import open_encoders
     from mmsent.features.extract import extract as run
+    from mmsent.features.token_states import extract_states
 
     if split not in (*SPLITS, "all"):
         raise UsageError(f"--split {split!r}: choose train, test or all")
@@ -51,7 +53,15 @@ def extract(
         raise DataError(f"{data} holds no posts")
     with resumable("what was encoded is kept"), _engine(options) as engine:
         result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options, engine=engine)
-    echo_json(_facts(result, dataset)) if json else _tell(result, dataset)
+        tune = options.tokens if options.tokens is not None else preset_tokens(encoder)
+        states = extract_states(dataset, wanted, result.cache, open_encoders(encoder), tune) if tune else {}
+    facts = _facts(result, dataset) | ({"tokens": {"blocks": tune, "encoded": states}} if tune else {})
+    if json:
+        echo_json(facts)
+        return
+    _tell(result, dataset)
+    if tune:
+        echo(f"states that enter {tune} of the text encoder: {sum(states.values())} texts encoded")
 
 
 def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:

@@ -70,7 +70,10 @@ def cross_validate_all(job: FitJob, folds: int) -> tuple[list[Folds], list[Cross
     saved, done = [], []
     with bar(folds * len(job.settings), "cross-validating", "head") as shown:
         for one in job.settings:
-            done.append(cross_validate(plan, one, device=job.how.device, on_fold=lambda _: shown.update(1)))
+            folds_of = cross_validate(
+                plan, one, device=job.how.device, blocks=job.how.blocks, on_fold=lambda _: shown.update(1)
+            )
+            done.append(folds_of)
             saved.append(save_folds(job.runs, done[-1], recipe=job.how.recipe, device=job.how.device))
     return saved, done
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,15 @@ def plan(
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import Training
 
-    return FitJob(cache, settings, split, where.runs_at, Training(chosen, pick_device(device), limit))
+    how = Training(chosen, pick_device(device), limit, blocks=_blocks(cache))
+    return FitJob(cache, settings, split, where.runs_at, how)
+
+
+def _blocks(cache: Cache) -> Callable[[str], Any]:
+    """Fresh blocks of the cache's text encoder, which is opened when a head first tunes some."""
+    from mmsent.inference.tuned import blocks_from
+
+    return blocks_from(cache)
 
 
 def memory_limit(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ import typer
 from mmsent.cli.options import DEVICE, RUN, TRAIN, Device, Json, Recipe, Wide, split_for
 from mmsent.cli.output import Layout, echo, echo_json, echo_table, note, resumable
 from mmsent.cli.workspace import Workspace
-from mmsent.config import Fusion, SplitSettings, choose_recipe, fusions_named
+from mmsent.config import Fusion, SplitSettings, choose_recipe, fit_settings, fusions_named
 from mmsent.errors import UsageError
 from mmsent.sweep.settings import SweepSettings
 
@@ -114,7 +114,10 @@ def sweep(
         echo(space_of(choose_recipe(recipe, "")).to_toml().removesuffix("\n"), raw=True)
         return
     cache = where.cache
-    searched = space_of(choose_recipe(recipe, cache.encoder))
+    chosen = choose_recipe(recipe, cache.encoder)
+    if fit_settings(chosen).tune:
+        raise UsageError(f"recipe {chosen} tunes blocks; a sweep trains heads on frozen features: name --recipe best")
+    searched = space_of(chosen)
     where.require_current("train")
     asked = min(options.trials, searched.size()) if options.sampler == "grid" else options.trials
     if asked < options.trials:

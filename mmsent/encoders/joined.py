@@ -44,9 +44,9 @@ class JoinedTextEncoder:
     """Text encoders that read the same texts: B texts to (B, sum of widths)."""
 
     def __init__(self, parts: Sequence[TextEncoder]) -> None:
-        self._parts = list(parts)
-        cards = [part.card for part in self._parts]
-        self._shortest = min(self._parts, key=lambda part: part.card.max_tokens)
+        self.parts = list(parts)
+        cards = [part.card for part in self.parts]
+        self._shortest = min(self.parts, key=lambda part: part.card.max_tokens)
         self.card = TextCard(**_about(cards), max_tokens=self._shortest.card.max_tokens)
 
     def lengths(self, texts: list[str]) -> list[int]:
@@ -55,7 +55,7 @@ class JoinedTextEncoder:
 
     def encode(self, texts: list[str]) -> Embeddings:
         """B texts to (B, D_text)."""
-        return np.concatenate([scaled_for_joining(part.encode(texts), part.card) for part in self._parts], axis=1)
+        return np.concatenate([scaled_for_joining(part.encode(texts), part.card) for part in self.parts], axis=1)
 
 
 def scaled_for_joining(vectors: Embeddings, card: Card) -> Embeddings:

@@ -30,7 +30,7 @@ from mmsent.system.files import put_folder
 from mmsent.system.provenance import command, versions
 from mmsent.system.records import Record, RecordKind
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import rows_at
+from mmsent.training.fit import BlocksOf, rows_at, tuned
 from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
 from mmsent.training.runs import cache_facts, predictions_csv
 from mmsent.training.train import evaluate_head, precision_for, train_head
@@ -104,9 +104,15 @@ def spread(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def cross_validate(
-    plan: FoldPlan, settings: FitSettings, *, device: str = "cpu", on_fold: Callable[[FoldHead], None] | None = None
+    plan: FoldPlan,
+    settings: FitSettings,
+    *,
+    device: str = "cpu",
+    blocks: BlocksOf | None = None,
+    on_fold: Callable[[FoldHead], None] | None = None,
 ) -> CrossValidated:
-    """Train one head per fold and predict that fold. Raises DataError where a class has no row left to train on."""
+    """Train one head per fold and predict that fold. blocks: as of mmsent.training.fit.Training. Raises DataError where
+    a class has no row left to train on."""
     started = time.monotonic()
     index, cache, classes = plan.index, plan.cache, len(plan.cache.labels)
     if settings.precision == "auto":  # the record says what it was trained in
@@ -117,10 +123,12 @@ def cross_validate(
     for number in range(plan.folds):
         held = plan.fold == number
         parts = plan.sides(number)
-        train, val, out = (
-            rows_at(cache, index, plan.features, rows, device, plan.memory, clean=clean)
-            for rows, clean in ((parts.train, False), (parts.val, True), (plan.rows[held], True))
-        )
+        three = ((parts.train, False), (parts.val, True), (plan.rows[held], True))
+        given = [
+            (rows_at(cache, index, plan.features, rows, device, plan.memory, clean=clean), rows)
+            for rows, clean in three
+        ]
+        train, val, out = tuned(cache, settings.tune, given, blocks)
         trained = train_head(train, val, settings, classes)
         heat = fit_temperature(trained.val_logits, index.labels[parts.val])
         logits = evaluate_head(trained.head, out)[0].cpu().numpy()

@@ -15,6 +15,7 @@ from mmsent.errors import RunError
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_logits, require
 from mmsent.inference.tally import Way, default_tie, tally
+from mmsent.inference.tuned import cached_texts
 from mmsent.metrics import (
     Labels,
     Probabilities,
@@ -75,7 +76,7 @@ def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | 
         if absent := [row_id for row_id in ids if row_id not in where]:
             raise RunError(f"{len(absent)} validation rows of {run.name} are not in {cache.path} ({absent[0]} first)")
         positions.append(np.array([where[row_id] for row_id in ids], np.int64))
-    return _evaluate(runs, cache, features, positions, features.index.labels, crossed=True)
+    return _evaluate(runs, cache, features, positions, features.index.labels, split="train")
 
 
 def evaluate_labelled(
@@ -86,7 +87,7 @@ def evaluate_labelled(
     known = np.flatnonzero(features.index.good & (truth != NO_LABEL))
     if not len(known):
         raise RunError("no row of this split has an image, a text and a label")
-    return _evaluate(runs, cache, features, [known] * len(runs), truth, crossed=False)
+    return _evaluate(runs, cache, features, [known] * len(runs), truth, split="test")
 
 
 def _evaluate(
@@ -96,13 +97,14 @@ def _evaluate(
     positions: Sequence[NDArray[np.int64]],
     labels: NDArray[np.int64],
     *,
-    crossed: bool,
+    split: str,
 ) -> list[Evaluation]:
     given = []
+    text = cached_texts(runs, cache, split, features.text)
     for run, rows in zip(runs, positions, strict=True):
         require(run, cache)
-        given.append(head_logits(run, features.image[rows, 0], features.text[rows]))
-    return evaluate_logits(runs, given, positions, labels, cache.labels, crossed=crossed)
+        given.append(head_logits(run, features.image[rows, 0], text[rows]))
+    return evaluate_logits(runs, given, positions, labels, cache.labels, crossed=split == "train")
 
 
 def evaluate_logits(

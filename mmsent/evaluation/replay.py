@@ -20,6 +20,7 @@ from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.finding import list_caches
 from mmsent.inference.logits import head_logits
+from mmsent.inference.tuned import Texts, blocks_from
 from mmsent.inference.vote import parse_way, vote_split
 from mmsent.metrics import scores
 from mmsent.system.provenance import Difference, differences
@@ -130,14 +131,15 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
         features = cache.load("train")
     with _threads(run.info.get("machine", {}).get("threads")):
         _require_rows(run, cache, sides(cache, run.split, device=device, features=features, memory=memory))
-        again = fit(cache, out, [run.fit], run.split, Training(run.info["recipe"], device, memory), features=features)[
-            0
-        ]
+        how = Training(run.info["recipe"], device, memory, blocks=blocks_from(cache))
+        (again,) = fit(cache, out, [run.fit], run.split, how, features=features)
     parts = {
         "head": run.info["head_sha256"] == again.info["head_sha256"],
         "history": _same_history(run, again),
         "validation": (run.path / "validation.csv").read_bytes() == (again.path / "validation.csv").read_bytes(),
     }
+    if run.tune:
+        parts["blocks"] = run.info["blocks_sha256"] == again.info["blocks_sha256"]
     if run.calibrated:
         parts["temperature"] = run.temperature == again.temperature
     apart = None if parts["head"] else _apart(run, again, cache, features)
@@ -205,7 +207,8 @@ def _apart(run: Run, again: Run, cache: Cache, features: Features | None) -> Hea
         stored = cache.embeddings("train", rows)
         image, text = stored[0][:, 0].astype(np.float32), stored[1].astype(np.float32)
     truth = index.labels[rows]
-    logits = [head_logits(r, image, text) for r in (run, again)]
+    texts = Texts.at(np.array(rows), (run, again), cache, "train", text)
+    logits = [head_logits(r, image, texts) for r in (run, again)]
     labels = [values.argmax(axis=1).astype(np.int64) for values in logits]
     probabilities = [apply_temperature(v, r.temperature) for v, r in zip(logits, (run, again), strict=True)]
     gap = np.abs(probabilities[0] - probabilities[1])

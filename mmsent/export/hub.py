@@ -19,7 +19,7 @@ from typing import Any
 from mmsent.errors import RunError, UsageError
 from mmsent.system.files import put_folder
 from mmsent.system.records import require_format
-from mmsent.training.runs import Run, open_run
+from mmsent.training.runs import BLOCKS, Run, open_run
 from mmsent.version import __version__
 
 CONFIG, CARD, HEADS = "config.json", "README.md", "heads"
@@ -61,6 +61,9 @@ def write_hub(runs: Sequence[Run], out: Path, card: str) -> Path:
             folder = building / HEADS / run.name
             folder.mkdir(parents=True)
             shutil.copyfile(run.path / _HEAD, folder / _HEAD)
+            if run.tune:
+                run.blocks()  # refuses a damaged file
+                shutil.copyfile(run.path / BLOCKS, folder / BLOCKS)
             info = {"format_version": run.info["format_version"], **published(run)}
             text = json.dumps({**info, "head_sha256": run.info["head_sha256"]}, indent=1, ensure_ascii=False)
             (folder / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")

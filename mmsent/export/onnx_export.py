@@ -88,6 +88,8 @@ def export_onnx(
     chosen = encoder_settings(runs, weights=weights, device="cpu")
     if out.exists():
         raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
+    if tuned := [run.name for run in runs if run.tune]:
+        raise UsageError(f"run {tuned[0]} tunes blocks of the text encoder, which ONNX folders do not hold yet")
     heads, way = [run.head() for run in runs], Way.of(runs[0].labels, tie, soft)
     encoders: Encoders | None = None
     if with_encoder:

@@ -37,6 +37,7 @@ from mmsent.inference.attribution import (
 )
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts
+from mmsent.inference.tuned import features_for, tuned_encoders
 from mmsent.training.runs import Run
 
 __all__ = [
@@ -135,6 +136,7 @@ def explain(
         known = [layer.name for layer in encoders.image.layers()]
         if unknown := [name for name in layers if name not in {*LAYERS, *known}]:
             raise UsageError(f"--layer {unknown[0]!r}: choose from {', '.join([*LAYERS, *known])}")
+    encoders = tuned_encoders(run, encoders)
     image, text, missing, problems = encode_posts([post], encoders, [run], run.encoder_settings.normalize)
     problem = problems[0]
     if not served(run, missing)[0]:
@@ -159,7 +161,7 @@ def explain(
     goal = labels.index(target or label)
     with torch.no_grad():
         logits = chain.logits()
-        encoded = chain.logits(torch.from_numpy(image), torch.from_numpy(text))
+        encoded = chain.logits(torch.from_numpy(image), torch.from_numpy(features_for(run, text)))
         losses = [logits[0, goal] - chain.logits(gone=chain.gone | half)[0, goal] for half in torch.eye(2).bool()]
     reads = {half: run.fusion not in {Fusion.image, Fusion.text} or run.fusion.value == half for half in HALVES}
     of_image, of_text = (float(loss) for loss in losses)

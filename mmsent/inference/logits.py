@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mmsent.config import Fusion
 from mmsent.errors import RunError
 from mmsent.features.cache import IMAGE_BAD, TEXT_BAD, Cache
+from mmsent.inference.tuned import Floats, Texts, features_for
 from mmsent.metrics import Probabilities
 from mmsent.training.calibration import apply_temperature
 from mmsent.training.runs import Run
@@ -35,18 +36,20 @@ def served(run: Run, missing: Missing) -> Missing:
 def head_logits(
     run: Run,
     image: NDArray[np.float32],
-    text: NDArray[np.float32],
+    text: Floats | Texts,
     missing: Missing | None = None,
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """A run's logits (N, C) for image (N, D_image) and text (N, D_text) features; missing (N, 2) bool. Raises RunError
-    where the widths are not the head's."""
+    """A run's logits (N, C) for image (N, D_image) and text (N, D_text) features; missing (N, 2) bool. text: an array
+    for heads on frozen features, else see mmsent.inference.tuned. Raises RunError where the widths are not the head's,
+    or a head that tunes blocks gets an array."""
     import torch
 
     from mmsent.training.loaders import to_tensors
     from mmsent.training.train import evaluate_head
 
     head = run.head(device)
+    text = features_for(run, text)
     widths = (head.config.image_width, head.config.text_width)
     if widths != (image.shape[1], text.shape[1]):
         raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], text.shape[1])}")
@@ -59,7 +62,7 @@ def head_logits(
 def head_probabilities(
     run: Run,
     image: NDArray[np.float32],
-    text: NDArray[np.float32],
+    text: Floats | Texts,
     missing: Missing | None = None,
     device: str = "cpu",
 ) -> Probabilities:
@@ -68,7 +71,7 @@ def head_probabilities(
 
 
 def head_shares(
-    run: Run, image: NDArray[np.float32], text: NDArray[np.float32], missing: Missing | None = None
+    run: Run, image: NDArray[np.float32], text: Floats | Texts, missing: Missing | None = None
 ) -> NDArray[np.float32] | None:
     """How much of a run's fused features is image and text, (N, 2): a weighted head's weights, an attention head's mean
     attention to each half; None for other fusions. Arguments as for head_logits."""
@@ -76,7 +79,8 @@ def head_shares(
 
     gone = torch.from_numpy(missing) if missing is not None and missing.any() else None
     with torch.no_grad():
-        shares = run.head().trace(torch.from_numpy(image), torch.from_numpy(text), gone).shares
+        own = torch.from_numpy(features_for(run, text))
+        shares = run.head().trace(torch.from_numpy(image), own, gone).shares
     return shares.numpy() if shares is not None else None
 
 

@@ -20,6 +20,7 @@ from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.new_posts import BATCH, NewPost, encode_prepared, prepare_post
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.tally import Way, decision, tally
+from mmsent.inference.tuned import Floats, Texts, encoded_texts
 from mmsent.inference.vote import averages, require_distinct
 from mmsent.training.runs import Run, predictions_csv
 
@@ -82,19 +83,27 @@ def require_encoders(encoders: Encoders, run: Run, normalize: bool) -> None:
 
 def encode_posts(
     posts: Sequence[NewPost], encoders: Encoders, runs: Sequence[Run], normalize: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
-    """image (N, D_image), text (N, D_text), missing (N, 2) and the N reasons for what is missing.
+) -> tuple[NDArray[np.float32], Floats | Texts, NDArray[np.bool_], list[str]]:
+    """image (N, D_image), text (N, D_text), missing (N, 2) and the N reasons for what is missing. text: for runs that
+    tune blocks what they need (see mmsent.inference.tuned).
 
     Raises RunError where the encoders are not those that the runs' heads were trained on.
     """
     require_encoders(encoders, runs[0], normalize)
     how, clean = encoders.image.card.preprocess, runs[0].data_settings.clean
     parts = []
+    words: list[str | None] = []
     for start in range(0, max(1, len(posts)), BATCH):
         prepared = [prepare_post(post, how, clean) for post in posts[start : start + BATCH]]
         parts.append(encode_prepared(prepared, encoders, normalize))
+        words += [one.text for one in prepared]
     image, text, missing, problems = zip(*parts, strict=True)
-    return np.concatenate(image), np.concatenate(text), np.concatenate(missing), [p for part in problems for p in part]
+    return (
+        np.concatenate(image),
+        encoded_texts(runs, encoders, words, np.concatenate(text), normalize),
+        np.concatenate(missing),
+        [p for part in problems for p in part],
+    )
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def vote_features(
     ids: Sequence[str],
     runs: Sequence[Run],
     image: NDArray[np.float32],
-    text: NDArray[np.float32],
+    text: Floats | Texts,
     missing: NDArray[np.bool_],
     problems: Sequence[str],
     *,

@@ -18,6 +18,7 @@ from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_probabilities, missing_halves, require, served
 from mmsent.inference.near_duplicates import compared, labelled_rows, posterior, twin_shares, twin_table
 from mmsent.inference.tally import Way, decision, default_tie, tally, tie_label
+from mmsent.inference.tuned import cached_texts
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
 from mmsent.training.runs import Run, predictions_csv, runs_of
@@ -163,7 +164,8 @@ def vote_split(
         require(run, cache)
     features = cache.load(split)
     missing = missing_halves(features.index.outcome)
-    probabilities = np.stack([head_probabilities(r, features.image[:, 0], features.text, missing) for r in runs])
+    text = cached_texts(runs, cache, split, features.text)
+    probabilities = np.stack([head_probabilities(r, features.image[:, 0], text, missing) for r in runs])
     found = tally(probabilities, way, np.stack([served(run, missing) for run in runs]))
     with_twins = None
     if twins:

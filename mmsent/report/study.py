@@ -21,6 +21,7 @@ from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.features.cache.groups import row_groups
+from mmsent.inference.tuned import cached_texts, features_for
 from mmsent.metrics import Labels
 from mmsent.report.figures.posts import PostCase
 from mmsent.training.runs import Run
@@ -124,7 +125,7 @@ class Study:
 
         rows = self.evaluation(run).positions
         image = torch.from_numpy(self.features.image[rows, 0])
-        text = torch.from_numpy(self.features.text[rows])
+        text = torch.from_numpy(features_for(run, cached_texts([run], self.cache, "train", self.features.text)[rows]))
         head = run.head()
         with torch.no_grad():
             found = head.trace(image, text)
@@ -258,6 +259,8 @@ def learning_curve(
     held, pool = study.evaluation(run).positions, training_rows(study, run)
     if not len(pool):
         raise Unavailable(f"no row is left to train on beside the validation rows of run {run.name}")
+    if run.tune:
+        raise Unavailable(f"run {run.name} tunes blocks of the text encoder, which takes minutes per head")
     image, text = study.features.image, study.features.text
     val = to_tensors(image[held, :1], text[held], index[held], "cpu")
     classes = len(study.labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,11 +118,11 @@ def save_winners(
 ) -> list[str]:
     """Fit each winner on the sweep's split and save it as a run in the sweep's own folder, unless an earlier end of the
     sweep saved it already. Returns the runs' names in the order of the winners."""
-    kept = {json.dumps(one["fit"], sort_keys=True): one["run"] for one in (earlier.winners if earlier else ())}
+    kept = {FitSettings.model_validate(one["fit"]): one["run"] for one in (earlier.winners if earlier else ())}
     names: dict[int, str] = {}
     for place in reversed(range(len(winners))):
         settings = FitSettings.model_validate(winners[place]["fit"])
-        known = kept.get(json.dumps(winners[place]["fit"], sort_keys=True))
+        known = kept.get(settings)
         if known is not None and earlier is not None and earlier.run_path(known).is_dir():
             names[place] = known
             continue

@@ -140,7 +140,7 @@ def _facts(cache: Cache, sampling: Sampling, split: SplitSettings, options: Swee
 def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSettings) -> dict[str, Any]:
     """What must be equal for scores to be comparable, by a readable name."""
     rows = digests.content(cache, "train")
-    base = fit_settings(space.recipe).model_dump(mode="json")
+    base = fit_settings(space.recipe).model_dump(mode="json", exclude={"tune", "tune_lr"})  # heads on frozen features
     about = {
         "cache": f"{cache.data_name} {cache.encoder} {cache.fingerprint}",
         "list of posts": {name: rows[name] for name in ("ids", "labels", "contents")},

@@ -28,8 +28,9 @@ from mmsent.training.splits import validation_split
 from mmsent.training.train import train_head
 
 _PARTS = ("image", "text")
-# Every setting of a head is a parameter, but for the seed (random_state) and the views (X has one row per post).
-_DEFAULTS: dict[str, Any] = FitSettings().model_dump(mode="json", exclude={"seed", "views"}) | {
+# Every setting of a head is a parameter, but for the seed (random_state), the views (X has one row per post) and tuned
+# blocks (X holds pooled features).
+_DEFAULTS: dict[str, Any] = FitSettings().model_dump(mode="json", exclude={"seed", "views", "tune", "tune_lr"}) | {
     "lr": 1e-3,
     "epochs": 40,
     "patience": 10,
@@ -51,7 +52,8 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Part of the rows is held out to stop training at the best epoch and to fit the temperature, as in `mmsent fit`. The
     defaults suit features of any scale; `from_recipe` gives those of a recipe. Every setting of `mmsent fit` (see
-    mmsent.config.FitSettings) but its seed and its views is a parameter too.
+    mmsent.config.FitSettings) but its seed, its views and its tuned blocks is a parameter too: X holds pooled features,
+    and `mmsent fit --tune` needs what enters the encoder's last blocks.
 
     Parameters
     ----------

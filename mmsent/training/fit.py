@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import FitSettings, SplitSettings
-from mmsent.errors import DataError
+from mmsent.errors import DataError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Columns, Features, RowIndex, digests
 from mmsent.features.cache.groups import row_groups, with_thresholds
+from mmsent.features.cache.states import load_states
 from mmsent.metrics import scores
 from mmsent.system import provenance
 from mmsent.system.files import ready_folder
@@ -24,6 +25,7 @@ from mmsent.training.loaders import Rows, Stored, Tensors, to_tensors
 from mmsent.training.runs import Run, cache_facts, predictions_csv, save_run
 from mmsent.training.splits import validation_split
 from mmsent.training.train import Trained, precision_for, train_head
+from mmsent.training.tuning import Blocks, TunedRows
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,42 @@ def rows_at(
     return Stored(cache, "train", rows, labels, memory, device)
 
 
+BlocksOf = Callable[[str], Blocks]
+
+
+def tuned(
+    cache: Cache, tune: str, sides: Sequence[tuple[Rows, NDArray[np.int64]]], blocks: BlocksOf | None
+) -> list[Rows]:
+    """Rows of the training split, each with its positions (n,), over one fresh copy of the blocks that `tune` names;
+    as they are where it names none. Raises UsageError where the rows are not in memory or there are no blocks,
+    CacheError where their states are not stored."""
+    if not tune:
+        return [rows for rows, _ in sides]
+    if blocks is None:
+        raise UsageError(f"--tune {tune} needs the text encoder's blocks, which are not at hand here")
+    states, own = load_states(cache, "train", tune), blocks(tune)
+    found: list[Rows] = []
+    for rows, places in sides:
+        if not isinstance(rows, Tensors):
+            raise UsageError("--tune trains on rows in memory; raise --memory")
+        found.append(TunedRows(rows, states, places, own))
+    return found
+
+
 @dataclass(frozen=True)
 class Training:
     """How heads are trained, beside their settings. recipe: the name that their runs record. device: where to train.
     memory: bytes that embeddings may take; a larger split stays on disk and is read block by block (see
     mmsent.training.loaders). committee: what the runs record of the committee that they belong to (see
-    `fit_committee`); sweep: of the sweep whose winners they are."""
+    `fit_committee`); sweep: of the sweep whose winners they are. blocks: fresh blocks for heads that tune them, by
+    `tune` (see mmsent.inference.tuned)."""
 
     recipe: str = "paper"
     device: str = "cpu"
     memory: int | None = None
     committee: dict[str, Any] | None = None
     sweep: dict[str, Any] | None = None
+    blocks: BlocksOf | None = None
 
 
 def fit(
@@ -162,7 +188,9 @@ def fit(
     for settings in wanted:
         if settings.precision == "auto":  # a run says what it was trained in
             settings = settings.model_copy(update={"precision": precision_for(how.device)})
-        trained = train_head(given.train, given.val, settings, len(cache.labels))
+        both = [(given.train, given.rows.train), (given.val, given.rows.val)]
+        train, val = tuned(cache, settings.tune, both, how.blocks)
+        trained = train_head(train, val, settings, len(cache.labels))
         info = {"recipe": how.recipe, "split": split.model_dump(mode="json"), "device": how.device, **facts}
         done.append(_save(cache, runs, settings, given, trained, info))
         if on_run:
@@ -211,7 +239,7 @@ def _save(
     probabilities = apply_temperature(trained.val_logits, temperature)
     table = predictions_csv(given.val_ids, cache.labels, probabilities, [cache.labels[i] for i in given.truth])
     name = f"{finished:%Y%m%d-%H%M%S}-{settings.fusion.value}-s{settings.seed}"
-    return save_run(runs, name, info, trained.head, trained.history, table)
+    return save_run(runs, name, info, trained, table)
 
 
 def write_tensorboard(run: Run, folder: Path) -> Path:

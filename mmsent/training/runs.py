@@ -5,6 +5,7 @@ A run folder appears complete, in one rename. No pickle: weights are safetensors
     run.json            settings, split, metrics, temperature, fingerprints of the cache, and its origin:
                         command, versions, machine, code and digests of the data (see mmsent.system.provenance)
     head.safetensors    weights; its metadata holds the head's configuration and contract
+    blocks.safetensors  weights of the encoder's blocks that were tuned with the head, where some were
     history.json        a record per epoch
     validation.csv      id, label, predicted, confidence and a probability per class, at that temperature
 """
@@ -31,10 +32,14 @@ from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text, plain
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mmsent.training.heads import Head
+    from mmsent.training.train import Trained
 
 FORMAT_VERSION = 1
 WINNERS = "winners"  # in the folder of a sweep: its runs, which no command takes by itself
+BLOCKS = "blocks.safetensors"
 _KIND = RecordKind(
     file="run.json",
     version=FORMAT_VERSION,
@@ -64,6 +69,24 @@ class Run(Record):
     def fit(self) -> FitSettings:
         """The settings the head was trained with."""
         return FitSettings.model_validate({"precision": "fp32"} | self.info["fit"])  # early runs do not record it
+
+    @property
+    def tune(self) -> str:
+        """Which blocks of the encoder were trained with the head, such as text:2; empty where none were."""
+        return str(self.info["fit"].get("tune", ""))
+
+    def blocks(self) -> dict[str, Tensor]:
+        """The weights of the tuned blocks. Raises RunError where their file is missing or damaged."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.path / BLOCKS
+        try:
+            if file_sha256(path) != self.info["blocks_sha256"]:
+                raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; run `mmsent fit` again")
+            return load_file(path)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise RunError(f"{path} cannot be loaded ({first_line(error)}); run `mmsent fit` again") from error
 
     @property
     def split(self) -> SplitSettings:
@@ -209,8 +232,7 @@ def save_run(
     folder: Path,
     name: str,
     info: dict[str, Any],
-    head: Head,
-    history: list[dict[str, Any]],
+    trained: Trained,
     predictions: str,
 ) -> Run:
     """Write a run folder whole. name: the wanted folder name; a number is added where it is taken."""
@@ -218,17 +240,19 @@ def save_run(
     from safetensors.torch import save_file
 
     def fill(building: Path) -> None:
+        head = trained.head
         about = {"config": head.config.model_dump(mode="json"), "contract": info["cache"]["contract"]}
         # One key alone: safetensors writes several in an order that differs from save to save.
         metadata = {"mmsent": json.dumps({**about, "labels": info["labels"]})}
         weights = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
         save_file(weights, building / "head.safetensors", metadata)
-        (building / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
+        (building / "history.json").write_text(json.dumps(trained.history, indent=1), encoding="utf-8")
         (building / "validation.csv").write_text(predictions, encoding="utf-8")
-        digest = file_sha256(building / "head.safetensors")
-        text = json.dumps(
-            {"format_version": FORMAT_VERSION, **info, "head_sha256": digest}, indent=1, ensure_ascii=False
-        )
+        digests = {"head_sha256": file_sha256(building / "head.safetensors")}
+        if trained.blocks is not None:
+            save_file({k: v.detach().cpu().contiguous() for k, v in trained.blocks.items()}, building / BLOCKS)
+            digests["blocks_sha256"] = file_sha256(building / BLOCKS)
+        text = json.dumps({"format_version": FORMAT_VERSION, **info, **digests}, indent=1, ensure_ascii=False)
         # Paths that are not UTF-8 reach Python as lone surrogates; backslashes make them JSON's own escapes.
         (building / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")
 

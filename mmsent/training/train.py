@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,17 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import OneCycleLR
 
 from mmsent.config import FitSettings
-from mmsent.errors import DataError
+from mmsent.errors import DataError, UsageError
 from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.system.devices import cpu_multiplies_bf16
 from mmsent.training.calibration import softmax
 from mmsent.training.heads import Head, Trace, head_config, unit_rms
 from mmsent.training.loaders import Rows, Tensors
+from mmsent.training.tuning import TunedRows, use_bfloat16
 
+CLIP = 1.0  # the norm of all gradients together, where blocks are tuned
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
 LAYER_BINS = 60
 LAYER_VALUES = 1 << 14  # of a distribution, evenly spaced, when there are more
@@ -43,6 +46,7 @@ class Trained:
     best_epoch: int
     val_logits: NDArray[np.float32]
     seconds: float
+    blocks: dict[str, Tensor] | None = None  # weights of tuned blocks
 
 
 def class_weights(labels: Tensor, classes: int, power: float) -> Tensor:
@@ -116,25 +120,35 @@ def train_head(
 ) -> Trained:
     """Train one head: AdamW, OneCycle with cosine annealing, early stopping on validation weighted F1, best epoch kept.
 
-    The same tensors, settings and device give bit-identical weights. Raises DataError where a split has no rows.
+    Rows with blocks (see mmsent.training.tuning) train these too; both sides share them, and they are left as they were
+    at the best epoch. The same tensors, settings and device give bit-identical weights. Raises DataError where a split
+    has no rows, UsageError where the settings tune blocks and the rows have none.
     """
     if not len(train) or not len(val):
         raise DataError(f"training needs rows on both sides; got {len(train)} to train on, {len(val)} to validate on")
     started = time.monotonic()
     device = train.device
+    blocks = train.blocks if isinstance(train, TunedRows) else None
+    if settings.tune and blocks is None:
+        raise UsageError(f"tune {settings.tune} trains blocks of the text encoder, which are not at hand here")
     with deterministic(settings.seed, device):
         head = Head(head_config(settings, *train.widths, classes)).to(device)
         precision = precision_for(device) if settings.precision == "auto" else settings.precision
         head.products = torch.bfloat16 if precision == "bf16" else torch.float32
+        if blocks is not None and precision == "bf16":
+            use_bfloat16(blocks)
         set_statistics(head, train)
         tables = loss_tables(train.labels.to(device), classes, settings)
         steps = settings.epochs * -(-len(train) // settings.batch_size)
-        optimizer = AdamW(head, one_cycle(settings.lr, steps, settings.warmup), settings.weight_decay)
+        groups = [(list(head.parameters()), 1.0)]
+        if blocks is not None:
+            groups.append((blocks.trained, settings.tune_lr / settings.lr))
+        optimizer = AdamW(groups, one_cycle(settings.lr, steps, settings.warmup), settings.weight_decay)
         draws = Draws(settings, head, device)
         truth, truth_here = val.labels.cpu().numpy(), val.labels.to(device)
         history: list[dict[str, Any]] = []
         before = first_layer(head, first_trace(head, val))
-        best: tuple[float, int, dict[str, Tensor], Tensor] | None = None
+        best: tuple[float, int, tuple[dict[str, Tensor], ...], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
             train_loss = _one_epoch(head, train, tables, optimizer, draws, settings)
             logits, shares, first = evaluate_head(head, val)
@@ -155,14 +169,18 @@ def train_head(
             if on_epoch:
                 on_epoch(record)
             if best is None or found["f1_weighted"] > best[0]:
-                state = {k: v.detach().clone() for k, v in head.state_dict().items()}
+                now = [head.state_dict(), *([blocks.weights()] if blocks is not None else [])]
+                state = tuple({k: v.detach().clone() for k, v in one.items()} for one in now)
                 best = (found["f1_weighted"], epoch, state, logits)
             elif epoch - best[1] >= settings.patience:
                 break
         assert best is not None
-        head.load_state_dict(best[2])
+        head.load_state_dict(best[2][0])
+        if blocks is not None:
+            blocks.load(best[2][1])
     head.eval()
-    return Trained(head, history, best[1], best[3].cpu().numpy(), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Trained(head, history, best[1], best[3].cpu().numpy(), seconds, *best[2][1:])
 
 
 def _one_epoch(
@@ -179,37 +197,52 @@ def _one_epoch(
 
 
 class AdamW:
-    """torch's fused AdamW on a head's parameters, its rate and first beta by a schedule. torch's functional form: with
-    the optimizer object around it, a step of a small head takes a tenth longer (docs/decisions.md)."""
+    """torch's fused AdamW on groups of parameters, each with its share of the scheduled rate; the first beta by the
+    schedule too. More than one group: gradients are clipped to a norm of 1. torch's functional form: with the optimizer
+    object around it, a step of a small head takes a tenth longer (docs/decisions.md)."""
 
-    def __init__(self, head: Head, schedule: Iterator[tuple[float, float]], weight_decay: float) -> None:
-        self._parameters: list[Tensor] = list(head.parameters())
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[Tensor], float]],
+        schedule: Iterator[tuple[float, float]],
+        weight_decay: float,
+    ) -> None:
+        self._groups = [(list(parameters), share, *_moments(parameters)) for parameters, share in groups]
+        self._parameters = [p for parameters, _ in groups for p in parameters]
         self._schedule, self._decay, self.rate = schedule, weight_decay, 0.0
-        self._averages = [torch.zeros_like(p) for p in self._parameters]
-        self._squares = [torch.zeros_like(p) for p in self._parameters]
-        self._steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
 
     def step(self, loss: Tensor) -> None:
         """Update the parameters once by the gradients of a loss."""
         slopes = list(torch.autograd.grad(loss, self._parameters))
         self.rate, beta = next(self._schedule)
         with torch.no_grad():
-            adamw(
-                self._parameters,
-                slopes,
-                self._averages,
-                self._squares,
-                [],
-                self._steps,
-                fused=True,
-                amsgrad=False,
-                beta1=beta,
-                beta2=0.999,
-                lr=self.rate,
-                weight_decay=self._decay,
-                eps=1e-8,
-                maximize=False,
-            )
+            if len(self._groups) > 1:
+                shrink = (CLIP / (get_total_norm(slopes) + 1e-6)).clamp(max=1)
+                slopes = [slope * shrink for slope in slopes]
+            for parameters, share, averages, squares, steps in self._groups:
+                own, slopes = slopes[: len(parameters)], slopes[len(parameters) :]
+                adamw(
+                    parameters,
+                    own,
+                    averages,
+                    squares,
+                    [],
+                    steps,
+                    fused=True,
+                    amsgrad=False,
+                    beta1=beta,
+                    beta2=0.999,
+                    lr=self.rate * share,
+                    weight_decay=self._decay,
+                    eps=1e-8,
+                    maximize=False,
+                )
+
+
+def _moments(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """What AdamW keeps of parameters, at the start."""
+    averages, squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+    return averages, squares, [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters]
 
 
 def one_cycle(peak: float, steps: int, warmup: float) -> Iterator[tuple[float, float]]:

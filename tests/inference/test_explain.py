@@ -33,6 +33,7 @@ from mmsent.report.figures.explanations import explanation_figure, grad_cam_figu
 from mmsent.report.figures.style import png_bytes
 from mmsent.training.heads import Head, HeadConfig
 from mmsent.training.runs import Run, save_run
+from mmsent.training.train import Trained
 from tests.helpers.fake import PREPROCESS, fake_encoders
 
 LABELS = ["negative", "neutral", "positive"]
@@ -146,7 +147,8 @@ def make_run(
     }
     if temperature is not None:
         info["temperature"] = temperature
-    return save_run(folder / "runs", fusion.value, info, head, [], "id\n")
+    trained = Trained(head, [], 1, np.zeros((0, 3), np.float32), 0.0)
+    return save_run(folder / "runs", fusion.value, info, trained, "id\n")
 
 
 @pytest.fixture(scope="module")

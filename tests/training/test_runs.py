@@ -22,6 +22,7 @@ from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, Sp
 from mmsent.errors import RunError
 from mmsent.training.heads import Head, head_config
 from mmsent.training.runs import Run, calibration_note, list_runs, open_run, predictions_csv, save_run
+from mmsent.training.train import Trained
 
 FILES = ["head.safetensors", "history.json", "run.json", "validation.csv"]
 HISTORY = [{"epoch": 1, "val_loss": 0.5, "image_share": None}]
@@ -56,7 +57,8 @@ def make_info(finished: str = "2026-01-01T00:00:00+00:00", **cache: Any) -> dict
 
 
 def save(folder: Path, name: str = "one", info: dict[str, Any] | None = None, head: Head | None = None) -> Run:
-    return save_run(folder, name, info or make_info(), head or make_head(), HISTORY, TABLE)
+    trained = Trained(head or make_head(), HISTORY, 1, np.zeros((0, 3), np.float32), 0.0)
+    return save_run(folder, name, info or make_info(), trained, TABLE)
 
 
 # --- round trip

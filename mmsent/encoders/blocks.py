@@ -1,0 +1,269 @@
+"""The last blocks of a text encoder apart from the rest: the hidden states that enter them, and the blocks as a module
+that can be trained. Blocks on states give the encoder's own embedding.
+
+Shapes: B texts, L tokens, D_token width of a state, D_text width of the embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmsent.encoders.base import TextEncoder
+from mmsent.encoders.clip import ClipTextEncoder
+from mmsent.encoders.joined import JoinedTextEncoder
+from mmsent.encoders.sentences import SentenceEncoder
+from mmsent.errors import EncoderError, UsageError
+
+States = NDArray[np.float16]
+
+
+class Blocks(Protocol):
+    """The last blocks of one text encoder."""
+
+    def states(self, texts: Sequence[str]) -> list[States]:
+        """What enters the blocks, of each text (L, D_token), without padding. One batch."""
+
+    def module(self) -> TextBlocks:
+        """The blocks with the encoder's own weights, on the CPU in fp32; each call gives a copy of its own."""
+
+
+class TextBlocks(nn.Module):
+    """The last blocks of a text encoder: states (B, L, D_token) and the mask of their tokens (B, L) int64, which starts
+    with ones, to embeddings (B, D_text) as a cache holds them. `trained`: the blocks' parameters, in order."""
+
+    def __init__(self, body: nn.Module, trained: Sequence[nn.Module], part: _Part) -> None:
+        super().__init__()
+        self.body, self._part = body, part
+        self._trained = nn.ModuleList(trained)
+        self.requires_grad_(False)
+        self._trained.requires_grad_(True)
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What training changes: the blocks' parameters."""
+        return list(self._trained.parameters())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The blocks' weights by name."""
+        return self._trained.state_dict()
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take the weights that `weights` gave. Raises RuntimeError where they are of other blocks."""
+        self._trained.load_state_dict(weights)
+
+    def forward(self, states: Tensor, mask: Tensor, text: Tensor) -> Tensor:
+        """text (B, D_text): the cached embeddings, of which this encoder's part is replaced."""
+        found = self._part.scale(self.body(states, mask))
+        start, stop = self._part.place
+        if (start, stop) == (0, text.shape[1]):
+            return found
+        return torch.cat([text[:, :start], found, text[:, stop:]], dim=1)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where an encoder's embedding stands in the cached one, and how the cache scales it."""
+
+    place: tuple[int, int]
+    scale: Callable[[Tensor], Tensor]
+
+
+def text_blocks(encoder: TextEncoder, count: int, *, normalize: bool = False) -> Blocks:
+    """The last `count` blocks of a text encoder; of several joined ones, of the one that has blocks. normalize: whether
+    the cache scales embeddings to length 1. Raises UsageError where the encoder has fewer, EncoderError where it has
+    none that can be taken apart."""
+    if isinstance(encoder, JoinedTextEncoder):
+        if normalize:
+            raise UsageError("blocks of joined encoders are tuned on raw features; extract without --normalize")
+        at, found = 0, []
+        for one in encoder.parts:
+            if isinstance(one, SentenceEncoder | ClipTextEncoder):
+                found.append((one, _Part((at, at + one.card.width), _unit)))
+            at += one.card.width
+        if len(found) != 1:
+            raise EncoderError(f"{encoder.card.name} has {len(found)} encoders with blocks; tuning needs exactly one")
+        return _blocks(*found[0], count)
+    return _blocks(encoder, _Part((0, encoder.card.width), _unit if normalize else _as_is), count)
+
+
+def with_blocks(encoder: TextEncoder, count: int, weights: dict[str, Tensor]) -> TextEncoder:
+    """The whole encoder with tuned weights in its last `count` blocks, in fp32: for gradients and for export. Raises
+    EncoderError where it is of a kind without blocks."""
+    tuned = copy.copy(encoder)
+    if isinstance(tuned, SentenceEncoder):
+        model = copy.deepcopy(tuned.fp32_model)
+        owner, name = _layers(model, encoder.card.name)
+        _last(getattr(owner, name), count, encoder.card.name).load_state_dict(weights)
+        vars(tuned).update(model=model, fp32_model=model)
+        return tuned
+    if isinstance(tuned, ClipTextEncoder):
+        tuned.clip = copy.copy(tuned.clip)
+        model = copy.deepcopy(tuned.clip.fp32_model)
+        _last(getattr(model, "text", model).transformer.resblocks, count, encoder.card.name).load_state_dict(weights)
+        vars(tuned.clip).update(model=model, fp32_model=model)
+        return tuned
+    raise EncoderError(f"{encoder.card.name} has no blocks of its own that could be tuned")
+
+
+def _blocks(encoder: TextEncoder, part: _Part, count: int) -> Blocks:
+    if isinstance(encoder, SentenceEncoder):
+        return _SentenceBlocks(encoder, part, count)
+    if isinstance(encoder, ClipTextEncoder):
+        return _ClipBlocks(encoder, part, count)
+    raise EncoderError(f"{encoder.card.name} has no blocks to tune")
+
+
+def _unit(x: Tensor) -> Tensor:
+    return nn.functional.normalize(x, dim=1)
+
+
+def _as_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _last(layers: nn.ModuleList, count: int, name: str) -> nn.ModuleList:
+    if count > len(layers):
+        raise UsageError(f"{name} has {len(layers)} blocks; got {count}")
+    return nn.ModuleList(list(layers)[len(layers) - count :])
+
+
+class _SentenceBlocks:
+    """Of a sentence-transformers model, in the families whose layers stand in one list (BERT, MiniLM, RoBERTa, XLM-R,
+    MPNet, DistilBERT)."""
+
+    def __init__(self, encoder: SentenceEncoder, part: _Part, count: int) -> None:
+        self._encoder, self._part, self._count = encoder, part, count
+        owner, name = _layers(encoder.fp32_model, encoder.card.name)
+        _last(getattr(owner, name), count, encoder.card.name)
+
+    def states(self, texts: Sequence[str]) -> list[States]:
+        model = self._encoder.fp32_model
+        owner, name = _layers(model, self._encoder.card.name)
+        first = list(getattr(owner, name))[-self._count]
+        caught: list[Tensor] = []
+        tokenize = getattr(model, "preprocess", None) or model.tokenize
+        batch = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in tokenize(list(texts)).items()}
+        hook = first.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+        try:
+            with torch.inference_mode():
+                model(batch)
+        finally:
+            hook.remove()
+        return _cut(caught[0], batch["attention_mask"].sum(dim=1).tolist())
+
+    def module(self) -> TextBlocks:
+        model = copy.deepcopy(self._encoder.fp32_model).cpu()
+        owner, name = _layers(model, self._encoder.card.name)
+        kept = _last(getattr(owner, name), self._count, self._encoder.card.name)
+        setattr(owner, name, kept)
+        transformer = model[0].auto_model
+        transformer.embeddings = _Given()
+        return TextBlocks(_SentenceBody(transformer, list(model)[1:]), list(kept), self._part).eval()
+
+
+class _SentenceBody(nn.Module):
+    def __init__(self, transformer: nn.Module, after: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.transformer, self.after = transformer, nn.ModuleList(after)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        out = self.transformer(inputs_embeds=states, attention_mask=mask)[0]
+        found: dict[str, Any] = {"token_embeddings": out, "attention_mask": mask}
+        for module in self.after:
+            found = module(found)
+        pooled: Tensor = found["sentence_embedding"]
+        return pooled
+
+
+class _Given(nn.Module):
+    """In the place of the embeddings: hands on the states that the model was given."""
+
+    def forward(self, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any) -> Tensor:
+        return args[-1] if inputs_embeds is None else inputs_embeds
+
+
+def _layers(model: Any, name: str) -> tuple[nn.Module, str]:
+    """The module that holds the list of a transformer's layers, and the list's name in it."""
+    transformer = getattr(model[0], "auto_model", None)
+    wanted = getattr(getattr(transformer, "config", None), "num_hidden_layers", None)
+    if transformer is not None and hasattr(transformer, "embeddings"):
+        for owner in transformer.modules():
+            for child, module in owner.named_children():
+                if isinstance(module, nn.ModuleList) and len(module) == wanted:
+                    return owner, child
+    raise EncoderError(f"{name} has no list of layers that could be tuned")
+
+
+class _ClipBlocks:
+    """Of an open_clip text tower: causal and pooled at the end token, or pooled at the last of all tokens (SigLIP)."""
+
+    def __init__(self, encoder: ClipTextEncoder, part: _Part, count: int) -> None:
+        self._encoder, self._part, self._count = encoder, part, count
+        tower = self._tower(encoder.clip.fp32_model)
+        self._pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", "argmax")
+        if self._pool not in ("argmax", "eos", "last") or getattr(tower, "cls_emb", None) is not None:
+            raise EncoderError(f"{encoder.card.name} pools its texts by {self._pool!r}, which cannot be tuned")
+        _last(tower.transformer.resblocks, count, encoder.card.name)
+
+    def _tower(self, model: Any) -> Any:
+        tower = getattr(model, "text", model)
+        if not hasattr(getattr(tower, "transformer", None), "resblocks"):
+            raise EncoderError(f"{self._encoder.card.name} has no list of blocks that could be tuned")
+        return tower
+
+    def states(self, texts: Sequence[str]) -> list[States]:
+        encoder, model = self._encoder, self._encoder.clip.fp32_model
+        tower = self._tower(model)
+        rows = [list(encoder.tokenize(text).ids) for text in texts]
+        ids, mask = encoder.batch(rows)
+        first = tower.transformer.resblocks[-self._count]
+        caught: list[Tensor] = []
+        hook = first.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+        try:
+            with torch.inference_mode():
+                encoder.features_of(ids, mask)
+        finally:
+            hook.remove()
+        states = caught[0] if getattr(tower.transformer, "batch_first", True) else caught[0].transpose(0, 1)
+        whole = [states.shape[1]] * len(rows)
+        return _cut(states, whole if self._pool == "last" else list(map(len, rows)))
+
+    def module(self) -> TextBlocks:
+        tower = copy.deepcopy(self._tower(self._encoder.clip.fp32_model)).cpu()
+        kept = _last(tower.transformer.resblocks, self._count, self._encoder.card.name)
+        tower.transformer.resblocks = kept
+        return TextBlocks(_ClipBody(tower), list(kept), self._part).eval()
+
+
+class _ClipBody(nn.Module):
+    causal: Tensor | None
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.transformer, self.norm = tower.transformer, tower.ln_final
+        self.projection = tower.text_projection
+        self.register_buffer("causal", getattr(tower, "attn_mask", None), persistent=False)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        length = states.shape[1]
+        causal = None if self.causal is None else self.causal[:length, :length]
+        out = self.norm(self.transformer(states, attn_mask=causal))
+        pooled: Tensor = out[torch.arange(len(out), device=out.device), mask.sum(dim=1) - 1]
+        if self.projection is None:
+            return pooled
+        found: Tensor = self.projection(pooled) if isinstance(self.projection, nn.Module) else pooled @ self.projection
+        return found
+
+
+def _cut(states: Tensor, lengths: Sequence[int]) -> list[States]:
+    """(B, L, D_token) without padding, which stands at the end."""
+    whole: NDArray[np.float32] = states.float().cpu().numpy()
+    return [row[:n].astype(np.float16) for row, n in zip(whole, lengths, strict=True)]

@@ -1,0 +1,97 @@
+"""Hidden states of texts, beside a cache: what enters the last blocks of its text encoder, float16, a row per text.
+
+They lie in one SQLite file, written as a journal is: rows of any length, a checksum per row, and a kill at any moment
+loses only what was being encoded (see mmsent.features.cache.journal). The cache itself stays as it is.
+
+Shapes: N texts, T tokens of all of them, D_token width of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.errors import CacheError
+from mmsent.features.cache.journal import Journal
+from mmsent.features.cache.reading import Cache
+
+DTYPE = "float16"
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """States of N texts, one after the other: values (T, D_token) float16, offsets (N + 1,)."""
+
+    values: NDArray[np.float16]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text, (N,)."""
+        return np.diff(self.offsets)
+
+
+def ragged(rows: Sequence[NDArray[np.float16]]) -> Ragged:
+    """States of N texts (L, D_token), in order; a text without states has none."""
+    width = max((row.shape[1] for row in rows if len(row)), default=1)
+    values = [row for row in rows if len(row)]
+    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+    return Ragged(np.concatenate(values) if values else np.zeros((0, width), np.float16), offsets)
+
+
+def states_path(cache: Cache, tune: str) -> Path:
+    """Where the states of a cache lie; tune: as in `text:2`."""
+    return cache.path.with_suffix(f".{tune.replace(':', '')}.states")
+
+
+def open_states(cache: Cache, tune: str, width: int = 0) -> Journal:
+    """The file of a cache's states, made where there is none if `width` says how wide a state is. Close it.
+
+    Raises CacheError where there is none, or it belongs to other features.
+    """
+    path = states_path(cache, tune)
+    if not width and not path.is_file():
+        raise CacheError(
+            f"{cache.path.name} has no states for {tune}; run `mmsent extract --tokens {tune}` with the options of "
+            "that cache"
+        )
+    found = Journal(path, {"contract": cache.settings.contract, "width": width})
+    if found.meta["contract"] != cache.settings.contract:
+        found.close()
+        raise CacheError(f"{path} holds states of another encoder than {cache.path.name}; remove it and extract again")
+    return found
+
+
+def known_states(store: Journal, split: str) -> dict[str, bytes]:
+    """The ids of a split whose states are stored, with the hashes of their texts."""
+    return {row_id: digest for row_id, digest, _, _ in store.known(split, "text")}
+
+
+def load_states(cache: Cache, split: str, tune: str) -> Ragged:
+    """The states of a split's rows, in the order of its index; of a text that is quarantined none.
+
+    Raises CacheError where states are missing, or of another text than the cache's.
+    """
+    index, store = cache.index(split), open_states(cache, tune)
+    try:
+        known = known_states(store, split)
+        rows = zip(index.ids, index.text_hashes, index.text_reasons, strict=True)
+        wanted = [(row_id, digest) for row_id, digest, why in rows if not why]
+        if behind := [row_id for row_id, digest in wanted if known.get(row_id) != digest]:
+            raise CacheError(
+                f"{store.path.name} lacks the states of {len(behind)} {split} texts ({behind[0]} first); run "
+                f"`mmsent extract --tokens {tune}` again, which encodes only these"
+            )
+        found = store.vectors(split, "text", [row_id for row_id, _ in wanted], DTYPE)
+    finally:
+        store.close()
+    width = int(store.meta["width"])
+    nothing = np.zeros((0, width), np.float16)
+    return ragged([found[row_id].reshape(-1, width) if row_id in found else nothing for row_id in index.ids])

@@ -1,0 +1,159 @@
+"""Text features for heads that tuned the last blocks of the text encoder: what each run's own blocks make of the states
+that enter them. For other runs they are the cached or encoded features.
+
+Shapes: N rows, D_text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsent.config import tuned_count
+from mmsent.encoders.base import Encoders
+from mmsent.encoders.factory import open_encoders
+from mmsent.errors import CacheError, RunError
+from mmsent.features.cache import Cache
+from mmsent.features.cache.states import Ragged, load_states, ragged
+from mmsent.training.runs import Run, open_run
+
+Floats = NDArray[np.float32]
+KEPT = 16  # runs whose blocks stay loaded
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Text features of N rows for any run. frozen (N, D_text): the encoder's own. places (N,): where the rows stand in
+    the states that `states` gives for a `tune`. encoders: opened when a run first needs its blocks."""
+
+    frozen: Floats
+    places: NDArray[np.int64]
+    states: Callable[[str], Ragged]
+    encoders: Callable[[], Encoders]
+
+    def __len__(self) -> int:
+        return len(self.frozen)
+
+    def __getitem__(self, rows: Any) -> Texts:
+        return Texts(self.frozen[rows], self.places[rows], self.states, self.encoders)
+
+    @classmethod
+    def at(cls, rows: NDArray[np.int64], runs: Sequence[Run], cache: Cache, split: str, text: Floats) -> Floats | Texts:
+        """As `cached_texts`, of the rows at these positions; text (n, D_text): theirs."""
+        found = cached_texts(runs, cache, split, text)
+        return cls(text, rows, found.states, found.encoders) if isinstance(found, Texts) else found
+
+    def of(self, run: Run) -> Floats:
+        """The features (N, D_text) that a run's head takes. Raises RunError where its blocks are damaged, CacheError
+        where states are missing."""
+        if not run.tune:
+            return self.frozen
+        import torch
+
+        from mmsent.training.tuning import tuned_text
+
+        text = torch.from_numpy(np.ascontiguousarray(self.frozen))
+        blocks = run_blocks(run, self.encoders())
+        return tuned_text(blocks, text, self.states(run.tune), self.places).numpy()
+
+
+def run_blocks(run: Run, encoders: Encoders) -> Any:
+    """A run's tuned blocks, ready to use; the last ones that were asked for stay loaded."""
+    return _loaded(encoders, run.path, str(run.info.get("blocks_sha256")))
+
+
+@lru_cache(maxsize=KEPT)
+def _loaded(encoders: Encoders, path: Path, digest: str) -> Any:
+    run = open_run(path)
+    blocks = blocks_of(encoders, run.tune, run.encoder_settings.normalize)
+    blocks.load(run.blocks())
+    return blocks.eval()
+
+
+def tuned_encoders(run: Run, encoders: Encoders) -> Encoders:
+    """The encoders with the run's tuned blocks in the text encoder, for gradients; as they are for other runs."""
+    if not run.tune:
+        return encoders
+    from mmsent.encoders.blocks import with_blocks
+
+    return Encoders(encoders.image, with_blocks(encoders.text, tuned_count(run.tune), run.blocks()))
+
+
+def blocks_of(encoders: Encoders, tune: str, normalize: bool) -> Any:
+    """A fresh copy of the encoder's blocks, with its own weights (see mmsent.encoders.blocks)."""
+    from mmsent.encoders.blocks import text_blocks
+
+    return text_blocks(encoders.text, tuned_count(tune), normalize=normalize).module()
+
+
+def blocks_from(cache: Cache) -> Callable[[str], Any]:
+    """Fresh blocks of a cache's text encoder by `tune`, as training takes them; the encoder is opened once, when it is
+    first needed. Raises CacheError where it is no longer the one that the cache was made with."""
+
+    @lru_cache(maxsize=1)
+    def encoders() -> Encoders:
+        found = open_encoders(cache.encoder_settings)
+        if found.text.card.weights_sha256 != cache.settings.text.weights_sha256:
+            raise CacheError(f"the text encoder on this machine has other weights than the one of {cache.path.name}")
+        return found
+
+    return lambda tune: blocks_of(encoders(), tune, cache.settings.normalize)
+
+
+def cached_texts(runs: Sequence[Run], cache: Cache, split: str, text: Floats) -> Floats | Texts:
+    """The text features of a cached split, (N, D_text), for these runs."""
+    if not any(run.tune for run in runs):
+        return text
+    opened: list[Encoders] = []
+    loaded: dict[str, Ragged] = {}
+
+    def states(tune: str) -> Ragged:
+        if tune not in loaded:
+            loaded[tune] = load_states(cache, split, tune)
+        return loaded[tune]
+
+    def encoders() -> Encoders:
+        if not opened:
+            opened.append(open_encoders(runs[0].encoder_settings))
+        return opened[0]
+
+    return Texts(text, np.arange(len(text)), states, encoders)
+
+
+def encoded_texts(
+    runs: Sequence[Run], encoders: Encoders, texts: Sequence[str | None], text: Floats, normalize: bool
+) -> Floats | Texts:
+    """The text features of N new texts, None for a missing one; text (N, D_text): the encoder's own."""
+    if not any(run.tune for run in runs):
+        return text
+    from mmsent.encoders.blocks import text_blocks
+
+    loaded: dict[str, Ragged] = {}
+
+    def states(tune: str) -> Ragged:
+        if tune not in loaded:
+            blocks = text_blocks(encoders.text, tuned_count(tune), normalize=normalize)
+            given = [one for one in texts if one is not None]
+            found = iter(blocks.states(given) if given else [])
+            width = 1
+            rows = [next(found) if one is not None else np.zeros((0, width), np.float16) for one in texts]
+            loaded[tune] = ragged(rows)
+        return loaded[tune]
+
+    return Texts(text, np.arange(len(text)), states, lambda: encoders)
+
+
+def features_for(run: Run, text: Floats | Texts) -> Floats:
+    """The text features that a run's head takes. Raises RunError where it tunes blocks and only the encoder's own
+    features are at hand."""
+    if isinstance(text, Texts):
+        return text.of(run)
+    if run.tune:
+        raise RunError(f"run {run.name} tunes {run.tune} of the text encoder, so it needs the texts' states")
+    return text

@@ -1,0 +1,149 @@
+"""Rows whose text features come from blocks that train with the head: the last blocks of the text encoder, on the
+states that enter them. `train_head` takes such rows as any others; the rest of the encoder has run once, for the cache.
+
+Shapes: N rows, B batch, L tokens, D_token width of a state, D_image and D_text widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from mmsent.config import FitSettings
+from mmsent.features.cache.states import Ragged
+from mmsent.training.loaders import Batch, Tensors, draw_epoch
+
+BUCKET = 50  # batches whose rows are sorted by length together
+PART = 128  # rows at a time without gradients
+
+
+class Blocks(Protocol):
+    """The last blocks of a text encoder (see mmsent.encoders.blocks)."""
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What training changes."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights by name."""
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take them back."""
+
+    def train(self, mode: bool = True) -> Any:
+        """With the encoder's dropout, or without."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The layers."""
+
+    def __call__(self, states: Tensor, mask: Tensor, text: Tensor) -> Tensor:
+        """states (B, L, D_token), mask (B, L), text (B, D_text) as cached -> text (B, D_text)."""
+
+
+def padded(states: Ragged, places: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
+    """The states of the texts at these places (B,): (B, L, D_token) fp32, and their mask (B, L) int64. A text without
+    states counts as one token of zeros."""
+    lengths = states.lengths[places]
+    steps = np.arange(max(1, int(lengths.max(initial=1))))
+    there = steps[None] < lengths[:, None]
+    at = np.where(there, states.offsets[places][:, None] + steps[None], 0)
+    values = (
+        np.where(there[:, :, None], states.values[at], np.float16(0))
+        if len(states.values)
+        else np.zeros((*there.shape, states.values.shape[1]), np.float16)
+    )
+    mask = (steps[None] < np.maximum(lengths, 1)[:, None]).astype(np.int64)
+    return torch.from_numpy(values).to(device, torch.float32), torch.from_numpy(mask).to(device)
+
+
+@dataclass(frozen=True)
+class TunedRows:
+    """Rows in memory whose texts go through blocks: those of `rows`, N, and the states of their texts at `places` (N,)
+    of `states`."""
+
+    rows: Tensors
+    states: Ragged
+    places: NDArray[np.int64]
+    blocks: Blocks
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        return self.rows.labels
+
+    @property
+    def device(self) -> str:
+        """Where the rows are."""
+        return self.rows.device
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """D_image, D_text."""
+        return self.rows.widths
+
+    def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """One permutation (or weighted draw) of all rows, in batches of texts of similar length; the texts with a
+        gradient to the blocks."""
+        self.blocks.train()
+        order, view = (one.cpu() for one in draw_epoch(self.labels, self.rows.image.shape[1], settings, generator))
+        lengths = torch.from_numpy(self.states.lengths[self.places])
+        batches: list[Tensor] = []
+        for some in torch.split(torch.arange(len(order)), BUCKET * settings.batch_size):
+            some = some[torch.argsort(lengths[order[some]], stable=True)]
+            batches += torch.split(some, settings.batch_size)
+        for at in torch.randperm(len(batches), generator=generator).tolist():
+            here = order[batches[at]]
+            on = here.to(self.device)
+            image = self.rows.image[on, view[batches[at]].to(self.device)]
+            yield image, self._texts(here), self.labels[on]
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+        """Consecutive rows, through the blocks as they are now, without gradients."""
+        text = tuned_text(self.blocks, self.rows.text, self.states, self.places)
+        yield slice(0, len(self)), self.rows.image[:, 0], text
+
+    def _texts(self, here: Tensor) -> Tensor:
+        states, mask = padded(self.states, self.places[here.numpy()], self.device)
+        return self.blocks(states, mask, self.rows.text[here.to(self.device)])
+
+
+@torch.no_grad()
+def tuned_text(blocks: Blocks, text: Tensor, states: Ragged, places: NDArray[np.int64]) -> Tensor:
+    """The text features (N, D_text) that blocks make of the states at `places` (N,); text (N, D_text) as cached. Texts
+    of similar length go together, so the result does not depend on what else is asked for beyond the last bits."""
+    blocks.train(False)
+    out = text.clone()
+    order = np.argsort(states.lengths[places], kind="stable")
+    for start in range(0, len(order), PART):
+        here = order[start : start + PART]
+        on = torch.from_numpy(here).to(text.device)
+        out[on] = blocks(*padded(states, places[here], str(text.device)), text[on])
+    return out
+
+
+def use_bfloat16(blocks: Blocks) -> None:
+    """In training, the matrix products of linear layers and those of their gradients are in bfloat16; weights and sums
+    stay in fp32, as in a head (see mmsent.training.heads)."""
+    for layer in blocks.modules():
+        if isinstance(layer, nn.Linear):
+            layer.forward = _bfloat16_product(layer)  # type: ignore[method-assign]
+
+
+def _bfloat16_product(layer: nn.Linear) -> Any:
+    def product(x: Tensor) -> Tensor:
+        if not layer.training:
+            return linear(x, layer.weight, layer.bias)
+        found = linear(x.bfloat16(), layer.weight.bfloat16()).float()
+        return found if layer.bias is None else found + layer.bias
+
+    return product

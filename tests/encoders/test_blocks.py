@@ -1,0 +1,114 @@
+"""The last blocks of text encoders: states through untouched blocks are the encoder's own embedding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmsent.config import EncoderSettings
+from mmsent.encoders.base import Encoders, TextEncoder
+from mmsent.encoders.blocks import text_blocks, with_blocks
+from mmsent.encoders.factory import open_encoders
+from mmsent.errors import EncoderError, UsageError
+from mmsent.features.cache.states import ragged
+from mmsent.training.tuning import padded
+from tests.encoders.test_clip import CONFIG, make_tiny
+from tests.helpers.fake import FakeTextEncoder
+
+TEXTS = ["What a day!", "a sad, sad day for all of us, really", "ok", "word " * 400, "情感 😀 RT @someone: #tag"]
+COSINE = 0.999  # least, of an embedding from float16 states
+
+
+def offline(name: str = "offline") -> Encoders:
+    return open_encoders(EncoderSettings(encoder=name, device="cpu", precision="fp32"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    tiny = make_tiny(tmp_path_factory.mktemp("blocks"), "mmsent-blocks", CONFIG)
+    return tiny.open().text
+
+
+def rebuilt(encoder: TextEncoder, count: int, *, normalize: bool = False, whole: bool = False) -> torch.Tensor:
+    """Embeddings of TEXTS by states and blocks; whole: from states that were not cut to float16."""
+    blocks = text_blocks(encoder, count, normalize=normalize)
+    states = ragged(blocks.states(TEXTS))
+    given, mask = padded(states, np.arange(len(TEXTS)), "cpu")
+    own = torch.from_numpy(encoder.encode(TEXTS))
+    with torch.no_grad():
+        return blocks.module()(given, mask, own)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_minilm(count: int) -> None:
+    encoder = offline().text
+    own = torch.from_numpy(encoder.encode(TEXTS))
+    assert torch.cosine_similarity(rebuilt(encoder, count), own).min() > 0.9999
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_open_clip(clip: TextEncoder, count: int) -> None:
+    own = torch.from_numpy(clip.encode(TEXTS))
+    assert torch.cosine_similarity(rebuilt(clip, count), own).min() > 0.9999
+    torch.testing.assert_close(rebuilt(clip, count, normalize=True).norm(dim=1), torch.ones(len(TEXTS)))
+
+
+def test_of_joined_encoders_the_one_with_blocks() -> None:
+    encoder = offline("offline-plus").text
+    own = torch.from_numpy(encoder.encode(TEXTS))
+    found = rebuilt(encoder, 2)
+    assert torch.cosine_similarity(found, own).min() > COSINE
+    torch.testing.assert_close(found[:, 384:], own[:, 384:], rtol=0, atol=0)  # the lexicon's columns as they are
+
+
+def test_states_are_those_of_each_text_alone() -> None:
+    """What else is in a batch changes no more than the last bits, and padding is not stored."""
+    blocks = text_blocks(offline().text, 2)
+    together = blocks.states(TEXTS)
+    for text, found in zip(TEXTS, together, strict=True):
+        (alone,) = blocks.states([text])
+        assert alone.shape == found.shape
+        assert alone.dtype == np.float16
+        np.testing.assert_allclose(alone.astype(np.float32), found.astype(np.float32), rtol=0.01, atol=0.01)
+    assert [len(one) for one in together] == [min(256, n) for n in offline().text.lengths(TEXTS)]
+
+
+def test_only_the_blocks_train_and_each_module_is_its_own() -> None:
+    blocks = text_blocks(offline().text, 2)
+    one, other = blocks.module(), blocks.module()
+    assert sum(p.numel() for p in one.parameters() if p.requires_grad) == sum(p.numel() for p in one.trained)
+    with torch.no_grad():
+        for parameter in one.trained:
+            parameter.zero_()
+    assert all(bool(p.any()) for p in other.trained if p.ndim > 1)
+    other.load(one.weights())
+    assert not any(bool(p.any()) for p in other.trained)
+
+
+@pytest.mark.parametrize("kind", ["sentences", "clip"])
+def test_an_encoder_with_tuned_blocks(kind: str, clip: TextEncoder) -> None:
+    encoder = clip if kind == "clip" else offline().text
+    blocks = text_blocks(encoder, 1)
+    module = blocks.module()
+    before = encoder.encode(TEXTS)
+    with torch.no_grad():
+        for parameter in module.trained:
+            parameter.mul_(1.1)
+        given, mask = padded(ragged(blocks.states(TEXTS)), np.arange(len(TEXTS)), "cpu")
+        wanted = module(given, mask, torch.from_numpy(before))
+    found = torch.from_numpy(with_blocks(encoder, 1, module.weights()).encode(TEXTS))
+    assert torch.cosine_similarity(found, wanted).min() > COSINE
+    assert torch.cosine_similarity(found, torch.from_numpy(before)).min() < COSINE  # it is another encoder now
+    np.testing.assert_array_equal(encoder.encode(TEXTS), before)  # and the first is as it was
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has 6 blocks; got 7"):
+        text_blocks(offline().text, 7)
+    with pytest.raises(EncoderError, match="bag has no blocks"):
+        text_blocks(FakeTextEncoder(), 1)
+    with pytest.raises(UsageError, match="without --normalize"):
+        text_blocks(offline("offline-plus").text, 2, normalize=True)

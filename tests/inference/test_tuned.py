@@ -1,0 +1,169 @@
+"""Heads that tune the last blocks of the text encoder, from extraction to labels, with the offline encoders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmsent.cli.main import main
+from mmsent.errors import CacheError, RunError
+from mmsent.features.cache import Cache
+from mmsent.features.cache.states import load_states, states_path
+from mmsent.inference.logits import head_logits
+from mmsent.inference.tuned import cached_texts
+from mmsent.training.runs import Run, list_runs
+
+FIT = ["--epochs", "2", "--val-size", "0.34", "--no-group", "--recipe", "offline"]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def made(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data set's cache with its states, and runs of a tuned and of a frozen head."""
+    folder = tmp_path_factory.mktemp("tuned")
+    shutil.copytree(small / "cache", folder / "cache")
+    where = options(small, folder)
+    before = {path.name: path.read_bytes() for path in folder.glob("cache/*.h5")}
+    assert run("extract", *where[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1") == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("cache/*.h5")} == before  # the cache is as it was
+    assert run("fit", *where, *FIT, "--tune", "text:1", "--fusion", "concat") == 0
+    assert run("fit", *where, *FIT, "--fusion", "weighted") == 0
+    return folder
+
+
+def options(small: Path, folder: Path) -> list[str]:
+    data = str(small / "posts" / "posts.jsonl")
+    return ["--data", data, "--cache", str(folder / "cache"), "--runs", str(folder / "runs")]
+
+
+def runs_of(made: Path) -> tuple[Run, Run]:
+    found = {one.fusion.value: one for one in list_runs(made / "runs")}
+    return found["concat"], found["weighted"]
+
+
+def cache_of(made: Path) -> Cache:
+    return Cache.open(next((made / "cache").glob("*.h5")))
+
+
+def test_states_are_stored_once(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = cache_of(made)
+    states = load_states(cache, "train", "text:1")
+    assert len(states) == cache.rows["train"]
+    assert states.values.shape == (states.offsets[-1], 384)
+    assert states.values.dtype == np.float16
+    arguments = [*options(small, made)[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1", "--json"]
+    capsys.readouterr()
+    assert run("extract", *arguments) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == {"blocks": "text:1", "encoded": {"train": 0, "test": 0}}
+
+
+def test_a_run_holds_its_blocks(made: Path) -> None:
+    tuned, frozen = runs_of(made)
+    assert (tuned.tune, frozen.tune) == ("text:1", "")
+    assert not (frozen.path / "blocks.safetensors").exists()
+    assert sum(values.numel() for values in tuned.blocks().values()) == 1_774_464  # one layer of MiniLM
+    assert "blocks_sha256" not in frozen.info
+
+
+def test_the_blocks_have_moved_and_matter(made: Path) -> None:
+    cache, (tuned, _) = cache_of(made), runs_of(made)
+    features = cache.load("train")
+    texts = cached_texts([tuned], cache, "train", features.text)
+    own = texts.of(tuned)  # type: ignore[union-attr]
+    good = features.index.good
+    cosine = (own * features.text).sum(axis=1)[good] / np.linalg.norm(own[good], axis=1)
+    assert cosine.max() < 0.99999
+    assert cosine.min() > 0.5
+    with pytest.raises(RunError, match="needs the texts' states"):
+        head_logits(tuned, features.image[:, 0], features.text)
+
+
+def predictions(path: Path) -> dict[str, dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def test_vote_evaluate_and_predict_agree(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The labels from the cache are those of the same posts when they are encoded anew."""
+    tuned, frozen = runs_of(made)
+    names = [str(tuned.path), str(frozen.path)]
+    where = options(small, made)
+    assert run("evaluate", *where, *names, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["evaluations"]
+    assert rows[0]["scores"]["accuracy"] == pytest.approx(tuned.info["metrics"]["accuracy"])
+    assert run("vote", *where, *names, "--soft", "--out", str(made / "vote.txt")) == 0
+    data = small / "posts" / "posts.jsonl"
+    lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    manifest = data.with_name("tuned-test.jsonl")
+    manifest.write_text("".join(json.dumps(one) + "\n" for one in lines if one["label"] is None), encoding="utf-8")
+    out = made / "predicted.csv"
+    assert run("predict", *names, "--soft", "--manifest", str(manifest), "--out", str(out)) == 0
+    voted, found = predictions(made / "vote.csv"), predictions(out)
+    assert voted.keys() == found.keys()
+    for row_id, row in voted.items():
+        assert found[row_id]["predicted"] == row["predicted"]
+        for column in ("p_negative", "p_neutral", "p_positive"):
+            assert float(found[row_id][column]) == pytest.approx(float(row[column]), abs=2e-3)
+
+
+def test_replay_is_bit_identical(small: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned, _ = runs_of(made)
+    assert run("replay", str(tuned.path), "--cache", str(made / "cache"), "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["runs"]
+    assert found["identical"], found
+
+
+def test_explain(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The gradient goes through the tuned blocks: the logits are those of the head on tuned features."""
+    tuned, _ = runs_of(made)
+    image = next((small / "posts").glob("*.png"))
+    arguments = ["--text", "what a lovely day", "--image", str(image), "--out", str(made / "why"), "--json"]
+    assert run("explain", str(tuned.path), *arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["run"] == tuned.name
+
+
+def test_missing_states_say_what_to_type(small: Path, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    cache = cache_of(tmp_path / "copy")
+    states_path(cache, "text:1").unlink()
+    with pytest.raises(CacheError, match="no states for text:1; run `mmsent extract --tokens text:1`"):
+        load_states(cache, "train", "text:1")
+    with pytest.raises(CacheError, match="no states for text:2"):
+        load_states(cache, "train", "text:2")
+
+
+def test_a_flipped_byte_is_found(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    cache = cache_of(tmp_path / "copy")
+    path = states_path(cache, "text:1")
+    raw = bytearray(path.read_bytes())
+    for at in range(len(raw) // 2, len(raw), len(raw) // 20):
+        raw[at] ^= 0xFF
+    path.write_bytes(bytes(raw))
+    with pytest.raises(CacheError, match=r"damaged|cannot be used|lacks the states"):
+        load_states(cache, "train", "text:1")
+
+
+def test_damaged_blocks_are_refused(
+    small: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    tuned, _ = runs_of(tmp_path / "copy")
+    path = tuned.path / "blocks.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(bytes(raw))
+    assert run("vote", *options(small, tmp_path / "copy"), str(tuned.path), "--out", str(tmp_path / "v.txt")) == 1
+    assert "is not the file this run wrote" in capsys.readouterr().err
