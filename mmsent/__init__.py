@@ -12,6 +12,7 @@ The Python API, see docs/reference/python.md and mmsent.api:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time __getattr__ impo
     from mmsent.training.estimator import FusionClassifier
 
 from mmsent.version import __version__
+
+# Nothing is reported to anyone: libraries read these when they are imported, and later is too late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _LAZY = {
     "Arrays": "mmsent.api",

@@ -69,7 +69,7 @@ def environment_facts(cache: Path, runs: Path) -> dict[str, Any]:
 
 def private(path: Path | str) -> str:
     """A path or text with the home folder as ~, for it often holds the user's name."""
-    text, home = str(path), str(Path.home())
+    text, home = str(path), os.path.expanduser("~")  # stays ~ for a user without a home
     return text if home in ("", os.sep) else text.replace(home, "~")
 
 
@@ -87,10 +87,10 @@ def _cpu_flags() -> list[str]:
 
 
 def _memory() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
+    from mmsent.system.process import memory
+
+    allowed = memory()
+    return round(allowed / 1e9, 1) if allowed else None
 
 
 def _caches(where: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from mmsent.cli.options import DEVICE
 from mmsent.cli.workspace import Workspace
 from mmsent.config import FitSettings, Fusion, SplitSettings, choose_recipe, fit_settings
 from mmsent.errors import UsageError
+from mmsent.system.process import memory
 
 if TYPE_CHECKING:
     from mmsent.features.cache import Cache
@@ -63,15 +63,13 @@ def _blocks(cache: Cache) -> Callable[[str], Any]:
 
 
 def memory_limit(text: str | None) -> int | None:
-    """Bytes of `2GB`, `500 MB`, `64k`; without a text half of this machine's memory, None where that is not known.
+    """Bytes of `2GB`, `500 MB`, `64k`; without a text half of the memory that this process may use.
 
-    Raises UsageError on anything else.
+    None where that is not known. Raises UsageError on anything else.
     """
     if text is None:
-        try:
-            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-        except (AttributeError, ValueError, OSError):
-            return None
+        allowed = memory()
+        return allowed // 2 if allowed else None
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", text.lower())
     if not found or not float(found[1]):
         raise UsageError(f"--memory {text!r}: give a size such as 2GB or 500MB")

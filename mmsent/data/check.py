@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from mmsent.data.encodings import Decoding
 from mmsent.data.images import image_hash, is_blank, open_rgb, read_image
 from mmsent.data.text import clean_text, says_nothing, text_hash
 from mmsent.errors import DataError
+from mmsent.system.process import cores
 
 MIN_SIDE = 32  # pixels; a shorter side is smaller than one patch of most encoders
 MAX_RATIO = 4.0  # side ratio; a square crop shows less than a quarter of a narrower image
@@ -61,7 +61,7 @@ def check_dataset(
     texts, unusable = _texts(dataset)
     images: list[_Image] = []
     told = {problem.post for problem in dataset.problems if problem.kind == "remote picture"}
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, cores())) as pool:
         for post, image in zip(posts, pool.map(_decoded, posts), strict=True):
             images.append(image)
             if image.problem and post.id not in told:

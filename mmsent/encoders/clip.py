@@ -16,7 +16,7 @@ from mmsent.encoders.common import (
 )
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError
-from mmsent.system.devices import torch_dtype
+from mmsent.system.devices import torch_dtype, without_tf32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +48,7 @@ class ClipImageEncoder:
     def _encode(self, pixels: Pixels) -> Embeddings:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), without_tf32(self.clip.device):
             x = normalized(pixels, self.clip.preprocess, self.clip.device, torch_dtype(self.clip.precision))
             out: Embeddings = self.clip.encode_image(x).float().cpu().numpy()
         return out
@@ -97,7 +97,7 @@ class ClipTextEncoder:
 
         tokens = self.clip.tokenizer(texts, context_length=self.clip.max_tokens)
         model = self.clip.model
-        with torch.inference_mode():
+        with torch.inference_mode(), without_tf32(self.clip.device):
             if self.clip.shortens:
                 used = min(tokens.shape[1], max(2, *self.lengths(texts)))
                 with context_length(model, used):

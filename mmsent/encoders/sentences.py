@@ -14,7 +14,7 @@ from mmsent.encoders.base import Embeddings, TextCard
 from mmsent.encoders.common import TEXT_WAYS_OUT, read_as_text, refuse_code, require_hub, versions, weights_sha256
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, first_line
-from mmsent.system.devices import pick_device, torch_dtype
+from mmsent.system.devices import pick_device, torch_dtype, without_tf32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,7 +103,7 @@ class SentenceEncoder:
 
         model = self.model
         tokenize = getattr(model, "preprocess", None) or model.tokenize
-        with torch.inference_mode():
+        with torch.inference_mode(), without_tf32(self._device):
             batch = {k: v.to(self._device) if hasattr(v, "to") else v for k, v in tokenize(texts).items()}
             out: Embeddings = model(batch)["sentence_embedding"].float().cpu().numpy()
         return out

@@ -22,7 +22,7 @@ from mmsent.encoders.common import (
 )
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError, first_line
-from mmsent.system.devices import pick_device, torch_dtype
+from mmsent.system.devices import pick_device, torch_dtype, without_tf32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,8 +132,8 @@ class TimmImageEncoder:
     def _encode(self, pixels: Pixels) -> Embeddings:
         import torch
 
-        with torch.inference_mode():
-            model = self.model  # resolves the device
+        model = self.model  # resolves the device
+        with torch.inference_mode(), without_tf32(self._device):
             x = normalized(pixels, self.card.preprocess, self._device, torch_dtype(self._precision))
             out: Embeddings = model(x).float().cpu().numpy()
         return out

@@ -9,7 +9,6 @@ the same machine, with the same number of threads; on a GPU that had to halve a 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -38,12 +37,14 @@ from mmsent.features.extraction_record import (
     content_record,
     empty_record,
     makers_record,
+    mixture,
     now,
     read_record,
     settings_record,
     used_later,
 )
 from mmsent.system.files import require_local
+from mmsent.system.process import cores
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def extract(
             job.journal.close()  # another split is unfinished and continues another time
         else:
             job.journal.remove()
+    if any(job.encoded.values()):
+        notes += filter(None, [mixture(cache.provenance["made_by"])])
     quarantined, cut = _outcome(cache, splits)
     rows = {str(split): len(table) for split, table in job.lists.items()}
     return ExtractResult(cache, job.encoded, rows, quarantined, cut, time.monotonic() - started, notes)
@@ -255,7 +258,7 @@ class _Job:
 
     @property
     def _workers(self) -> int:
-        return self.options.workers or min(8, os.cpu_count() or 1)
+        return self.options.workers or min(8, cores())
 
     def read(self, splits: Sequence[Split]) -> None:
         """Read the posts and decide what must be encoded. Raises DataError if too many rows are bad."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,25 @@ def makers_record(
         environment = engine.environment(pick_device(encoder.device) if "torch" in sys.modules else None)
         made_by = [*made_by, {"written": now(), "encoded": dict(encoded), **environment}]
     return [*made_by[:1], *made_by[1:][1 - MADE_BY :]]
+
+
+def mixture(made_by: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the newest rows of a cache were encoded on another kind of device than others; empty if not."""
+    kinds = [_device(one["machine"]) for one in made_by if one.get("machine", {}).get("device")]
+    others = [kind for kind in dict.fromkeys(kinds) if kind != kinds[-1]]
+    if not others:
+        return ""
+    return (
+        f"rows of this cache were encoded on {' and '.join(others)} before and on {kinds[-1]} now; the same post has "
+        "features that differ by rounding"
+    )
+
+
+def _device(machine: Mapping[str, Any]) -> str:
+    name = str(machine["device"])
+    if name != "cuda":
+        return name
+    return f"{name} ({machine.get('gpu')}{'' if machine.get('tf32') is False else ', convolutions in TF32'})"
 
 
 def now() -> str:

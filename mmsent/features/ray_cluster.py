@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmsent.errors import UsageError, first_line
+from mmsent.system.process import cores as allowed_cores
 
 OBJECT_STORE = 256 << 20  # bytes of shared memory of a cluster that is started here; only embeddings pass through it
 MOST_CPUS = 8  # of an actor with a GPU
@@ -34,11 +35,10 @@ def connect(ray: Any, address: str, cores: int) -> None:
 
     Raises UsageError if there is no such cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"address": address}
     if address == "local":
-        cores = max(os.cpu_count() or 1, cores)
+        cores = max(allowed_cores(), cores)
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
     with _own_signals(), _muted():
         try:

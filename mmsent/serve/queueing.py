@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from mmsent.serve.batching import Batcher
 from mmsent.serve.monitoring import Metrics
 from mmsent.serve.requests import Refused, parse
 from mmsent.serve.service import Service
+from mmsent.system.process import cores
 
 T = TypeVar("T")
 FIRST_RATE = 20.0  # posts per second, until it is measured
@@ -76,7 +76,7 @@ class Work:
     def __init__(self, service: Service, metrics: Metrics, workers: int | None = None) -> None:
         self.service, self.metrics, self._limits = service, metrics, service.limits
         self.admission = Admission(self._limits.queue, self._limits.most_memory)
-        self._decoders = workers or min(8, os.cpu_count() or 1)
+        self._decoders = workers or min(8, cores())
         self._explaining = 0
         metrics.watch(lambda: self.admission.pending)
 

@@ -5,7 +5,6 @@ trials that ran on it are queued again.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from mmsent.errors import MmsentError, UsageError, first_line
@@ -59,7 +58,6 @@ class RayTasks:
 
     def __init__(self, shared: SharedRows, address: str | None, limit: int | None) -> None:
         """Raises UsageError if Ray is not installed or the cluster cannot be reached."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

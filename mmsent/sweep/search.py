@@ -30,9 +30,10 @@ from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.shared_rows import SharedRows, cut_rows, write_shared
 from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job, Outcome
-from mmsent.sweep.workers import Executor, Here, Stacked, Workers, cores, one_thread
+from mmsent.sweep.workers import Executor, Here, Stacked, Workers, one_thread
 from mmsent.system import provenance
 from mmsent.system.files import ready_folder
+from mmsent.system.process import cores
 from mmsent.training.runs import cache_facts
 from mmsent.training.train import precision_for
 

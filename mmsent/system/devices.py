@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mmsent.errors import UsageError, first_line
@@ -50,3 +53,29 @@ def torch_dtype(precision: str) -> torch.dtype:
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+_TURN = threading.Lock()
+_inside: list[tuple[bool, bool]] = []  # one for each thread that wants TF32 off: how the caller had it
+
+
+@contextmanager
+def without_tf32(device: str) -> Iterator[None]:
+    """fp32 as such on a CUDA device, whose convolutions would otherwise round to TF32's 10 bits. The process's switches
+    come back when the last of several threads has left."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    with _TURN:
+        _inside.append(_inside[0] if _inside else (products.allow_tf32, convolutions.allow_tf32))
+        products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        with _TURN:
+            before = _inside.pop()
+            if not _inside:
+                products.allow_tf32, convolutions.allow_tf32 = before

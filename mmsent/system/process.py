@@ -1,24 +1,85 @@
-"""Process settings that make encoding and fitting on a CPU several times faster. Call it once, before importing
-torch."""
+"""What this process may use of the machine, and settings that make encoding and fitting several times faster."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 # glibc's mallopt parameters, from malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
+_GROUP, _LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # Linux says what a container may use
+
+
+def cores() -> int:
+    """CPUs that this process may use: those it may run on, within its container's quota."""
+    try:
+        n = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        n = os.cpu_count() or 1
+    return max(1, min([n, *map(math.ceil, _quotas())]))
+
+
+def memory() -> int | None:
+    """Bytes of memory that this process may use: the machine's, within its container's limit; None where that is not
+    known."""
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    limits = [*_numbers("memory", "memory.max"), *_numbers("memory", "memory.limit_in_bytes")]
+    return min([whole, *(int(one[0]) for one in limits)])
+
+
+def _quotas() -> Iterator[float]:
+    """CPUs per period of every group that limits this process."""
+    for quota, period in (n for n in _numbers("cpu", "cpu.max") if len(n) == 2):
+        yield quota / period
+    quotas, periods = (_numbers("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    for (quota, *_), (period, *_) in zip(quotas, periods, strict=False):
+        if quota > 0:
+            yield quota / period
+
+
+def _numbers(controller: str, name: str) -> list[list[float]]:
+    """The numbers in a control file of this process's group and of those around it; none where a file sets no limit."""
+    try:
+        lines = [line.split(":", 2) for line in _GROUP.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return []
+    found = []
+    for _, controllers, group in (line for line in lines if len(line) == 3):
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = _LIMITS / controller if controllers else _LIMITS  # of version 1 or 2
+        inner = top / group.strip("/")
+        for folder in dict.fromkeys([inner, *inner.parents, top]):
+            if not folder.is_relative_to(top):
+                continue
+            try:
+                found.append([float(word) for word in (folder / name).read_text(encoding="utf-8").split()])
+            except (OSError, ValueError):  # no such file, or `max`
+                continue
+    return found
+
+
 def tune_process() -> None:
-    """Keep freed memory for the next batch, and let waiting threads sleep. Environment variables override both.
+    """Keep freed memory for the next batch, let waiting threads sleep, start no more threads than a container's quota
+    has CPUs, and let a GPU repeat its sums. Call it once, before importing torch. Environment variables override all.
 
     By default glibc returns every large buffer to the kernel and allocates it again, page by page, for each layer of
     each batch; in threads other than the first it does so regardless of its settings, unless all share one arena. And
     libgomp's threads spin while they wait, which slows down small steps when other processes are busy.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else products of matrices differ from run to run
+    if hasattr(os, "sched_getaffinity") and (allowed := cores()) < len(os.sched_getaffinity(0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(allowed))  # torch counts the machine's processors
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
     try:

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from mmsent.system.process import cores
 from mmsent.version import __version__
 
 NOT_RECORDED = "not recorded"
@@ -77,8 +78,10 @@ def versions() -> dict[str, str]:
 def machine(device: str | None = None) -> dict[str, Any]:
     """The facts of this machine that change numbers: processor, vector instructions, threads, torch's build and its
     BLAS; for a CUDA device the card, CUDA and cuDNN. torch is only used if it is already loaded."""
-    facts: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()}
-    facts["environment"] = {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ}
+    facts: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": cores()}
+    on_gpu = device is not None and device.startswith("cuda")
+    named = [name for name in KERNEL_VARIABLES if on_gpu or not name.startswith("CUBLAS")]
+    facts["environment"] = {name: os.environ[name] for name in named if name in os.environ}
     if "torch" not in sys.modules:
         return facts
     import torch
@@ -93,7 +96,8 @@ def machine(device: str | None = None) -> dict[str, Any]:
     }
     if device is not None:
         facts["device"] = device.partition(":")[0]
-        if device.startswith("cuda"):
+        if on_gpu:
+            facts["tf32"] = False  # encoders switch it off, see mmsent.system.devices.without_tf32
             facts["gpu"] = torch.cuda.get_device_name(device)
             facts["cuda"] = torch.version.cuda
             facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]

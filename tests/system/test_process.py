@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,3 +67,68 @@ def test_another_c_library_is_no_error(
     monkeypatch.setattr(ctypes, "CDLL", fails)
     process.tune_process()
     assert library.told == []
+
+
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, files: dict[str, str]) -> None:
+    """A machine of 8 CPUs whose control groups say this."""
+    (tmp_path / "cgroup").write_text(lines)
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(process, "_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(process, "_LIMITS", tmp_path / "fs")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "cpus"),
+    [
+        ("", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 3),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "3840000 100000\n"}, 8),
+        ("0::/pod/main\n", {"pod/main/cpu.max": "max 100000\n", "pod/cpu.max": "400000 100000\n"}, 4),
+        (
+            "4:cpu,cpuacct:/docker/1\n3:memory:/\n",
+            {"cpu/docker/1/cpu.cfs_quota_us": "200000\n", "cpu/docker/1/cpu.cfs_period_us": "100000\n"},
+            2,
+        ),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+    ],
+)
+def test_the_cpus_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, files: dict[str, str], cpus: int
+) -> None:
+    groups(tmp_path, monkeypatch, lines, files)
+    assert process.cores() == cpus
+
+
+def test_threads_stay_within_a_containers_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    groups(tmp_path, monkeypatch, "0::/\n", {"cpu.max": "200000 100000\n"})
+    process.tune_process()
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    process.tune_process()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
+def test_the_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups(tmp_path, monkeypatch, "0::/\n", {"memory.max": "max\n"})
+    whole = process.memory()
+    assert whole is not None
+    (tmp_path / "fs" / "memory.max").write_text("1000000\n")
+    assert process.memory() == 1_000_000
+
+
+def test_a_gpu_repeats_its_sums(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    process.tune_process()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    process.tune_process()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
