@@ -66,6 +66,7 @@ bench-short: $(DEVELOPERS)
 	$(BIN)/python scripts/bench_cpu_tower.py --short
 	$(BIN)/python scripts/bench_extract.py --short
 	$(BIN)/python scripts/bench_scale.py --short
+	$(BIN)/python scripts/bench_tune.py --short
 	$(BIN)/python scripts/bench_serve.py --short
 	$(BIN)/python scripts/bench_ray.py --short
 	$(BIN)/python scripts/bench_sweep.py --short

@@ -21,6 +21,7 @@ from mmsent.encoders.clip import ClipTextEncoder
 from mmsent.encoders.joined import JoinedTextEncoder
 from mmsent.encoders.sentences import SentenceEncoder
 from mmsent.errors import EncoderError, UsageError
+from mmsent.system.hashing import json_sha256
 
 States = NDArray[np.float16]
 
@@ -94,10 +95,12 @@ def text_blocks(encoder: TextEncoder, count: int, *, normalize: bool = False) ->
     return _blocks(encoder, _Part((0, encoder.card.width), _unit if normalize else _as_is), count)
 
 
-def with_blocks(encoder: TextEncoder, count: int, weights: dict[str, Tensor]) -> TextEncoder:
-    """The whole encoder with tuned weights in its last `count` blocks, in fp32: for gradients and for export. Raises
-    EncoderError where it is of a kind without blocks."""
+def with_blocks(encoder: TextEncoder, count: int, weights: dict[str, Tensor], digest: str) -> TextEncoder:
+    """The whole encoder with tuned weights in its last `count` blocks, in fp32: for gradients and for export. digest:
+    of these weights; the card says that it is another encoder. Raises EncoderError where it is of a kind without
+    blocks."""
     tuned = copy.copy(encoder)
+    tuned.card = encoder.card.model_copy(update={"weights_sha256": json_sha256([encoder.card.weights_sha256, digest])})
     if isinstance(tuned, SentenceEncoder):
         model = copy.deepcopy(tuned.fp32_model)
         owner, name = _layers(model, encoder.card.name)

@@ -38,6 +38,7 @@ from mmsent.export.voting_graph import VotingHeads
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts, encoder_settings
 from mmsent.inference.tally import Way, tally
+from mmsent.inference.tuned import baked
 from mmsent.system.hashing import file_sha256
 from mmsent.system.provenance import environment
 from mmsent.training.runs import Run
@@ -88,8 +89,12 @@ def export_onnx(
     chosen = encoder_settings(runs, weights=weights, device="cpu")
     if out.exists():
         raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
-    if tuned := [run.name for run in runs if run.tune]:
-        raise UsageError(f"run {tuned[0]} tunes blocks of the text encoder, which ONNX folders do not hold yet")
+    tuned = next((run.name for run in runs if run.tune), None)
+    if tuned and (len(runs) > 1 or not with_encoder):
+        raise UsageError(
+            f"run {tuned} tunes blocks of the text encoder, and a folder holds one text encoder: export it alone, with "
+            "--with-encoder"
+        )
     heads, way = [run.head() for run in runs], Way.of(runs[0].labels, tie, soft)
     encoders: Encoders | None = None
     if with_encoder:
@@ -98,6 +103,9 @@ def export_onnx(
         # The weights as they are: half precision is a property of a machine, not of a model.
         encoders = open_encoders(chosen.model_copy(update={"precision": "fp32", "device": "cpu"}))
         encode_posts([], encoders, runs, chosen.normalize)  # refuses another encoder than the heads'
+        if tuned:
+            own, encoders = baked(runs[0], encoders)
+            runs = [own]
     found: dict[str, float] = {}
 
     def fill(building: Path) -> None:

@@ -36,8 +36,8 @@ from mmsent.inference.attribution import (
     WordScore,
 )
 from mmsent.inference.logits import head_probabilities, served
-from mmsent.inference.predict import encode_posts
-from mmsent.inference.tuned import features_for, tuned_encoders
+from mmsent.inference.predict import encode_posts, require_encoders
+from mmsent.inference.tuned import baked, features_for
 from mmsent.training.runs import Run
 
 __all__ = [
@@ -136,7 +136,8 @@ def explain(
         known = [layer.name for layer in encoders.image.layers()]
         if unknown := [name for name in layers if name not in {*LAYERS, *known}]:
             raise UsageError(f"--layer {unknown[0]!r}: choose from {', '.join([*LAYERS, *known])}")
-    encoders = tuned_encoders(run, encoders)
+    require_encoders(encoders, run, run.encoder_settings.normalize)
+    run, encoders = baked(run, encoders)
     image, text, missing, problems = encode_posts([post], encoders, [run], run.encoder_settings.normalize)
     problem = problems[0]
     if not served(run, missing)[0]:

@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import EncoderSettings, Fusion, ViewSettings, settings
-from mmsent.data import views as view_module
+from mmsent.config import EncoderSettings, Fusion, settings
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import RunError
-from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.new_posts import BATCH, NewPost, encode_prepared, prepare_post
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.tally import Way, decision, tally
-from mmsent.inference.tuned import Floats, Texts, encoded_texts
+from mmsent.inference.tuned import Floats, Texts, contract_of, encoded_texts
 from mmsent.inference.vote import averages, require_distinct
 from mmsent.training.runs import Run, predictions_csv
 
@@ -68,17 +66,7 @@ def encoders_of(chosen: EncoderSettings) -> Encoders:
 
 def require_encoders(encoders: Encoders, run: Run, normalize: bool) -> None:
     """Raise RunError where the encoders are not those that the run's head was trained on."""
-    features = FeatureSettings(
-        image=encoders.image.card,
-        text=encoders.text.card,
-        normalize=normalize,
-        views=settings(ViewSettings, count=0),
-        views_version=view_module.VERSION,
-        clean=run.data_settings.clean,
-        text_encoding="utf-8",
-        storage="float32",
-    )
-    run.require(features.contract, "this machine's encoder", encoders.image.card.name)
+    run.require(contract_of(encoders, run, normalize), "this machine's encoder", encoders.image.card.name)
 
 
 def encode_posts(

@@ -7,7 +7,7 @@ Shapes: N rows, D_text width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import tuned_count
+from mmsent.config import ViewSettings, settings, tuned_count
+from mmsent.data import views as view_module
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import CacheError, RunError
 from mmsent.features.cache import Cache
+from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.cache.states import Ragged, load_states, ragged
 from mmsent.training.runs import Run, open_run
 
@@ -76,13 +78,33 @@ def _loaded(encoders: Encoders, path: Path, digest: str) -> Any:
     return blocks.eval()
 
 
-def tuned_encoders(run: Run, encoders: Encoders) -> Encoders:
-    """The encoders with the run's tuned blocks in the text encoder, for gradients; as they are for other runs."""
+def baked(run: Run, encoders: Encoders) -> tuple[Run, Encoders]:
+    """A run that tunes blocks as a run on frozen features of an encoder with these blocks in it, for gradients and for
+    export: the same logits by another way. Its contract is that encoder's. Any other run as it is. Raises EncoderError
+    where the encoder cannot be taken apart."""
     if not run.tune:
-        return encoders
+        return run, encoders
     from mmsent.encoders.blocks import with_blocks
 
-    return Encoders(encoders.image, with_blocks(encoders.text, tuned_count(run.tune), run.blocks()))
+    text = with_blocks(encoders.text, tuned_count(run.tune), run.blocks(), str(run.info["blocks_sha256"]))
+    pair, cache = Encoders(encoders.image, text), run.info["cache"]
+    contract = contract_of(pair, run, run.encoder_settings.normalize)
+    info = run.info | {"fit": run.info["fit"] | {"tune": ""}, "cache": cache | {"contract": contract}}
+    return replace(run, info=info), pair
+
+
+def contract_of(encoders: Encoders, run: Run, normalize: bool) -> str:
+    """The contract of features that these encoders give of posts that are cleaned as the run's were."""
+    return FeatureSettings(
+        image=encoders.image.card,
+        text=encoders.text.card,
+        normalize=normalize,
+        views=settings(ViewSettings, count=0),
+        views_version=view_module.VERSION,
+        clean=run.data_settings.clean,
+        text_encoding="utf-8",
+        storage="float32",
+    ).contract
 
 
 def blocks_of(encoders: Encoders, tune: str, normalize: bool) -> Any:

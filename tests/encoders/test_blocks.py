@@ -99,7 +99,9 @@ def test_an_encoder_with_tuned_blocks(kind: str, clip: TextEncoder) -> None:
             parameter.mul_(1.1)
         given, mask = padded(ragged(blocks.states(TEXTS)), np.arange(len(TEXTS)), "cpu")
         wanted = module(given, mask, torch.from_numpy(before))
-    found = torch.from_numpy(with_blocks(encoder, 1, module.weights()).encode(TEXTS))
+    tuned = with_blocks(encoder, 1, module.weights(), "0" * 64)
+    assert tuned.card.weights_sha256 != encoder.card.weights_sha256
+    found = torch.from_numpy(tuned.encode(TEXTS))
     assert torch.cosine_similarity(found, wanted).min() > COSINE
     assert torch.cosine_similarity(found, torch.from_numpy(before)).min() < COSINE  # it is another encoder now
     np.testing.assert_array_equal(encoder.encode(TEXTS), before)  # and the first is as it was

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mmsent
 from mmsent.cli.main import main
 from mmsent.errors import CacheError, RunError
+from mmsent.export.onnx_runtime import OnnxModel
 from mmsent.features.cache import Cache
 from mmsent.features.cache.states import load_states, states_path
+from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_logits
+from mmsent.inference.predict import predict
 from mmsent.inference.tuned import cached_texts
 from mmsent.training.runs import Run, list_runs
 
@@ -132,6 +136,38 @@ def test_explain(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run("explain", str(tuned.path), *arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["run"] == tuned.name
+
+
+def test_onnx(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Alone and with its encoder: the probabilities of ONNX are those of torch, and no other features are taken."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    tuned, frozen = runs_of(made)
+    arguments = ["--format", "onnx", "--out", str(made / "onnx")]
+    assert run("export", str(tuned.path), str(frozen.path), *arguments, "--with-encoder") == 2
+    assert "export it alone, with --with-encoder" in capsys.readouterr().err
+    assert run("export", str(tuned.path), *arguments) == 2
+    assert run("export", str(tuned.path), *arguments, "--with-encoder") == 0
+    model = OnnxModel.open(made / "onnx")
+    assert model.contract != tuned.contract
+    image = sorted((small / "posts").glob("*.png"))[1]
+    posts = [
+        NewPost(str(i), text, image) for i, text in enumerate(["what a lovely day", "sad", "a long, long walk home"])
+    ]
+    wanted = predict(posts, [tuned], device="cpu")
+    for one, other in zip(model.predict(posts), wanted, strict=True):
+        assert one.label == other.label
+        assert one.probabilities == pytest.approx(other.probabilities, abs=2e-3)  # states are float16 there
+
+
+def test_hub_folder(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned, frozen = runs_of(made)
+    out = made / "hub"
+    assert run("export", str(tuned.path), str(frozen.path), "--format", "hf", "--out", str(out)) == 0
+    image = sorted((small / "posts").glob("*.png"))[1]
+    found = mmsent.load(out, device="cpu").predict(["what a lovely day"], [image])
+    wanted = predict([NewPost("0", "what a lovely day", image)], [tuned, frozen], device="cpu")
+    assert found[0].probabilities == wanted[0].probabilities
 
 
 def test_missing_states_say_what_to_type(small: Path, made: Path, tmp_path: Path) -> None:
