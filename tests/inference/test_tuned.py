@@ -16,11 +16,13 @@ from mmsent.cli.main import main
 from mmsent.errors import CacheError, RunError
 from mmsent.export.onnx_runtime import OnnxModel
 from mmsent.features.cache import Cache
+from mmsent.features.cache.journal import Journal
 from mmsent.features.cache.states import load_states, states_path
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_logits
 from mmsent.inference.predict import predict
 from mmsent.inference.tuned import cached_texts
+from mmsent.serve.service import Limits, Service
 from mmsent.training.runs import Run, list_runs
 
 FIT = ["--epochs", "2", "--val-size", "0.34", "--no-group", "--recipe", "offline"]
@@ -168,6 +170,43 @@ def test_hub_folder(small: Path, made: Path, capsys: pytest.CaptureFixture[str])
     found = mmsent.load(out, device="cpu").predict(["what a lovely day"], [image])
     wanted = predict([NewPost("0", "what a lovely day", image)], [tuned, frozen], device="cpu")
     assert found[0].probabilities == wanted[0].probabilities
+
+
+def test_the_server_answers_alike(small: Path, made: Path) -> None:
+    tuned, frozen = runs_of(made)
+    service = Service([tuned, frozen], Limits(), device="cpu")
+    image = sorted((small / "posts").glob("*.png"))[1]
+    posts = [NewPost("0", "what a lovely day", image), NewPost("1", "sad", image)]
+    answers = service.answer([(post.id, service.prepare(post)) for post in posts])
+    for answer, wanted in zip(answers, predict(posts, [tuned, frozen], device="cpu"), strict=True):
+        assert answer["label"] == wanted.label
+        assert answer["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+def test_stopped_and_continued_gives_the_same_states(
+    small: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = load_states(cache_of(made), "train", "text:1")
+    shutil.copytree(made, tmp_path / "copy")
+    cache = cache_of(tmp_path / "copy")
+    states_path(cache, "text:1").unlink()
+    arguments = [*options(small, tmp_path / "copy")[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1"]
+    put, seen = Journal.put, []
+
+    def stop_after_the_first(self: Journal, split: str, half: Any, entries: Any) -> None:
+        put(self, split, half, entries)
+        seen.append(len(entries))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "put", stop_after_the_first)
+    assert run("extract", *arguments) == 130
+    assert states_path(cache, "text:1").is_file()
+    monkeypatch.setattr(Journal, "put", put)
+    assert run("extract", *arguments) == 0
+    found = load_states(cache, "train", "text:1")
+    np.testing.assert_array_equal(found.offsets, wanted.offsets)
+    np.testing.assert_array_equal(found.values, wanted.values)
 
 
 def test_missing_states_say_what_to_type(small: Path, made: Path, tmp_path: Path) -> None:
