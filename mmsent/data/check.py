@@ -15,7 +15,7 @@ from mmsent.data.check_report import SEVERITIES, CheckReport, Finding, Lengths, 
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
 from mmsent.data.encodings import Decoding
-from mmsent.data.images import image_hash, is_blank, open_rgb, read_image
+from mmsent.data.images import image_hash, is_blank, is_mended, opened_rgb, read_image
 from mmsent.data.text import clean_text, says_nothing, text_hash
 from mmsent.errors import DataError
 from mmsent.system.process import cores
@@ -32,8 +32,8 @@ LIMIT = "; the limit is"  # part of the message about a file that is too large
 @dataclass(frozen=True, slots=True)
 class _Image:
     """What is known of one image after decoding. hash: empty if it could not be read; problem: the kind of problem that
-    makes it unusable; perceptual_hash: empty for a blank image, which
-    is a duplicate of none."""
+    makes it unusable; perceptual_hash: empty for a blank image, which is a duplicate of none; mended: as
+    `is_mended`."""
 
     hash: bytes = b""
     problem: str | None = None
@@ -42,6 +42,7 @@ class _Image:
     height: int = 0
     blank: bool = False
     perceptual_hash: bytes = b""
+    mended: bool = False
 
 
 def check_dataset(
@@ -125,13 +126,13 @@ def _decoded(post: Post) -> _Image:
         return _Image(problem=problem, reason=str(error))
     digest = image_hash(raw)
     try:
-        image = open_rgb(raw)
+        with opened_rgb(raw) as image:
+            width, height, blank, mended = image.width, image.height, is_blank(image), is_mended(image)
+            known = b"" if blank else perceptual_hash(image).tobytes()
     except DataError as error:
         problem = "picture too large" if LIMIT in str(error) else "broken picture"
         return _Image(digest if raw else b"", problem, str(error))
-    blank = is_blank(image)
-    known = b"" if blank else perceptual_hash(image).tobytes()
-    return _Image(digest, width=image.width, height=image.height, blank=blank, perceptual_hash=known)
+    return _Image(digest, "", "", width, height, blank, known, mended)
 
 
 def _decoding_findings(decoding: Decoding) -> list[Finding]:
@@ -184,10 +185,12 @@ def _image_findings(posts: Sequence[Post], images: Sequence[_Image]) -> list[Fin
     decoded = [(post.id, image) for post, image in zip(posts, images, strict=True) if not image.problem]
     tiny = [i for i, image in decoded if min(image.width, image.height) < MIN_SIDE]
     blank = [i for i, image in decoded if image.blank]
+    mended = [i for i, image in decoded if image.mended]
     narrow = [i for i, image in decoded if max(image.width, image.height) > MAX_RATIO * min(image.width, image.height)]
     crop = f"one side is more than {MAX_RATIO:g} times the other; a centre crop shows less than 1/{MAX_RATIO:g} of it"
     return [
         *_finding("warning", "tiny picture", tiny, f"the shorter side has fewer than {MIN_SIDE} pixels"),
+        *_finding("note", "mended picture", mended, "the file lacks its end, but no pixel; it is used"),
         *_finding("note", "blank picture", blank, "the whole picture has one colour"),
         *_finding("note", "narrow picture", narrow, crop),
     ]

@@ -6,6 +6,10 @@ import functools
 import hashlib
 import io
 import math
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +26,7 @@ MAX_PIXELS = (
     100_000_000  # larger images are refused before decoding: they are decompression bombs, or scans that nobody posts
 )
 MAX_BYTES = 256 << 20  # of an image file
+IN_FLIGHT = 1 << 30  # bytes of decoded images that all threads together hold; a larger image is decoded alone
 # The formats of posts. Pillow knows dozens more, each with its own parser; EPS would even run Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_ASPECT = (
@@ -90,17 +95,59 @@ def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image to RGB: first frame, upright by its EXIF tag, transparency over white, 16 bit to 8.
 
     The bytes determine the format, not the file's name. Colour profiles are not applied, because the encoders were
-    trained on pixels as they are stored. Raises DataError with the reason: empty, not an image, truncated, too many
-    pixels, floating-point samples.
+    trained on pixels as they are stored. `is_mended` tells of an image whose file lacks its end but no pixel. Raises
+    DataError with the reason: empty, not an image, truncated, too many pixels, samples of 32 bits.
     """
+    with opened_rgb(raw, max_pixels) as image:
+        return image
+
+
+@contextmanager
+def opened_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The image of `open_rgb` for a with block, inside which it counts as memory that threads share: others wait where
+    all together would hold more than IN_FLIGHT bytes. Do not open another inside."""
     if not raw:
         raise DataError("picture file is empty")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(raw), formats=_formats())
+    with _reasons(max_pixels):
+        image = _header(raw)
         if image.width * image.height > max_pixels:
             raise DataError(f"picture has {image.width}x{image.height} pixels; the limit is {max_pixels}")
-        image.load()
-        return _to_rgb(_upright(image))
+    with _memory.taken(image.width * image.height * (16 if _has_alpha(image) else 6)):
+        with _reasons(max_pixels):
+            form = image.format
+            image = _to_rgb(_upright(_loaded(image, raw)), form)
+        yield image
+
+
+class _Memory:
+    """Bytes that threads hold together, at most `most`, or one thread alone."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.used = most, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, n: int) -> Iterator[None]:
+        """Hold n bytes inside the with block, once they are free."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.used or self.used + n <= self.most)
+            self.used += n
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.used -= n
+                self._changed.notify_all()
+
+
+_memory = _Memory(IN_FLIGHT)
+
+
+@contextmanager
+def _reasons(max_pixels: int) -> Iterator[None]:
+    """Whatever Pillow raises, as DataError with the reason."""
+    try:
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -109,6 +156,64 @@ def open_rgb(raw: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise DataError(f"picture has too many pixels; the limit is {max_pixels}") from error
     except Exception as error:  # Pillow's readers raise almost anything on damaged bytes, even RuntimeError
         raise DataError(f"picture cannot be decoded: {error}") from error
+
+
+def _header(raw: bytes) -> Image.Image:
+    """The image without its pixels. A PNG whose profile or texts are too large to unpack is read without them."""
+    try:
+        return Image.open(io.BytesIO(raw), formats=_formats())
+    except ValueError:
+        if not raw.startswith(_PNG):
+            raise
+        return Image.open(io.BytesIO(_without_texts(raw)), formats=("PNG",))
+
+
+def _loaded(image: Image.Image, raw: bytes) -> Image.Image:
+    """The image with its pixels. A JPEG that lacks only its end is used if what could stand there changes no pixel."""
+    try:
+        image.load()
+    except ValueError:  # texts may stand behind the pixels too
+        if image.format != "PNG":
+            raise
+        image = Image.open(io.BytesIO(_without_texts(raw)), formats=("PNG",))
+        image.load()
+    except OSError as error:
+        if image.format != "JPEG" or "truncated" not in str(error):
+            raise
+        image = _closed(raw, b"")
+        if any(_closed(raw, fill).tobytes() != image.tobytes() for fill in _FILLS):
+            raise
+        image.info[_MENDED] = True
+    return image
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MENDED = "mmsent: the end was missing"
+_FILLS = [hashlib.sha256(bytes([i])).digest().replace(b"\xff", b"\x7f") for i in range(16)]
+
+
+def _closed(raw: bytes, fill: bytes) -> Image.Image:
+    """A JPEG file with some bytes more, and its end."""
+    whole = raw.removesuffix(b"\xff") + fill + b"\xff\xd9"
+    image: Image.Image = Image.open(io.BytesIO(whole), formats=("JPEG",))
+    image.load()
+    return image
+
+
+def is_mended(image: Image.Image) -> bool:
+    """Whether an image of `open_rgb` is of a JPEG file that lacks its last bytes, but no pixel."""
+    return _MENDED in image.info
+
+
+def _without_texts(raw: bytes) -> bytes:
+    """A PNG file without its colour profile and texts, which are no pixels."""
+    kept, at = [_PNG], len(_PNG)
+    while at + 12 <= len(raw):
+        end = at + 12 + int(struct.unpack(">I", raw[at : at + 4])[0])
+        if raw[at + 4 : at + 8] not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(raw[at:end])
+        at = end
+    return b"".join(kept)
 
 
 @functools.cache
@@ -127,12 +232,21 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info
+
+
+def _to_rgb(image: Image.Image, form: str | None) -> Image.Image:
     if image.mode == "F":
         raise DataError("picture has floating-point samples; convert it to 8 bits per channel")
+    if image.mode == "I" and form != "PNG":  # 32 bits, whose range no file tells
+        values = np.asarray(image)
+        if values.size and not 0 <= values.min() <= values.max() <= 255:
+            raise DataError("picture has 32-bit samples beyond 0..255; convert it to 8 bits per channel")
+        image = Image.fromarray(values.astype(np.uint8))
     if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip instead of scaling
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+    if _has_alpha(image):
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")

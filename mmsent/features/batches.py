@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import Pixels, Preprocess, image_hash, is_blank, open_rgb, read_image
+from mmsent.data.images import Pixels, Preprocess, image_hash, is_blank, opened_rgb, read_image
 from mmsent.data.text import text_hash
 from mmsent.data.vectors import unit_length
 from mmsent.data.views import make_views
@@ -54,8 +54,8 @@ def load_views(post: Post, how: Preprocess, views: ViewSettings) -> tuple[bytes,
         return NO_HASH, None, str(error), False
     digest = image_hash(raw)
     try:
-        image = open_rgb(raw)
-        return digest, make_views(image, post.id, how, views), "", is_blank(image)
+        with opened_rgb(raw) as image:
+            return digest, make_views(image, post.id, how, views), "", is_blank(image)
     except DataError as error:
         return digest, None, str(error), False
 

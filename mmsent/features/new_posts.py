@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import Clean
-from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, open_rgb, read_image
+from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, opened_rgb, read_image
 from mmsent.data.text import clean_text, require_text
 from mmsent.encoders.base import Encoders
 from mmsent.errors import DataError, InputError
@@ -116,7 +116,8 @@ def prepare_post(post: NewPost, how: Preprocess, clean: Sequence[Clean], max_pix
     """Decode a post's image and clean its text. An unusable half is None, and `problem` says why."""
     pixels, text, problems = None, None, []
     try:
-        pixels = as_pixels(fit_square(open_rgb(read_image(post.image), max_pixels), how))
+        with opened_rgb(read_image(post.image), max_pixels) as image:
+            pixels = as_pixels(fit_square(image, how))
     except DataError as error:
         problems.append(post.no_image or str(error))
     try:

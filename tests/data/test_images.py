@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square, is_blank, open_rgb, read_image
+from mmsent.data import images as images_module
+from mmsent.data.images import (
+    Pixels,
+    Preprocess,
+    as_pixels,
+    fit_square,
+    is_blank,
+    is_mended,
+    open_rgb,
+    opened_rgb,
+    read_image,
+)
 from mmsent.errors import DataError
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -140,6 +154,75 @@ def test_truncated_pictures_are_errors(kind: str) -> None:
     assert open_rgb(raw).size == (64, 64)
     with pytest.raises(DataError, match="picture cannot be decoded"):
         open_rgb(raw[: len(raw) // 2])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20}])
+def test_a_jpeg_without_its_end_is_used_if_no_pixel_is_missing(options: dict[str, Any]) -> None:
+    for size in (48, 50, 96):
+        raw = encode(noise(size, size), "JPEG", **options)
+        whole = open_rgb(raw)
+        assert not is_mended(whole)
+        for cut in (1, 2):
+            image = open_rgb(raw[:-cut])
+            assert is_mended(image)
+            np.testing.assert_array_equal(as_pixels(image), as_pixels(whole))
+        for cut in (3, 4, 6, 9, 12, 40):  # pixels are missing, unless these bytes are but padding
+            with contextlib.suppress(DataError):
+                np.testing.assert_array_equal(as_pixels(open_rgb(raw[:-cut])), as_pixels(whole))
+        with pytest.raises(DataError, match="(?i)truncated"):
+            open_rgb(raw[: len(raw) // 2])
+
+
+def test_metadata_too_large_to_unpack_is_left_out() -> None:
+    image, info = noise(40, 30), PngImagePlugin.PngInfo()
+    info.add_text("c", "x" * 2_000_000, zip=True)
+    info.add_itxt("d", "y" * 2_000_000, zip=True)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for options in ({"icc_profile": bytes(2_000_000)}, {"pnginfo": info, "exif": exif}):
+        turned = as_pixels(image)[::-1, ::-1] if "exif" in options else as_pixels(image)
+        np.testing.assert_array_equal(as_pixels(open_rgb(encode(image, **options))), turned)
+    raw = encode(image, pnginfo=info)
+    behind = raw.index(b"zTXt") - 4, raw.index(b"IDAT") - 4  # texts may stand behind the pixels too
+    moved = raw[: behind[0]] + raw[behind[1] : -12] + raw[behind[0] : behind[1]] + raw[-12:]
+    np.testing.assert_array_equal(as_pixels(open_rgb(moved)), as_pixels(image))
+    with pytest.raises(DataError, match="cannot be decoded"):
+        open_rgb(raw[: behind[1] + 30])
+
+
+def test_integers_of_32_bits_are_used_as_they_look_or_refused() -> None:
+    grey = np.arange(64, dtype=np.int32).reshape(8, 8) * 4
+    np.testing.assert_array_equal(as_pixels(open_rgb(encode(Image.fromarray(grey), "TIFF")))[:, :, 1], grey)
+    for other in (grey * 2, grey - 1, grey << 20):
+        with pytest.raises(DataError, match=r"32-bit samples beyond 0\.\.255; convert it to 8 bits per channel"):
+            open_rgb(encode(Image.fromarray(other), "TIFF"))
+
+
+def test_threads_share_a_budget_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads, each with an image that takes more than a third of the memory: two at a time are decoded."""
+    image = noise(100, 100)
+    image.putalpha(200)
+    raw, memory = encode(image), images_module._Memory(2 * 160_000)
+    monkeypatch.setattr(images_module, "_memory", memory)
+    most: list[int] = []
+
+    def use(_: int) -> None:
+        with opened_rgb(raw) as opened:
+            most.append(memory.used)
+            time.sleep(0.01)
+            assert opened.mode == "RGB"
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(16)))
+    assert max(most) == 2 * 160_000
+    assert memory.used == 0
+    memory.most = 1  # a single image larger than all of it is decoded alone
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))
+    assert most[-4:] == [160_000] * 4
+    with pytest.raises(DataError), opened_rgb(encode(noise(99, 99))[:-900]):
+        pass
+    assert memory.used == 0
 
 
 def test_not_a_picture() -> None:

@@ -216,6 +216,37 @@ STRIP = Image.new("RGB", (1, 20_000), (200, 60, 20))
 
 picture("truncated JPEG", "quarantined", "picture cannot be decoded", lambda: encoded(scene(400, 400), "JPEG")[:3000])
 picture(
+    "JPEG without its last two bytes",
+    "used",
+    "as it is, for no pixel is missing",
+    lambda: encoded(scene(), "JPEG", quality=95)[:-2],
+    like=scene(),
+    finds="mended picture",
+)
+picture(
+    "PNG with a colour profile of 2 MB",
+    "used",
+    "without the profile",
+    lambda: encoded(scene(), icc_profile=bytes(2_000_000)),
+    like=scene(),
+    ending="png",
+)
+picture(
+    "TIFF of 32-bit integers 0 to 255",
+    "used",
+    "as 8 bits",
+    lambda: encoded(Image.fromarray(np.asarray(scene().convert("L")).astype(np.int32)), "TIFF"),
+    like=scene().convert("L").convert("RGB"),
+    ending="tif",
+)
+picture(
+    "TIFF of 32-bit integers beyond 255",
+    "quarantined",
+    "picture has 32-bit samples beyond 0..255; convert it to 8 bits",
+    lambda: encoded(Image.fromarray(np.asarray(scene().convert("L")).astype(np.int32) * 9), "TIFF"),
+    ending="tif",
+)
+picture(
     "truncated PNG", "quarantined", "picture cannot be decoded", lambda: encoded(scene(400, 400))[:600], ending="png"
 )
 picture("0 bytes", "quarantined", "picture file is empty", lambda: b"")
@@ -294,8 +325,8 @@ picture("bomb: 20000 x 20000 in 50 kB", "quarantined", "too many pixels; the lim
 picture("bomb: 12000 x 12000", "quarantined", "12000x12000 pixels; the limit is 100000000", lambda: bomb(12_000))
 picture(
     "PNG whose comment unpacks to 100 MB",
-    "quarantined",
-    "picture cannot be decoded",
+    "used",
+    "without the comment",
     lambda: png(
         4, 4, 8, 0, (b"\0" + bytes(4)) * 4, png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 << 20), 9))
     ),
