@@ -28,17 +28,17 @@ from mmsent.config import (
     ViewSettings,
     by_option,
     choose_recipe,
-    default,
     fit_settings,
     fusions_named,
     settings,
 )
-from mmsent.data.dataset import Split, load_dataset
+from mmsent.data.dataset import Split, load_dataset, name_of
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import CacheError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache
 from mmsent.features.cache.finding import find_cache
+from mmsent.features.continuing import continued
 from mmsent.features.new_posts import BATCH, encode_prepared, posts_of, prepare_post
 from mmsent.inference.predict import Prediction, encode_posts, encoder_settings, encoders_of, vote_features
 from mmsent.training.runs import Run
@@ -145,7 +145,7 @@ def open_cache(path: str | Path = "cache", *, data: str | None = None, encoder: 
 def encode(
     data: str | Path,
     *,
-    encoder: str = default(EncoderSettings, "encoder"),
+    encoder: str | None = None,
     cache: str | Path = "cache",
     splits: Sequence[Split] | None = None,
     show: bool = False,
@@ -154,17 +154,20 @@ def encode(
     """Encode a data set, a folder or a manifest, into a cache in the folder `cache`; only what is missing or changed is
     encoded. What `mmsent extract` does, with the same defaults.
 
-    splits: train, test or both (by default what there is). show: a progress bar. options: any other option of `mmsent
-    extract` by its name, such as views=2, labels=("bad", "good"), text_column="tweet", weights="clip.pt" or
-    max_bad=0.05. Raises UsageError on an unknown option, DataError, EncoderError or CacheError, each with what to do.
+    encoder: a preset or spec. Where the folder holds one cache of this data set, options that are not given are those
+    that it was made with. splits: train, test or both (by default what there is). show: a progress bar. options: any
+    other option of `mmsent extract` by its name, such as views=2, labels=("bad", "good"), text_column="tweet",
+    weights="clip.pt" or max_bad=0.05. Raises UsageError on an unknown option, DataError, EncoderError or CacheError,
+    each with what to do.
     """
     from mmsent.features.extract import extract
 
-    how, pair, views, extraction = by_option(
-        options | {"encoder": encoder}, DataSettings, EncoderSettings, ViewSettings, ExtractSettings
-    )
+    named = options | ({"encoder": encoder} if encoder is not None else {})
+    how, pair, views, extraction = by_option(named, DataSettings, EncoderSettings, ViewSettings, ExtractSettings)
     if extraction.engine != "local":
         raise UsageError(f"engine {extraction.engine!r}: from Python only local; `mmsent extract` can use a cluster")
+    given = how, pair, views, extraction
+    (how, pair, views, extraction), _ = continued(Path(cache), name_of(Path(data)), given)
     dataset = load_dataset(Path(data), how)
     done = extract(
         dataset,

@@ -35,10 +35,12 @@ def extract(
     """Encode a data set into a feature cache.
 
     Reads posts from --data and writes one HDF5 file into --cache. Stop it anywhere and run it again: only rows that are
-    missing or changed are encoded. With --engine ray a Ray cluster encodes, into the same cache.
+    missing or changed are encoded; where --cache holds one cache of this data set, options that are not given are those
+    that it was made with. With --engine ray a Ray cluster encodes, into the same cache.
     """
-    from mmsent.data.dataset import SPLITS, load_dataset
+    from mmsent.data.dataset import SPLITS, load_dataset, name_of
     from mmsent.encoders.factory import open_encoders
+    from mmsent.features.continuing import continued
     from mmsent.features.extract import extract as run
     from mmsent.features.token_states import extract_states
 
@@ -47,6 +49,9 @@ def extract(
     if cache.is_file():
         raise UsageError(f"--cache {cache} is a file; extract takes the folder and names the file itself")
     data = data or DATA
+    (how, encoder, views, options), told = continued(cache, name_of(data), (how, encoder, views, options))
+    if told:
+        note(told)
     dataset = load_dataset(data, how)
     wanted = dataset.splits if split == "all" else [s for s in SPLITS if s == split]
     if not wanted:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmsent.cli.app import program
+from mmsent.cli.output import completed
 from mmsent.errors import MmsentError, Terminated
 from mmsent.system.failures import machine_error
 from mmsent.system.process import tune_process
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MmsentError as error:
         if debug:
             traceback.print_exc()
-        print(f"mmsent: {error}", file=sys.stderr)
+        print(f"mmsent: {completed(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone: nothing is left to say

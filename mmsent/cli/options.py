@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -22,6 +23,7 @@ from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
 from mmsent import config
+from mmsent.cli.output import suggesting
 from mmsent.cli.targets import require_target
 from mmsent.cli.workspace import Workspace
 from mmsent.config import (
@@ -197,18 +199,35 @@ def expand(command: Callable[..., Any]) -> Callable[..., Any]:
             opened[parameter.name] = found
             parameters += found.options
 
-    def run(**values: Any) -> Any:
+    def run(context: typer.Context, **values: Any) -> Any:
         require_target(command.__name__, values)
-        built = {
-            name: one.build({field: values.pop(option) for option, field in one.fields.items()})
-            for name, one in opened.items()
-        }
+        given = {name: _source(context, name) for name in values}
+        suggesting({name: values[name] for name, how in given.items() if how == "COMMANDLINE"}, _takes)
+        built = {}
+        for name, one in opened.items():
+            own = {option: values.pop(option) for option in one.fields}
+            # A settings model is told what was given alone; the rest it knows, and its fields_set says which is which.
+            built[name] = one.build({one.fields[o]: v if given[o] != "DEFAULT" else None for o, v in own.items()})
         return command(**values, **built)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
+    parameters.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     vars(run)["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def _source(context: typer.Context, name: str) -> str:
+    """Where an option's value comes from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (mmsent.toml) or DEFAULT."""
+    source = context.get_parameter_source(name)
+    return source.name if source is not None else "DEFAULT"
+
+
+def _takes(command: str) -> set[str]:
+    """The names of the options that a command has, for what is suggested."""
+    group, _, own = command.partition(" ")
+    module = import_module(f"mmsent.cli.{group}")
+    return set(long_options(expand(getattr(module, own or group))))
 
 
 def _open(annotation: Any) -> _Opened | None:
@@ -222,7 +241,7 @@ def _open(annotation: Any) -> _Opened | None:
     if kind is Workspace:
         chosen = {name: one for name, one in _WORKSPACE.items() if only is None or name in only}
         options = [_parameter(*one) for one in chosen.values()]
-        return _Opened(options, {one[0]: name for name, one in chosen.items()}, lambda values: Workspace(**values))
+        return _Opened(options, {one[0]: name for name, one in chosen.items()}, _workspace)
     if kind is SplitSettings and only is None:
         found = _of_model(kind, only)
         options = [*found.options, _parameter("no_group", NoGroup, False)]
@@ -230,6 +249,10 @@ def _open(annotation: Any) -> _Opened | None:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return _of_model(kind, only)
     return None
+
+
+def _workspace(values: dict[str, Any]) -> Workspace:
+    return Workspace(**{name: value for name, value in values.items() if value is not None})
 
 
 def _of_model(model: type[BaseModel], only: tuple[str, ...] | None, *, overriding: bool = False) -> _Opened:
@@ -330,7 +353,7 @@ def long_options(command: Callable[..., Any]) -> dict[str, LongOption]:
     """An expanded command's options by their names without the dashes, `-` as `_`."""
     found = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        kind, *marks = get_args(parameter.annotation)
+        kind, *marks = get_args(parameter.annotation) or (None,)
         option = next((mark for mark in marks if isinstance(mark, OptionInfo)), None)
         if option is not None:
             flags = [one for one in (option.default, *(option.param_decls or ())) if isinstance(one, str)]

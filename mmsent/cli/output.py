@@ -3,28 +3,82 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mmsent.errors import Interrupted
 from mmsent.system.tables import columns
 
 
+@dataclass
+class _Suggesting:
+    """What the command at work was told of its data, cache and runs, and which options another command has."""
+
+    told: Mapping[str, Any] = field(default_factory=dict)
+    takes: Callable[[str], set[str]] = lambda _: set()
+    more: Callable[[str], Mapping[str, Any]] = lambda _: {}
+
+
+_now = _Suggesting()
+_COMMAND = re.compile(r"`mmsent ((?:cache )?[a-z]+)\b([^`]*)`")
+# Options that name things; others, such as --epochs, belong to one command alone.
+_REPEATED = ("data", "cache", "encoder", "runs", "labels", "id_column", "image_column", "text_column", "label_column")
+
+
+def suggesting(told: Mapping[str, Any], takes: Callable[[str], set[str]]) -> None:
+    """Begin a command. told: its options as typed; takes: which options a command has, by its name."""
+    _now.told, _now.takes, _now.more = told, takes, lambda _: {}
+
+
+def suggest_also(more: Callable[[str], Mapping[str, Any]]) -> None:
+    """Options that a suggested command needs although nobody typed them, by its name."""
+    _now.more = more
+
+
+def completed(text: str) -> str:
+    """A message whose suggested commands, `mmsent ...` in backticks, work as typed: with the data set, cache and runs
+    that this command was told of."""
+    return _COMMAND.sub(_completed, text)
+
+
+def _completed(found: re.Match[str]) -> str:
+    command, rest = found[1], found[2]
+    given = {word.partition("=")[0] for word in rest.split()}
+    try:
+        takes = _now.takes(command)
+    except (ImportError, AttributeError):  # no command
+        return found[0]
+    words: list[str] = []
+    told = {name: value for name, value in {**_now.more(command), **_now.told}.items() if name in takes}
+    for name in _REPEATED:
+        flag, value = "--" + name.replace("_", "-"), told.get(name)
+        if value is None or flag in given:
+            continue
+        if (command, name) == ("extract", "cache") and Path(value).is_file():
+            value = Path(value).parent  # extract takes the folder
+        words += [flag, str(value)]
+    return f"`mmsent {command}{rest}{' ' * bool(words)}{shlex.join(words)}`"
+
+
 def echo(text: str, *, raw: bool = False) -> None:
     """Lines of the result, on standard output, on a terminal wrapped between words. raw: as they are, for tables and
     for what is to be copied. What standard output cannot show, half a surrogate pair for example, is escaped."""
     encoding = sys.stdout.encoding or "utf-8"
-    shown = text if raw else wrapped(text, terminal_width())
+    shown = text if raw else wrapped(completed(text), terminal_width())
     print(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def note(text: str) -> None:
     """A remark, on standard error, on a terminal wrapped between words."""
+    text = completed(text)
     print(wrapped(text, shutil.get_terminal_size().columns if sys.stderr.isatty() else None), file=sys.stderr)
 
 

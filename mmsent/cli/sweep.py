@@ -207,7 +207,7 @@ def _watching(name: str) -> Iterator[Callable[[Any], None]]:
             if shown is not None:
                 shown.close()
             stage, told = progress.what, progress.done
-            shown = bar(progress.total, f"{stage} {name}", "trial", initial=progress.done)
+            shown = bar(progress.total, f"{stage} {name}", "trial", initial=progress.done, show=sys.stderr.isatty())
         shown.set_postfix_str(about.partition(", trial")[0], refresh=False)  # what fits on 80 columns
         shown.update(progress.done - shown.n)
         if not sys.stderr.isatty() and stage == "searching" and progress.done >= told + max(1, progress.total // 10):

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsent.cli.output import note, resumable
+from mmsent.cli.output import note, resumable, suggest_also
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, Fusion, default, settings
 from mmsent.errors import CacheError, CacheShutError, DataError, MmsentError, RunError
 
@@ -39,7 +39,19 @@ class Workspace:
         """The cache that fits the data set's name and the encoder. Raises CacheError where none or several fit."""
         from mmsent.features.cache.finding import find_cache
 
-        return find_cache(self.cache_at, data_name=self._data_name, encoder=self.encoder, tell=note)
+        found = find_cache(self.cache_at, data_name=self._data_name, encoder=self.encoder, tell=note)
+        suggest_also(lambda command: self._needed(command, found))
+        return found
+
+    def _needed(self, command: str, cache: Cache) -> dict[str, Any]:
+        """What a suggested command needs to work on the same: the data set, where nobody named it, and how its list is
+        read, for a command that does not learn it from the cache."""
+        source = self.source(cache)
+        data = {} if self.data is not None or source == DATA else {"data": source}
+        if command not in ("check", "prepare"):
+            return data
+        own = _data_settings(cache).model_dump(exclude_defaults=True)
+        return data | {name: ",".join(v) if name == "labels" else v for name, v in own.items()}
 
     @cached_property
     def cache_to_repair(self) -> Cache:

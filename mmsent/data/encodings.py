@@ -115,7 +115,7 @@ def decide_encoding(
     plain = [raw for raw in raws if bom_encoding(raw) is None]
     marked = len(raws) - len(plain)
     if override is not None:
-        return Decoding(known_encoding(override), "given by --text-encoding", marked)
+        return Decoding(known_encoding(override), "as the setting text-encoding says", marked)
     if not encodings:
         raise DataError("no text encodings to try; set --text-encoding")
     names = [known_encoding(name) for name in encodings]

@@ -15,6 +15,7 @@ from urllib.request import getproxies
 
 from mmsent.errors import EncoderError
 from mmsent.system.hashing import file_sha256
+from mmsent.system.memory import Halving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,29 +108,25 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 class FittingBatches:
-    """Forward passes that fit into the device's memory: after a batch does not fit, it and all later ones are
-    halved."""
+    """Forward passes that fit into the device's memory (see mmsent.system.memory.Halving)."""
 
     def __init__(self) -> None:
-        self.most: int | None = None  # images per pass, once a larger pass has failed
+        self.fit = Halving(
+            lambda: EncoderError("the device's memory cannot hold even one image; free some, or use --device cpu")
+        )
 
     def __call__(self, encode: Callable[[Pixels], Embeddings], pixels: Pixels) -> Embeddings:
         """Embeddings (B, D) of pixels (B, H, W, 3). Raises EncoderError if not even one image fits."""
         import numpy as np
-        import torch
 
-        n = len(pixels)
-        if self.most is None or n <= self.most:
-            try:
-                return encode(pixels)
-            except torch.cuda.OutOfMemoryError as error:
-                if n == 1:
-                    raise EncoderError(
-                        "the device's memory cannot hold even one image; free some, or use --device cpu"
-                    ) from error
-                self.most = n // 2
-            torch.cuda.empty_cache()
-        return np.concatenate([self(encode, part) for part in np.split(pixels, range(self.most, n, self.most))])
+        found: list[Embeddings] = []
+
+        def rest(size: int) -> Embeddings:
+            while (done := sum(map(len, found))) < len(pixels):
+                found.append(encode(pixels[done : done + size]))
+            return found[0] if len(found) == 1 else np.concatenate(found)
+
+        return self.fit(rest, len(pixels)) if len(pixels) else encode(pixels)
 
 
 def read_as_text(tokenizer: Any) -> Any:

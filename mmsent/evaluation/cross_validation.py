@@ -42,7 +42,7 @@ _KIND = RecordKind(
     needed=frozenset({"fit", "split", "folds", "labels", "cache", "summary", "rows", "finished"}),
     name="a cross-validation",
     made_by="`mmsent fit --folds 10` makes one",
-    again="run `mmsent fit --folds` again",
+    again="run `mmsent fit --folds 10` again",
 )
 
 MEASURES = ("accuracy", "f1_weighted", "f1_macro")
@@ -185,7 +185,7 @@ class Folds(Record):
             ids = [safe_csv.plain(row["id"]) for row in rows]
             return OutOfFold(ids, given, shares / shares.sum(axis=1, keepdims=True), fold)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise RunError(f"{path} cannot be read: {error}; run `mmsent fit --folds` again") from error
+            raise RunError(f"{path} cannot be read: {error}; run `mmsent fit --folds 10` again") from error
 
 
 @dataclass(frozen=True, eq=False)

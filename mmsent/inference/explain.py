@@ -38,6 +38,7 @@ from mmsent.inference.attribution import (
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts, require_encoders
 from mmsent.inference.tuned import baked, features_for
+from mmsent.system.memory import Halving
 from mmsent.training.runs import Run
 
 __all__ = [
@@ -221,15 +222,22 @@ def _occluded(chain: _Chain, goal: int, window: int, stride: int) -> Tensor:
     from captum.attr import Occlusion
 
     occlusion = Occlusion(lambda x: chain.logits(image=chain.of_picture(x))[:, goal])
-    with torch.no_grad():
-        losses: Tensor = occlusion.attribute(  # (1, 3, side, side), the three channels alike; 0 is the mean colour
-            chain.x,
-            sliding_window_shapes=(3, window, window),
-            strides=(3, stride, stride),
-            baselines=0,
-            perturbations_per_eval=chain.image_encoder.batch_size,
-        )
-    return losses[0, :1].float().cpu()
+
+    def covered(size: int) -> Tensor:
+        with torch.no_grad():
+            losses: Tensor = occlusion.attribute(  # (1, 3, side, side), the three channels alike; 0 is the mean colour
+                chain.x,
+                sliding_window_shapes=(3, window, window),
+                strides=(3, stride, stride),
+                baselines=0,
+                perturbations_per_eval=size,
+            )
+        return losses[0, :1].float().cpu()
+
+    fit = Halving(
+        lambda: EncoderError("the device's memory cannot hold what explains one image; free some, or use --device cpu")
+    )
+    return fit(covered, chain.image_encoder.batch_size)
 
 
 def grad_cam(activation: Tensor, gradient: Tensor) -> Map:

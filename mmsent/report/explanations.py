@@ -11,6 +11,7 @@ from mmsent.encoders.base import Encoders
 from mmsent.errors import MmsentError
 from mmsent.features.new_posts import NewPost
 from mmsent.report.study import Study, Unavailable
+from mmsent.system.memory import free_memory, out_of_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,11 @@ class Explainer:
             return explain(self._study.main, self._encoders, post, target=target, stand_in=True)
         except MmsentError as error:
             raise Unavailable(str(error)) from error
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        free_memory()
+        raise Unavailable("the memory is too small to explain a post; free some, or use --device cpu")
 
     def pictures(self) -> tuple[Figure, str]:
         """Figure 15: one post of each class that the head gets right, at the middle of its confidences. Raises

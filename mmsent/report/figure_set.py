@@ -19,6 +19,7 @@ from mmsent.report.figures import posts, projections, results, training
 from mmsent.report.figures.architecture import architecture_figure
 from mmsent.report.figures.style import save
 from mmsent.report.study import Study, Unavailable, batch_of, errors, label_counts, learning_curve, varied_errors
+from mmsent.system.memory import out_of_memory
 from mmsent.training.calibration import softmax
 from mmsent.training.runs import Run
 
@@ -360,7 +361,9 @@ def draw_figures(
             if name in skip:
                 raise Unavailable("left out with --skip")
             figure, caption = make(source)
-        except MmsentError as reason:
+        except (MmsentError, RuntimeError, MemoryError) as reason:
+            if not isinstance(reason, MmsentError) and not out_of_memory(reason):
+                raise
             for old in (folder / f"{stem}.png", folder / f"{stem}.svg"):
                 old.unlink(missing_ok=True)  # of an earlier report, and no longer true
             out.append(ReportFigure(number, name, title, "", None, None, str(reason)))

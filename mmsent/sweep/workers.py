@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from mmsent.errors import MmsentError, RunError
 from mmsent.sweep.shared_rows import SharedRows, map_shared, parts_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
+from mmsent.system.memory import Halving
 from mmsent.system.process import tune_process
 
 STACK = 64  # trials at a time that train together
@@ -103,6 +104,7 @@ class Stacked:
     def __init__(self, shared: SharedRows, device: str, size: int = STACK) -> None:
         self._parts, self._classes, self._size = parts_on(shared, device), shared.classes, size
         self._jobs: list[Job] = []
+        self._fit = Halving(lambda: RunError("the device's memory cannot hold one trial; use --device cpu"))
 
     @property
     def room(self) -> int:
@@ -117,10 +119,17 @@ class Stacked:
         """Run the accepted jobs."""
         from mmsent.sweep.stacked_trials import run_stack, stacks_of
 
-        jobs, self._jobs = self._jobs, []
-        for stack in stacks_of(jobs):
-            for job, found in run_stack(stack, self._parts, self._classes, book.report):
-                book.finish(job.key, found)
+        left, self._jobs = self._jobs, []
+
+        def train(size: int) -> None:
+            self._size = min(self._size, size)
+            for stack in stacks_of(left):
+                for start in range(0, len(stack), size):
+                    for job, found in run_stack(stack[start : start + size], self._parts, self._classes, book.report):
+                        left.remove(job)
+                        book.finish(job.key, found)
+
+        self._fit(train, self._size)
 
     def close(self) -> None:
         """Drop waiting jobs."""

@@ -22,6 +22,7 @@ from mmsent.config import FitSettings
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
 from mmsent.metrics import Labels
+from mmsent.system.memory import free_memory, out_of_memory
 
 READ_BYTES = 8 << 20  # of one block on disk
 PART = 8192  # rows evaluated at a time
@@ -148,11 +149,48 @@ def _batches(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor
         yield pictures.index_select(0, image), rows.text.index_select(0, text), labels
 
 
+@dataclass(frozen=True)
+class Moved(Tensors):
+    """Rows in the host's memory for a device that cannot hold them all: each batch is moved when its turn comes."""
+
+    target: str = "cpu"
+
+    @property
+    def device(self) -> str:
+        """Where the batches are."""
+        return self.target
+
+    def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """The batches of `Tensors`, moved."""
+        for image, text, labels in super().epoch(settings, generator):
+            yield image.to(self.target), text.to(self.target), labels.to(self.target)
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+        """Consecutive rows, moved."""
+        for part, image, text in super().parts():
+            yield part, image.to(self.target), text.to(self.target)
+
+
+def on_host(rows: Rows) -> Rows:
+    """Rows whose batches come from the host's memory, for the same device; those on disk as they are."""
+    if isinstance(rows, Picked):
+        places = rows.places.cpu()
+        return Moved(rows.image.cpu()[places], rows.text.cpu()[places], rows.labels.cpu(), rows.device)
+    if isinstance(rows, Tensors):
+        return Moved(rows.image.cpu(), rows.text.cpu(), rows.labels.cpu(), rows.device)
+    return rows
+
+
 def to_tensors(image: NDArray[np.float32], text: NDArray[np.float32], labels: Labels, device: str) -> Tensors:
-    """Move arrays to a device once; training never copies rows again."""
-    return Tensors(
-        torch.from_numpy(image).to(device), torch.from_numpy(text).to(device), torch.from_numpy(labels).to(device)
-    )
+    """Move arrays to a device once, where its memory holds them; training never copies rows again."""
+    parts = [torch.from_numpy(array) for array in (image, text, labels)]
+    try:
+        return Tensors(*(part.to(device) for part in parts))
+    except (RuntimeError, MemoryError) as error:
+        if device == "cpu" or not out_of_memory(error):
+            raise
+    free_memory()
+    return Moved(parts[0], parts[1], parts[2], device)
 
 
 class Stored:

@@ -26,9 +26,10 @@ from mmsent.config import FitSettings
 from mmsent.errors import DataError, UsageError
 from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.system.devices import cpu_multiplies_bf16
+from mmsent.system.memory import free_memory, out_of_memory
 from mmsent.training.calibration import softmax
 from mmsent.training.heads import Head, Trace, head_config, unit_rms
-from mmsent.training.loaders import Rows, Tensors
+from mmsent.training.loaders import Rows, Tensors, on_host
 from mmsent.training.tuning import TunedRows, use_bfloat16
 
 CLIP = 1.0  # the norm of all gradients together, where blocks are tuned
@@ -121,9 +122,27 @@ def train_head(
     """Train one head: AdamW, OneCycle with cosine annealing, early stopping on validation weighted F1, best epoch kept.
 
     Rows with blocks (see mmsent.training.tuning) train these too; both sides share them, and they are left as they were
-    at the best epoch. The same tensors, settings and device give bit-identical weights. Raises DataError where a split
-    has no rows, UsageError where the settings tune blocks and the rows have none.
+    at the best epoch. The same tensors, settings and device give bit-identical weights. Where a GPU's memory cannot
+    hold the rows and a step, it begins again with the rows in the host's memory, and the same weights come out; not
+    where blocks are tuned. Raises DataError where a split has no rows, UsageError where the settings tune blocks and
+    the rows have none.
     """
+    try:
+        return _train_head(train, val, settings, classes, on_epoch)
+    except (RuntimeError, MemoryError) as error:
+        if train.device == "cpu" or isinstance(train, TunedRows) or not out_of_memory(error):
+            raise
+    free_memory()
+    return _train_head(on_host(train), on_host(val), settings, classes, on_epoch)
+
+
+def _train_head(
+    train: Rows,
+    val: Rows,
+    settings: FitSettings,
+    classes: int,
+    on_epoch: Callable[[dict[str, Any]], None] | None,
+) -> Trained:
     if not len(train) or not len(val):
         raise DataError(f"training needs rows on both sides; got {len(train)} to train on, {len(val)} to validate on")
     started = time.monotonic()

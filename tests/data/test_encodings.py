@@ -84,7 +84,7 @@ def test_too_little_to_tell_encodings_apart_is_said() -> None:
 
 def test_an_override_may_name_two() -> None:
     found = decide_encoding([], override="UTF8+latin1")
-    assert (found.encoding, found.why) == ("utf-8+iso8859-1", "given by --text-encoding")
+    assert (found.encoding, found.why) == ("utf-8+iso8859-1", "as the setting text-encoding says")
     assert [found.decode(raw) for raw in ("é".encode(), b"\xe9", b"e")] == ["é", "é", "e"]
     with pytest.raises(UsageError, match="unknown text encoding 'utf-8\\+'"):
         known_encoding("utf-8+")
@@ -164,7 +164,7 @@ def test_decoding_is_strict_and_strips() -> None:
 
 def test_override_does_not_choose() -> None:
     found = decide_encoding(["好".encode()], override="latin1")
-    assert (found.encoding, found.why) == ("iso8859-1", "given by --text-encoding")
+    assert (found.encoding, found.why) == ("iso8859-1", "as the setting text-encoding says")
 
 
 def test_unknown_and_byte_codecs_are_refused() -> None:

@@ -400,6 +400,29 @@ def logit_of(run: Run, encoders: Encoders, found: Explanation, text: str) -> flo
         return float(run.head()(blank, words)[0, LABELS.index(found.target)])
 
 
+def test_occlusion_goes_in_halves_where_memory_is_short(
+    opened: dict[str, Encoders], picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, post = opened["test_vit"], NewPost("a", None, picture)
+    run = make_run(tmp_path, pair, fusion=Fusion.image)
+    whole = explain(run, pair, post)
+    features, sizes = pair.image.features, []  # type: ignore[attr-defined]
+
+    def small(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        found: Tensor = features(x)
+        return found
+
+    monkeypatch.setattr(pair.image, "features", small)
+    halved = explain(run, pair, post)
+    assert max(sizes) > 2
+    assert whole.picture is not None
+    assert halved.picture is not None
+    assert whole.picture.occlusion == pytest.approx(halved.picture.occlusion, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["vit", "offline"])
 def test_word_occlusion_is_the_text_without_the_word(kind: str, opened: dict[str, Encoders], tmp_path: Path) -> None:
     run = make_run(tmp_path, opened[kind], fusion=Fusion.text)

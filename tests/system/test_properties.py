@@ -209,7 +209,10 @@ def test_a_cleaned_text_is_clean(signs: list[str], steps: list[Clean]) -> None:
 @given(st.sampled_from(TEXT_ENCODINGS), st.binary(max_size=60))
 def test_a_given_encoding_is_never_another(name: str, raw: bytes) -> None:
     found = decide_encoding([raw], override=name)
-    assert (found.why, found.encoding) == ("given by --text-encoding", decide_encoding([], override=name).encoding)
+    assert (found.why, found.encoding) == (
+        "as the setting text-encoding says",
+        decide_encoding([], override=name).encoding,
+    )
 
 
 # --- pictures
