@@ -280,7 +280,7 @@ class ExtractSettings(Settings):
     storage: Literal["float32", "float16"] = setting("float32", "float32 or float16 in the cache.", _ENCODE)
     tokens: str | None = setting(
         None,
-        "Also store what enters the last blocks of the text encoder, such as text:2, for `mmsent fit --tune`.",
+        "Also store what enters the last blocks of the text encoder, such as text:2, for --tune of `mmsent fit`.",
         OnCommandLine(shown="the preset's", panel=Panel.encoding),
         pattern=TUNE,
     )

@@ -32,6 +32,14 @@ _Fusions = Annotated[
         rich_help_panel=TRAIN,
     ),
 ]
+_Action = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[promote]",
+        help="promote: search nothing, but let the winners of --name (of --fusion alone, where it is given) be the "
+        "newest runs, which other commands take by themselves.",
+    ),
+]
 _SpaceFile = Annotated[
     Path | None,
     typer.Option("--space", help="TOML file; the settings in it replace the default ones.", rich_help_panel=TRAIN),
@@ -55,14 +63,7 @@ _Address = Annotated[
 
 def sweep(
     *,
-    action: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[promote]",
-            help="promote: search nothing, but let the winners of --name (of --fusion alone, where it is given) be the "
-            "newest runs, which other commands take by themselves.",
-        ),
-    ] = None,
+    action: _Action = None,
     where: Workspace,
     fusion: _Fusions = None,
     recipe: Recipe = "auto",
