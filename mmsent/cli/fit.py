@@ -123,7 +123,8 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
         for one in done:
             write_tensorboard(one, tensorboard)
     labels = np.full(job.cache.rows["train"], NO_LABEL, np.int64)
-    labels[rows[0].rows.val] = rows[0].truth
+    for given in rows:
+        labels[given.rows.val] = given.truth
     found = evaluate_logits(done, logits, [given.rows.val for given in rows], labels, job.cache.labels, crossed=True)
     if as_json:
         echo_json(
@@ -132,11 +133,27 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
         return
     for one in done:
         echo(f"{one.path}: best epoch {one.info['best_epoch']}, {one.info['seconds']:.1f} s")
-    n = done[0].info["rows"]
-    echo(f"\nrecipe {job.how.recipe}; trained on {n['train']} rows, validated on {n['val']}")
+    sizes: dict[tuple[int, int, str], list[str]] = {}
+    for one, given in zip(done, rows, strict=True):
+        n = one.info["rows"]
+        sizes.setdefault((n["train"], n["val"], given.left_out), []).append(one.fusion.value)
+    echo(
+        f"\nrecipe {job.how.recipe}; "
+        + "; ".join(_sizes(*n, heads if len(sizes) > 1 else []) for n, heads in sizes.items())
+    )
+    if any(given.rows.kept for given in rows):
+        note(
+            "the rows that validate are those of earlier runs with this split, so that runs can be compared, though "
+            "labels or rows have changed since; another --split-seed chooses new ones"
+        )
     if rows[0].stored:
         note("the embeddings take more memory than --memory allows, so they were read from disk block by block")
     echo_table(comparison(found, job.cache.labels), SCORES, wide=wide)
+
+
+def _sizes(train: int, val: int, left_out: str, heads: Sequence[str]) -> str:
+    """How many rows these heads were trained and validated on, and which were left out."""
+    return f"{', '.join(heads)}{': ' if heads else ''}trained on {train} rows, validated on {val}{left_out}"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import RunError
 from mmsent.features.cache import NO_LABEL, Cache, Features
-from mmsent.inference.logits import head_logits, require
+from mmsent.inference.logits import head_logits, missing_halves, require, served
 from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.inference.tuned import cached_texts
 from mmsent.metrics import (
@@ -69,9 +69,11 @@ def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | 
     for run in runs:
         require(run, cache)
     features = features or cache.load("train")
-    where = {row_id: i for i, row_id in enumerate(features.index.ids) if features.index.good[i]}
+    missing = missing_halves(features.index.outcome)
     positions = []
     for run in runs:
+        usable = served(run, missing)
+        where = {row_id: i for i, row_id in enumerate(features.index.ids) if usable[i]}
         ids = run.validation_ids()
         if absent := [row_id for row_id in ids if row_id not in where]:
             raise RunError(f"{len(absent)} validation rows of {run.name} are not in {cache.path} ({absent[0]} first)")

@@ -26,7 +26,7 @@ from mmsent.metrics import scores
 from mmsent.system.provenance import Difference, differences
 from mmsent.system.safe_csv import plain
 from mmsent.training.calibration import apply_temperature
-from mmsent.training.fit import Sides, Training, data_facts, fit, sides
+from mmsent.training.fit import Sides, Training, data_facts, fit, half_spared, sides
 from mmsent.training.runs import Run
 
 # What a run fitted elsewhere may differ by on its validation rows: other orders of summation move the last bits, and
@@ -130,8 +130,12 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
     elif features is None:
         features = cache.load("train")
     with _threads(run.info.get("machine", {}).get("threads")):
-        _require_rows(run, cache, sides(cache, run.split, device=device, features=features, memory=memory))
-        how = Training(run.info["recipe"], device, memory, blocks=blocks_from(cache))
+        kept, halves = run.validation_ids(), bool(run.info.get("half_posts"))  # early runs left half posts out
+        half = half_spared(run.fit) if halves else None
+        given = sides(cache, run.split, device=device, features=features, memory=memory, kept=kept, half=half)
+        _require_rows(run, cache, given)
+        blocks = blocks_from(cache)
+        how = Training(run.info["recipe"], device, memory, half_posts=halves, kept=kept, blocks=blocks)
         (again,) = fit(cache, out, [run.fit], run.split, how, features=features)
     parts = {
         "head": run.info["head_sha256"] == again.info["head_sha256"],

@@ -322,7 +322,8 @@ class _Job:
         share = math.ceil(100 * len(bad) / n) / 100  # rounded up, so that it is enough
         raise DataError(
             f"{len(bad)} of {n} {split} rows are bad ({shown}), more than --max-bad {self.options.max_bad:g}; what was "
-            f"encoded is kept. `mmsent check` lists them; continue with --max-bad {share:g}"
+            f"encoded is kept. `mmsent check` lists them; continue with --max-bad {share:g}, or more where "
+            "posts that follow are bad too"
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import FitSettings, SplitSettings
-from mmsent.errors import DataError, UsageError
-from mmsent.features.cache import NO_LABEL, Cache, Columns, Features, RowIndex, digests
+from mmsent.config import FitSettings, Fusion, SplitSettings
+from mmsent.errors import DataError, RunError, UsageError
+from mmsent.features.cache import IMAGE_BAD, NO_LABEL, TEXT_BAD, Cache, Columns, Features, RowIndex, digests
 from mmsent.features.cache.groups import row_groups, with_thresholds
 from mmsent.features.cache.states import load_states
 from mmsent.metrics import scores
@@ -22,7 +24,7 @@ from mmsent.system import provenance
 from mmsent.system.files import ready_folder
 from mmsent.training.calibration import apply_temperature, fit_temperature
 from mmsent.training.loaders import Rows, Stored, Tensors, to_tensors
-from mmsent.training.runs import Run, cache_facts, predictions_csv, save_run
+from mmsent.training.runs import Run, cache_facts, list_runs, predictions_csv, save_run
 from mmsent.training.splits import validation_split
 from mmsent.training.train import Trained, precision_for, train_head
 from mmsent.training.tuning import Blocks, TunedRows
@@ -30,18 +32,33 @@ from mmsent.training.tuning import Blocks, TunedRows
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Positions of the rows to train on and to validate on, (n,) int64 each; bad and unlabelled rows are in neither."""
+    """Positions of the rows to train on and to validate on, (n,) int64 each; bad and unlabelled rows are in neither.
+    kept: whether those that validate did so before, and others would be chosen now."""
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
+    kept: bool = False
 
 
 def usable_rows(index: RowIndex | Columns) -> NDArray[np.int64]:
     """Positions (n,) of the good, labelled rows. Raises DataError where there are none."""
     usable = np.flatnonzero(index.good & (index.labels != NO_LABEL))
     if not len(usable):
-        raise DataError("the cache has no row with both halves and a label; run `mmsent check`")
+        raise DataError(f"the cache has no row with both halves and a label{lacking(index)}; run `mmsent check`")
     return usable
+
+
+def lacking(index: RowIndex | Columns) -> str:
+    """How many labelled rows lack a half, in words; empty where none does."""
+    labelled = index.labels != NO_LABEL
+    lost = {"an image": IMAGE_BAD, "a text": TEXT_BAD}
+    alone = {what: int((labelled & (index.outcome == bit)).sum()) for what, bit in lost.items()}
+    neither = int((labelled & (index.outcome == IMAGE_BAD | TEXT_BAD)).sum())
+    parts = [f"{n} lack {what}" for what, n in alone.items() if n] + ([f"{neither} lack both"] if neither else [])
+    if not parts:
+        return ""
+    hint = "; --fusion image and --fusion text train on every row that has their half" if any(alone.values()) else ""
+    return f" (of {int(labelled.sum())} labelled rows {', '.join(parts)}{hint})"
 
 
 def ids_at(index: RowIndex | Columns, rows: NDArray[np.int64]) -> list[str] | NDArray[np.bytes_]:
@@ -49,15 +66,71 @@ def ids_at(index: RowIndex | Columns, rows: NDArray[np.int64]) -> list[str] | ND
     return index.ids[rows] if isinstance(index, Columns) else [index.ids[i] for i in rows]
 
 
-def split_rows(index: RowIndex | Columns, settings: SplitSettings, features: Features | None = None) -> SplitRows:
+def split_rows(
+    index: RowIndex | Columns,
+    settings: SplitSettings,
+    features: Features | None = None,
+    *,
+    kept: Collection[str] = (),
+    half: int | None = None,
+) -> SplitRows:
     """Cut the validation split from the good, labelled rows. Depends on ids, labels, contents and settings alone.
 
-    features: the embeddings, needed where near-duplicates are grouped.
+    features: the embeddings, needed where near-duplicates are grouped. kept: ids that validated before, which do so
+    again, with their duplicates, while they are at least half of the rows wanted. half: IMAGE_BAD or TEXT_BAD, which
+    rows may lack that train only; none of them shares content with a row that validates. Where fewer than two rows are
+    whole, the split is cut from those.
     """
-    usable = usable_rows(index)
+    labelled = index.labels != NO_LABEL
+    more = np.flatnonzero(labelled & (index.outcome == half)) if half else np.zeros(0, np.int64)
+    usable = np.flatnonzero(labelled & index.good)
+    if len(usable) < 2 <= len(usable) + len(more):
+        usable, more = np.union1d(usable, more), more[:0]
+    elif not len(usable):
+        usable = usable_rows(index)
     groups = row_groups(index, usable, settings, features)
     held = validation_split(ids_at(index, usable), index.labels[usable], groups, settings)
-    return SplitRows(usable[~held], usable[held])
+    moved = False
+    if len(kept):
+        again = _kept(index, usable, groups, kept)
+        if 2 * again.sum() >= held.sum() and _trainable(index.labels[usable], again):
+            moved, held = not np.array_equal(held, again), again
+    train, val = usable[~held], usable[held]
+    if len(more):
+        train = np.union1d(train, _apart(index, more, val, settings, features))
+    return SplitRows(train, val, moved)
+
+
+def _kept(
+    index: RowIndex | Columns, rows: NDArray[np.int64], groups: NDArray[np.int64] | None, kept: Collection[str]
+) -> NDArray[np.bool_]:
+    """(n,) which of the rows at these positions are among the ids, or in a group with one that is."""
+    names = {name.encode("utf-8", "replace") for name in kept} if isinstance(index, Columns) else set(kept)
+    again = np.array([name in names for name in ids_at(index, rows)], np.bool_)
+    return again if groups is None else np.isin(groups, groups[again])
+
+
+def _trainable(labels: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:
+    """Whether every class that there is has a row to train on beside those that are held back."""
+    return bool(np.isin(labels, labels[~held]).all())
+
+
+def _apart(
+    index: RowIndex | Columns,
+    more: NDArray[np.int64],
+    val: NDArray[np.int64],
+    settings: SplitSettings,
+    features: Features | None,
+) -> NDArray[np.int64]:
+    """Those of the rows `more` that are in no group with a validation row."""
+    rows = np.union1d(more, val)
+    groups = row_groups(index, rows, settings, features)
+    return more if groups is None else more[~np.isin(groups[np.isin(rows, more)], groups[np.isin(rows, val)])]
+
+
+def half_spared(settings: FitSettings) -> int | None:
+    """The half that a head does not read, as a bit of a row's outcome; None where it reads both."""
+    return {Fusion.image: TEXT_BAD, Fusion.text: IMAGE_BAD}.get(settings.fusion)
 
 
 @dataclass(frozen=True)
@@ -70,33 +143,47 @@ class Sides:
     stored: bool  # on disk, not in memory
     val_ids: list[str]
     truth: NDArray[np.int64]  # of the validation rows
+    left_out: str = ""  # which labelled rows are in neither, in words
 
 
 def sides(
-    cache: Cache, split: SplitSettings, *, device: str, features: Features | None = None, memory: int | None = None
+    cache: Cache,
+    split: SplitSettings,
+    *,
+    device: str,
+    features: Features | None = None,
+    memory: int | None = None,
+    kept: Collection[str] = (),
+    half: int | None = None,
 ) -> Sides:
     """The training rows of a cache in two sides, in memory or, where they would take more than `memory` bytes, on disk.
 
-    Raises DataError where a class has no training row.
+    kept, half: as for split_rows. Raises DataError where a class has no training row.
     """
     stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
     if not stored:
         features = features or cache.load("train")
     index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
-    rows = split_rows(index, split, features)
+    rows = split_rows(index, split, features, kept=kept, half=half)
     require_classes(cache, index, rows.train)
     train = rows_at(cache, index, features, rows.train, device, memory)
     val = rows_at(cache, index, features, rows.val, device, memory, clean=True)
     ids = [name.decode() if isinstance(name, bytes) else name for name in (index.ids[i] for i in rows.val.tolist())]
-    return Sides(rows, train, val, stored, ids, index.labels[rows.val])
+    left = int((index.labels != NO_LABEL).sum()) - len(rows.train) - len(rows.val)
+    return Sides(rows, train, val, stored, ids, index.labels[rows.val], lacking(index) if left else "")
 
 
 def require_classes(cache: Cache, index: RowIndex | Columns, train: NDArray[np.int64]) -> None:
     """Raise DataError where a class has no row among those to train on."""
     counts = np.bincount(index.labels[train], minlength=len(cache.labels))
     if (counts == 0).any():
-        absent = ", ".join(cache.labels[i] for i in np.flatnonzero(counts == 0))
-        raise DataError(f"no training row is labelled {absent}; add some, or leave the label out of --labels")
+        absent = np.flatnonzero(counts == 0)
+        names = ", ".join(cache.labels[i] for i in absent)
+        if n := int(np.isin(index.labels, absent).sum()):
+            raise DataError(
+                f"no row to train on is labelled {names}; {n} rows are, but validate or lack a half{lacking(index)}"
+            )
+        raise DataError(f"no training row is labelled {names}; add some, or leave the label out of --labels")
 
 
 def rows_at(
@@ -146,7 +233,9 @@ class Training:
     """How heads are trained, beside their settings. recipe: the name that their runs record. device: where to train.
     memory: bytes that embeddings may take; a larger split stays on disk and is read block by block (see
     mmsent.training.loaders). committee: what the runs record of the committee that they belong to (see
-    `fit_committee`); sweep: of the sweep whose winners they are. blocks: fresh blocks for heads that tune them, by
+    `fit_committee`); sweep: of the sweep whose winners they are. half_posts: whether heads that read one half train on
+    posts that lack the other. kept: ids to validate on; None: those of the newest run with this data and split, else
+    new ones. blocks: fresh blocks for heads that tune them, by
     `tune` (see mmsent.inference.tuned)."""
 
     recipe: str = "paper"
@@ -154,6 +243,8 @@ class Training:
     memory: int | None = None
     committee: dict[str, Any] | None = None
     sweep: dict[str, Any] | None = None
+    half_posts: bool = True
+    kept: Collection[str] | None = None
     blocks: BlocksOf | None = None
 
 
@@ -174,28 +265,48 @@ def fit(
     """
     how = how or Training()
     split = with_thresholds(split, cache.encoder)
-    given = sides(cache, split, device=how.device, features=features, memory=how.memory)
+    kept = validated_before(runs, cache, split) if how.kept is None else how.kept
+    stored = features is None and how.memory is not None and cache.rows["train"] * cache.row_bytes("train") > how.memory
+    if features is None and not stored:
+        features = cache.load("train")
+
+    @functools.cache
+    def given_for(half: int | None) -> tuple[Sides, dict[str, Any]]:
+        given = sides(cache, split, device=how.device, features=features, memory=how.memory, kept=kept, half=half)
+        return given, data_facts(cache, given)
+
+    spared = [half_spared(settings) if how.half_posts else None for settings in wanted]
+    given_for(spared[0] if spared else None)  # a split that cannot be cut is told before anything is written
     ready_folder(runs)  # better now than after an hour of training
     facts = {
         **provenance.environment(how.device),
-        "data": data_facts(cache, given),
         "weights": {"image": cache.settings.image.weights_sha256, "text": cache.settings.text.weights_sha256},
-        "memory": how.memory if given.stored else None,
         **({"committee": how.committee} if how.committee else {}),
         **({"sweep": how.sweep} if how.sweep else {}),
     }
     done = []
-    for settings in wanted:
+    for settings, half in zip(wanted, spared, strict=True):
+        given, data = given_for(half)
         if settings.precision == "auto":  # a run says what it was trained in
             settings = settings.model_copy(update={"precision": precision_for(how.device)})
         both = [(given.train, given.rows.train), (given.val, given.rows.val)]
         train, val = tuned(cache, settings.tune, both, how.blocks)
         trained = train_head(train, val, settings, len(cache.labels))
-        info = {"recipe": how.recipe, "split": split.model_dump(mode="json"), "device": how.device, **facts}
+        own = {"data": data, "memory": how.memory if given.stored else None, "half_posts": how.half_posts}
+        info = {"recipe": how.recipe, "split": split.model_dump(mode="json"), "device": how.device, **facts, **own}
         done.append(_save(cache, runs, settings, given, trained, info))
         if on_run:
             on_run(done[-1], trained, given)
     return done
+
+
+def validated_before(runs: Path, cache: Cache, split: SplitSettings) -> list[str]:
+    """The ids that the newest run of this data set with this split validated on; none where there is no such run."""
+    for run in list_runs(runs, data_name=cache.data_name):
+        if run.split == split and run.labels == list(cache.labels):
+            with contextlib.suppress(RunError):
+                return run.validation_ids()
+    return []
 
 
 def data_facts(cache: Cache, given: Sides) -> dict[str, Any]:

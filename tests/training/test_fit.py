@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from mmsent.config import (
 )
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import DataError
-from mmsent.features.cache import NO_LABEL, Cache
+from mmsent.features.cache import IMAGE_BAD, NO_LABEL, TEXT_BAD, Cache, RowIndex
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import Training, fit, split_rows
+from mmsent.training.fit import Sides, SplitRows, Training, fit, sides, split_rows
 from mmsent.training.train import precision_for
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid
@@ -112,6 +113,111 @@ def test_unlabelled_rows_are_left_out(cache: Cache) -> None:
         split_rows(replace(index, outcome=np.ones(60, np.uint8)), SplitSettings())
 
 
+def of_rows(index: RowIndex, rows: Sequence[int]) -> RowIndex:
+    """Some rows of an index."""
+    values = {one.name: getattr(index, one.name) for one in fields(index)}
+    return RowIndex(
+        **{k: v[list(rows)] if isinstance(v, np.ndarray) else [v[i] for i in rows] for k, v in values.items()}
+    )
+
+
+def validating(index: RowIndex, rows: SplitRows) -> set[str]:
+    return {index.ids[i] for i in rows.val}
+
+
+def test_rows_that_validate_do_so_again_when_labels_change(cache: Cache) -> None:
+    index = cache.index("train")
+    first = validating(index, split_rows(index, SplitSettings(val_size=0.3)))
+    labels = index.labels.copy()
+    labels[:20] = (labels[:20] + 1) % 3
+    corrected = replace(index, labels=labels)
+    assert validating(corrected, split_rows(corrected, SplitSettings(val_size=0.3))) != first
+    again = split_rows(corrected, SplitSettings(val_size=0.3), kept=first)
+    assert (validating(corrected, again), again.kept) == (first, True)
+    same = split_rows(index, SplitSettings(val_size=0.3), kept=first)
+    assert (validating(index, same), same.kept) == (first, False)
+
+
+def test_rows_that_validate_do_so_again_when_rows_are_added(cache: Cache) -> None:
+    whole = cache.index("train")
+    index = of_rows(whole, range(20, 60))
+    first = validating(index, split_rows(index, SplitSettings(val_size=0.3)))
+    again = split_rows(whole, SplitSettings(val_size=0.3), kept=first)
+    twin = {"10"} if "20" in first else set()  # which shares a text with 20
+    assert validating(whole, again) == first | twin
+    few = split_rows(whole, SplitSettings(val_size=0.3), kept=sorted(first)[:3])
+    assert len(few.val) == 18  # too few to keep
+    assert not few.kept
+
+
+def test_a_split_is_kept_with_the_runs(cache: Cache, tmp_path: Path) -> None:
+    (first,) = fit(cache, tmp_path / "runs", [quick()], SplitSettings(val_size=20, group=False))
+    root = make_guid(tmp_path / "posts", n_train=60, n_test=4, size=24)
+    listed = (root / "train.txt").read_text().splitlines()
+    changed = [line.replace("positive", "negative") if k % 2 else line for k, line in enumerate(listed)]
+    (root / "train.txt").write_text("\n".join(changed) + "\n")
+    how = {"encoder": EncoderSettings(encoder="offline"), "views": settings(ViewSettings, count=2)}
+    options = ExtractSettings()
+    engine = LocalEngine(fake_encoders())
+    other = extract(
+        load_dataset(root), ["train"], tmp_path / "cache", **how, options=options, engine=engine, show=False
+    ).cache
+    (again,) = fit(other, tmp_path / "runs", [quick()], SplitSettings(val_size=20, group=False))
+    assert set(again.validation_ids()) == set(first.validation_ids())
+    (fresh,) = fit(other, tmp_path / "elsewhere", [quick()], SplitSettings(val_size=20, group=False))
+    assert set(fresh.validation_ids()) != set(first.validation_ids())
+    (seeded,) = fit(other, tmp_path / "runs", [quick()], SplitSettings(val_size=20, group=False, seed=1))
+    assert set(seeded.validation_ids()) != set(first.validation_ids())
+
+
+# --- posts that lack a half
+
+
+def test_heads_of_one_half_train_on_every_row_that_has_it(cache: Cache, tmp_path: Path) -> None:
+    lacking = cache.index("train")
+    outcome = lacking.outcome.copy()
+    outcome[30:40], outcome[40:50] = IMAGE_BAD, TEXT_BAD
+    features = replace(cache.load("train"), index=replace(lacking, outcome=outcome))
+    wanted = [quick(fusion=fusion) for fusion in ("concat", "image", "text")]
+    seen: list[Sides] = []
+    done = fit(cache, tmp_path, wanted, SplitSettings(), features=features, on_run=lambda *given: seen.append(given[2]))
+    whole = 60 - 21  # the row BAD too
+    val = done[0].info["rows"]["val"]
+    assert [run.info["rows"]["train"] for run in done] == [whole - val, whole - val + 10, whole - val + 11]
+    assert len({tuple(run.validation_ids()) for run in done}) == 1
+    assert seen[0].left_out == (
+        " (of 60 labelled rows 11 lack an image, 10 lack a text; --fusion image and --fusion text train on every row "
+        "that has their half)"
+    )
+
+
+def test_no_half_post_trains_beside_its_double_in_validation(cache: Cache) -> None:
+    index = cache.index("train")
+    for seed in range(20):
+        outcome = index.outcome.copy()
+        outcome[0] = IMAGE_BAD  # shares its text with 2 and 3
+        rows = split_rows(replace(index, outcome=outcome), SplitSettings(seed=seed, val_size=0.4), half=IMAGE_BAD)
+        assert (0 in rows.train) != (1 in rows.val)
+
+
+def test_a_data_set_of_halves_trains_on_them(cache: Cache) -> None:
+    index = cache.index("train")
+    halves = replace(index, outcome=np.full(60, TEXT_BAD, np.uint8))
+    rows = split_rows(halves, SplitSettings(), half=TEXT_BAD)
+    assert (len(rows.train), len(rows.val)) == (52, 8)
+    message = r"no row with both halves and a label \(of 60 labelled rows 60 lack a text; --fusion image"
+    with pytest.raises(DataError, match=message):
+        split_rows(halves, SplitSettings())
+
+
+def test_a_class_without_whole_posts_is_said_to_be_there(cache: Cache) -> None:
+    index = cache.index("train")
+    outcome = np.where(index.labels == 1, np.uint8(TEXT_BAD), index.outcome).astype(np.uint8)
+    features = replace(cache.load("train"), index=replace(index, outcome=outcome))
+    with pytest.raises(DataError, match=r"no row to train on is labelled neutral; 12 rows are, but .* lack a half"):
+        sides(cache, SplitSettings(), device="cpu", features=features)
+
+
 # --- runs
 
 
@@ -127,7 +233,7 @@ def test_what_a_run_records(cache: Cache, tmp_path: Path) -> None:
         info = run.info
         assert info["recipe"] == "mine"
         assert run.split == split
-        assert info["rows"] == {"train": 39, "val": 20}
+        assert info["rows"] == {"train": 40 if run.fusion == "text" else 39, "val": 20}
         assert run.labels == list(cache.labels)
         assert info["cache"]["fingerprint"] == cache.fingerprint
         assert info["cache"]["contract"] == cache.settings.contract
