@@ -169,7 +169,7 @@ def test_a_jpeg_without_its_end_is_used_if_no_pixel_is_missing(options: dict[str
         for cut in (3, 4, 6, 9, 12, 40):  # pixels are missing, unless these bytes are but padding
             with contextlib.suppress(DataError):
                 np.testing.assert_array_equal(as_pixels(open_rgb(raw[:-cut])), as_pixels(whole))
-        with pytest.raises(DataError, match="(?i)truncated"):
+        with pytest.raises(DataError, match=r"(?i)truncated"):
             open_rgb(raw[: len(raw) // 2])
 
 
