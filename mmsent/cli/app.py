@@ -33,6 +33,7 @@ PANELS = {  # every command with the first sentence of its help
     "Look closer": {
         "evaluate": "Score runs, side by side with their vote, and test which differences are more than chance.",
         "report": "Show what runs learned: every figure, and one page.",
+        "zero-shot": "Label posts by prompts for each label, without training.",
         "explain": "Show what in a post's image and text speaks for a label.",
         "audit": "List training labels that are likely wrong, worst first.",
         "replay": "Fit runs again from what they recorded, and compare.",
@@ -104,7 +105,8 @@ def _listed() -> None:
 def _load(name: str) -> Callable[..., Any]:
     from mmsent.cli.options import expand
 
-    return expand(getattr(import_module(f"mmsent.cli.{name}"), name))
+    python = name.replace("-", "_")
+    return expand(getattr(import_module(f"mmsent.cli.{python}"), python))
 
 
 def _add(group: typer.Typer, name: str, command: Callable[..., Any], panel: str | None) -> None:

@@ -37,7 +37,8 @@ def evaluate(
     """Score runs, side by side with their vote, and test which differences are more than chance.
 
     Reads runs and the cache. Prints scores with a 95% bootstrap interval of the weighted F1, how well the calibrated
-    probabilities fit (NLL, ECE), and McNemar's exact test for each two runs and for each run against the vote.
+    probabilities fit (NLL, ECE), and McNemar's exact test for each two runs and for each run against the vote. Above
+    the runs stand what is not trained: the commonest label for every post and, after `mmsent zero-shot`, its labels.
 
     --split test opens the data set's test labels, where it has any, and writes that into a log beside the runs.
     """
@@ -61,6 +62,7 @@ def evaluate(
         )
         return
     _tell(found, pairs, cache, chosen, crossed=split == "val", wide=wide)
+    _tell_zero_shot(chosen, cache)
 
 
 def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]:
@@ -111,3 +113,20 @@ def _tell(
         f"p < 0.05: the two differ beyond chance on these rows; {tested} tested, so by chance alone about "
         f"{len(pairs) / 20:g} would."
     )
+
+
+def _tell_zero_shot(chosen: Sequence[Run], cache: Cache) -> None:
+    """Note that a zero-shot row could be had, or is of prompts that have changed since."""
+    from mmsent.encoders.aligned import require_aligned
+    from mmsent.inference.zero_shot import stored
+
+    found = stored(dict.fromkeys(run.path.parent for run in chosen), cache)
+    if found is not None:
+        if found.outdated:
+            note(f"the zero-shot row is of earlier prompts: {found.file} has changed; run `mmsent zero-shot` again")
+        return
+    try:
+        require_aligned(cache.settings.image, cache.settings.text)
+    except UsageError:
+        return
+    note("`mmsent zero-shot` adds a row for labels without training")

@@ -236,10 +236,11 @@ def _what_changed(cache: Cache, dataset: Any, split: Any) -> str:
     )
 
 
-def encoder_settings_of(cache: Cache, device: str | None = None) -> EncoderSettings:
-    """What the cache was encoded with, on another device where one is given."""
+def encoder_settings_of(cache: Cache, device: str | None = None, weights: str | None = None) -> EncoderSettings:
+    """What the cache was encoded with; on another device, or with weights at another place, where these are given."""
+    given = {"device": device, "weights": weights}
     stored = cache.provenance["encoder_settings"]
-    return EncoderSettings.model_validate(stored | ({"device": device} if device else {}))
+    return EncoderSettings.model_validate(stored | {name: value for name, value in given.items() if value})
 
 
 def extract_settings_of(cache: Cache, *, wait: bool = False) -> ExtractSettings:
@@ -248,11 +249,11 @@ def extract_settings_of(cache: Cache, *, wait: bool = False) -> ExtractSettings:
     return settings(ExtractSettings, storage=cache.settings.storage, max_bad=max_bad, wait=wait)
 
 
-def encoders_of(cache: Cache, device: str | None = None) -> Encoders:
+def encoders_of(cache: Cache, device: str | None = None, weights: str | None = None) -> Encoders:
     """The encoders that a cache was made with. Raises CacheError where their weights are others here."""
     from mmsent.encoders.factory import open_encoders
 
-    encoders = open_encoders(encoder_settings_of(cache, device))
+    encoders = open_encoders(encoder_settings_of(cache, device, weights))
     for half, card in (("image", encoders.image.card), ("text", encoders.text.card)):
         known = getattr(cache.settings, half)
         if card.weights_sha256 != known.weights_sha256:

@@ -128,6 +128,11 @@ class ClipModel:
         return in_fp32(self.model)
 
     @functools.cached_property
+    def scale(self) -> float:
+        """What the model multiplies cosines of images and texts by before a softmax."""
+        return float(self.model.logit_scale.float().exp())
+
+    @functools.cached_property
     def tokenizer(self) -> Any:
         import open_clip
 

@@ -19,8 +19,8 @@ class JoinedImageEncoder:
 
     def __init__(self, parts: Sequence[ImageEncoder]) -> None:
         """Raises UsageError if the parts preprocess images differently."""
-        self._parts = list(parts)
-        cards = [part.card for part in self._parts]
+        self.parts = list(parts)
+        cards = [part.card for part in self.parts]
         for card in cards[1:]:
             if card.preprocess != cards[0].preprocess:
                 raise UsageError(
@@ -33,11 +33,11 @@ class JoinedImageEncoder:
     @property
     def batch_size(self) -> int:
         """How many images per forward pass suit the device: the smallest number of all parts."""
-        return min(part.batch_size for part in self._parts)
+        return min(part.batch_size for part in self.parts)
 
     def encode(self, pixels: Pixels) -> Embeddings:
         """Pixels (B, size, size, 3) to (B, D_image)."""
-        return np.concatenate([scaled_for_joining(part.encode(pixels), part.card) for part in self._parts], axis=1)
+        return np.concatenate([scaled_for_joining(part.encode(pixels), part.card) for part in self.parts], axis=1)
 
 
 class JoinedTextEncoder:

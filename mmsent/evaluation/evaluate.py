@@ -16,6 +16,7 @@ from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.inference.logits import head_logits, missing_halves, require, served
 from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.inference.tuned import cached_texts
+from mmsent.inference.zero_shot import ZeroShot, stored
 from mmsent.metrics import (
     Labels,
     Probabilities,
@@ -29,15 +30,18 @@ from mmsent.metrics import (
 from mmsent.training.calibration import apply_temperature, cross_fitted
 from mmsent.training.runs import Run
 
-VOTE, SOFT_VOTE = "vote", "soft vote"  # stand where a run has its fusion
+# These stand where a run has its fusion.
+VOTE, SOFT_VOTE = "vote", "soft vote"
+MAJORITY, ZERO_SHOT = "majority", "zero-shot"
+BASELINES = (MAJORITY, ZERO_SHOT)
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One row of the comparison: a run, or a vote of several, on N rows of C classes.
+    """One row of the comparison: a run, a vote of several, or a baseline, on N rows of C classes.
 
     scores: those of mmsent.metrics.scores and, from `probabilities`, nll (nats), brier (0..2) and ece (0..1);
-    ece_uncalibrated, the same at temperature 1; temperature, None for a vote and for a run that has none.
+    ece_uncalibrated, the same at temperature 1; temperature, None for all but runs that have one.
     intervals: see mmsent.metrics.bootstrap_intervals. probabilities (N, C): calibrated; on validation rows each row's
     temperature comes from the other rows, so that these scores are honest (see
     mmsent.training.calibration.cross_fitted); of a vote, counted or soft, the mean of its voters'. predicted, truth:
@@ -60,7 +64,8 @@ class Evaluation:
 
 def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | None = None) -> list[Evaluation]:
     """Score runs on their own validation rows. Where all of them share one split, the majority vote is added, of
-    those among them that `mmsent vote` takes (concat, weighted, attention) if there are several, else of all.
+    those among them that `mmsent vote` takes (concat, weighted, attention) if there are several, else of all. Baselines
+    follow: see `baselines`.
 
     The stored temperatures were fitted on these rows; here they are cross-fitted. The heads themselves stopped at their
     best validation epoch, so every score of these rows is a little optimistic. Raises RunError where a run was trained
@@ -106,7 +111,43 @@ def _evaluate(
     for run, rows in zip(runs, positions, strict=True):
         require(run, cache)
         given.append(head_logits(run, features.image[rows, 0], text[rows]))
-    return evaluate_logits(runs, given, positions, labels, cache.labels, crossed=split == "train")
+    found = evaluate_logits(runs, given, positions, labels, cache.labels, crossed=split == "train")
+    rows = positions[0] if _alike(positions) else np.unique(np.concatenate(positions))
+    if split == "train":
+        train = labels[features.index.good & ~np.isin(np.arange(len(labels)), rows)]
+    else:
+        train = cache.index("train").labels if "train" in cache.rows else np.zeros(0, np.int64)
+    zero_shot = stored(dict.fromkeys(run.path.parent for run in runs), cache)
+    return found + baselines(features, rows, labels, len(cache.labels), train=train, zero_shot=zero_shot)
+
+
+def baselines(
+    features: Features,
+    positions: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    classes: int,
+    *,
+    train: NDArray[np.int64],
+    zero_shot: ZeroShot | None,
+) -> list[Evaluation]:
+    """What is not trained, to compare runs with, on rows at `positions` (n,) of a split with label indices `labels`
+    (N,): the commonest label of the training rows, whose label indices are `train`, with the labels' shares there as
+    probabilities; and the labels of `mmsent zero-shot`, where it was called. Each is left out where it is not known."""
+    found = []
+    counts = np.bincount(train[train != NO_LABEL], minlength=classes)
+    if counts.any():
+        shares = np.tile(counts / counts.sum(), (len(positions), 1))
+        predicted = shares.argmax(axis=1).astype(np.int64)
+        found.append(_row("majority class", MAJORITY, labels, positions, predicted, shares, shares, None))
+    if zero_shot is not None:
+        done = zero_shot.label(features)
+        shares = done.probabilities[positions]
+        found.append(_row(zero_shot.name, ZERO_SHOT, labels, positions, done.labels[positions], shares, shares, None))
+    return found
+
+
+def _alike(positions: Sequence[NDArray[np.int64]]) -> bool:
+    return all(np.array_equal(rows, positions[0]) for rows in positions)
 
 
 def evaluate_logits(
@@ -132,8 +173,7 @@ def evaluate_logits(
         heat = run.temperature if run.calibrated else None
         predicted = calibrated.argmax(axis=1).astype(np.int64)
         found.append(_row(run.name, run.fusion.value, labels, rows, predicted, calibrated, plain[-1], heat))
-    alike = all(np.array_equal(rows, positions[0]) for rows in positions)
-    if len(runs) < 2 or not alike:
+    if len(runs) < 2 or not _alike(positions):
         return found
     voters = [i for i, run in enumerate(runs) if run.fusion in VOTING_FUSIONS]
     if len(voters) < 2:
@@ -195,11 +235,11 @@ class Pair:
 def paired(evaluations: Sequence[Evaluation]) -> list[Pair]:
     """McNemar's test for each two runs on the same rows, and for each run against the vote.
 
-    Evaluations on other rows make no pair. The soft vote is left out: it is the counted one but for a few rows, and
-    every pair more makes a chance find likelier.
+    Evaluations on other rows make no pair. The soft vote is left out, for it is the counted one but for a few rows, and
+    so are baselines: every pair more makes a chance find likelier.
     """
     found = []
-    for a, b in combinations([e for e in evaluations if e.fusion != SOFT_VOTE], 2):
+    for a, b in combinations([e for e in evaluations if e.fusion not in (SOFT_VOTE, *BASELINES)], 2):
         if not np.array_equal(a.positions, b.positions):
             continue
         test = mcnemar(a.truth, a.predicted, b.predicted)
@@ -209,12 +249,17 @@ def paired(evaluations: Sequence[Evaluation]) -> list[Pair]:
     return found
 
 
+def baselines_first(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Evaluations in the order in which tables show them."""
+    return sorted(evaluations, key=lambda e: e.fusion not in BASELINES)
+
+
 def comparison(evaluations: Sequence[Evaluation], labels: Sequence[str]) -> list[list[str]]:
-    """The comparison table as rows of text, header first: scores, the weighted F1 with its 95% interval, and F1 per
-    class. Precision and recall are only in `--json`, so that a line fits a wide terminal."""
+    """The comparison table as rows of text, header first, baselines before runs: scores, the weighted F1 with its 95%
+    interval, and F1 per class. Precision and recall are only in `--json`, so that a line fits a wide terminal."""
     header = ["run", "head", "rows", "accuracy", "F1 weighted", "F1 macro", "NLL", "ECE"]
     rows = [[*header, *(f"F1 {label}" for label in labels)]]
-    for e in evaluations:
+    for e in baselines_first(evaluations):
         low, high = e.intervals["f1_weighted"]
         weighted = f"{e.scores['f1_weighted']:.3f} [{low:.3f}, {high:.3f}]"
         others = [e.scores["f1_macro"], e.scores["nll"], e.scores["ece"], *e.scores["f1_per_class"]]

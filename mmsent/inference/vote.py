@@ -171,7 +171,7 @@ def vote_split(
     if twins:
         mean, with_twins = _after_twins(found.probabilities, cache, features, split)
         found = found.decided_by(mean)
-    common = _commonest(cache)
+    common = commonest_label(cache)
     return Vote(
         features.index.ids,
         labels,
@@ -188,7 +188,7 @@ def vote_split(
     )
 
 
-def _commonest(cache: Cache) -> int:
+def commonest_label(cache: Cache) -> int:
     """The commonest label of the training rows; where none has a label, what a tie gives."""
     known = cache.index("train").labels if "train" in cache.rows else np.array([], np.int64)
     counts = np.bincount(known[known != NO_LABEL], minlength=len(cache.labels))

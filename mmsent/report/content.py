@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsent.data.check_report import CheckReport
 from mmsent.errors import MmsentError
-from mmsent.evaluation.evaluate import paired, paired_table
+from mmsent.evaluation.evaluate import BASELINES, baselines_first, paired, paired_table
 from mmsent.inference.vote import vote_split
 from mmsent.metrics import LEVEL
 from mmsent.report.study import Study, errors, label_counts
@@ -118,7 +118,7 @@ def results(study: Study) -> tuple[Table, str]:
     header = ["head", *(["split"] if len(study.splits) > 1 else []), "rows", "accuracy", "weighted F1"]
     header += [f"{LEVEL:.0%} interval", "macro F1"]
     rows = [[*header, *(f"F1 {label}" for label in study.labels), "NLL", "Brier", "ECE", "temperature"]]
-    for e in study.evaluations:
+    for e in baselines_first(study.evaluations):
         low, high = e.intervals["f1_weighted"]
         s = e.scores
         heat = f"{s['temperature']:.2f}" if s["temperature"] is not None else "–"
@@ -136,6 +136,11 @@ def results(study: Study) -> tuple[Table, str]:
     )
     if len(study.splits) > 1:
         note = f"{unlike(study)} {note}"
+    if any(e.fusion in BASELINES for e in study.evaluations):
+        note += (
+            " Rows above the heads are not trained: the majority class gives every post the commonest label of the "
+            "other training posts; zero-shot, where mmsent zero-shot was called, compares posts with prompts."
+        )
     return Table(rows, "l" + "r" * (len(rows[0]) - 1)), note
 
 

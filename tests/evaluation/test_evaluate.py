@@ -120,7 +120,11 @@ def test_a_run_scores_as_recorded_and_the_vote_by_hand(cache: Cache, runs: list[
     for evaluation, run in zip(found[:6], runs, strict=True):
         assert labels_alone(evaluation) == run.info["metrics"]
     assert len({e.scores["accuracy"] for e in found[:6]}) > 1  # else one head could stand for another
-    assert [(e.name, e.fusion) for e in found[6:]] == [("vote of 3", "vote"), ("vote of 3, --soft", "soft vote")]
+    assert [(e.name, e.fusion) for e in found[6:]] == [
+        ("vote of 3", "vote"),
+        ("vote of 3, --soft", "soft vote"),
+        ("majority class", "majority"),
+    ]
     assert [run.fusion.value for run in runs[:3]] == ["concat", "weighted", "attention"]  # those that vote
     tables = [validation(run) for run in runs[:3]]
     truth = np.array([LABELS.index(row["label"]) for row in tables[0]])
@@ -147,7 +151,7 @@ def test_scores_of_probabilities_and_intervals(cache: Cache, runs: list[Run]) ->
         assert e.scores["temperature"] == run.temperature == run.info["temperature"]
         plain = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
         assert e.scores["ece_uncalibrated"] == pytest.approx(expected_calibration_error(truth, plain), abs=1e-6)
-    for vote in found[6:]:
+    for vote in found[6:8]:
         assert vote.probabilities == pytest.approx(np.mean([e.probabilities for e in found[:3]], axis=0))
         assert vote.scores["temperature"] is None
         assert vote.positions.tolist() == found[0].positions.tolist()
@@ -168,8 +172,8 @@ def test_json_holds_no_arrays(cache: Cache, runs: list[Run]) -> None:
 
 def test_a_run_without_a_temperature_is_shown_as_it_is(cache: Cache, runs: list[Run], tmp_path: Path) -> None:
     old = uncalibrated(runs[0], tmp_path)
-    (found,) = evaluate_validation([old], cache)
-    (new,) = evaluate_validation([runs[0]], cache)
+    found, _ = evaluate_validation([old], cache)
+    new, _ = evaluate_validation([runs[0]], cache)
     logits = validation_logits(old, cache).astype(float)
     assert found.probabilities == pytest.approx(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
     assert found.scores["ece"] == found.scores["ece_uncalibrated"] == new.scores["ece_uncalibrated"]
@@ -180,7 +184,9 @@ def test_a_run_without_a_temperature_is_shown_as_it_is(cache: Cache, runs: list[
 
 def test_a_vote_needs_one_split_and_two_runs(cache: Cache, runs: list[Run], tmp_path: Path) -> None:
     def names(chosen: list[Run]) -> list[str]:
-        return [e.name for e in evaluate_validation(chosen, cache)]
+        *found, majority = evaluate_validation(chosen, cache)
+        assert majority.name == "majority class"
+        return [e.name for e in found]
 
     quick = FitSettings(**QUICK)
     (same,) = fit(cache, tmp_path, [quick], SplitSettings(val_size=30))
@@ -192,8 +198,23 @@ def test_a_vote_needs_one_split_and_two_runs(cache: Cache, runs: list[Run], tmp_
     assert names([runs[0], *ablations])[-2:] == ["vote of 3", "vote of 3, --soft"]  # one voter: all of them count
     assert names([runs[0], other]) == [runs[0].name, other.name]
     assert names([runs[0], same, smaller]) == [runs[0].name, same.name, smaller.name]
-    (evaluation,) = evaluate_validation([other], cache)
+    evaluation, _ = evaluate_validation([other], cache)
     assert labels_alone(evaluation) == other.info["metrics"]  # each on its own split
+
+
+def test_the_majority_class_is_that_of_the_other_training_rows(cache: Cache, runs: list[Run], tmp_path: Path) -> None:
+    (other,) = fit(cache, tmp_path, [FitSettings(**QUICK)], SplitSettings(val_size=30, seed=1))
+    index = cache.index("train")
+    for chosen in ([runs[0]], [runs[0], other]):
+        *found, majority = evaluate_validation(chosen, cache)
+        rows = np.unique(np.concatenate([e.positions for e in found[: len(chosen)]]))
+        assert sorted(majority.positions.tolist()) == rows.tolist()
+        counts = np.bincount(np.delete(index.labels, rows), minlength=3)
+        assert majority.predicted.tolist() == [counts.argmax()] * len(rows)
+        assert majority.probabilities == pytest.approx(np.tile(counts / counts.sum(), (len(rows), 1)))
+        shown = np.full(len(rows), counts.argmax())
+        assert labels_alone(majority) == scores(index.labels[majority.positions], shown, 3)
+        assert comparison([*found, majority], LABELS)[1][0] == "majority class"
 
 
 def test_other_features_or_labels_are_refused(runs: list[Run], tmp_path: Path) -> None:
@@ -214,9 +235,11 @@ def test_labelled_rows(cache: Cache, runs: list[Run]) -> None:
     truth = np.array([0, 1, 2, 2, 1, 0, 2, 2, NO_LABEL, NO_LABEL])
     found = evaluate_labelled(runs[:2], cache, features, truth)
     # of ten rows two have no label and the third has no picture
-    assert [e.scores["n"] for e in found] == [7] * 4
+    assert [e.scores["n"] for e in found] == [7] * 5
     assert found[0].scores["support"] == [2, 2, 3]
-    assert [e.name for e in found] == [runs[0].name, runs[1].name, "vote of 2", "vote of 2, --soft"]
+    assert [e.name for e in found] == [runs[0].name, runs[1].name, "vote of 2", "vote of 2, --soft", "majority class"]
+    train = cache.index("train").labels  # of every training row, for none of them is scored here
+    assert found[-1].probabilities == pytest.approx(np.tile(np.bincount(train) / len(train), (7, 1)))
     import torch
 
     kept = [0, 1, 3, 4, 5, 6, 7]
@@ -311,14 +334,15 @@ def test_the_command_prints_tables(cache: Cache, runs: list[Run], capsys: pytest
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 150
     found = evaluate_validation(runs, cache)
+    assert lines[1].startswith("majority class ")
     low, high = found[0].intervals["f1_weighted"]
-    assert f"{found[0].scores['f1_weighted']:.3f} [{low:.3f}, {high:.3f}]" in lines[1]
+    assert f"{found[0].scores['f1_weighted']:.3f} [{low:.3f}, {high:.3f}]" in lines[2]
     assert "95% interval from 2000 bootstrap resamples" in shown
     assert "probabilities are calibrated by temperature scaling on the validation rows" in shown
     assert "cross-fitted" in shown
     pairs = paired(found)
     heads = {e.name: e.fusion for e in found}  # as many as there are: they stand for the names
-    assert len(pairs) == 21
+    assert len(pairs) == 21  # none with the majority class
     header = next(i for i, line in enumerate(lines) if line.startswith("a ") and line.endswith(" p"))
     for line, p in zip(lines[header + 1 :], pairs, strict=False):
         assert line.split()[:1] == heads[p.a].split()[:1]

@@ -222,7 +222,8 @@ def test_heads_on_other_rows_are_not_ranked(mixed: list[Run], cache: Cache) -> N
     assert study.runs[study.best].fusion is not Fusion.image
     assert study.main.fusion is Fusion.concat
     table, note = content.results(study)
-    assert [row[1] for row in table.rows] == ["split", "A", "A", "B", "A"]
+    assert [row[1] for row in table.rows] == ["split", "", "A", "A", "B", "A"]
+    assert table.rows[1][0] == "majority class"  # on the rows of both splits
     assert "scores of different splits cannot be compared" in note
     assert "on split A" in content.tiles(study)[0]["more"]
     _, caption = figure_set._metrics(figure_set.Source(study, Explainer(study, None)))
@@ -276,7 +277,7 @@ def test_one_head_makes_no_vote(mixed: list[Run], cache: Cache) -> None:
 
 def test_no_error_and_no_rows_are_said(mixed: list[Run], cache: Cache) -> None:
     study = open_study(mixed[:1], cache, None)
-    (found,) = study.evaluations
+    found, _ = study.evaluations
     flawless = replace(study, evaluations=[replace(found, predicted=found.truth)])
     assert content.gallery(flawless, lambda _: None, 9) == (
         [],
@@ -332,7 +333,7 @@ def test_pictures_take_the_next_post(
     small: Path, mixed: list[Run], cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = open_study(mixed[:1], cache, load_dataset(small / "posts" / "posts.jsonl"))
-    (found,) = study.evaluations
+    found, _ = study.evaluations
     study = replace(study, evaluations=[replace(found, predicted=found.truth)])  # every row of a class can be shown
     asked: list[str] = []
 
