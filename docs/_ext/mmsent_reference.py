@@ -109,12 +109,15 @@ def settings() -> str:
         out.append(f"| `{name}` | {changed} | {heads} |")
     out.append("\n## Encoder presets\n")
     out.append(
-        "| `--encoder` | image | text | recipe | near-duplicates from a cosine of | |\n|---|---|---|---|---|---|"
+        "| `--encoder` | what it is | image | text | widths | size | languages | licence of the weights | recipe | "
+        "near-duplicates from a cosine of | results |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     for name, preset in config.PRESETS.items():
-        near = f"{preset.near_image} (images), {preset.near_text} (texts)"
-        pair = f"`{preset.image}` | `{preset.text}` | `{preset.recipe}`"
-        out.append(f"| `{name}` | {pair} | {near} | {_cell(preset.summary)} |")
+        cells = [f"`{name}`", preset.summary, f"`{preset.image}`", f"`{preset.text}`"]
+        cells += [" + ".join(map(str, preset.widths)), f"{preset.gigabytes:g} GB", preset.languages, preset.licence]
+        cells += [f"`{preset.recipe}`", f"{preset.near_image} (images), {preset.near_text} (texts)"]
+        cells.append("[measured](../results.md)" if preset.measured else "no result measured yet")
+        out.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(out)
 
 

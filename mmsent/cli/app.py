@@ -41,6 +41,7 @@ PANELS = {  # every command with the first sentence of its help
     "Search and maintain": {
         "sweep": "Try many settings, keep the best.",
         "prepare": "Write a UTF-8 copy of a data set.",
+        "encoders": "List the encoder presets, and whether their weights are here.",
         "env": "Print what a bug report needs.",
         "cache": "List, inspect, verify, repair, explain and export feature caches, and find duplicates in them.",
     },

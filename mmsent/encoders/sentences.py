@@ -85,6 +85,7 @@ class SentenceEncoder:
                 reason = first_line(error)
                 raise EncoderError(f"{self._folder} does not load with sentence-transformers: {reason}") from error
             read_as_text(model.tokenizer)
+            _cap_length(model)
             return model.eval().requires_grad_(False).to(torch_dtype(self._precision))
 
     @functools.cached_property
@@ -133,6 +134,16 @@ class SentenceEncoder:
         return token_embedding(self.fp32_model)
 
 
+def _cap_length(model: Any) -> None:
+    """Lower a model's limit of tokens to what it has positions for. RoBERTa and its kin number positions from behind
+    the padding's id, so that two of 514 are never used; where a tokenizer names no limit, sentence-transformers takes
+    all 514, and a long text would be an error."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            usable = module.num_embeddings - module.padding_idx - 1
+            model.max_seq_length = min(model.max_seq_length or usable, usable)
+
+
 def _refuse_own_code(folder: Path) -> None:
     """Raise EncoderError if a model contains its own modules, or weights that would run code. Versions of
     sentence-transformers before 6 run the code in a local folder without asking."""
@@ -169,13 +180,18 @@ def minilm_folder() -> Path:
     return Path(package.origin).parent / "model"
 
 
+def repository_of(name: str) -> str:
+    """A model's repository on the hub; without an owner it is one of sentence-transformers' own."""
+    return name if "/" in name else f"sentence-transformers/{name}"
+
+
 def _folder_of(name: str) -> Path:
     """A local folder, or a model's snapshot in the hub cache; downloads it if there is a network."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    repository = name if "/" in name else f"sentence-transformers/{name}"
+    repository = repository_of(name)
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json"]
     try:
         return Path(snapshot_download(repository, local_files_only=True))

@@ -13,7 +13,6 @@ import pytest
 
 from mmsent.cli.main import main
 from mmsent.config import PRESETS
-from mmsent.encoders import availability as presence_module
 from mmsent.encoders.availability import presence
 
 env_module = importlib.import_module("mmsent.cli.env")  # the package's own `env` is the command
@@ -127,10 +126,3 @@ def test_clip_in_the_hub_cache_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert presence("clip-l14-336") == {name: "not on this machine"}
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path))
     assert presence("clip-l14-336") == {name: "found"}
-
-
-def test_the_place_of_clips_weights_is_open_clips_own() -> None:
-    import open_clip
-
-    config = open_clip.get_pretrained_cfg("ViT-L-14-336-quickgelu", "openai")
-    assert config["hf_hub"].rstrip("/") == presence_module.CLIP_REPOSITORY

@@ -120,6 +120,12 @@ def test_commands_fit_the_runs(page: Path) -> None:
     assert "--no-group" in line
 
 
+def test_the_majority_class_is_above_the_heads(page: Path) -> None:
+    text = Elements(page.read_text(encoding="utf-8")).text
+    assert "majority class" in text
+    assert text.index("majority class") < text.index("concat", text.index("Scores on validation rows"))
+
+
 def test_test_labels_stay_closed(page: Path) -> None:
     text = Elements(page.read_text(encoding="utf-8")).text
     assert "(this report never reads their labels)" in text

@@ -19,7 +19,7 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         main(["quickstart", "--folder", "first", "--posts", "60", "--json"])
     assert not stopped.value.code
     found = json.loads(capsys.readouterr().out)
-    assert {one["fusion"] for one in found["validation"]} >= set(Fusion)
+    assert {one["fusion"] for one in found["validation"]} >= {*Fusion, "majority"}
     assert 0.5 < found["best_accuracy"] <= 1
     assert 0.2 < found["test"]["accuracy"] <= 1
     with (tmp_path / "first" / "predictions.csv").open(newline="") as file:
@@ -33,6 +33,7 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     out = capsys.readouterr().out
     assert "60 drawn posts to learn from, 30 to label" in out
     assert "mmsent predict --cache " in out
+    assert "majority class" in out
     # The same seed draws the same posts and gives the same labels.
     assert (tmp_path / "second" / "predictions.txt").read_bytes() == (
         tmp_path / "first" / "predictions.txt"
