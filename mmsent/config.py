@@ -165,8 +165,9 @@ class Preset(Settings):
     near-duplicates. Those of `offline` were chosen by looking at pairs (docs/notes.md); the default, for all other
     encoders, was not, and is on the strict side.
 
-    tokens: see EncoderSettings; widths: of the image and the text features; gigabytes: size of the weights; languages: of the texts; licence: of
-    the weights, as their model cards have it; measured: whether results of it stand in docs/results.md."""
+    tokens: the text blocks whose input is stored; widths: of the image and the text features; gigabytes: size of the
+    weights; languages: of the texts; licence: of the weights, as their model cards have it; measured: whether results
+    of it stand in docs/results.md."""
 
     image: str
     text: str
