@@ -308,8 +308,7 @@ def test_training_rows_after_the_cache_has_grown(group: bool, wanted: list[int])
         ids=list("abcdef"),
         good=np.array([True, True, True, False, True, True]),
         labels=np.array([0, 1, 2, 0, -1, 1]),
-        image_hashes=[b"a", b"b", b"c", b"d", b"e", b"f"],
-        text_hashes=[b"same", b"same", b"x", b"y", b"z", b"w"],
+        contents=lambda: ([b"a", b"b", b"c", b"d", b"e", b"f"], [b"same", b"same", b"x", b"y", b"z", b"w"]),
     )
     given: Any = SimpleNamespace(
         features=SimpleNamespace(index=index), evaluation=lambda _: SimpleNamespace(positions=np.array([0]))
