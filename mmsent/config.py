@@ -435,7 +435,7 @@ class FitSettings(Settings):
     tune: str = setting(
         "",
         "Also train the last blocks of the text encoder, such as text:2, on what `mmsent extract --tokens` stored.",
-        OnCommandLine(panel=Panel.head),
+        OnCommandLine(shown="none", panel=Panel.head),
         pattern=TUNE,
     )
     tune_lr: float = setting(1e-4, "Peak learning rate of tuned blocks.", _HEAD, gt=0)

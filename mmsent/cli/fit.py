@@ -72,8 +72,8 @@ def fit(
     predictions) and prints how the heads compare on the validation rows.
 
     With --folds it trains one head per fold, writes out-of-fold predictions and their scores, and keeps no head. With
-    --recipe best or --splits it fits a committee: concat, weighted and attention (or the fusions named) on several
-    validation splits.
+    --recipe best, --recipe tuned or --splits it fits a committee: the recipe's fusions (or those named) on several
+    validation splits. With --tune or --recipe tuned the last blocks of the text encoder train too.
     """
     split = split_for(split, folded=folds is not None)
     committee = None if folds is not None else committee_of(recipe, splits)
