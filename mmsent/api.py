@@ -41,6 +41,7 @@ from mmsent.features.cache.finding import find_cache
 from mmsent.features.continuing import continued
 from mmsent.features.new_posts import BATCH, encode_prepared, posts_of, prepare_post
 from mmsent.inference.predict import Prediction, encode_posts, encoder_settings, encoders_of, vote_features
+from mmsent.system.failures import promised
 from mmsent.training.runs import Run
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Model:
         """The digest of the features that the heads take."""
         return self.runs[0].contract
 
+    @promised
     def predict(
         self,
         texts: str | Sequence[str | None],
@@ -97,6 +99,7 @@ class Model:
         features = encode_posts(posts, self._encoders, self.runs, self._settings.normalize)
         return vote_features([post.id for post in posts], self.runs, *features, tie=tie, soft=soft).predictions
 
+    @promised
     def vote(self, cache: FeatureCache, split: Split = "test", *, tie: str | None = None, soft: bool = False) -> Vote:
         """Label every row of a cached split; see mmsent.inference.vote.Vote. Raises RunError where the heads take other
         features than the cache has."""
@@ -104,12 +107,14 @@ class Model:
 
         return vote_split(self.runs, cache.cache, split, tie=tie, soft=averages(self.runs, soft))
 
+    @promised
     def evaluate(self, cache: FeatureCache) -> list[Evaluation]:
         """Scores with intervals on each head's own validation rows, and of the vote; see mmsent.evaluation.evaluate."""
         from mmsent.evaluation.evaluate import evaluate_validation
 
         return evaluate_validation(self.runs, cache.cache)
 
+    @promised
     def export(self, out: str | Path, format: Literal["onnx", "hf"] = "onnx", *, with_encoder: bool = False) -> Path:
         """Write the heads for other programs, as `mmsent export` does. Returns the folder."""
         from mmsent.export.model_card import model_card
@@ -136,12 +141,14 @@ class Model:
         return encoders_of(self._settings)
 
 
+@promised
 def open_cache(path: str | Path = "cache", *, data: str | None = None, encoder: str | None = None) -> FeatureCache:
     """Open a cache file, or the one in a folder that fits the data set's name and the encoder. Raises CacheError where
     none or several fit."""
     return FeatureCache(find_cache(Path(path), data_name=data, encoder=encoder))
 
 
+@promised
 def encode(
     data: str | Path,
     *,
@@ -181,6 +188,7 @@ def encode(
     return FeatureCache(done.cache)
 
 
+@promised
 def train_heads(
     cache: FeatureCache,
     fusion: str | Sequence[str] = "concat",
@@ -212,6 +220,7 @@ def train_heads(
     return Model(tuple(done))
 
 
+@promised
 def load(*folders: str | Path, weights: str | None = None, device: str = "auto") -> Model:
     """Open run folders, or a folder that `mmsent export --format hf` wrote, as one model. Raises RunError where a
     folder is none, or the heads take different features or labels."""
@@ -279,6 +288,7 @@ class FeatureCache:
         rows = ", ".join(f"{n} {split}" for split, n in self.splits.items())
         return f"<FeatureCache {self.path.name}: {rows}, {self.image_width} + {self.text_width} wide>"
 
+    @promised
     def arrays(self, split: Split = "train", *, views: bool = False, all_rows: bool = False) -> Arrays:
         """A split as arrays. views: all V views of each picture, the clean one first. all_rows: also rows that lack a
         half or, of the training split, a label. Raises CacheError where the cache has no such split or is damaged."""
@@ -296,6 +306,7 @@ class FeatureCache:
             self.contract,
         )
 
+    @promised
     def groups(self, split: Split = "train", *, near: bool = False) -> NDArray[np.int64]:
         """(N,) group numbers of the rows that `arrays` gives: duplicates of a picture or a text have one number, near
         ones too if asked. For scikit-learn's group splitters, so that no row is validated on its own copy."""
@@ -307,6 +318,7 @@ class FeatureCache:
         assert found is not None
         return found
 
+    @promised
     def dataset(self, split: Split = "train", *, views: bool = True) -> Dataset[tuple[Tensor, ...]]:
         """A split as a torch Dataset in memory: items (image, text, target). image (V, D_image), or (D_image,) without
         views; text (D_text,); target (): a label index, -1 in a split without labels."""
@@ -316,6 +328,7 @@ class FeatureCache:
         rows = self.arrays(split, views=views)
         return TensorDataset(*(torch.from_numpy(part) for part in (rows.image, rows.text, rows.target)))
 
+    @promised
     def table(self, split: Split = "train", *, embeddings: bool = False) -> pandas.DataFrame:
         """A split as a pandas table, one row per post, by id: label (None where there is none), good, problem, tokens.
 
@@ -339,6 +352,7 @@ class FeatureCache:
         }
         return pandas.DataFrame(columns, index=pandas.Index(index.ids, name="id"))
 
+    @promised
     def encode(
         self, texts: str | Sequence[str | None], images: AnyImage | Sequence[AnyImage] = None, device: str = "auto"
     ) -> Arrays:

@@ -70,6 +70,18 @@ except AttributeError as error:
     assert not [name for name in mmsent.__all__ if find_spec(f"mmsent.{name}")]
 
 
+def test_errors_of_the_machine_are_mmsents(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("mmsent.api.find_cache", refuse)
+    with pytest.raises(mmsent.MmsentError, match="Too many open files"):
+        mmsent.open_cache(cache.path)
+    monkeypatch.setattr(type(cache.cache), "load", refuse)
+    with pytest.raises(mmsent.MmsentError, match="Too many open files"):
+        cache.arrays()
+
+
 def test_arrays(cache: FeatureCache) -> None:
     stored = Cache.open(cache.path).load("train")
     rows = cache.arrays()

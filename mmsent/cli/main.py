@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -44,6 +45,16 @@ def _send(number: int) -> None:
         signal.raise_signal(number)
 
 
+def _open_streams() -> None:
+    """Standard streams that were closed, as batch systems do, lead nowhere; what an encoding lacks is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # in this order each gets its own number, which no other file may have
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in SystemExit. Library errors become one line and a status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -54,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
             signal.signal(signal.SIGINT, _stop)
+        _open_streams()
     tune_process()
     try:
         program(given)(given, prog_name="mmsent")

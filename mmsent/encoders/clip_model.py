@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -244,7 +245,7 @@ def _in_local_cache(tag_config: dict[str, Any]) -> Path | None:
             if isinstance(found, str):
                 return Path(str(found))
     if url := tag_config.get("url"):
-        downloaded = Path("~/.cache/clip").expanduser() / Path(str(url)).name
+        downloaded = Path(os.path.expanduser("~/.cache/clip")) / Path(str(url)).name
         if downloaded.is_file() and not repository:
             return downloaded
     return None

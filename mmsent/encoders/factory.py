@@ -9,6 +9,7 @@ from mmsent.config import EncoderSettings
 from mmsent.encoders.base import Encoders, ImageEncoder, TextEncoder
 from mmsent.encoders.specs import WHEELS, Spec, parts_of, specs
 from mmsent.errors import UsageError
+from mmsent.system.process import survive_forks
 
 
 def open_encoders(settings: EncoderSettings) -> Encoders:
@@ -17,6 +18,7 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
     Raises EncoderError if weights are missing, UsageError if the specs are invalid. `settings.weights` belong to the
     open_clip model, or else to the timm one; no network is used for that encoder.
     """
+    survive_forks()
     image_spec, text_spec = specs(settings)
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision}
     weights = Path(settings.weights) if settings.weights else None

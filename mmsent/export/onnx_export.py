@@ -39,6 +39,7 @@ from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts, encoder_settings
 from mmsent.inference.tally import Way, tally
 from mmsent.inference.tuned import baked
+from mmsent.system.failures import cause_of, reason
 from mmsent.system.hashing import file_sha256
 from mmsent.system.provenance import environment
 from mmsent.training.runs import Run
@@ -180,7 +181,14 @@ def _write_heads(
     except MmsentError:
         raise
     except Exception as error:  # the exporter's errors have no common parent
+        _refuse_unwritten(error, file)
         raise RunError(f"the heads {names} cannot be converted to ONNX: {first_line(error)}") from error
+
+
+def _refuse_unwritten(error: Exception, path: Path) -> None:
+    """Raise RunError where the system refused to write, on a full disk for example."""
+    if refused := cause_of(error):
+        raise RunError(f"cannot write {path}: {reason(refused)}") from error
 
 
 def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,6 +208,7 @@ def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Ma
         about = kept | {"kind": "text", "inputs": {name: [form.length or "tokens"] for name in texts}}
         _export(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, free)
     except Exception as error:  # the exporter's errors have no common parent
+        _refuse_unwritten(error, folder)
         raise EncoderError(
             f"the encoder {facts['encoder']} cannot be converted to ONNX ({first_line(error)}); export the heads alone"
         ) from error

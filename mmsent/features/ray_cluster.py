@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mmsent.errors import UsageError, first_line
+from mmsent.errors import UsageError
+from mmsent.system.failures import no_cluster
 from mmsent.system.process import cores as allowed_cores
 
 OBJECT_STORE = 256 << 20  # bytes of shared memory of a cluster that is started here; only embeddings pass through it
@@ -44,10 +45,7 @@ def connect(ray: Any, address: str, cores: int) -> None:
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises almost anything here, even Exception itself
-            raise UsageError(
-                f"no Ray cluster at {address!r}: {first_line(error)}; start one with `ray start --head`, or "
-                "leave out --address to use only this machine"
-            ) from error
+            raise no_cluster(address, error) from error
 
 
 @dataclass(frozen=True)

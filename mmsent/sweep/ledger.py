@@ -26,7 +26,7 @@ from filelock import BaseFileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mmsent.config import FitSettings
-from mmsent.errors import RunError, UsageError
+from mmsent.errors import RunError, UsageError, first_line
 from mmsent.sweep.database import BEAT, GRACE, claims_lock, is_gone, open_storage, owner, shown_url
 from mmsent.sweep.pruning import AmongTheBest
 from mmsent.sweep.sampling import SLOT, STARTUP, Sampling
@@ -101,7 +101,8 @@ class Ledger:
                 warnings.simplefilter("ignore")  # Optuna's own on features it calls experimental
                 yield
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            below = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else None
+            reason = first_line(getattr(below or error, "orig", None) or below or error)  # Optuna guesses at the cause
             raise RunError(
                 f"the study in {self._shown} cannot be used: {reason}; finished trials are kept; fix the problem "
                 "and run the same command again"

@@ -11,6 +11,7 @@ from mmsent.errors import MmsentError, UsageError, first_line
 from mmsent.sweep.shared_rows import SharedRows, parts_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
 from mmsent.sweep.workers import Book
+from mmsent.system.failures import no_cluster
 
 POLL = 0.2  # seconds between reads of the tasks' reports
 
@@ -69,11 +70,8 @@ class RayTasks:
         if self._own:
             try:
                 ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UsageError(
-                    f"no Ray cluster at {address or 'this machine'}: {first_line(error)}; `ray start --head` "
-                    "starts one, `ray status` shows it"
-                ) from error
+            except (OSError, ValueError, RuntimeError) as error:
+                raise no_cluster(address, error) from error
         self._limit = limit
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox = remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import tempfile
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
-from mmsent.errors import MachineError, first_line
+from mmsent.errors import MachineError, MmsentError, UsageError, first_line
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _WAYS = {
     errno.EMFILE: "this process may not open more; raise the limit (`ulimit -n 4096`) or use fewer --workers",
@@ -45,3 +52,47 @@ def machine_error(error: BaseException) -> MachineError | None:
             "less --memory"
         )
     return None
+
+
+def cause_of(error: BaseException) -> OSError | None:
+    """The system's refusal behind an error of a library; None where there is none."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def promised(function: Callable[P, T]) -> Callable[P, T]:
+    """A function whose errors of the system and of memory are MmsentErrors, as the Python API promises."""
+
+    @functools.wraps(function)
+    def call(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*given, **named)
+        except MmsentError:
+            raise
+        except Exception as error:
+            if told := machine_error(error):
+                raise told from error
+            raise
+
+    return call
+
+
+def no_cluster(address: str | None, error: BaseException) -> UsageError:
+    """Why there is no Ray cluster, and what helps."""
+    said = first_line(error)
+    if "AF_UNIX path" in said:
+        folder = tempfile.gettempdir()
+        return UsageError(
+            f"Ray cannot start: the folder for temporary files, {folder}, has too long a path for its sockets "
+            f"({len(folder)} characters); set TMPDIR to a shorter one, such as /tmp ({said})"
+        )
+    if address in (None, "local"):
+        return UsageError(f"Ray cannot start a cluster on this machine: {said}")
+    return UsageError(
+        f"no Ray cluster at {address!r}: {said}; start one with `ray start --head`, or leave out --address to use only "
+        "this machine"
+    )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmsent.errors import DataError, RunError, UsageError, first_line
+from mmsent.system.failures import machine_error
 
 _SHOWN = 200  # characters of a path in a message
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a path has lost the second slash
@@ -41,10 +42,15 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file opened for reading; links are followed. Raises OSError as `read_file` does."""
+    """A regular file opened for reading; links are followed. Raises OSError as `read_file` does, MachineError if this
+    process may open no more: that says nothing of the file."""
     try:
         # Without O_NONBLOCK, opening a pipe that nobody writes to would wait forever.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # of this process, not of this file
+            raise machine_error(error) or error from error
+        raise
     except ValueError as error:  # a NUL or half a surrogate pair in the path
         raise OSError(errno.EINVAL, "no such path can exist", str(path)) from error
     mode = os.fstat(number).st_mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import getpass
 import math
 import os
 import sys
@@ -68,6 +69,23 @@ def _numbers(controller: str, name: str) -> list[list[float]]:
     return found
 
 
+_forks_survive = False
+
+
+def survive_forks() -> None:
+    """Let torch compute with one thread in processes that are forked from this one, as by a web server that forks after
+    loading: its other threads stay behind, and a child would wait for them for ever."""
+    global _forks_survive
+    if not _forks_survive and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_one_thread)
+        _forks_survive = True
+
+
+def _one_thread() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
 def tune_process() -> None:
     """Keep freed memory for the next batch, let waiting threads sleep, start no more threads than a container's quota
     has CPUs, and let a GPU repeat its sums. Call it once, before importing torch. Environment variables override all.
@@ -80,6 +98,7 @@ def tune_process() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else products of matrices differ from run to run
     if hasattr(os, "sched_getaffinity") and (allowed := cores()) < len(os.sched_getaffinity(0)):
         os.environ.setdefault("OMP_NUM_THREADS", str(allowed))  # torch counts the machine's processors
+    _name_user()
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
     try:
@@ -90,3 +109,12 @@ def tune_process() -> None:
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 64 << 20)
+
+
+def _name_user() -> None:
+    """A name for a user without an entry in the password file, as in containers: libraries ask for one, torch among
+    them for the folder of what it compiles."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        os.environ["LOGNAME"] = f"uid{os.getuid()}" if hasattr(os, "getuid") else "user"

@@ -28,6 +28,7 @@ from mmsent.errors import RunError, first_line
 from mmsent.features.cache import Cache
 from mmsent.system.files import put_folder
 from mmsent.system.hashing import file_sha256
+from mmsent.system.process import survive_forks
 from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text, plain
 
@@ -148,6 +149,7 @@ class Run(Record):
 
         from mmsent.training.heads import Head, HeadConfig
 
+        survive_forks()
         path = self.path / "head.safetensors"
         try:
             if file_sha256(path) != self.info["head_sha256"]:

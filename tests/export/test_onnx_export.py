@@ -298,6 +298,18 @@ def test_heads_without_an_onnx_form_and_names_that_are_taken(
 
 
 @pytest.mark.slow
+def test_a_full_disk_is_no_fault_of_the_heads(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.onnx.export", full)
+    with pytest.raises(RunError, match=r"cannot write .*heads\.onnx: No space left on device; free some space"):
+        export_onnx(list(runs.values())[:1], tmp_path / "out", card="")
+    assert not (tmp_path / "out").exists()
+
+
 def test_encoders_of_another_kind_are_named(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -24,7 +25,7 @@ from mmsent.data.dataset import Split, load_dataset
 from mmsent.data.images import Pixels, open_rgb
 from mmsent.data.views import make_views
 from mmsent.encoders.base import Embeddings, Encoders
-from mmsent.errors import CacheError, DataError
+from mmsent.errors import CacheError, DataError, MachineError
 from mmsent.features import batches as batches_module
 from mmsent.features.batches import block_rows, scaled, text_batches
 from mmsent.features.cache import NO_HASH, Cache
@@ -887,6 +888,20 @@ def test_a_cache_is_completed_under_other_libraries_and_another_precision(root: 
     assert "99.0.1" in note
     with pytest.raises(CacheError, match="cannot be completed here: normalize: False -> True; run"):
         run(root, out, ["test"], only=cache, normalize=True)
+
+
+def test_a_limit_of_this_process_quarantines_no_row(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that may not be opened now is not a bad file."""
+    really, name = os.open, str(root / "data" / "3.jpg")
+
+    def open_some(path: Any, *how: Any, **more: Any) -> int:
+        if str(path) == name:
+            raise OSError(errno.EMFILE, "Too many open files", name)
+        return really(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", open_some)
+    with pytest.raises(MachineError, match="Too many open files; this process may not open more; raise the limit"):
+        run(root, out)
 
 
 def test_a_cache_knows_when_each_split_was_read(root: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

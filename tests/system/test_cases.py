@@ -2,7 +2,7 @@
 
 The scripts are kept beside the project; MMSENT_CASES names their folder. A table has `seen` and `never`: regular
 expressions over everything that the script printed (`.` spans no line). `needs` names a command or `root`. `before` is
-Python code that runs as each Python of the script starts.
+Python code that runs as each Python of the script starts; `first`, shell commands that run before it in its folder.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ def test_case(script: Path, folder: Path) -> None:
         (folder / "site").mkdir()
         (folder / "site" / "sitecustomize.py").write_text(before)
         environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{folder / 'site'}"
+    if first := expected.get("first"):
+        path = f"{program.parent}{os.pathsep}{environment['PATH']}"
+        subprocess.run(["bash", "-ec", first], cwd=folder, env=environment | {"PATH": path}, timeout=300, check=True)
     start = ["bash", str(script)] if script.suffix == ".sh" else [sys.executable, str(script)]
     run = subprocess.run(
         start, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False

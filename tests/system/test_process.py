@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import getpass
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -132,3 +134,33 @@ def test_a_gpu_repeats_its_sums(library: Library, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     process.tune_process()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_child_that_is_forked_after_computing_computes_too() -> None:
+    """Two threads of the parent stay behind; without `survive_forks` the child waits for them for ever."""
+    code = """
+import os, torch
+from mmsent.system.process import survive_forks
+survive_forks()
+torch.set_num_threads(2)
+layer, rows = torch.nn.Linear(1024, 1024), torch.randn(256, 1024)
+layer(rows)
+child = os.fork()
+if not child:
+    layer(rows)
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), torch.get_num_threads())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert run.stdout.split() == ["7", "2"]
+
+
+def test_a_user_without_a_name_gets_one(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*arguments: object) -> None:
+        raise KeyError("uid not found: 12345")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")  # so that it comes back after the test
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    process.tune_process()
+    assert getpass.getuser() == f"uid{os.getuid()}"

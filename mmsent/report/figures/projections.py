@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,6 +44,7 @@ def project(features: NDArray[np.float32], seed: int = 0) -> dict[str, Points | 
 
 def _umap(values: Points, seed: int) -> Points | None:
     try:
+        _let_numba_cache()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numba and umap warn of what does not concern the caller
             import umap
@@ -49,6 +55,22 @@ def _umap(values: Points, seed: int) -> Points | None:
     except ImportError:
         return None
     return points
+
+
+def _let_numba_cache() -> None:
+    """A temporary folder for what numba compiles where it finds none, as in a container whose packages are read-only
+    and whose user has no home; without one the import of umap fails."""
+    found = importlib.util.find_spec("umap")
+    if found is None or found.origin is None or "NUMBA_CACHE_DIR" in os.environ:
+        return
+    if not any(os.access(folder, os.W_OK) for folder in (Path(found.origin).parent, os.path.expanduser("~"))):
+        _temporary.append(tempfile.TemporaryDirectory(prefix="mmsent-numba-"))
+        os.environ["NUMBA_CACHE_DIR"] = _temporary[0].name
+        if "numba" in sys.modules:
+            sys.modules["numba"].core.config.reload_config()
+
+
+_temporary: list[tempfile.TemporaryDirectory[str]] = []  # removed as the process ends
 
 
 @in_style

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmsent.report.figures.projections import project
+
+FEATURES = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+
+
+class Mapper:
+    """In place of UMAP: its points tell where numba may cache."""
+
+    def __init__(self, **options: Any) -> None:
+        self.seen = os.environ.get("NUMBA_CACHE_DIR", "")
+
+    def fit_transform(self, values: Any) -> Any:
+        return np.full((len(values), 2), bool(self.seen) and Path(self.seen).is_dir(), float)
+
+
+@pytest.fixture
+def umap(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    module = types.ModuleType("umap")
+    module.UMAP = Mapper  # type: ignore[attr-defined]
+    module.__spec__ = importlib.machinery.ModuleSpec("umap", None, origin="/opt/packages/umap/__init__.py")
+    monkeypatch.setitem(sys.modules, "umap", module)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")  # so that it comes back after the test
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    return module
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_numba_has_somewhere_to_cache(umap: types.ModuleType, writable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In packages that are read-only for a user without a home it would refuse; else it finds a place by itself."""
+    monkeypatch.setattr(os, "access", lambda path, mode: writable)
+    found = project(FEATURES)["UMAP"]
+    assert found is not None
+    assert found.any() == (not writable)
