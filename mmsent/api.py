@@ -24,10 +24,10 @@ from mmsent.config import (
     DataSettings,
     EncoderSettings,
     ExtractSettings,
+    FitSettings,
     SplitSettings,
     ViewSettings,
     by_option,
-    choose_recipe,
     fit_settings,
     fusions_named,
     settings,
@@ -195,42 +195,54 @@ def train_heads(
     *,
     recipe: str = "auto",
     runs: str | Path = "runs",
-    val_size: float | None = None,
-    group: str | None = None,
-    split_seed: int | None = None,
     device: str = "cpu",
-    **overrides: Any,
+    **options: Any,
 ) -> Model:
     """Train a head for each fusion and write its run folder into `runs`. What `mmsent fit` does, with its defaults.
 
-    fusion: names, `vote` for the three that vote, or `all`. recipe: auto takes the encoder pair's own. val_size, group
-    (none, exact, near) and split_seed: the validation split. Further settings by name: seed, lr, epochs, dropout and so
-    on (see mmsent.config.FitSettings). Raises UsageError on unknown ones, DataError where a class has no row.
+    fusion: names, `vote` for the three that vote, or `all`. recipe: auto takes what suits the features. options: any
+    other option of `mmsent fit` by its name, of the head (seed, lr, epochs, dropout and so on, see
+    mmsent.config.FitSettings) and of the validation split (val_size, group, split_seed, near_image, near_text). Raises
+    UsageError on unknown ones, DataError where a class has no row.
     """
     from mmsent.inference.tuned import blocks_from
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import Training, fit
+    from mmsent.training.recipes import recipe_of
 
     cache.cache.require("train")
-    chosen = choose_recipe(recipe, cache.encoder)
-    wanted = [fit_settings(chosen, fusion=name, **overrides) for name in fusions_named(fusion)]
-    split = settings(SplitSettings, val_size=val_size, group=group, seed=split_seed)
+    chosen, _ = recipe_of(cache.cache, recipe)
+    given = {name: value for name, value in options.items() if value is not None}
+    head, split = by_option(given, FitSettings, SplitSettings)
+    own = {name: getattr(head, name) for name in head.model_fields_set}
+    wanted = [fit_settings(chosen, fusion=name, **own) for name in fusions_named(fusion)]
     how = Training(chosen, pick_device(device), blocks=blocks_from(cache.cache))
     done = fit(cache.cache, Path(runs), wanted, split, how)
     return Model(tuple(done))
 
 
 @promised
-def load(*folders: str | Path, weights: str | None = None, device: str = "auto") -> Model:
-    """Open run folders, or a folder that `mmsent export --format hf` wrote, as one model. Raises RunError where a
-    folder is none, or the heads take different features or labels."""
+def load(
+    *folders: str | Path,
+    runs: str | Path = "runs",
+    cache: str | Path = "cache",
+    weights: str | None = None,
+    device: str = "auto",
+) -> Model:
+    """Open run folders, or a folder that `mmsent export --format hf` wrote, as one model. Without a folder: the newest
+    runs in `runs` that vote on the cache in `cache`, those that a bare `mmsent vote` takes. Raises RunError where a
+    folder is none, or the heads take different features or labels, CacheError where no cache or several fit."""
     from mmsent.export.hub import open_runs
+    from mmsent.inference.vote import voting_runs
 
-    if not folders:
-        raise UsageError("load needs a run folder; `mmsent fit` and mmsent.train_heads write them")
-    runs = tuple(run for folder in folders for run in open_runs(Path(folder)))
-    encoder_settings(runs, weights=None, device=None)
-    return Model(runs, weights, device)
+    if folders:
+        chosen = [run for folder in folders for run in open_runs(Path(folder))]
+    else:
+        here = Path("data")
+        found = find_cache(Path(cache), data_name=name_of(here) if here.exists() else None)
+        chosen = voting_runs(Path(runs), found)
+    encoder_settings(chosen, weights=None, device=None)
+    return Model(tuple(chosen), weights, device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -434,7 +434,7 @@ class FitSettings(Settings):
     views: bool = setting(True, "Draw one augmented view per image and epoch.", _SCALE)
     tune: str = setting(
         "",
-        "Also train the last blocks of the text encoder, such as text:2, on what `mmsent extract --tokens` stored.",
+        "Also train the last blocks of the text encoder, such as text:2, on what --tokens of `mmsent extract` stored.",
         OnCommandLine(shown="none", panel=Panel.head),
         pattern=TUNE,
     )

@@ -20,6 +20,7 @@ from mmsent.api import FeatureCache, Model
 from mmsent.cli.main import main
 from mmsent.errors import CacheError, InputError, RunError, UsageError
 from mmsent.features.cache import Cache
+from mmsent.inference.vote import voting_runs
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid
 
@@ -261,14 +262,30 @@ def test_encoding_new_posts_for_an_estimator(cache: FeatureCache, patched: Any) 
             mmsent.open_cache(cache.path).encode("a", root / "1.jpg")
 
 
+def test_load_without_names_takes_what_vote_takes(
+    model: Model, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no data/ is
+    found = mmsent.load(runs=model.runs[0].path.parent, cache=cache.path.parent)
+    assert [run.path for run in found.runs] == [run.path for run in voting_runs(model.runs[0].path.parent, cache.cache)]
+    assert {run.fusion for run in found.runs} == {"concat", "weighted", "attention"}
+
+
+def test_training_takes_every_option_of_the_split(cache: FeatureCache, tmp_path: Path) -> None:
+    options = {"group": "near", "near_image": 0.999, "near_text": 0.99, "split_seed": 3, "val_size": 0.3}
+    (run,) = mmsent.train_heads(cache, runs=tmp_path, **options, **QUICK).runs
+    assert (run.split.near_image, run.split.near_text, run.split.seed) == (0.999, 0.99, 3)
+    assert run.split.group == "near"
+
+
 def test_load_refuses_what_does_not_fit(model: Model, cache: FeatureCache, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="run folder"):
-        mmsent.load()
+    with pytest.raises(CacheError, match="no cache"):
+        mmsent.load(cache=tmp_path)
     with pytest.raises(RunError, match="not a run folder"):
         mmsent.load(tmp_path)
     with pytest.raises(UsageError, match="unknown recipe"):
         mmsent.train_heads(cache, recipe="stew", runs=tmp_path)
-    with pytest.raises(UsageError, match="epoch"):
+    with pytest.raises(UsageError, match="unknown setting 'epoch'; did you mean 'epochs'"):
         mmsent.train_heads(cache, runs=tmp_path, epoch=3)
     with pytest.raises(UsageError, match="onnx or hf"):
         model.export(tmp_path / "out", "pmml")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.cli.options import DEVICE
+from mmsent.cli.output import note
 from mmsent.cli.workspace import Workspace
 from mmsent.config import FitSettings, Fusion, SplitSettings, choose_recipe, fit_settings
 from mmsent.errors import UsageError
@@ -46,7 +47,11 @@ def plan(
     choose_recipe(recipe, "")  # a wrong name is told before anything is read
     limit = memory_limit(memory)
     cache = where.require_current("train")
-    chosen = choose_recipe(recipe, cache.encoder)
+    from mmsent.training.recipes import recipe_of
+
+    chosen, why = recipe_of(cache, recipe)
+    if recipe == "auto":
+        note(f"recipe {chosen}: {why}")
     settings = [fit_settings(chosen, fusion=fusion, **overrides) for fusion in fusions]
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import Training

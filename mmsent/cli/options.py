@@ -129,7 +129,7 @@ Recipe = Annotated[
     str,
     typer.Option(
         "--recipe",
-        help=f"Settings to start from: auto (the encoder pair's own), {', '.join(RECIPES)}.",
+        help=f"Settings to start from: auto (what suits the features), {', '.join(RECIPES)}.",
         rich_help_panel=TRAIN,
     ),
 ]

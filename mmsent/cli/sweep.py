@@ -95,6 +95,7 @@ def sweep(
     parallel.png, one line per trial through all settings, and importance.png, how much each setting matters.
     """
     from mmsent.sweep.space import make_space
+    from mmsent.training.recipes import recipe_of
 
     if action is not None:
         if action != "promote":
@@ -115,7 +116,9 @@ def sweep(
         echo(space_of(choose_recipe(recipe, "")).to_toml().removesuffix("\n"), raw=True)
         return
     cache = where.cache
-    chosen = choose_recipe(recipe, cache.encoder)
+    chosen, why = recipe_of(cache, recipe)
+    if recipe == "auto":
+        note(f"recipe {chosen}: {why}")
     if fit_settings(chosen).tune:
         raise UsageError(f"recipe {chosen} tunes blocks; a sweep trains heads on frozen features: name --recipe best")
     searched = space_of(chosen)

@@ -53,7 +53,7 @@ class FusionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Part of the rows is held out to stop training at the best epoch and to fit the temperature, as in `mmsent fit`. The
     defaults suit features of any scale; `from_recipe` gives those of a recipe. Every setting of `mmsent fit` (see
     mmsent.config.FitSettings) but its seed, its views and its tuned blocks is a parameter too: X holds pooled features,
-    and `mmsent fit --tune` needs what enters the encoder's last blocks.
+    and --tune of `mmsent fit` needs what enters the encoder's last blocks.
 
     Parameters
     ----------
