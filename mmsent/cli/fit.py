@@ -141,6 +141,10 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
         f"\nrecipe {job.how.recipe}; "
         + "; ".join(_sizes(*n, heads if len(sizes) > 1 else []) for n, heads in sizes.items())
     )
+    if job.cache.validation:
+        note("the rows that validate are the data set's own; --val-size and --split-seed have no say")
+    if unseen := [name for i, name in enumerate(job.cache.labels) if not (rows[0].truth == i).any()]:
+        note(f"no row that validates is labelled {', '.join(unseen)}: scores say nothing of it")
     if any(given.rows.kept for given in rows):
         note(
             "the rows that validate are those of earlier runs with this split, so that runs can be compared, though "

@@ -127,8 +127,9 @@ class Workspace:
         now = {p.id: numbers[p.label] if p.label is not None else NO_LABEL for p in posts}
         index = cache.index(split)
         then = dict(zip(index.ids, index.labels.tolist(), strict=True))
-        if now != then:
-            moved = sum(now.get(k) != then.get(k) for k in now.keys() | then.keys())
+        validating = set(cache.validation) ^ set(dataset.validation) if split == "train" else set()
+        if now != then or validating:
+            moved = len({k for k in now.keys() | then.keys() if now.get(k) != then.get(k)} | validating)
             raise CacheError(
                 f"the {split} list of {path} differs from {cache.path} in {moved} rows; run `mmsent extract --split "
                 f"{split} --data {path} --encoder {cache.encoder}` (only new posts are encoded)"

@@ -291,8 +291,11 @@ def _class_findings(train: Mapping[str, int], labels: Sequence[str]) -> list[Fin
         return []
     counts = {label: train[label] for label in labels}
     few = [label for label, count in counts.items() if count < 2]
-    message = "classes with fewer than 2 rows; training and validation need at least one each"
-    found = _finding("error", "class without rows", few, message)
+    none = [label for label in few if not counts[label]]
+    alone = [label for label in few if counts[label]]
+    found = _finding(
+        "error", "class without rows", none, "no row to train on; add some, or leave it out of --labels"
+    ) + (_finding("warning", "class of one row", alone, "it trains, and no row validates it; add some"))
     total = sum(counts.values())
     smallest = min(counts, key=lambda label: counts[label])
     if few or not total:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -31,13 +31,18 @@ from mmsent.system.files import leads_out, protocol, read_file, require_local, u
 
 LISTS: dict[Split, str] = {"train": "train.txt", "test": "test_without_label.txt"}
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-SPLIT_NAMES: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+VALIDATION = ("dev", "development", "val", "valid", "validation")  # rows of the training split that validate
+SPLIT_NAMES: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", *VALIDATION), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 MAX_ID_BYTES = 255
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Posts in list order. root: the folder or the manifest file that was opened."""
+    """Posts in list order. root: the folder or the manifest file that was opened. validation: ids of training posts
+    that the data set itself keeps for validation."""
 
     root: Path
     layout: Literal["guid", "manifest"]
@@ -46,6 +51,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     forms: dict[Split, ListForm] = field(default_factory=dict)
     manifest_decoding: Decoding | None = None
+    validation: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -153,7 +159,7 @@ def load_dataset(
         shown = "; ".join(f"{p.where}: {p.message}" for p in errors[:3])
         more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
         raise DataError(f"{shown}{more}; `mmsent check --data {path}` lists all problems")
-    return Dataset(root, loaded.layout, loaded.settings, posts, tuple(problems), loaded.forms, loaded.manifest_decoding)
+    return replace(loaded, posts=posts, problems=tuple(problems))
 
 
 def locate(root: Path) -> Path:
@@ -342,10 +348,13 @@ def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
     settings = manifest.settings
     posts = Posts(path.parent)
     problems: list[Problem] = []
+    validation: list[str] = []
     for i, row in enumerate(manifest.rows):
         where = f"{path.name} row {i + 1}"
         try:
             post, found = _manifest_post(path.parent, row, settings)
+            if post is not None and (cell(row, settings.split_column) or "").strip().casefold() in VALIDATION:
+                validation.append(post.id)
         except DataError as error:
             post, found = None, ("malformed row", str(error))
         if found:
@@ -353,8 +362,14 @@ def _load_manifest(path: Path, settings: DataSettings) -> Dataset:
         if post is not None:
             posts.append(post)
     problems += [*manifest.problems, *_outside(posts, path.parent)]
-    form = ListForm((settings.id_column, settings.label_column))
-    return Dataset(path, "manifest", settings, posts, tuple(problems), dict.fromkeys(SPLITS, form), manifest.decoding)
+    if validation:
+        message = (
+            f"{len(validation)} training rows are the data set's own validation rows; fit and sweep validate on them"
+        )
+        problems.append(Problem("note", "validation rows", path.name, message))
+    form = dict.fromkeys(SPLITS, ListForm((settings.id_column, settings.label_column)))
+    told = tuple(problems)
+    return Dataset(path, "manifest", settings, posts, told, form, manifest.decoding, tuple(validation))
 
 
 def split_named(value: str | None) -> Split | None:

@@ -30,15 +30,16 @@ def settings_record(dataset: Dataset, encoder: EncoderSettings, batch_size: int,
         "encoder_settings": chosen,
         "batch_size": batch_size,
         "max_bad": max_bad,
+        **({"validation": list(dataset.validation)} if dataset.validation else {}),
         "written": now(),
         "command": sys.argv,
     }
 
 
 def used_later(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The part of a record that later commands rely on: where data set and weights are, and the accepted share of bad
-    rows."""
-    return record["data"], record["encoder_settings"]["weights"], record.get("max_bad")
+    """The part of a record that later commands rely on: where data set and weights are, the accepted share of bad rows,
+    and which rows validate."""
+    return record["data"], record["encoder_settings"]["weights"], record.get("max_bad"), record.get("validation")
 
 
 def content_record(old: Cache | None, lists: Mapping[Split, RowTable], labels: tuple[str, ...]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def cut(
         here = split.model_copy(update={"seed": split.seed + turn})
         before = len(parts)
         if folds is None:
-            rows = split_rows(features.index, here, features)
+            rows = split_rows(features.index, here, features, own=cache.validation)
             require_classes(cache, features.index, rows.train)
             parts.append(Part(rows.train, rows.val))
         else:

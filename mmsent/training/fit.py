@@ -73,13 +73,15 @@ def split_rows(
     *,
     kept: Collection[str] = (),
     half: int | None = None,
+    own: Collection[str] = (),
 ) -> SplitRows:
     """Cut the validation split from the good, labelled rows. Depends on ids, labels, contents and settings alone.
 
     features: the embeddings, needed where near-duplicates are grouped. kept: ids that validated before, which do so
     again, with their duplicates, while they are at least half of the rows wanted. half: IMAGE_BAD or TEXT_BAD, which
     rows may lack that train only; none of them shares content with a row that validates. Where fewer than two rows are
-    whole, the split is cut from those.
+    whole, the split is cut from those. own: ids that the data set itself keeps for validation; where there are such,
+    they alone validate.
     """
     labelled = index.labels != NO_LABEL
     more = np.flatnonzero(labelled & (index.outcome == half)) if half else np.zeros(0, np.int64)
@@ -88,11 +90,14 @@ def split_rows(
         usable, more = np.union1d(usable, more), more[:0]
     elif not len(usable):
         usable = usable_rows(index)
+    held, moved = _among(index, usable, own), False
+    if held.any() and not held.all():
+        return SplitRows(np.union1d(usable[~held], more[~_among(index, more, own)]), usable[held])
     groups = row_groups(index, usable, settings, features)
     held = validation_split(ids_at(index, usable), index.labels[usable], groups, settings)
-    moved = False
     if len(kept):
-        again = _kept(index, usable, groups, kept)
+        again = _among(index, usable, kept)
+        again = again if groups is None else np.isin(groups, groups[again])
         if 2 * again.sum() >= held.sum() and _trainable(index.labels[usable], again):
             moved, held = not np.array_equal(held, again), again
     train, val = usable[~held], usable[held]
@@ -101,13 +106,10 @@ def split_rows(
     return SplitRows(train, val, moved)
 
 
-def _kept(
-    index: RowIndex | Columns, rows: NDArray[np.int64], groups: NDArray[np.int64] | None, kept: Collection[str]
-) -> NDArray[np.bool_]:
-    """(n,) which of the rows at these positions are among the ids, or in a group with one that is."""
-    names = {name.encode("utf-8", "replace") for name in kept} if isinstance(index, Columns) else set(kept)
-    again = np.array([name in names for name in ids_at(index, rows)], np.bool_)
-    return again if groups is None else np.isin(groups, groups[again])
+def _among(index: RowIndex | Columns, rows: NDArray[np.int64], ids: Collection[str]) -> NDArray[np.bool_]:
+    """(n,) which of the rows at these positions are among the ids."""
+    names = {name.encode("utf-8", "replace") for name in ids} if isinstance(index, Columns) else set(ids)
+    return np.array([name in names for name in ids_at(index, rows)], np.bool_)
 
 
 def _trainable(labels: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:
@@ -164,7 +166,7 @@ def sides(
     if not stored:
         features = features or cache.load("train")
     index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
-    rows = split_rows(index, split, features, kept=kept, half=half)
+    rows = split_rows(index, split, features, kept=kept, half=half, own=cache.validation)
     require_classes(cache, index, rows.train)
     train = rows_at(cache, index, features, rows.train, device, memory)
     val = rows_at(cache, index, features, rows.val, device, memory, clean=True)

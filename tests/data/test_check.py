@@ -159,7 +159,8 @@ def relabel(root: Path, counts: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("counts", "kind", "severity", "message"),
     [
-        ({"negative": 39, "neutral": 1}, "class without rows", "error", "fewer than 2 rows"),
+        ({"negative": 39, "neutral": 1}, "class without rows", "error", "no row to train on"),
+        ({"negative": 39, "neutral": 1}, "class of one row", "warning", "no row validates it"),
         ({"negative": 98, "neutral": 4, "positive": 98}, "rare class", "warning", "'neutral' has 4 of 200 rows"),
         ({"negative": 95, "neutral": 10, "positive": 95}, "uneven classes", "note", r"10 of 200 rows \(5.0%\)"),
     ],
@@ -176,7 +177,7 @@ def test_classes_without_rows_are_named(tmp_path: Path) -> None:
     root = make_guid(tmp_path, 40, 0)
     relabel(root, {"negative": 39, "neutral": 1})
     finding = found(check(root))["class without rows"]
-    assert (finding.count, finding.examples) == (2, ("neutral", "positive"))
+    assert (finding.count, finding.examples) == (1, ("positive",))
     assert check(root).balance["train"] == {"negative": 39, "neutral": 1, "positive": 0}
 
 

@@ -220,7 +220,7 @@ def test_manifest_columns_and_splits(tmp_path: Path) -> None:
     [
         ({"id": ""}, "unsafe id"),
         ({"id": "x" * 256}, "unsafe id"),
-        ({"split": "validation"}, "unknown split"),
+        ({"split": "fold 2"}, "unknown split"),
         ({"label": "good"}, "unknown label"),
         ({"split": "train", "label": ""}, "no label"),
     ],
@@ -585,3 +585,14 @@ def test_paths_of_windows_are_stored_and_given_back(folder: str) -> None:
     posts = Posts(home, [Post(str(k), "train", None, image, home / "1.txt") for k, image in enumerate(images)])
     assert [post.image for post in posts] == images
     assert {post.text for post in posts} == {home / "1.txt"}
+
+
+@pytest.mark.parametrize("name", ["dev", "Val", " validation ", "VALID"])
+def test_rows_that_the_data_set_keeps_for_validation(tmp_path: Path, name: str) -> None:
+    rows = ("one,a.png,first,positive,train", f"two,a.png,second,neutral,{name}", "three,a.png,x,,test")
+    found = load_dataset(manifest(tmp_path, *rows))
+    assert [p.split for p in found.posts] == ["train", "train", "test"]
+    assert found.validation == ("two",)
+    assert [(p.severity, p.message) for p in found.problems] == [
+        ("note", "1 training rows are the data set's own validation rows; fit and sweep validate on them")
+    ]

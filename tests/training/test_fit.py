@@ -30,11 +30,12 @@ from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.inference.logits import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
+from mmsent.sweep.shared_rows import cut
 from mmsent.training.calibration import apply_temperature, fit_temperature
 from mmsent.training.fit import Sides, SplitRows, Training, fit, sides, split_rows
 from mmsent.training.train import precision_for
 from tests.helpers.fake import fake_encoders
-from tests.helpers.made import make_guid
+from tests.helpers.made import make_guid, make_manifest
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 BAD = "7"  # its picture is broken
@@ -168,6 +169,36 @@ def test_a_split_is_kept_with_the_runs(cache: Cache, tmp_path: Path) -> None:
     assert set(fresh.validation_ids()) != set(first.validation_ids())
     (seeded,) = fit(other, tmp_path / "runs", [quick()], SplitSettings(val_size=20, group=False, seed=1))
     assert set(seeded.validation_ids()) != set(first.validation_ids())
+
+
+def test_rows_that_a_data_set_keeps_for_validation_validate(tmp_path: Path) -> None:
+    path = make_manifest(tmp_path / "posts", "csv", 30, 4, size=24)
+    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    lines = [f"{line},{'dev' if k % 5 == 0 else 'train'}" for k, line in enumerate(lines[:30])]
+
+    def encoded(lines: list[str]) -> Cache:
+        path.write_text("\n".join([f"{head},split", *lines]) + "\n", encoding="utf-8")
+        return extract(
+            load_dataset(path),
+            ["train"],
+            tmp_path / "cache",
+            encoder=EncoderSettings(encoder="offline"),
+            views=settings(ViewSettings, count=0),
+            options=ExtractSettings(),
+            engine=LocalEngine(fake_encoders()),
+            show=False,
+        ).cache
+
+    cache = encoded(lines)
+    assert cache.validation == tuple(f"post {k + 1}" for k in range(0, 30, 5))
+    for seed in (0, 1):
+        (run,) = fit(cache, tmp_path / "runs", [quick()], SplitSettings(seed=seed))
+        assert set(run.validation_ids()) == set(cache.validation)
+        assert run.info["rows"] == {"train": 24, "val": 6}
+    parts, _, _ = cut(cache, cache.load("train"), SplitSettings(), None, 1)
+    assert {tuple(part.val.tolist()) for part in parts} == {tuple(range(0, 30, 5))}
+    # nothing but the list changes: the cache follows
+    assert encoded([line.replace(",dev", ",train") for line in lines]).validation == ()
 
 
 # --- posts that lack a half

@@ -119,6 +119,11 @@ class Cache:
         return self.settings.fingerprint
 
     @property
+    def validation(self) -> tuple[str, ...]:
+        """The ids of training rows that the data set itself keeps for validation."""
+        return tuple(self.provenance.get("validation", ()))
+
+    @property
     def data_settings(self) -> DataSettings:
         """How the data set was read and its texts cleaned."""
         return DataSettings.model_validate(self.provenance["data_settings"])
