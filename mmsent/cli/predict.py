@@ -158,6 +158,8 @@ def _tell_one(found: Prediction, chosen: Sequence[Run]) -> None:
         raise DataError(found.problem)
     echo(found.label)
     echo(columns([[name, f"{p:.4f}"] for name, p in found.probabilities.items()]), raw=True)
+    if found.problem:
+        note(found.problem)
     echo(found.decision or agreement(found.agreeing, len(found.heads), found.label))
     echo(calibration_note(chosen))
 

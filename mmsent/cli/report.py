@@ -61,19 +61,21 @@ def report(
     chosen = list({one.path.resolve(): one for one in where.runs(run)}.values())
     dataset, why = where.dataset_if_there()
     where.tell_changes(dataset)
-    no_posts, preflight = why, None
-    if dataset is not None:
-        with bar(len(dataset.posts), "reading posts", "post") as shown:
-            preflight = check_dataset(dataset, progress=shown.update)
-    study = open_study(chosen, cache, dataset)
-    encoders = None
+    no_posts, preflight, encoders = why, None, None
+    reader: dict[str, Any] = {}
     try:
         from mmsent.encoders.factory import open_encoders
         from mmsent.inference.predict import encoder_settings
 
         encoders = open_encoders(encoder_settings(chosen, weights=weights, device=device))
+        if dataset is not None and encoders.text.lengths([""]):
+            reader = {"tokenizer": encoders.text.lengths, "max_tokens": encoders.text.card.max_tokens}
     except MmsentError as error:
         why = f"{why}; {error}" if why else str(error)
+    if dataset is not None:
+        with bar(len(dataset.posts), "reading posts", "post") as shown:
+            preflight = check_dataset(dataset, progress=shown.update, **reader)
+    study = open_study(chosen, cache, dataset)
     written = _write(study, out, form, preflight, Explainer(study, encoders, why), skip or ())
     echo_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
 

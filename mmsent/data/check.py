@@ -16,6 +16,7 @@ from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
 from mmsent.data.encodings import Decoding
 from mmsent.data.images import image_hash, is_blank, is_mended, opened_rgb, read_image
+from mmsent.data.reading import HARDLY_READ, hardly_read
 from mmsent.data.text import clean_text, says_nothing, text_hash
 from mmsent.errors import DataError
 from mmsent.system.process import cores
@@ -78,6 +79,7 @@ def check_dataset(
         *_decoding_findings(dataset.decoding),
         *_unusable_findings(unusable, len(posts)),
         *_text_findings(posts, texts),
+        *_reading_findings(posts, texts, tokenizer),
         *_image_findings(posts, images),
         *_duplicates("picture", posts, image_hashes),
         *_similar_images(posts, images),
@@ -179,6 +181,18 @@ def _text_findings(posts: Sequence[Post], texts: Sequence[str | None]) -> list[F
             bare.append(post.id)
     message = "the text holds only links, mentions and punctuation"
     return _finding("note", "empty text", empty, "the text is empty") + _finding("note", "bare text", bare, message)
+
+
+def _reading_findings(
+    posts: Sequence[Post],
+    texts: Sequence[str | None],
+    tokenizer: Callable[[Sequence[str]], Sequence[int]] | None,
+) -> list[Finding]:
+    if tokenizer is None:
+        return []
+    odd = hardly_read([text or "" for text in texts], tokenizer)
+    ids = [post.id for post, hardly in zip(posts, odd, strict=True) if hardly]
+    return _finding("warning", "foreign text", ids, HARDLY_READ)
 
 
 def _image_findings(posts: Sequence[Post], images: Sequence[_Image]) -> list[Finding]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmsent.config import Clean
 from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, opened_rgb, read_image
+from mmsent.data.reading import reading_problems
 from mmsent.data.text import clean_text, require_text
 from mmsent.encoders.base import Encoders
 from mmsent.errors import DataError, InputError
@@ -133,7 +134,7 @@ def encode_prepared(
     prepared: Sequence[Prepared], encoders: Encoders, normalize: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[str]]:
     """One batch through the encoders: image (N, D_image), text (N, D_text), missing (N, 2), and N reasons for what is
-    missing."""
+    missing or not read to its end."""
     image = np.zeros((len(prepared), encoders.image.card.width), np.float32)
     text = np.zeros((len(prepared), encoders.text.card.width), np.float32)
     missing = np.array([[p.pixels is None, p.text is None] for p in prepared]).reshape(-1, 2)
@@ -144,6 +145,9 @@ def encode_prepared(
         image[~missing[:, 0]] = encoders.image.encode(np.stack(pixels))
     if texts:
         text[~missing[:, 1]] = encoders.text.encode(texts)
+        read = reading_problems(texts, encoders.text.lengths, encoders.text.card.max_tokens)
+        for i, why in zip(np.flatnonzero(~missing[:, 1]).tolist(), read, strict=True):
+            problems[i] = "; ".join(filter(None, (problems[i], why)))
     image, text = scaled(image, normalize), scaled(text, normalize)
     for half, vectors in enumerate((image, text)):
         for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():  # extraction would quarantine such rows

@@ -57,7 +57,10 @@ class Answer(_Out):
     probabilities: Probabilities
     heads: dict[str, str] = Field(description="the label of each voting run")
     agreeing: int = Field(description="how many heads chose the label")
-    problem: str = Field(description="what is wrong with the image or the text; empty if nothing is")
+    problem: str = Field(
+        description="what is wrong with the image or the text, such as an end that the encoder does not read; empty if "
+        "nothing is"
+    )
     decision: str = Field(
         description="why the label is not the one with the highest probability, such as `no majority: neutral by "
         "rule`; empty if it is"

@@ -16,6 +16,7 @@ from mmsent.config import DataSettings
 from mmsent.data.check import check_dataset
 from mmsent.data.check_report import CheckReport, Finding
 from mmsent.data.dataset import load_dataset
+from mmsent.data.reading import HARDLY_READ, reading_problems
 from tests.helpers.made import make_guid, make_manifest
 
 
@@ -207,7 +208,7 @@ def test_lengths(root: Path) -> None:
     assert characters is not None
     assert (characters.unit, characters.limit) == ("characters", None)
     sizes = list(range(1, 51))
-    report = check(root, tokenizer=lambda texts: sizes[: len(texts)], max_tokens=45)
+    report = check(root, tokenizer=lambda texts: [*sizes, 1][: len(texts)], max_tokens=45)
     assert report.lengths is not None
     n = report.lengths
     assert (n.unit, n.median, n.p95, n.longest, n.limit, n.cut) == ("tokens", 25.5, 48, 50, 45, 5)
@@ -251,6 +252,39 @@ def test_a_forced_encoding_that_does_not_fit(tmp_path: Path) -> None:
     report = check_dataset(load_dataset(root, DataSettings(text_encoding="utf-8"), strict=False))
     assert found(report)["undecodable text"].count == 10
     assert report.lengths is None
+
+
+def test_texts_that_the_encoder_hardly_reads(tmp_path: Path) -> None:
+    from mmsent.config import EncoderSettings
+    from mmsent.encoders.factory import open_encoders
+
+    encoder = open_encoders(EncoderSettings(encoder="offline")).text
+    words = [
+        "今天天气很好，我们去公园玩",
+        "Сегодня очень хорошая погода",
+        "오늘 날씨가 정말 좋아요",
+        "السلام عليكم ورحمة الله",
+    ]
+    words += [
+        "What a day http://t.co/Ab1x9Z",
+        "très déçu par ce café",
+        "Schöner Tag für alle",
+        "!!! 😀😀 ok",
+        "",
+        "@сегодня_погода http://т.рф/погода ok",
+    ]
+    problems = reading_problems(words, encoder.lengths, encoder.card.max_tokens)
+    assert [problem == HARDLY_READ for problem in problems] == [True] * 4 + [False] * 6
+    assert reading_problems(["so good " * 200], encoder.lengths, 256) == [
+        "the text encoder reads 256 of the text's 402 tokens, not its end"
+    ]
+    root = make_guid(tmp_path, 20, 0)
+    for number, odd in enumerate(words, 1):
+        text(root, number).write_text(odd, encoding="utf-8")
+    report = check_dataset(load_dataset(root), tokenizer=encoder.lengths, max_tokens=256)  # type: ignore[arg-type]
+    assert found(report)["foreign text"].examples == ("1", "2", "3", "4")
+    assert (found(report)["foreign text"].severity, found(report)["foreign text"].message) == ("warning", HARDLY_READ)
+    assert "foreign text" not in found(check_dataset(load_dataset(root)))
 
 
 @pytest.mark.slow

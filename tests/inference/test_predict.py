@@ -127,6 +127,17 @@ def test_new_posts_are_labelled_as_cached_ones(changed: bool, soft: bool, world:
         assert p.problem == ""
 
 
+def test_what_the_encoder_does_not_read_of_a_text_is_said(world: World) -> None:
+    post = world.posts()[0]
+    long = NewPost("long", "word " * 30, post.image)
+    strange = NewPost("strange", "п о г о д а х о р о ш а я", post.image)
+    found = predict([post, long, strange], world.of(*THREE), encoders=fake_encoders())
+    assert [p.label is not None for p in found] == [True] * 3
+    assert found[0].problem == ""
+    assert found[1].problem == "the text encoder reads 12 of the text's 30 tokens, not its end"
+    assert found[2].problem.endswith("its words fall apart into single letters")
+
+
 def test_many_posts_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = predict(world.posts(), world.of(*THREE), encoders=fake_encoders())
     monkeypatch.setattr("mmsent.features.new_posts.BATCH", 3)

@@ -151,6 +151,17 @@ def test_json_and_forms_one_and_many_are_answered_as_predict_answers(
     assert len({found["label"] for found in many["predictions"]}) > 1
 
 
+def test_what_the_encoder_does_not_read_of_a_text_is_said(
+    client: TestClient, world: tuple[Dataset, dict[str, Run]]
+) -> None:
+    post = posts_of(world[0])[0]
+    long = client.post("/predict", json={**as_json(post), "text": "word " * 30}).json()
+    assert long["label"] is not None
+    assert long["problem"] == "the text encoder reads 12 of the text's 30 tokens, not its end"
+    strange = client.post("/predict", json={**as_json(post), "text": "п о г о д а"}).json()
+    assert strange["problem"].endswith("its words fall apart into single letters")
+
+
 def test_each_head_is_shown_with_its_own_probabilities_and_weights(
     client: TestClient, runs: list[Run], world: tuple[Dataset, dict[str, Run]]
 ) -> None:
