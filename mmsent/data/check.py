@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmsent.config import Clean, ExtractSettings, default
 from mmsent.data.check_report import SEVERITIES, CheckReport, Finding, Lengths, Severity
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, most_rows, perceptual_hash
+from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, linked_groups, most_rows, perceptual_hash
 from mmsent.data.encodings import Decoding
 from mmsent.data.images import image_hash, is_blank, is_mended, opened_rgb, read_image
 from mmsent.data.reading import HARDLY_READ, hardly_read
@@ -265,6 +266,22 @@ def _image_groups(posts: Sequence[Post], images: Sequence[_Image]) -> list[int]:
     own = np.array([first.get(key, len(keys)) for key in keys], np.int64)
     groups, _ = joined(own, linked, [post.id for post in posts], most_rows(len(posts)))
     return [int(group) if key else -1 for group, key in zip(groups, keys, strict=True)]
+
+
+def near_groups(dataset: Dataset, posts: Sequence[Post]) -> NDArray[np.int64]:
+    """(N,) the group of each post: those whose images look alike or whose texts have the same words, also indirectly.
+    A half that is missing or says nothing groups nothing."""
+    images = [_decoded(post) for post in posts]
+    pictures = np.array(_image_groups(posts, images), np.int64) + 1
+    pictures[[image.blank or not image.hash for image in images]] = 0
+    texts: list[str | None] = []
+    for post in posts:
+        try:
+            texts.append(dataset.text_of(post))
+        except DataError:
+            texts.append(None)
+    words = np.array(_text_groups(texts), np.int64) + 1
+    return linked_groups(pictures.astype(np.uint64), words.astype(np.uint64))
 
 
 def _text_groups(texts: Sequence[str | None]) -> list[int]:

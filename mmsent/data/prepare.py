@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from mmsent.data.dataset import LISTS, Dataset, Post
 from mmsent.data.encodings import Decoding, decide_lines
 from mmsent.data.images import read_image
+from mmsent.data.lists import list_text, read_list
 from mmsent.data.manifests import cell, image_file, json_text, read_manifest
 from mmsent.data.text import clean_text
 from mmsent.errors import DataError, UsageError
@@ -46,16 +47,25 @@ class PrepareResult:
     skipped: tuple[Skipped, ...]
 
 
-def prepare(dataset: Dataset, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> PrepareResult:
+def prepare(
+    dataset: Dataset,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    held_out: Collection[str] = (),
+) -> PrepareResult:
     """Copy a data set's listed posts to `out`: lists and texts as UTF-8, stripped and cleaned; images byte for byte.
 
     overwrite: allow a folder that is not empty; files of this data set's posts are replaced, others stay.
-    progress: called with the number of posts done since the last call. Raises UsageError if `out` is, contains or is
+    progress: called with the number of posts done since the last call. held_out: ids of labelled training posts that
+    belong to the copy's test split, with their labels. Raises UsageError if `out` is, contains or is
     inside the source, or is not empty; DataError if a file of the source cannot be read.
     """
     _check_target(dataset, out, overwrite)
     (out / "data").mkdir(parents=True, exist_ok=True)
-    return (_prepare_guid if dataset.layout == "guid" else _prepare_manifest)(dataset, out, progress)
+    made = _prepare_guid if dataset.layout == "guid" else _prepare_manifest
+    return made(dataset, out, progress, frozenset(held_out))
 
 
 def _check_target(dataset: Dataset, out: Path, overwrite: bool) -> None:
@@ -95,7 +105,7 @@ def _temporary(path: Path) -> Path:
 # --- guid layout
 
 
-def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> PrepareResult:
+def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None, held_out: frozenset[str]) -> PrepareResult:
     for name in LISTS.values():
         (out / name).unlink(missing_ok=True)
     skipped: list[Skipped] = []
@@ -120,9 +130,22 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None) -> Pre
         if path.stem in ids and path.name not in texts | pictures and path.is_file():
             path.unlink()
     for name in LISTS.values():
-        if (dataset.root / name).is_file():
+        if (dataset.root / name).is_file() and not held_out:
             _write(out / name, _list_text(dataset, dataset.root / name))
+    if held_out:
+        _write_lists(dataset, out, held_out)
     return PrepareResult(out, dataset.decoding, len(texts), len(pictures), tuple(skipped))
+
+
+def _write_lists(dataset: Dataset, out: Path, held_out: frozenset[str]) -> None:
+    """The two lists, with the posts that are held out in that of the test."""
+    train, form = read_list(dataset.root / LISTS["train"], dataset.settings)
+    there = (dataset.root / LISTS["test"]).is_file()
+    test = read_list(dataset.root / LISTS["test"], dataset.settings)[0] if there else []
+    kept = [(fields[0], fields[1]) for _, fields in train if fields[0].strip() not in held_out]
+    moved = [(fields[0], fields[1]) for _, fields in train if fields[0].strip() in held_out]
+    _write(out / LISTS["test"], list_text([*((fields[0], fields[1]) for _, fields in test), *moved], form))
+    _write(out / LISTS["train"], list_text(kept, form))
 
 
 def _no_file(path: Path) -> str | None:
@@ -154,7 +177,9 @@ def _list_text(dataset: Dataset, path: Path) -> str:
 # --- manifest layout
 
 
-def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) -> PrepareResult:
+def _prepare_manifest(
+    dataset: Dataset, out: Path, progress: Progress | None, held_out: frozenset[str]
+) -> PrepareResult:
     settings, source = dataset.settings, dataset.root
     target = out / source.name
     target.unlink(missing_ok=True)
@@ -165,6 +190,8 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
     texts = 0
     for number, row in enumerate(rows, 1):
         post_id = cell(row, settings.id_column) or ""
+        if held_out:
+            row[settings.split_column] = "test" if post_id in held_out else cell(row, settings.split_column) or ""
         text = cell(row, settings.text_column)
         if text is None:
             skipped.append(Skipped(post_id, "text", "no text"))
@@ -187,7 +214,8 @@ def _prepare_manifest(dataset: Dataset, out: Path, progress: Progress | None) ->
         if progress:
             progress(1)
     if source.suffix.lower() == ".parquet":
-        _write_parquet(source, target, rows, [settings.text_column, settings.image_column])
+        changed = [settings.text_column, settings.image_column, *([settings.split_column] if held_out else [])]
+        _write_parquet(source, target, rows, changed)
     elif source.suffix.lower() in (".json", ".jsonl"):
         _write(target, json_text(rows, source.suffix, "utf-8"))
     else:
@@ -213,9 +241,10 @@ def _write_parquet(source: Path, target: Path, rows: Sequence[Mapping[str, Any]]
 
     table = parquet.read_table(source)  # every other column keeps its type
     for name in columns:
-        if name in table.column_names:
-            values = [cell(dict(row), name) for row in rows]
-            table = table.set_column(table.column_names.index(name), name, pyarrow.array(values, pyarrow.string()))
+        if any(name in row for row in rows):
+            values = pyarrow.array([cell(dict(row), name) for row in rows], pyarrow.string())
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, values) if place >= 0 else table.append_column(name, values)
     temporary = _temporary(target)
     parquet.write_table(table, temporary)
     os.replace(temporary, target)

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from mmsent.cli.main import main
 from mmsent.config import Clean, DataSettings
 from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.data.manifests import read_manifest
@@ -230,3 +231,49 @@ def test_mvsa_copy(mvsa: Path, tmp_path: Path) -> None:
     copy = load_dataset(tmp_path / "copy")
     assert (copy.decoding.encoding, copy.decoding.why) == ("utf-8", "decodes all 4511 texts")
     assert contents(copy) == contents(source)
+
+
+def test_posts_that_are_held_out_are_test_posts_of_the_copy(tmp_path: Path) -> None:
+    root = make_guid(tmp_path / "in", 12, 3, size=8)
+    labels = {post.id: post.label for post in load_dataset(root).of("train")}
+    prepare(load_dataset(root), tmp_path / "out", held_out=["2", "7"])
+    copy = load_dataset(tmp_path / "out", with_test_labels=True)
+    assert [p.id for p in copy.of("train")] == [i for i in labels if i not in ("2", "7")]
+    assert [(p.id, p.label) for p in copy.of("test")] == [
+        *((str(i), None) for i in (13, 14, 15)),
+        ("2", labels["2"]),
+        ("7", labels["7"]),
+    ]
+    assert {p.label for p in load_dataset(tmp_path / "out").of("test")} == {None}
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_rows_that_are_held_out_are_test_rows_of_the_copy(tmp_path: Path, ending: str) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    path = make_manifest(tmp_path / "in", ending if ending != "json" else "jsonl", 10, 2, size=8)
+    path = path.rename(path.with_suffix(f".{ending}"))
+    source = load_dataset(path)
+    result = prepare(source, tmp_path / "out", held_out=["post 3"])
+    copy = load_dataset(result.path, with_test_labels=True)
+    assert [(p.id, p.label) for p in copy.of("test")] == [
+        ("post 3", source.posts[2].label),
+        ("post 11", None),
+        ("post 12", None),
+    ]
+    assert [copy.text_of(p) for p in copy.posts] == [source.text_of(p) for p in source.posts]
+
+
+def test_the_command_holds_out_whole_groups_of_every_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_guid(tmp_path / "in", 40, 0, size=24)
+    for copy in ("2", "3"):
+        (root / "data" / f"{copy}.txt").write_bytes((root / "data" / "1.txt").read_bytes())
+    for seed in range(3):
+        out = tmp_path / f"out{seed}"
+        with pytest.raises(SystemExit) as stop:
+            main(["prepare", "--data", str(root), "--out", str(out), "--holdout", "0.25", "--holdout-seed", str(seed)])
+        assert not stop.value.code
+        assert "10 labelled posts are test posts there" in capsys.readouterr().out
+        held = load_dataset(out, with_test_labels=True).of("test")
+        assert {p.label for p in held} == {"negative", "neutral", "positive"}
+        assert len({p.id for p in held} & {"1", "2", "3"}) in (0, 3)
