@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from mmsent.config import DataSettings
-from mmsent.data.encodings import decide_encoding, decide_lines, known_encoding
+from mmsent.data.encodings import Decoding, decide_lines, known_encoding
 from mmsent.data.text import NUL_HINT
 from mmsent.errors import DataError
 from mmsent.system.files import open_file, read_file, write_bytes
@@ -84,10 +84,9 @@ class TextFile:
             first = settings.text_encoding or settings.encodings[0] if settings.encodings else None
             if first is None or known_encoding(first) != "utf-8" or not self._is_utf8():
                 self._read_whole(settings)
-            else:  # the decision is the same for any UTF-8 text
-                self.decoding = decide_encoding(
-                    [b"\xef\xbb\xbf" if self._marked else b"x"], settings.encodings, settings.text_encoding
-                )
+            else:
+                why = "given by --text-encoding" if settings.text_encoding else "the whole file is valid UTF-8"
+                self.decoding = Decoding("utf-8", why, int(self._marked))
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         if 4 * self._nuls > self._characters:  # a single one is a problem of its row
