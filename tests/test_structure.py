@@ -62,6 +62,7 @@ ONLY_IN = {
 }
 # Tests of the whole program, beside those of the room `system`; those of whole commands are in cli.
 WHOLE = {
+    "fresh_home",
     *("cases", "crash", "docs", "export_mvsa", "fixtures", "fuzz", "mvsa", "notebook", "page", "properties"),
     *("quickstart", "refusals", "remote", "robustness", "security"),
 }

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -509,20 +510,37 @@ print(json.dumps(found))
     assert time.monotonic() - started < 100
 
 
-def test_an_unreachable_hub_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_or_proxy_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries would try again for minutes."""
     from huggingface_hub import constants
 
-    def unknown(host: str, port: int) -> None:
-        raise OSError("Name or service not known")
+    answers: set[tuple[str, int]] = set()
+
+    def connected(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert timeout < 10
+        if address not in answers:
+            raise OSError("timed out")
+        return socket.socket()
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
     monkeypatch.setattr(common_module, "getproxies", dict)
-    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    monkeypatch.setattr("socket.create_connection", connected)
     with pytest.raises(EncoderError, match=r"no weights for x on this machine, and hub\.invalid cannot be reached"):
         common_module.require_hub("x")
-    monkeypatch.setattr(common_module, "getproxies", lambda: {"https": "http://proxy.invalid"})
-    common_module.require_hub("x")  # a proxy resolves names by itself
+    proxies = {"https": "http://user:secret@proxy.invalid:3128"}
+    monkeypatch.setattr(common_module, "getproxies", lambda: proxies)
+    with pytest.raises(
+        EncoderError, match=r"and the proxy proxy\.invalid .* cannot be reached \(timed out\)"
+    ) as caught:
+        common_module.require_hub("x")
+    assert "secret" not in str(caught.value)
+    answers.add(("proxy.invalid", 3128))  # it resolves the hub's name by itself
+    common_module.require_hub("x")
+    answers.clear()
+    answers.add(("hub.invalid", 443))
+    monkeypatch.setattr(common_module, "proxy_bypass", lambda host: True)
+    common_module.require_hub("x")
 
 
 def test_a_batch_that_does_not_fit_goes_in_halves() -> None:

@@ -1,8 +1,9 @@
 """Small scripts, each of which showed a fault once, run as they are; cases/NAME.toml says what each must print now.
 
 The scripts are kept beside the project; MMSENT_CASES names their folder. A table has `seen` and `never`: regular
-expressions over everything that the script printed (`.` spans no line). `needs` names a command or `root`. `before` is
-Python code that runs as each Python of the script starts; `first`, shell commands that run before it in its folder.
+expressions over everything that the script printed (`.` spans no line). `needs` names a command, `root`, or `shared`
+for root with a Python that other users may read. `before` is Python code that runs as each Python of the script starts;
+`first`, shell commands that run before it in its folder.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ def test_every_script_has_its_outcome() -> None:
     assert {path.stem for path in SCRIPTS} == EXPECTED.keys()
 
 
+def _has(needs: str) -> bool:
+    if needs not in ("root", "shared"):
+        return shutil.which(needs) is not None
+    python = Path(sys.executable).resolve()
+    return os.geteuid() == 0 and (needs == "root" or all(one.stat().st_mode & 0o001 for one in python.parents))
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that other users may enter, as some scripts become one."""
@@ -48,7 +56,7 @@ def folder() -> Iterator[Path]:
 @pytest.mark.parametrize("script", SCRIPTS, ids=[path.stem for path in SCRIPTS])
 def test_case(script: Path, folder: Path) -> None:
     expected = EXPECTED[script.stem]
-    if (needs := expected.get("needs")) and not (os.geteuid() == 0 if needs == "root" else shutil.which(needs)):
+    if (needs := expected.get("needs")) and not _has(needs):
         pytest.skip(f"the script needs {needs}")
     program = Path(sys.executable).with_name("mmsent")
     environment = os.environ | {"M": str(program), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
