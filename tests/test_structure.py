@@ -210,7 +210,7 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """A function's parameters but self and cls; none of a command, whose parameters are its options."""
     given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     kinds = {ast.unparse(one.annotation) for one in given if one.annotation is not None}
-    if "Workspace" in kinds or any("typer." in kind for kind in kinds):
+    if {"Workspace", "Encoding"} & kinds or any("typer." in kind for kind in kinds):
         return 0
     return sum(one.arg not in ("self", "cls") for one in given)
 

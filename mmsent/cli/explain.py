@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import READ, RUN, Json, Weights
+from mmsent.cli.options import READ, RUN, Encoding, Json, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.config import Fusion
@@ -27,7 +27,7 @@ TOP = 5  # words per method that the summary shows
 
 @resumable("nothing was written")
 def explain(
-    where: Workspace,
+    where: Encoding,
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="A run, by name or path.", show_default="the newest concat run")
     ] = None,

@@ -170,12 +170,23 @@ Runs = Annotated[
     typer.Option("--runs", envvar="MMSENT_RUNS", help="Folder of the runs.", rich_help_panel=READ),
 ]
 
+TextFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder",
+        help="Folder of a text encoder of your own, where it has moved.",
+        rich_help_panel=READ,
+    ),
+]
+
 _WORKSPACE: dict[str, tuple[str, Any, Any]] = {  # field: the option's name, its annotation, its default
     "data": ("data", Data, None),
     "cache_at": ("cache", CacheAt, Path("cache")),
     "encoder": ("encoder", CacheEncoder, None),
     "runs_at": ("runs", Runs, Path("runs")),
+    "text_encoder": ("text_encoder", TextFolder, None),
 }
+PLACES = ("data", "cache_at", "encoder", "runs_at")  # of a Workspace, unless `Only` says otherwise
 
 
 @dataclass(frozen=True)
@@ -239,7 +250,7 @@ def _open(annotation: Any) -> _Opened | None:
     if overrides is not None:
         return _of_model(overrides.model, only, overriding=True)
     if kind is Workspace:
-        chosen = {name: one for name, one in _WORKSPACE.items() if only is None or name in only}
+        chosen = {name: one for name, one in _WORKSPACE.items() if name in (only or PLACES)}
         options = [_parameter(*one) for one in chosen.values()]
         return _Opened(options, {one[0]: name for name, one in chosen.items()}, _workspace)
     if kind is SplitSettings and only is None:
@@ -365,4 +376,5 @@ def long_options(command: Callable[..., Any]) -> dict[str, LongOption]:
 
 DEVICE: str = default(config.EncoderSettings, "device")
 Commands = Mapping[str, Callable[..., Any]]
+Encoding = Annotated[Workspace, Only(*PLACES, "text_encoder")]  # of a command that encodes posts for runs
 FitOverrides = Annotated[dict[str, Any], Overrides(FitSettings)]

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import DEVICE, READ, RUN, Device, Json, Only, RunNames, Soft, Tie, Weights
+from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, Json, Only, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.targets import refuse_overwriting
-from mmsent.cli.workspace import Workspace
 from mmsent.config import DataSettings
 from mmsent.errors import DataError, UsageError
 from mmsent.system.tables import columns
@@ -30,7 +29,7 @@ _READING = ("text_encoding", "remote", "id_column", "image_column", "text_column
 
 @resumable("no labels were written")
 def predict(
-    where: Workspace,
+    where: Encoding,
     how: Annotated[DataSettings, Only(*_READING)],
     run: RunNames = None,
     text: Annotated[str | None, typer.Option("--text", help="The post's text.", rich_help_panel=READ)] = None,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import RUN, Json, RunNames, Weights
+from mmsent.cli.options import RUN, Encoding, Json, RunNames, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
-from mmsent.cli.workspace import Workspace
 from mmsent.errors import MmsentError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @resumable("no report was written, an earlier one stays")
 def report(
-    where: Workspace,
+    where: Encoding,
     run: RunNames = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder to write the page and its figures into.", rich_help_panel=RUN)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import DEVICE, READ, RUN, Device, RunNames, Soft, Tie, Weights
+from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, note
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import MmsentError, UsageError
@@ -88,7 +88,7 @@ _Workers = Annotated[
 
 def serve(
     *,
-    where: Workspace,
+    where: Encoding,
     run: RunNames = None,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import READ, RUN, Json, RunNames, Soft, Tie
+from mmsent.cli.options import READ, RUN, Encoding, Json, RunNames, Soft, Tie
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.targets import refuse_overwriting
-from mmsent.cli.workspace import Workspace
 from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import UsageError
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 @resumable("no labels were written")
 def vote(
-    where: Workspace,
+    where: Encoding,
     run: RunNames = None,
     split: Annotated[str, typer.Option("--split", help="test or train.", rich_help_panel=READ)] = "test",
     out: Annotated[Path, typer.Option("--out", help="File to write the labels to.", rich_help_panel=RUN)] = Path(

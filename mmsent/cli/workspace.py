@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmsent.cli.output import note, resumable, suggest_also
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, Fusion, default, settings
-from mmsent.errors import CacheError, CacheShutError, DataError, MmsentError, RunError
+from mmsent.errors import CacheError, CacheShutError, DataError, MmsentError, RunError, UsageError
 
 if TYPE_CHECKING:
     from mmsent.data.dataset import Dataset
@@ -24,7 +24,8 @@ DATA = Path("data")
 @dataclass(frozen=True)
 class Workspace:
     """data: the data set, None where it was not named. cache_at: a cache file, or the folder of the caches. encoder:
-    the cache's encoder pair, None for the one there is. runs_at: the folder of the runs.
+    the cache's encoder pair, None for the one there is. runs_at: the folder of the runs. text_encoder: where a text
+    encoder's own folder lies now.
 
     Everything is looked for when it is first asked for, and the cache is opened once.
     """
@@ -33,6 +34,7 @@ class Workspace:
     cache_at: Path = Path("cache")
     encoder: str | None = None
     runs_at: Path = Path("runs")
+    text_encoder: str | None = None
 
     @cached_property
     def cache(self) -> Cache:
@@ -152,7 +154,9 @@ class Workspace:
         cache = self.cache
         if split in cache.rows:
             return self.require_current(split)
-        dataset = self.dataset()
+        dataset, pair = self.dataset(), encoder_settings_of(cache, device)
+        if self._text_folder is not None:
+            pair = pair.model_copy(update={"text_folder": str(self._text_folder)})
         wanted = [s for s in SPLITS if s == split]
         note(f"{cache.path.name} holds no {split} rows yet: encoding {len(dataset.of(wanted[0]))} posts")
         with resumable("what was encoded is kept"):
@@ -160,7 +164,7 @@ class Workspace:
                 dataset,
                 wanted,
                 cache,
-                encoder=encoder_settings_of(cache, device),
+                encoder=pair,
                 views=cache.settings.views,
                 options=extract_settings_of(cache),
             )
@@ -184,7 +188,22 @@ class Workspace:
             kept = [] if path.is_dir() else [p for p in self.runs_at.glob(f"*/{WINNERS}/*") if p.name == name]
             return kept[:1] or [path]
 
-        return [run for name in names for path in at(name) for run in open_runs(path)]
+        return self._here([run for name in names for path in at(name) for run in open_runs(path)])
+
+    @cached_property
+    def _text_folder(self) -> Path | None:
+        from mmsent.encoders.specs import text_folder_of
+
+        if self.text_encoder is None:
+            return None
+        if (folder := text_folder_of(self.text_encoder)) is None:
+            raise UsageError(f"--text-encoder {self.text_encoder}: there is no such folder")
+        return folder
+
+    def _here(self, runs: list[Run]) -> list[Run]:
+        """Runs whose text encoder lies where --text-encoder says."""
+        folder = self._text_folder
+        return runs if folder is None else [run.with_text_encoder(folder) for run in runs]
 
     def runs(self, names: Sequence[str] | None) -> list[Run]:
         """The named runs, else the newest of each fusion of this cache, and says which. Raises RunError where there are
@@ -201,7 +220,7 @@ class Workspace:
             raise RunError(f"no runs of {cache.path.name} in {self.runs_at}; fit some with `mmsent fit --fusion all`")
         chosen = [newest[fusion] for fusion in Fusion if fusion in newest]
         note(picked(chosen, f"the newest of each fusion on this cache in {self.runs_at}"))
-        return chosen
+        return self._here(chosen)
 
     def voting_runs(self, names: Sequence[str] | None) -> list[Run]:
         """The named runs, else the newest of this cache that vote, and says which. Raises RunError where there are
@@ -214,7 +233,7 @@ class Workspace:
         chosen = voting_runs(self.runs_at, self.cache)
         which = "committee" if chosen[0].committee else f"{', '.join(run.fusion for run in chosen)}"
         note(picked(chosen, f"the newest {which} on this cache in {self.runs_at}"))
-        return chosen
+        return self._here(chosen)
 
 
 def _what_changed(cache: Cache, dataset: Any, split: Any) -> str:

@@ -49,7 +49,8 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
             return lexicon.LexiconEncoder(spec)
         from mmsent.encoders import sentences
 
-        return sentences.SentenceEncoder(spec, **options)
+        own = Path(settings.text_folder) if settings.text_folder and spec.name not in WHEELS else None
+        return sentences.SentenceEncoder(spec, folder=own, **options)
 
     image, text = [image_of(spec) for spec in images], [text_of(spec) for spec in texts]
     if len(image) == len(text) == 1:

@@ -29,10 +29,13 @@ WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 class SentenceEncoder:
     """A sentence-transformers model: texts to (B, D) embeddings, through all of its own modules."""
 
-    def __init__(self, spec: Spec, *, device: str, precision: str) -> None:
+    def __init__(self, spec: Spec, *, device: str, precision: str, folder: Path | None = None) -> None:
+        """folder: where a model of one's own lies now, wherever it lay when the spec was written."""
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
         self._precision = "fp32" if precision == "auto" else precision
-        self._folder = minilm_folder() if spec.name == MINILM else _folder_of(spec.name)
+        if folder is not None and not folder.is_dir():
+            raise EncoderError(f"the folder of the text encoder is no longer at {folder}; name it with --text-encoder")
+        self._folder = folder or (minilm_folder() if spec.name == MINILM else _folder_of(spec.name))
         weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
         if not weights:
             raise EncoderError(f"{self._folder} holds no weights ({', '.join(WEIGHT_FILES)}); {TEXT_WAYS_OUT}")

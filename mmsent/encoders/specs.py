@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmsent.config import PRESETS, EncoderSettings
 from mmsent.errors import UsageError
@@ -80,6 +81,24 @@ def specs(settings: EncoderSettings) -> tuple[Spec, Spec]:
         if spec.library not in TEXT_LIBRARIES:
             raise UsageError(f"{spec} does not encode texts; choose a --text-encoder from {', '.join(TEXT_LIBRARIES)}")
     return image_spec, text_spec
+
+
+def text_folder_of(spec: str) -> Path | None:
+    """The folder that a text encoder's spec or a path names; None where it names none here, or an installed encoder."""
+    if spec in WHEELS:
+        return None
+    path = Path(spec.partition(":")[2] if spec.startswith(("sentence-transformers:", "st:")) else spec).expanduser()
+    return path.resolve() if path.is_dir() else None
+
+
+def named_apart(settings: EncoderSettings) -> EncoderSettings:
+    """Settings whose text encoder, where it is a folder of one's own, goes by the folder's name, and where that lies is
+    kept beside it: the features do not depend on the place, and the weights' hash says whether it is the same."""
+    folder = text_folder_of(settings.text_encoder) if settings.text_encoder else None
+    if folder is None or folder.name in WHEELS:
+        return settings
+    update = {"text_encoder": f"sentence-transformers:{folder.name}", "text_folder": str(folder)}
+    return settings.model_copy(update=update)
 
 
 def encoder_label(settings: EncoderSettings) -> str:

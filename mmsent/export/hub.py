@@ -33,7 +33,11 @@ def published(run: Run) -> dict[str, Any]:
     info = {name: value for name, value in run.info.items() if name not in _PRIVATE}
     cache = dict(run.info["cache"])
     cache["path"] = Path(cache["path"]).name
-    cache["encoder_settings"] = dict(cache["encoder_settings"]) | {"weights": None, "device": "auto"}
+    cache["encoder_settings"] = dict(cache["encoder_settings"]) | {
+        "weights": None,
+        "text_folder": None,
+        "device": "auto",
+    }
     return {**info, "cache": cache}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, Settings, ViewSettings
-from mmsent.encoders.specs import encoder_label
+from mmsent.encoders.specs import encoder_label, named_apart
 from mmsent.errors import CacheError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.finding import list_caches, slug
@@ -19,9 +19,7 @@ _OF_THE_PAIR = {"encoder", "image_encoder", "text_encoder"}
 _FIXED = {"clean", "text_encoding", "normalize", "precision", "count", "seed", "storage"}
 
 
-def continued(folder: Path, data_name: str, given: Options) -> tuple[Options, str]:
-    """Extraction's settings, and a note where a cache gave some of them. What was given, that is what stands in
-    `model_fields_set`, stays; the rest is that of the one cache of this data set that agrees with it."""
+def _continued(folder: Path, data_name: str, given: Options) -> tuple[Options, str]:
     try:
         there = list_caches(folder)
     except CacheError:  # extraction says what is wrong with the folder
@@ -36,6 +34,18 @@ def continued(folder: Path, data_name: str, given: Options) -> tuple[Options, st
     if kept == given:
         return given, ""
     return kept, f"{cache.path.name} is continued: options that were not given are those that it was made with"
+
+
+def continued(folder: Path, data_name: str, given: Options) -> tuple[Options, str]:
+    """Extraction's settings, and a note where a cache gave some of them. What was given, that is what stands in
+    `model_fields_set`, stays; the rest is that of the one cache of this data set that agrees with it. A text encoder's
+    own folder goes by its name, unless a cache of an earlier version has its path."""
+    kept = _continued(folder, data_name, given)
+    data, pair, views, extraction = given
+    apart = named_apart(pair)
+    if kept[1] or apart == pair:
+        return kept
+    return _continued(folder, data_name, (data, apart, views, extraction))
 
 
 def _stored(cache: Cache) -> Options:

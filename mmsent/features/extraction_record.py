@@ -39,7 +39,8 @@ def settings_record(dataset: Dataset, encoder: EncoderSettings, batch_size: int,
 def used_later(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """The part of a record that later commands rely on: where data set and weights are, the accepted share of bad rows,
     and which rows validate."""
-    return record["data"], record["encoder_settings"]["weights"], record.get("max_bad"), record.get("validation")
+    places = [record["encoder_settings"].get(name) for name in ("weights", "text_folder")]
+    return record["data"], *places, record.get("max_bad"), record.get("validation")
 
 
 def content_record(old: Cache | None, lists: Mapping[Split, RowTable], labels: tuple[str, ...]) -> dict[str, Any]:

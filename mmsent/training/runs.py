@@ -127,6 +127,14 @@ class Run(Record):
         """How the features were encoded, so that new posts can be encoded alike."""
         return EncoderSettings.model_validate(self.info["cache"]["encoder_settings"])
 
+    def with_text_encoder(self, folder: Path) -> Run:
+        """The run, with its text encoder's own folder at another place. Raises RunError where it has none."""
+        stored = self.info["cache"]["encoder_settings"]
+        if not str(stored["text_encoder"]).startswith("sentence-transformers:"):
+            raise RunError(f"--text-encoder: run {self.name} was trained on {self.info['cache']['encoder']}, no folder")
+        cache = self.info["cache"] | {"encoder_settings": stored | {"text_folder": str(folder)}}
+        return type(self)(self.path, self.info | {"cache": cache})
+
     @property
     def data_settings(self) -> DataSettings:
         """How texts were read and cleaned."""

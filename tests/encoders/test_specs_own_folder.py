@@ -1,0 +1,68 @@
+"""A text encoder in a folder of one's own: known by its name and its weights' hash, wherever it lies."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmsent.cli.main import main
+from mmsent.config import EncoderSettings
+from mmsent.encoders.factory import open_encoders
+from mmsent.encoders.sentences import minilm_folder
+from mmsent.encoders.specs import encoder_label, named_apart
+from mmsent.errors import EncoderError
+from tests.helpers.made import make_guid
+
+
+def test_a_folder_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "own"
+    shutil.copytree(minilm_folder(), folder)
+    typed = EncoderSettings(image_encoder="efficientnet-lite2", text_encoder=f"sentence-transformers:{folder}")
+    apart = named_apart(typed)
+    assert (apart.text_encoder, apart.text_folder) == ("sentence-transformers:own", str(folder))
+    assert encoder_label(apart) == "timm:efficientnet-lite2+sentence-transformers:own"
+    assert named_apart(EncoderSettings(text_encoder="minilm-l6")).text_folder is None
+    assert named_apart(EncoderSettings(text_encoder=str(folder))).text_encoder == "sentence-transformers:own"
+    Path("minilm-l6").mkdir()  # the name of an installed encoder stays that
+    for spec in ("minilm-l6", str(tmp_path / "minilm-l6")):
+        assert named_apart(EncoderSettings(text_encoder=spec)).text_folder is None
+    card = open_encoders(apart).text.card
+    assert card.name == "own"
+    folder.rename(tmp_path / "moved")
+    assert open_encoders(apart.model_copy(update={"text_folder": str(tmp_path / "moved")})).text.card == card
+    with pytest.raises(EncoderError, match=r"no longer at .*own; name it with --text-encoder"):
+        open_encoders(apart)
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    return int(stopped.value.code or 0)
+
+
+def test_commands_are_told_where_it_lies_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_guid(tmp_path / "data", n_train=24, n_test=4, size=32)
+    shutil.copytree(minilm_folder(), "own")
+    pair = ["--image-encoder", "efficientnet-lite2", "--text-encoder", "own"]
+    assert run("extract", *pair, "--views", "0", "--split", "train") == 0
+    assert run("fit", "--fusion", "text", "--epochs", "1", "--val-size", "6") == 0
+    assert "recipe offline: it scales each half" in capsys.readouterr().err
+    Path("own").rename("moved")
+    (name,) = (path.name for path in Path("runs").iterdir())
+    text = ["predict", name, "--text", "what a day"]
+    assert run(*text) == 1
+    assert "name it with --text-encoder" in capsys.readouterr().err
+    assert run(*text, "--text-encoder", "moved") == 0
+    assert run("vote", name, "--text-encoder", "moved") == 0
+    assert run(*text, "--text-encoder", "nowhere") == 2
+    weights = next(Path("moved").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")  # another model in a folder of that name
+    capsys.readouterr()
+    assert run(*text, "--text-encoder", "moved") == 1
+    assert "contract" in capsys.readouterr().err
