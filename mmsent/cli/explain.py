@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import READ, RUN, Encoding, Json, Weights
+from mmsent.cli.options import READ, RUN, CamOf, Encoding, Json, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.config import Fusion
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mmsent.features.new_posts import NewPost
     from mmsent.inference.attribution import Explanation
     from mmsent.training.runs import Run
-
-TOP = 5  # words per method that the summary shows
 
 
 @resumable("nothing was written")
@@ -55,6 +53,7 @@ def explain(
             rich_help_panel=RUN,
         ),
     ] = None,
+    cam_of: CamOf = "logit",
     out: Annotated[Path, typer.Option("--out", help="Folder to write into.", rich_help_panel=RUN)] = Path(
         "explanations"
     ),
@@ -70,7 +69,7 @@ def explain(
     """Show what in a post's image and text speaks for a label.
 
     Reads a run and one post, and traces the label's logit through the head into the frozen encoders: Grad-CAM and
-    occlusion on the image; Grad-CAM, integrated gradients and occlusion on the words; the share of each half.
+    occlusion on the image; Grad-CAM, integrated gradients and occlusion on the words; what each half adds.
 
     Writes a page (PNG) and the numbers (JSON) into --out, named after the post, the fusion and the label.
     """
@@ -92,7 +91,9 @@ def explain(
     chosen = encoder_settings([head], weights=weights, device=device)
     if chosen.weights and not Path(chosen.weights).is_file():
         raise RunError(f"the run's encoder weights are no longer at {chosen.weights}; pass --weights FILE")
-    found = run_explain(head, open_encoders(chosen), post, target=target, layers=layer or LAYERS, stand_in=True)
+    found = run_explain(
+        head, open_encoders(chosen), post, target=target, layers=layer or LAYERS, stand_in=True, cam_of=cam_of
+    )
     facts = found.to_json()
     files = _write(found, facts, out, post.id)
     if json:
@@ -170,15 +171,14 @@ def _tell(found: Explanation) -> None:
     echo(f"explained: {found.target}, logit {found.logit:.3f}, by the {found.fusion} head of {found.run}")
     if found.problem:
         note(found.problem)
-    from mmsent.report.figures.explanations import half_shares
-
-    halves = found.modality
-    image, text = 0 - halves.image, 0 - halves.text
-    without = f"(without the image the logit changes by {image:+.3f}, without the text by {text:+.3f})"
-    if halves.image_share is None:
-        echo(f"neither half matters {without}")
-    else:
-        echo(f"{', '.join(half_shares(halves.image_share, found.missing))} {without}")
+    halves = {"image": ("picture", found.modality.image), "text": ("text", found.modality.text)}
+    said = [
+        f"the {name} is missing"
+        if half in found.missing
+        else f"the {name} {_side(value)} {found.target} by {value:+.3f}"
+        for name, (half, value) in halves.items()
+    ]
+    echo(f"{', '.join(said)} (logit, beside the mean of the training rows)")
     _tell_maps(found)
     _tell_words(found)
 
@@ -186,7 +186,9 @@ def _tell(found: Explanation) -> None:
 def _tell_maps(found: Explanation) -> None:
     if found.picture is None:
         return
-    rows = [["Grad-CAM at", "grid", "strongest at row, column", "rank correlation with occlusion"]]
+    rows = [
+        [f"Grad-CAM of the {found.cam_of} at", "grid", "strongest at row, column", "rank correlation with occlusion"]
+    ]
     for m in found.picture.maps:
         place = f"{m.peak[0] + 1}, {m.peak[1] + 1}" if m.maximum > 0 else "nowhere"
         rows.append([m.layer, f"{m.grid[0]} x {m.grid[1]}", place, _signed(m.correlation)])
@@ -197,18 +199,32 @@ def _tell_words(found: Explanation) -> None:
     if found.text is None:
         return
     if found.text.words:
-        rows = [["method", "words with the highest scores", "rank correlation with occlusion"]]
+        from mmsent.inference.attribution import strongest
+
+        rows = [["method", "words that support it most", "that oppose it most", "rank correlation with occlusion"]]
         for method, title in (
             ("grad_cam", "Grad-CAM, embedding"),
             ("integrated", "integrated gradients"),
             ("occlusion", "occlusion"),
         ):
-            best = found.text.ranked(method)[:TOP]
-            shown = ", ".join(f"{w.word} {getattr(w, method):+.3f}" for w in best)
-            rows.append([title, shown, _signed(found.text.correlations[method]) if method != "occlusion" else ""])
+            sides = [
+                ", ".join(f"{w.word} {getattr(w, method):+.3f}" for w in strongest(found.text.words, method, sign))
+                for sign in (1, -1)
+            ]
+            rows.append(
+                [
+                    title,
+                    *(side or "none" for side in sides),
+                    _signed(found.text.correlations[method]) if method != "occlusion" else "",
+                ]
+            )
         echo("\n" + columns(rows), raw=True)
     if found.text.cut:
         note(f"the text was cut at {found.text.tokens} tokens, as in encoding")
+
+
+def _side(value: float) -> str:
+    return "opposes" if value < 0 else "supports"
 
 
 def _signed(value: float | None) -> str:

@@ -106,6 +106,14 @@ Soft = Annotated[
     bool,
     typer.Option("--soft", help="Average the heads' probabilities instead of counting votes.", rich_help_panel=RUN),
 ]
+CamOf = Annotated[
+    Literal["logit", "loss"],
+    typer.Option(
+        "--cam-of",
+        help="What Grad-CAM differentiates: the label's logit, or the loss (as the coursework report did).",
+        rich_help_panel=RUN,
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import RUN, Encoding, Json, RunNames, Weights
+from mmsent.cli.options import RUN, CamOf, Encoding, Json, RunNames, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.errors import MmsentError, UsageError
 
@@ -33,6 +33,7 @@ def report(
         str | None,
         typer.Option("--device", help="Where to compute explanations.", show_default="auto", rich_help_panel=RUN),
     ] = None,
+    cam_of: CamOf = "logit",
     skip: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +76,7 @@ def report(
         with bar(len(dataset.posts), "reading posts", "post") as shown:
             preflight = check_dataset(dataset, progress=shown.update, **reader)
     study = open_study(chosen, cache, dataset)
-    written = _write(study, out, form, preflight, Explainer(study, encoders, why), skip or ())
+    written = _write(study, out, form, preflight, Explainer(study, encoders, why, cam_of), skip or ())
     echo_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
 
 

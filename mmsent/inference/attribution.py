@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from mmsent.data.images import Pixels
 
 Map = NDArray[np.float32]
+CamOf = Literal["logit", "loss"]
 
 
 @dataclass(frozen=True)
 class CamMap:
-    """Grad-CAM at one layer. values (h, w): shares of `maximum`, the largest value in units of the logit (0 where
-    nothing supports the target); correlation: Spearman's, with occlusion on the same grid; None where constant, or
-    without occlusion."""
+    """Grad-CAM at one layer. values (h, w): shares of `maximum`, the largest value in units of what is differentiated
+    (0 where nothing supports the target); correlation: Spearman's, with occlusion on the same grid; None where
+    constant, or without occlusion."""
 
     layer: str
     values: Map
@@ -65,6 +67,26 @@ class WordScore:
 
 
 METHODS = ("grad_cam", "integrated", "occlusion")  # those that are shown
+TOP = 4  # words that support and that oppose the target, by each method
+
+
+class Word(Protocol):
+    """A word with a value by each method."""
+
+    @property
+    def word(self) -> str: ...
+
+
+W = TypeVar("W", bound=Word)
+
+
+def strongest(words: Sequence[W], method: str, sign: int, n: int = TOP) -> list[W]:
+    """At most n words, the strongest first, that support the target (sign 1) or oppose it (sign -1) by a method."""
+
+    def value(word: W) -> float:
+        return sign * float(getattr(word, method))
+
+    return sorted((word for word in words if value(word) > 0), key=lambda word: -value(word))[:n]
 
 
 @dataclass(frozen=True)
@@ -87,12 +109,11 @@ class TextExplanation:
 
 @dataclass(frozen=True)
 class Modality:
-    """Loss of logit when the picture's or the text's features give way to the training rows' mean; image_share is
-    |image| / (|image| + |text|), None where neither matters."""
+    """Loss of logit when the image's or the text's features give way to the training rows' mean: a positive one
+    supports the target, a negative one opposes it."""
 
     image: float
     text: float
-    image_share: float | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +121,8 @@ class Explanation:
     """One post, one head, one target. probabilities are those that `predict` gives, calibrated by `temperature` where
     the run has one. picture or text is None where the post lacks it or the head does not read it. difference: the
     largest gap in probability between the path explained and the features that `encode` gives (rounding, in half
-    precision). missing: which halves, "picture" or "text", the post lacks."""
+    precision). missing: which halves, "picture" or "text", the post lacks. cam_of: what Grad-CAM differentiates, see
+    `explain`."""
 
     id: str
     run: str
@@ -116,6 +138,7 @@ class Explanation:
     text: TextExplanation | None
     problem: str = ""
     missing: tuple[str, ...] = ()
+    cam_of: CamOf = "logit"
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; maps as rows, to four digits. The picture itself is left out."""

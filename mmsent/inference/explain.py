@@ -5,7 +5,8 @@ Grad-CAM at the token embedding, integrated gradients (Sundararajan et al. 2017)
 logit loses when a half gives way to the training rows' mean. Occlusion needs no gradient, so it is the measure the
 others are held to.
 
-Everything is in units of the target's logit, in fp32, on the clean view of the image.
+Everything is in units of the target's logit, in fp32, on the clean view of the image. Grad-CAM alone can be of the loss
+instead, as in the coursework report; it is then in units of the target's log-probability.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mmsent.features.new_posts import NewPost
 from mmsent.inference.attribution import (
     METHODS,
     CamMap,
+    CamOf,
     Explanation,
     Map,
     Modality,
@@ -81,6 +83,7 @@ class _Chain:
         self.image = torch.zeros(1, self.head.config.image_width, dtype=torch.float32)
         self.text = torch.zeros(1, self.head.config.text_width, dtype=torch.float32)
         self.tokens = Tokens((), (), (), 0, False)
+        self.cam_of: CamOf = "logit"
         with torch.no_grad():
             if pixels is not None:
                 self.x = self.image_encoder.prepared(pixels[None])
@@ -99,6 +102,10 @@ class _Chain:
 
     def _scaled(self, features: Tensor) -> Tensor:  # batches.scaled, with a graph
         return scaled(features.float().cpu(), self.normalize)
+
+    def objective(self, logits: Tensor, goal: int) -> Tensor:
+        """What Grad-CAM differentiates, of logits (1, C): the target's logit, or minus the cross-entropy with it."""
+        return logits[0, goal] if self.cam_of == "logit" else logits.log_softmax(dim=1)[0, goal]
 
     def logits(self, image: Tensor | None = None, text: Tensor | None = None, gone: Tensor | None = None) -> Tensor:
         """(B, C) for features that replace the post's own, or for other missing halves."""
@@ -120,12 +127,14 @@ def explain(
     layers: Sequence[str] = LAYERS,
     stand_in: bool = False,
     occlude: bool = True,
+    cam_of: CamOf = "logit",
 ) -> Explanation:
     """Explain the label that a run's head gives a post. target: the label whose logit is explained; None: the predicted
     one. layers: where Grad-CAM looks: first, middle, late (the last layer that the embedding still depends on place by
     place), or a layer's name. stand_in: use the mean of the training rows for a missing half even where the head was
     not trained for such posts; `problem` then says so. occlude: cover the picture place by place too, which takes most
-    of the time; without it Grad-CAM stands unchecked.
+    of the time; without it Grad-CAM stands unchecked. cam_of: whether Grad-CAM is of the target's logit, or of the
+    cross-entropy with the target: then what lowers the loss supports it, also by lowering the other labels' logits.
 
     Raises RunError where the head cannot label the post or takes other features, UsageError on an unknown target or
     layer, EncoderError where an encoder has no differentiable path.
@@ -165,9 +174,9 @@ def explain(
         logits = chain.logits()
         encoded = chain.logits(torch.from_numpy(image), torch.from_numpy(features_for(run, text)))
         losses = [logits[0, goal] - chain.logits(gone=chain.gone | half)[0, goal] for half in torch.eye(2).bool()]
+    chain.cam_of = cam_of
     reads = {half: run.fusion not in {Fusion.image, Fusion.text} or run.fusion.value == half for half in HALVES}
     of_image, of_text = (float(loss) for loss in losses)
-    total = abs(of_image) + abs(of_text)
     return Explanation(
         id=post.id,
         run=run.name,
@@ -178,13 +187,14 @@ def explain(
         probabilities={name: float(p) for name, p in zip(labels, probabilities, strict=True)},
         temperature=run.temperature if run.calibrated else None,
         difference=float((logits.softmax(dim=1) - encoded.softmax(dim=1)).abs().max()),
-        modality=Modality(of_image, of_text, abs(of_image) / total if total else None),
+        modality=Modality(of_image, of_text),
         picture=None
         if pixels is None or not reads["image"]
         else _explain_picture(chain, goal, pixels, layers, occlude),
         text=_explain_text(chain, goal, words, chain.tokens) if words is not None and reads["text"] else None,
         problem=problem,
         missing=tuple(half for half, gone in zip(("picture", "text"), missing[0].tolist(), strict=True) if gone),
+        cam_of=cam_of,
     )
 
 
@@ -204,8 +214,8 @@ def _explain_picture(
 
     layers = chain.image_encoder.layers()
     with captured({layer.name: layer.module for layer in layers}) as outputs:
-        logit = chain.logits(image=chain.of_picture(chain.x))[0, goal]
-    gradients = torch.autograd.grad(logit, [outputs[layer.name] for layer in layers], allow_unused=True)
+        goal_value = chain.objective(chain.logits(image=chain.of_picture(chain.x)), goal)
+    gradients = torch.autograd.grad(goal_value, [outputs[layer.name] for layer in layers], allow_unused=True)
     found = []
     for layer, slope in _chosen(layers, gradients, wanted):
         values = grad_cam(layer.map_of(outputs[layer.name]), layer.map_of(slope))
@@ -275,13 +285,15 @@ def _explain_text(chain: _Chain, goal: int, text: str, tokens: Tokens) -> TextEx
     table = encoder.embedding()
     ids, mask = encoder.batch([tokens.ids])
     with captured({"tokens": table}) as outputs:
-        logit = logit_of(ids, mask)[0]
+        logits = chain.logits(text=chain.of_ids(ids, mask))
+    logit = logits[0, goal]
+    (cam_slope,) = torch.autograd.grad(chain.objective(logits, goal), [outputs["tokens"]], retain_graph=True)
     (slope,) = torch.autograd.grad(logit, [outputs["tokens"]])
     whole = float(logit.detach())
     activations = outputs["tokens"].detach()[0].float().cpu()  # (L, C)
     slopes = slope[0].float().cpu()
     products = slopes * activations
-    cam = (slopes.mean(dim=0) * activations).sum(dim=1)  # (L,)
+    cam = (cam_slope[0].float().cpu().mean(dim=0) * activations).sum(dim=1)  # (L,)
     baseline, _ = encoder.batch(
         [[i if kept else tokens.pad for i, kept in zip(tokens.ids, tokens.special, strict=True)]]
     )

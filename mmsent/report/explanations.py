@@ -10,6 +10,7 @@ from mmsent.config import Fusion
 from mmsent.encoders.base import Encoders
 from mmsent.errors import MmsentError
 from mmsent.features.new_posts import NewPost
+from mmsent.inference.attribution import METHODS, CamOf, strongest
 from mmsent.report.study import Study, Unavailable
 from mmsent.system.memory import free_memory, out_of_memory
 
@@ -22,12 +23,20 @@ TRIES = 5  # posts of a class whose pictures can be read but which cannot be exp
 
 
 class Explainer:
-    """Explains the main run of a study. encoders: None where they cannot be had; `reason` says why."""
+    """Explains the main run of a study. encoders: None where they cannot be had; `reason` says why. cam_of: as for
+    mmsent.inference.explain."""
 
-    def __init__(self, study: Study, encoders: Encoders | None, reason: str = "the encoders were not loaded") -> None:
+    def __init__(
+        self,
+        study: Study,
+        encoders: Encoders | None,
+        reason: str = "the encoders were not loaded",
+        cam_of: CamOf = "logit",
+    ) -> None:
         self._study = study
         self._encoders = encoders
         self._reason = reason
+        self._cam_of = cam_of
 
     def _explain(self, post: NewPost, target: str | None) -> Explanation:
         from mmsent.inference.explain import explain
@@ -35,7 +44,7 @@ class Explainer:
         if self._encoders is None:
             raise Unavailable(self._reason)
         try:
-            return explain(self._study.main, self._encoders, post, target=target, stand_in=True)
+            return explain(self._study.main, self._encoders, post, target=target, stand_in=True, cam_of=self._cam_of)
         except MmsentError as error:
             raise Unavailable(str(error)) from error
         except (RuntimeError, MemoryError) as error:
@@ -81,10 +90,12 @@ class Explainer:
         values = [m.correlation for e in explanations if e.picture for m in e.picture.maps if m.correlation is not None]
         range_ = f"{min(values):+.2f} to {max(values):+.2f}" if values else "undefined"
         words = (
-            "One post per class: the brighter a region, the more it supports the predicted label. Grad-CAM is shown "
-            "at an early, a middle and a late layer beside occlusion, which needs no gradient; their rank "
-            f"correlation over the image is {range_}. Where they disagree, trust occlusion."
+            "One post per class: the brighter a region, the more it supports the predicted label. Grad-CAM of the "
+            f"{self._cam_of} is shown at an early, a middle and a late layer beside occlusion, which needs no "
+            f"gradient; their rank correlation over the image is {range_}. Where they disagree, trust occlusion."
         )
+        if self._cam_of == "logit":
+            words += " The coursework report took the gradient of the loss; --cam-of loss does so."
         return grad_cam_figure(explanations), words
 
     def words(self, text: str, target: str) -> tuple[Figure, str]:
@@ -100,10 +111,11 @@ class Explainer:
         found = self._explain(NewPost("example", text, None), target)
         if found.text is None or not found.text.words:
             raise Unavailable("the text has no words")
-        first = {name: found.text.ranked(name)[0].word for name in ("grad_cam", "integrated", "occlusion")}
+        best = {name: strongest(found.text.words, name, 1, 1) for name in METHODS}
+        first = {name: found_words[0].word if found_words else "none" for name, found_words in best.items()}
         words = (
             f"How much each word of “{text}” supports {target}; the mean of the training rows replaces the image. The "
-            f"strongest word is {first['grad_cam']} by Grad-CAM at the token embedding, {first['integrated']} by "
-            f"integrated gradients and {first['occlusion']} by occlusion."
+            f"word that supports it most is {first['grad_cam']} by Grad-CAM at the token embedding, "
+            f"{first['integrated']} by integrated gradients and {first['occlusion']} by occlusion."
         )
         return word_figure(found), words

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 
+from mmsent.inference.attribution import CamOf
 from mmsent.serve import schemas
 from mmsent.serve.guard import require_key
 from mmsent.serve.monitoring import MEDIA
@@ -85,10 +86,13 @@ def post_routes(work: Work, access: Access) -> APIRouter:
             bool,
             Query(description="also cover the image region by region: slow, and a check of the other methods"),
         ] = False,
+        cam_of: Annotated[
+            CamOf, Query(description="what Grad-CAM differentiates: the label's logit, or the loss as in training")
+        ] = "logit",
     ) -> JSONResponse:
-        """Grad-CAM over the image; Grad-CAM, integrated gradients and occlusion of the words; the share of each
-        half."""
-        return JSONResponse(await work.explain(request, run, target, occlusion))
+        """Grad-CAM over the image; Grad-CAM, integrated gradients and occlusion of the words; what each half adds
+        to the logit."""
+        return JSONResponse(await work.explain(request, run, target, occlusion, cam_of))
 
     return router
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from mmsent.features.new_posts import NewPost, Prepared
+from mmsent.inference.attribution import CamOf
 from mmsent.serve.batching import Batcher
 from mmsent.serve.monitoring import Metrics
 from mmsent.serve.requests import Refused, parse
@@ -114,7 +115,9 @@ class Work:
             self.metrics.posts.labels(one["label"] or "none").inc()
         return found, many
 
-    async def explain(self, request: Request, run: str | None, target: str | None, occlude: bool) -> dict[str, Any]:
+    async def explain(
+        self, request: Request, run: str | None, target: str | None, occlude: bool, cam_of: CamOf
+    ) -> dict[str, Any]:
         """The explanation of a request's post. Raises Refused, and what mmsent.inference.explain raises."""
         chosen = self.service.run_named(run)
         if self._explaining >= self._limits.explanations:
@@ -129,7 +132,7 @@ class Work:
                 prepared = await in_thread(self.pool, self.service.prepare, posts[0])
                 if posts[0].image is not None and prepared.pixels is None:
                     raise Refused(422, prepared.problem)
-                work = in_thread(self._explainer, self.service.explain, posts[0], chosen, target, occlude)
+                work = in_thread(self._explainer, self.service.explain, posts[0], chosen, target, occlude, cam_of)
                 return await self._in_time(work, self._limits.explain_timeout)
         finally:
             self._explaining -= 1

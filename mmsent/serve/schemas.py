@@ -128,11 +128,11 @@ class PicturePart(_Out):
 
 
 class Shares(_Out):
-    """How much the logit falls without the image and without the text, and the image's share of both."""
+    """How much the logit falls without the image and without the text: a positive value supports the label, a negative
+    one opposes it."""
 
     image: float
     text: float
-    image_share: float | None
 
 
 class ExplanationOut(_Out):
@@ -149,6 +149,7 @@ class ExplanationOut(_Out):
     difference: float
     problem: str
     missing: list[str]
+    cam_of: str = Field(description="what Grad-CAM differentiates: the label's logit, or the loss")
     modality: Shares
     picture: PicturePart | None
     text: TextPart | None

@@ -19,6 +19,7 @@ from mmsent.data.images import image_bytes, image_url
 from mmsent.encoders.base import Encoders
 from mmsent.errors import UsageError
 from mmsent.features.new_posts import NewPost, Prepared, encode_prepared, prepare_post
+from mmsent.inference.attribution import CamOf
 from mmsent.inference.logits import head_shares
 from mmsent.inference.predict import encoder_settings, encoders_of, require_encoders, vote_features
 from mmsent.inference.tally import tie_label
@@ -129,11 +130,13 @@ class Service:
             raise UsageError(f"no run called {str(name)[:100]!r} is served; the runs are {names}")
         return found
 
-    def explain(self, post: NewPost, run: ServedRun, target: str | None, occlude: bool) -> dict[str, Any]:
+    def explain(
+        self, post: NewPost, run: ServedRun, target: str | None, occlude: bool, cam_of: CamOf = "logit"
+    ) -> dict[str, Any]:
         """Explain what a run says of a post; see `schemas.ExplanationOut`. Errors as of mmsent.inference.explain."""
         from mmsent.inference.explain import explain
 
-        found = explain(run, self._explainable, post, target=target, stand_in=True, occlude=occlude)
+        found = explain(run, self._explainable, post, target=target, stand_in=True, occlude=occlude, cam_of=cam_of)
         out = found.to_json()
         if found.picture is not None:
             out["picture"]["seen"] = image_url(Image.fromarray(found.picture.pixels), "PNG")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,11 @@ def test_a_post_of_the_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[st
     best = found["probabilities"][found["label"]]
     assert printed.startswith(f"{found['label']} ({best:.1%}, calibrated at temperature {found['temperature']:.2f})\n")
     assert f"explained: {found['label']}, logit {found['logit']:.3f}, by the concat head" in printed
-    assert f"image {found['modality']['image_share']:.0%}, text " in printed
+    image, text = (found["modality"][half] for half in ("image", "text"))
+    for half, value in (("image", image), ("text", text)):
+        assert f"the {half} {'opposes' if value < 0 else 'supports'} {found['target']} by {value:+.3f}" in printed
+    assert "words that support it most" in printed
+    assert not re.search(r"support.* -0\.", printed.split("words that", 1)[0])
     assert "integrated gradients  " in printed
     assert f"wrote {tmp_path / page_file} and " in printed
     with Image.open(tmp_path / page_file) as page:
@@ -162,12 +167,12 @@ def test_half_a_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     """The training mean stands in for the missing half; a head that was not fitted for that says so."""
     assert run("--guid", "no picture", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
-    assert "image missing, text 100%" in printed.out
+    assert "the image is missing, the text " in printed.out
     assert "the mean of the training rows is used instead, which this head was not trained for" in printed.err
     assert run("--text", "a happy day", "--runs", "half", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr()
-    assert "image missing, text 100%" in printed.out
-    assert "Grad-CAM at" not in printed.out
+    assert "the image is missing, the text " in printed.out
+    assert "Grad-CAM of the logit at" not in printed.out
     assert "not fitted for" not in printed.err
 
 

@@ -658,7 +658,16 @@ def test_the_one_patch_that_is_read(place: tuple[int, int], tmp_path: Path) -> N
     assert cam.correlation is not None
     assert cam.correlation > 0
     assert found.modality.image > 0
-    assert found.modality.image_share == 1  # the text's columns are zero
+    assert found.modality.text == 0  # its columns are zero
+    assert found.cam_of == "logit"
+    # Two labels besides with the logits 0: the log-probability rises by 1 - p of what the logit rises by.
+    of_loss = explain(run, encoders, NewPost("a", "x", path), target="positive", cam_of="loss")
+    (lowered,) = maps_of(of_loss).values()
+    assert (of_loss.cam_of, lowered.peak) == ("loss", place)
+    p = float(torch.softmax(torch.tensor([0.0, 0.0, found.logit]), 0)[2])
+    assert lowered.maximum == pytest.approx(cam.maximum * (1 - p), rel=1e-4)
+    assert lowered.values == pytest.approx(cam.values, abs=1e-5)
+    np.testing.assert_array_equal(of_loss.picture.occlusion, found.picture.occlusion)  # type: ignore[union-attr]
 
 
 def test_grad_cam_is_not_fooled_into_another_patch(tmp_path: Path) -> None:
@@ -688,7 +697,17 @@ def test_the_one_word_that_is_read(key: str, tmp_path: Path) -> None:
         assert [getattr(w, method) for w in ranked[1:]] == pytest.approx([0] * 4, abs=1e-6)
     assert found.text.correlations["gradient"] == pytest.approx(1)
     assert found.text.correlations["integrated"] == pytest.approx(1)
-    assert found.modality.image_share == 0
+    assert found.modality.image == 0
+    assert found.modality.text > 0
+    of_loss = explain(
+        run, encoders, NewPost("a", "so happy and sad today", path), target="positive", cam_of="loss"
+    ).text
+    assert of_loss is not None
+    p = float(torch.softmax(torch.tensor([0.0, 0.0, found.logit]), 0)[2])
+    assert [w.grad_cam for w in of_loss.words] == pytest.approx(
+        [w.grad_cam * (1 - p) for w in found.text.words], abs=1e-6
+    )
+    assert [w.integrated for w in of_loss.words] == [w.integrated for w in found.text.words]
     against = explain(
         make_run(tmp_path / "n", encoders, head=linear_head(2, text=-direction / direction.norm())),
         encoders,
@@ -698,6 +717,7 @@ def test_the_one_word_that_is_read(key: str, tmp_path: Path) -> None:
     assert against.text is not None
     assert against.text.ranked("occlusion")[-1].word == key  # it speaks against, and that is no support
     assert against.text.ranked("occlusion")[-1].occlusion < -1e-3
+    assert against.modality.text < 0
 
 
 # --- halves
@@ -709,7 +729,7 @@ def test_shares_of_the_halves(tmp_path: Path) -> None:
     post = NewPost("a", "happy day", path)
     direction = torch.from_numpy(encoders.image.encode(np.array(Image.open(path))[None]))[0]
     blank = explain(make_run(tmp_path / "0", encoders, head=linear_head(2)), encoders, post)
-    assert (blank.modality.image, blank.modality.text, blank.modality.image_share) == (0, 0, None)
+    assert (blank.modality.image, blank.modality.text) == (0, 0)
     run = make_run(tmp_path / "1", encoders)
     both = explain(run, encoders, post)
     image, text = (torch.from_numpy(x) for x in encode_posts([post], encoders, [run], False)[:2])
@@ -720,7 +740,6 @@ def test_shares_of_the_halves(tmp_path: Path) -> None:
             float(whole - head(image, text, torch.tensor([gone]))[0, goal]) for gone in ([True, False], [False, True])
         ]
     assert [both.modality.image, both.modality.text] == pytest.approx(lost, abs=1e-5)
-    assert both.modality.image_share == pytest.approx(abs(lost[0]) / (abs(lost[0]) + abs(lost[1])), abs=1e-4)
     # The mean that stands in is the training rows' own.
     centred = linear_head(2, image=direction / direction.norm())
     centred.image_mean.copy_(direction)
@@ -728,13 +747,13 @@ def test_shares_of_the_halves(tmp_path: Path) -> None:
     assert still.modality.image == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize(("fusion", "share"), [(Fusion.image, 1.0), (Fusion.text, 0.0)])
-def test_heads_of_one_half(fusion: Fusion, share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fusion", [Fusion.image, Fusion.text])
+def test_heads_of_one_half(fusion: Fusion, tmp_path: Path) -> None:
     encoders = planted()
     run = make_run(tmp_path, encoders, fusion=fusion)
     path = spot(tmp_path / "spot.png", 1, 2)
     found = explain(run, encoders, NewPost("a", "happy day", path))
-    assert found.modality.image_share == share
+    assert (found.modality.text if fusion is Fusion.image else found.modality.image) == 0
     assert (found.picture is None, found.text is None) == (fusion is Fusion.text, fusion is Fusion.image)
     half = NewPost("a", "happy", None) if fusion is Fusion.text else NewPost("a", None, path)
     assert explain(run, encoders, half).probabilities
@@ -766,7 +785,6 @@ def test_a_post_that_lacks_a_half(tmp_path: Path) -> None:
     assert found.text is not None
     assert found.problem == "no picture"
     assert found.modality.image == 0
-    assert found.modality.image_share == 0
 
 
 @pytest.mark.parametrize(("fusion", "needs"), [(Fusion.image, "an image"), (Fusion.text, "a text")])
@@ -792,7 +810,7 @@ def test_the_mean_stands_in_where_that_is_asked_for(tmp_path: Path) -> None:
         logits = head(torch.zeros(1, 48), text, torch.tensor([[True, False]]))
         torch.testing.assert_close(head._classify(torch.cat([image, head.scale(image, text)[1]], 1))[2], logits)
     assert found.logit == pytest.approx(float(logits.max()), abs=1e-5)
-    assert found.modality.image_share == 0
+    assert found.modality.image == 0
     with pytest.raises(RunError, match="no picture; no text; the concat head"):
         explain(run, encoders, NewPost("a", None, None), stand_in=True)
     text_head = make_run(tmp_path / "t", encoders, fusion=Fusion.text)
@@ -898,7 +916,7 @@ def test_of_many_words_the_strongest_are_drawn(explained: dict[str, tuple[Run, E
     _, found = explained["vit"]
     assert found.text is not None
     one = found.text.words[0]
-    many = tuple(replace(one, word=f"w{i}", occlusion=float(i)) for i in range(40))
+    many = tuple(replace(one, word=f"w{i}", occlusion=float(i), grad_cam=0.0, integrated=0.0) for i in range(40))
     names = drawn_texts(word_figure(replace(found, text=replace(found.text, words=many))))
     shown = [n for n in dict.fromkeys(names) if n[:1] == "w" and n[1:].isdigit()]
     assert shown == [f"w{i}" for i in range(16, 40)]

@@ -681,22 +681,26 @@ def test_explanations_go_through_with_their_arguments(
     asked: list[Any] = []
 
     def explained(run: Run, encoders: Any, post: NewPost, **more: Any) -> Explanation:
-        asked.append((run.name, post.text, more["target"], more["occlude"]))
+        asked.append((run.name, post.text, more["target"], more["occlude"], more["cam_of"]))
         if more["target"] == "odd":
             raise UsageError("unknown target")
         return Explanation(
             "post", run.name, "concat", "positive", "neutral", 1.0, {"positive": 1.0}, None, 0.0,
-            Modality(1.0, 2.0, 0.3), None, None,
+            Modality(1.0, 2.0), None, None, cam_of=more["cam_of"],
         )  # fmt: skip
 
     monkeypatch.setattr("mmsent.inference.explain.explain", explained)
     post = as_json(posts_of(world[0])[0])
     with client_of(runs) as client:
         found = client.post(
-            "/explain", json=post, params={"run": runs[1].name, "target": "neutral", "occlusion": "true"}
+            "/explain",
+            json=post,
+            params={"run": runs[1].name, "target": "neutral", "occlusion": "true", "cam_of": "loss"},
         )
         schemas.ExplanationOut.model_validate(found.json())
-        assert asked == [(runs[1].name, post["text"], "neutral", True)]
+        assert asked == [(runs[1].name, post["text"], "neutral", True, "loss")]
+        assert found.json()["cam_of"] == "loss"
+        assert client.post("/explain", json=post, params={"cam_of": "odd"}).status_code == 422
         assert client.post("/explain", json=post).json()["run"] == runs[0].name
         assert client.post("/explain", json=post, params={"target": "odd"}).status_code == 422
         assert client.post("/explain", json=post, params={"run": "none"}).status_code == 422

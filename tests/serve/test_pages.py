@@ -139,9 +139,18 @@ def test_a_dropped_picture_and_a_typed_text_are_labelled_and_explained(
     ]
     assert "".join(words).replace(" ", "").lower() == text.replace(" ", "").lower()
     assert browser.find_element("id", "words").find_elements("css selector", ".for, .against")
-    shares = browser.find_elements("css selector", "#shares .legend span")
-    percents = [int(one.text.split()[-1].rstrip("%")) for one in shares]
-    assert sum(percents) in {99, 100, 101}
+    post = {"image": ("a.jpg", raw), "text": (None, text.encode())}
+    found = httpx.post(f"{address}/explain", files=post, params={"target": wanted.label}, timeout=120).json()[
+        "modality"
+    ]
+    shares = browser.find_elements("css selector", "#shares .value")
+    for shown_value, value in zip(shares, (found["image"], found["text"]), strict=True):
+        side = "supports the label" if value >= 0 else "opposes the label"
+        assert shown_value.text == f"{side}, {'+' if value >= 0 else '−'}{abs(value):.2f}"  # noqa: RUF001
+    bars = browser.find_elements("css selector", "#shares .track i")
+    assert [bar.get_attribute("class") for bar in bars] == [
+        "for" if found[half] >= 0 else "against" for half in ("image", "text")
+    ]
     colours = "new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
     assert browser.execute_script(f"const c = document.getElementById('canvas'); return {colours}") > 50
     assert wanted.label in browser.find_element("id", "canvas").get_attribute("aria-label")

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmsent.inference.attribution import strongest
 from mmsent.report.figures.style import (
     GREY,
-    IMAGE_COLOUR,
     INK,
-    SLATE,
-    TEXT_COLOUR,
+    OPPOSE,
+    SUPPORT,
     in_style,
     label_colours,
     label_text,
@@ -87,10 +87,12 @@ class TextData(Protocol):
 
 
 class ModalityData(Protocol):
-    """How much of the loss of logit is the picture's; None where neither one matters."""
+    """Loss of logit without the image, and without the text."""
 
     @property
-    def image_share(self) -> float | None: ...
+    def image(self) -> float: ...
+    @property
+    def text(self) -> float: ...
 
 
 class ExplanationData(Protocol):
@@ -172,7 +174,7 @@ def explanation_figure(explanation: ExplanationData) -> Figure:
         empty.text(0.5, 0.5, reason, ha="center", va="center", color=GREY)
     above, below = right.subplots(2, 1, height_ratios=[max(2, len(explanation.probabilities)), 1.2])
     _draw_probabilities(above, explanation)
-    _draw_shares(below, explanation.modality.image_share, explanation.missing)
+    _draw_halves(below, explanation.modality, explanation.missing)
     return figure
 
 
@@ -219,9 +221,13 @@ def _colour_bar(figure: Any, axes: Any) -> None:
 
 
 def _rows(words: Sequence[WordData]) -> list[tuple[str, dict[str, float]]]:
-    """(name, value by method) of each bar: all words, or those strongest by occlusion and the mean of the rest."""
+    """(name, value by method) of each bar: all words, or the strongest by each method and then by occlusion, and the
+    mean of the rest."""
     order = sorted(range(len(words)), key=lambda i: -abs(words[i].occlusion))
-    kept = set(order if len(words) <= MOST_WORDS else order[: MOST_WORDS - 1])
+    kept = set(order)
+    if len(words) > MOST_WORDS:
+        told = {id(word) for method in METHODS for sign in (1, -1) for word in strongest(words, method, sign)}
+        kept = set(sorted(order, key=lambda i: id(words[i]) not in told)[: MOST_WORDS - 1])
     rows = [
         (printable(word.word, 20), {m: float(getattr(word, m)) for m in METHODS})
         for i, word in enumerate(words)
@@ -240,7 +246,7 @@ def _draw_words(figure: Any, text: TextData, target: str) -> None:
         zip(figure.subplots(1, 3, sharey=True), METHODS.items(), strict=True)
     ):
         values = [row[method] for _, row in rows]
-        axes.barh(places, values, color=[TEXT_COLOUR if v >= 0 else SLATE for v in values], height=0.72)
+        axes.barh(places, values, height=0.72, **_signs(values))
         axes.axvline(0, color=INK, linewidth=0.8)
         reach = max(map(abs, values)) or 1.0
         axes.set_xlim(
@@ -259,7 +265,7 @@ def _draw_words(figure: Any, text: TextData, target: str) -> None:
         else:
             axes.tick_params(axis="y", length=0)
     figure.supxlabel(
-        f"change in the logit of “{label_text(target, 24)}”: purple supports it, slate opposes it", fontsize=8
+        f"change in the logit of “{label_text(target, 24)}”: violet supports it, yellow opposes it", fontsize=8
     )
 
 
@@ -281,24 +287,25 @@ def _draw_probabilities(axes: Any, explanation: ExplanationData) -> None:
     )
 
 
-def _draw_shares(axes: Any, image_share: float | None, missing: Sequence[str]) -> None:
-    axes.set_axis_off()
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.9, 0.6)
-    axes.set_title("shares of image and text", fontsize=9)
-    if image_share is None:
-        axes.text(0.5, 0, "neither one matters", ha="center", va="center", color=GREY)
-        return
-    axes.barh(
-        [0, 0], [image_share, 1 - image_share], left=[0, image_share], color=[IMAGE_COLOUR, TEXT_COLOUR], height=0.6
-    )
-    image, text = half_shares(image_share, missing)
-    axes.text(0, -0.65, image, ha="left", va="center", fontsize=8, color=IMAGE_COLOUR)
-    axes.text(1, -0.65, text, ha="right", va="center", fontsize=8, color=TEXT_COLOUR)
+def _draw_halves(axes: Any, modality: ModalityData, missing: Sequence[str]) -> None:
+    halves = {"image": ("picture", modality.image), "text": ("text", modality.text)}
+    values = [value for _, value in halves.values()]
+    axes.set_title("what each half adds to the logit", fontsize=9)
+    axes.barh([0, 1], values, height=0.62, **_signs(values))
+    axes.axvline(0, color=INK, linewidth=0.8)
+    reach = max(map(abs, values)) or 1.0
+    axes.set_xlim(-1.7 * reach, 1.7 * reach)
+    for place, (half, value) in enumerate(halves.values()):
+        words = "missing" if half in missing else f"{value:+.2f}"
+        side = "left" if value >= 0 else "right"
+        axes.text(value + (0.06 if value >= 0 else -0.06) * reach, place, words, ha=side, va="center", fontsize=8)
+    axes.set_yticks([0, 1], list(halves))
+    axes.set_ylim(1.5, -0.5)
+    axes.set_xticks([0])
+    axes.tick_params(axis="x", labelsize=7.5)
+    axes.grid(visible=False)
 
 
-def half_shares(image_share: float, missing: Sequence[str]) -> tuple[str, str]:
-    """The shares of image and text in words; a half that the post lacks is called missing."""
-    shares = {"picture": image_share, "text": 1 - image_share}
-    image, text = ("missing" if half in missing else f"{share:.0%}" for half, share in shares.items())
-    return f"image {image}", f"text {text}"
+def _signs(values: Sequence[float]) -> dict[str, Any]:
+    """How bars are filled: what supports the label, what opposes it."""
+    return {"color": [SUPPORT if v >= 0 else OPPOSE for v in values], "edgecolor": INK, "linewidth": 0.5}

@@ -33,6 +33,7 @@ OTHERS = ("#332288", "#CC6677", "#999933", "#882255", "#DDCC77", BLUE, GREY, VER
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 IMAGE_COLOUR, TEXT_COLOUR = GREEN, PURPLE  # the two halves of a post, in every figure
 # Heads take none of the classes' colours, and the one-half heads those of their half.
+SUPPORT, OPPOSE = "#5B21B6", YELLOW  # of evidence for and against a label; nothing else has these
 FUSION_COLOURS = {
     "concat": INK,
     "weighted": ORANGE,
@@ -40,7 +41,6 @@ FUSION_COLOURS = {
     "attention_alt": BROWN,
     "image": IMAGE_COLOUR,
     "text": TEXT_COLOUR,
-    "vote": YELLOW,
 }
 
 P = ParamSpec("P")

@@ -135,6 +135,14 @@ function shareBar(share) {
   ];
 }
 
+/** A bar from the middle of its track: to the right what supports the label, to the left what opposes it. */
+function sided(share) {
+  const bar = el("i", { className: share < 0 ? "against" : "for" });
+  bar.style.width = percent(Math.abs(share) / 2, 2);
+  bar.style.marginLeft = percent(share < 0 ? 0.5 + share / 2 : 0.5, 2);
+  return el("div", { className: "track sided", "aria-hidden": "true" }, bar);
+}
+
 function headCard(head) {
   const card = el("article", { className: "head" },
     el("header", {}, el("h4", { title: head.run }, fusionName(head.fusion)), head.label ? chip(head.label, info.colours) : null));
@@ -239,13 +247,14 @@ async function showExplanation() {
   }
   $("text-side").hidden = !text;
   if (text) showWords(text);
-  const share = modality.image_share;
-  const missing = explanation.missing.map((half) => t(`missing_${half}`)).join(" ");
-  $("shares").replaceChildren(
-    ...(share === null ? [el("p", {}, t("no_share"))] : shareBar(share)),
-    el("p", { className: "hint" }, t("without", { image: signed(-modality.image), text: signed(-modality.text) })),
-    ...(missing ? [el("p", { className: "hint" }, missing)] : []),
-  );
+  const most = Math.max(Math.abs(modality.image), Math.abs(modality.text), 1e-9);
+  $("shares").replaceChildren(...[["picture", modality.image], ["text", modality.text]].flatMap(([half, value]) => {
+    const missing = explanation.missing.includes(half);
+    const said = missing ? t("no_part") : t(value < 0 ? "word_against" : "word_for", { v: signed(value) });
+    return [el("dt", {}, t(half)), el("dd", {}, missing ? "" : sided(value / most)), el("dd", { className: "value" }, said)];
+  }));
+  const missing = explanation.missing.map((half) => t(`missing_${half}`));
+  $("shares-note").textContent = [t("without"), ...missing].join(" ");
   $("why-note").textContent = t("trust");
 }
 
@@ -258,8 +267,7 @@ function showWords(text) {
     const side = share < 0.03 ? "" : values[i] > 0 ? "for" : "against";
     const said = t(values[i] > 0 ? "word_for" : "word_against", { v: signed(values[i]) });
     const span = el("span", { className: `word ${side}`, title: said }, word.word, el("span", { className: "unseen" }, ` (${said})`));
-    const colour = values[i] > 0 ? "0, 158, 115" : "230, 159, 0";
-    span.style.background = side ? `rgba(${colour}, ${0.08 + 0.42 * share})` : "";
+    span.style.background = side ? `color-mix(in srgb, var(--${side}) ${percent(0.06 + share * (values[i] > 0 ? 0.26 : 0.6))}, transparent)` : "";
     return i ? [" ", span] : [span];
   });
   $("words").replaceChildren(...(spans.length ? spans : [t("no_words")]));

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+import mmsent.serve
+from mmsent.inference.attribution import METHODS, Explanation, Modality, WordScore, strongest
 from mmsent.metrics import reliability
 from mmsent.report.figures import posts, projections, results, training
-from mmsent.report.figures.explanations import half_shares
+from mmsent.report.figures.explanations import _rows, explanation_figure
 from mmsent.report.figures.style import (
     FUSION_COLOURS,
     GREEN,
     IMAGE_COLOUR,
     KNOWN,
+    OPPOSE,
     ORANGE,
     OTHERS,
+    SUPPORT,
     TEXT_COLOUR,
     label_colours,
     label_text,
@@ -131,6 +138,67 @@ def test_violins_have_the_colours_of_the_page() -> None:
     assert {to_hex(colour) for line in lines for colour in line.get_color()} == {"#222222"}  # type: ignore[attr-defined]
 
 
-def test_a_half_that_is_missing_has_no_share() -> None:
-    assert half_shares(0.25, ()) == ("image 25%", "text 75%")
-    assert half_shares(0.0, ["picture"]) == ("image missing", "text 100%")
+# Linear RGB as people without one kind of cone see it (Machado, Oliveira and Fernandes 2009), and as most do.
+SIGHT = {
+    "usual": np.eye(3),
+    "protanopia": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "deuteranopia": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "tritanopia": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+}
+
+
+def seen(colour: str, sight: str) -> np.ndarray:
+    """CIE Lab of a colour."""
+    rgb = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(SIGHT[sight] @ linear, 0, 1) / np.array([0.9505, 1, 1.089])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_support_and_opposition_stay_apart_from_each_other_and_from_all_else(sight: str) -> None:
+    assert np.linalg.norm(seen(SUPPORT, sight) - seen(OPPOSE, sight)) > 60
+    taken = {*FUSION_COLOURS.values(), *KNOWN.values(), *OTHERS, IMAGE_COLOUR, TEXT_COLOUR, GREEN, ORANGE}
+    assert not {SUPPORT, OPPOSE} & taken
+    for colour in (*KNOWN.values(), IMAGE_COLOUR, TEXT_COLOUR):  # what stands on the same page
+        for side in (SUPPORT, OPPOSE):
+            assert np.linalg.norm(seen(colour, sight) - seen(side, sight)) > 20, (colour, side)
+
+
+def test_the_pages_have_the_colours_of_the_figures() -> None:
+    style = (Path(mmsent.serve.__file__).parent / "static" / "style.css").read_text(encoding="utf-8")
+    wanted = {"for": SUPPORT, "against": OPPOSE, "picture": IMAGE_COLOUR, "words": TEXT_COLOUR}
+    for name, colour in wanted.items():
+        assert f"--{name}: {colour.lower()};" in style
+
+
+def test_a_half_that_opposes_the_label_has_its_bar_on_the_other_side() -> None:
+    made = Explanation(
+        "a", "r", "concat", "positive", "positive", 1.0, {"positive": 0.8, "negative": 0.2}, None, 0.0,
+        Modality(-0.4, 1.2), None, None,
+    )  # fmt: skip
+    axes = next(ax for ax in explanation_figure(made).axes if ax.get_title() == "what each half adds to the logit")
+    image, text = axes.patches
+    assert [bar.get_width() for bar in (image, text)] == [-0.4, 1.2]
+    assert [to_hex(bar.get_facecolor()) for bar in (image, text)] == [OPPOSE.lower(), SUPPORT.lower()]
+    assert {t.get_text() for t in axes.texts} == {"-0.40", "+1.20"}
+    half = explanation_figure(replace(made, missing=("picture",), modality=Modality(0.0, 1.2)))
+    assert "missing" in texts(half)
+
+
+def test_the_figure_shows_every_word_that_the_summary_names() -> None:
+    words = [
+        WordScore(f"w{i}", grad_cam=(i % 7) - 3, gradient=0, gradient_norm=0, integrated=float(i - 20), occlusion=-i)
+        for i in range(40)
+    ]
+    shown = {name for name, _ in _rows(words)}
+    assert len(shown) == 25
+    for method in METHODS:
+        for sign in (1, -1):
+            named = strongest(words, method, sign)
+            assert all(sign * getattr(word, method) > 0 for word in named)
+            assert {word.word for word in named} <= shown
+    assert strongest(words, "occlusion", 1) == []
+    assert [word.word for word in strongest(words, "integrated", 1, 2)] == ["w39", "w38"]
