@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mmsent.config import VOTING_FUSIONS, Fusion, Group, SplitSettings, fit_settings, recipe_for
-from mmsent.evaluation.audit import label_quality, likely_wrong
+from mmsent.evaluation.audit import audit_labels, label_quality
 from mmsent.evaluation.cross_validation import cross_validate
 from mmsent.features.cache import NO_LABEL, Cache
 from mmsent.inference.tally import Way, tally
@@ -55,7 +55,7 @@ def main() -> None:
     index, classes = features.index, len(cache.labels)
     usable = index.good & (index.labels != NO_LABEL)
     found: dict[tuple[str, str], list[float]] = {}
-    flagged: dict[str, list[tuple[int, float, float]]] = {}
+    flagged: dict[str, list[tuple[int, float, float, float]]] = {}
     for seed in range(arguments.seeds):
         labels, changed = flipped(index.labels, usable, arguments.share, classes, seed)
         spoilt = replace(features, index=replace(index, labels=labels))
@@ -74,22 +74,29 @@ def main() -> None:
                 order = np.argsort(label_quality(plan.labels, probabilities, method), kind="stable")
                 hits = float(wrong[order[: int(wrong.sum())]].mean())
                 found.setdefault((name, method), []).append(hits)
-            verdict = likely_wrong(plan.labels, probabilities)
-            both = float((verdict & wrong).sum())
-            flagged.setdefault(name, []).append((int(verdict.sum()), both / verdict.sum(), both / wrong.sum()))
+            names = [str(i) for i in range(len(wrong))]
+            audit = audit_labels(names, plan.labels, probabilities, list(cache.labels))
+            marked = [int(one.id) for one in audit.suspects if one.likely_wrong]
+            both = float(wrong[marked].sum())
+            said = audit.suspects[len(marked) - 1].precision if marked else 0.0
+            flagged.setdefault(name, []).append((len(marked), both / max(1, len(marked)), said, both / wrong.sum()))
         shown = ", ".join(f"{name} {method} {values[-1]:.3f}" for (name, method), values in found.items())
-        flags = ", ".join(f"{name} {n[-1][0]} ({n[-1][1]:.3f}, {n[-1][2]:.3f})" for name, n in flagged.items())
-        print(f"seed {seed}, {int(wrong.sum())} flips: {shown}; flagged (precision, recall): {flags}", flush=True)
+        flags = ", ".join(
+            f"{name} {n[-1][0]} ({n[-1][1]:.3f}, {n[-1][2]:.3f}, {n[-1][3]:.3f})" for name, n in flagged.items()
+        )
+        print(
+            f"seed {seed}, {int(wrong.sum())} flips: {shown}; marked (precision, estimate, recall): {flags}", flush=True
+        )
     rows = [["probabilities", "score", "precision at the top", "sd over the seeds"]]
     for (name, method), values in found.items():
         deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
         rows.append([name, method, f"{np.mean(values):.3f}", f"{deviation:.3f}"])
     print("\n" + columns(rows, right=(2, 3)))
-    rows = [["probabilities", "flagged by cleanlab", "precision", "recall"]]
+    rows = [["probabilities", "marked", "precision", "as estimated", "recall"]]
     for name, triples in flagged.items():
         mean = np.mean(triples, axis=0)
-        rows.append([name, f"{mean[0]:.0f}", f"{mean[1]:.3f}", f"{mean[2]:.3f}"])
-    print("\n" + columns(rows, right=(1, 2, 3)))
+        rows.append([name, f"{mean[0]:.0f}", *(f"{value:.3f}" for value in mean[1:])])
+    print("\n" + columns(rows, right=(1, 2, 3, 4)))
     print(f"\nby chance the precision would be {arguments.share:.3f}")
 
 

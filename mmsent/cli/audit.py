@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmsent.evaluation.cross_validation import Folds
 
 FOLDS = 10  # of a cross-validation that the audit runs by itself
-_LAYOUT = Layout(left=["id", "label", "suggested", "likely wrong"], drop=["p suggested", "p label"])
+_LAYOUT = Layout(left=["id", "label", "suggested", "marked"], drop=["p suggested", "p label", "precision"])
 _AUDITED = (Group.near, Group.exact)  # what its folds keep together: on plain ones a wrong label's twin vouches for it
 
 
@@ -52,7 +52,8 @@ def audit(
     """List training labels that are likely wrong, worst first.
 
     Reads out-of-fold predictions of `mmsent fit --folds` (the newest that fit the labels; without any, it first
-    cross-validates concat) and ranks the rows with cleanlab. Writes audit.csv, audit.json and audit.html, a page that
+    cross-validates concat), ranks the rows with cleanlab, estimates from changed labels how many are wrong down to each
+    rank, and marks those down to where half are. Writes audit.csv, audit.json and audit.html, a page that
     opens from disk, into --out.
     """
     _refuse(out, group, folds, memory)
@@ -75,15 +76,12 @@ def audit(
             {**written, "sources": found.sources, "rows": len(found.suspects), "likely_wrong": found.likely_wrong}
         )
         return
-    rows = [["rank", "id", "label", "suggested", "p label", "p suggested", "likely wrong"]]
+    rows = [["rank", "id", "label", "suggested", "p label", "p suggested", "precision", "marked"]]
     for one in found.suspects[:top]:
-        numbers = [f"{value:.3f}" for value in (one.p_given, one.p_suggested)]
+        numbers = [f"{value:.3f}" for value in (one.p_given, one.p_suggested, one.precision)]
         rows.append([str(one.rank), one.id, one.given, one.suggested, *numbers, "yes" if one.likely_wrong else ""])
-    echo_table(
-        rows, Layout(left=["id", "label", "suggested", "likely wrong"], drop=["p suggested", "p label"]), wide=wide
-    )
-    n = len(found.suspects)
-    echo(f"\n{found.likely_wrong} of {n} labels are likely wrong, by {', '.join(found.sources)}")
+    echo_table(rows, _LAYOUT, wide=wide)
+    echo(f"\n{found.in_words()}; by {', '.join(found.sources)}")
     echo(f"wrote {', '.join(written.values())}")
     echo("look at a post before you change its label: to a head, a hard post and a wrong label look alike")
 

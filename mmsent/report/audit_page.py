@@ -1,4 +1,4 @@
-"""The audit's page: the posts whose labels are likely wrong, worst first, in one file that loads nothing."""
+"""The audit's page: the posts whose labels are most likely wrong, worst first, in one file that loads nothing."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mmsent.features.cache import Cache
 from mmsent.report.page import THUMBNAIL, render
 from mmsent.version import __version__
 
-CARDS = 400
+CARDS, MORE = 400, 24
 
 
 def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path) -> Path:
-    """Write `out`/audit.html. It shows the rows that are likely wrong, CARDS at most; where there are none, the first
-    24. dataset: None where the posts are not available; the page then has only ids and numbers."""
-    shown = [one for one in audit.suspects if one.likely_wrong][:CARDS] or audit.suspects[:24]
+    """Write `out`/audit.html: the marked rows and some of those that follow. dataset: None where the posts are not
+    available; the page then has only ids and numbers."""
+    shown = audit.suspects[: min(CARDS, 2 * audit.likely_wrong + MORE)]
     posts = {post.id: post for post in dataset.posts if post.split == "train"} if dataset else {}
     cards = [
         {"suspect": one, "text": _text(dataset, posts.get(one.id)), "picture": _picture(posts.get(one.id))}
         for one in shown
     ]
     note = (
-        f"{audit.likely_wrong} of {len(audit.suspects)} labels are likely wrong, judged by the out-of-fold "
-        f"probabilities of {', '.join(audit.sources)}. This page shows {len(cards)} of them, the most suspicious "
-        "first. To a head, a hard post looks like a wrong label: read the post before you change its label."
+        f"Ranked by the out-of-fold probabilities of {', '.join(audit.sources)}, the most suspicious first. "
+        f"{audit.in_words().capitalize()}. This page shows the first {len(cards)}. To a head, a hard post looks like a "
+        "wrong label: read the post before you change its label."
     )
     page = render(
         "audit.html",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmsent.errors import UsageError
-from mmsent.evaluation.audit import audit_labels, label_quality
+from mmsent.evaluation.audit import audit_labels, estimated_precision, label_quality
 from tests.cli.test_cli import fails, run, work  # noqa: F401
 from tests.helpers.made import make_guid, make_manifest
 from tests.helpers.small import NASTY
@@ -41,11 +41,63 @@ def test_the_worst_comes_first() -> None:
     assert found.suspects[0].quality == pytest.approx(0.02)
     assert (found.suspects[0].p_given, found.suspects[0].p_suggested) == (0.02, 0.95)
     assert [one.id for one in found.suspects[2:]] == ["b", "d", "e", "f"]  # alike: by id
-    assert found.suspects[0].likely_wrong
     assert not found.suspects[-1].likely_wrong
     assert found.sources == ["run"]
     with pytest.raises(UsageError, match="no row is labelled z"):
         audit_labels(["a", "b"], np.array([0, 1]), sure[:2], ["x", "y", "z"])
+
+
+def made_up(n: int, sure: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and probabilities of heads that are this sure of them."""
+    given = rng.integers(0, 3, n)
+    probabilities = rng.dirichlet([1, 1, 1], n) * (1 - sure)
+    probabilities[np.arange(n), given] += sure
+    return given, probabilities
+
+
+def test_the_precision_is_the_share_of_changed_labels() -> None:
+    """What the estimate says of changed labels is what counting finds."""
+    rng = np.random.default_rng(0)
+    given, probabilities = made_up(2000, 0.35, rng)
+    estimate, quality = estimated_precision(given, probabilities), label_quality(given, probabilities)
+    assert ((estimate >= 0) & (estimate <= 1)).all()
+    for row in np.argsort(quality)[[0, 20, 200, 1999]]:
+        counted, there = 0, 0
+        for _ in range(200):
+            rows = rng.choice(2000, 100, replace=False)
+            changed = given.copy()
+            changed[rows] = (changed[rows] + rng.integers(1, 3, 100)) % 3
+            low = label_quality(changed, probabilities) <= quality[row]
+            counted, there = counted + low[rows].sum(), there + low.sum()
+        assert estimate[row] == pytest.approx(counted / there, abs=0.04)
+    # Labels that are wrong already count as right, so that the estimate is no more than what is true.
+    changed = given.copy()
+    changed[:100] = (changed[:100] + 1) % 3
+    found = audit_labels([str(i) for i in range(2000)], changed, probabilities, ["x", "y", "z"])
+    marked = [int(one.id) for one in found.suspects if one.likely_wrong]
+    assert np.mean([i < 100 for i in marked]) > found.suspects[len(marked) - 1].precision
+
+
+def test_only_what_passes_is_marked() -> None:
+    rng = np.random.default_rng(1)
+    ids = [str(i) for i in range(400)]
+    given, blind = made_up(400, 0.0, rng)
+    none = audit_labels(ids, given, blind, ["x", "y", "z"])
+    assert none.likely_wrong == 0
+    assert none.in_words().startswith(
+        "no label is marked: fewer than 50% are wrong at every rank, estimated by changing 5%"
+    )
+    given, sharp = made_up(400, 0.9, rng)
+    changed = given.copy()
+    changed[:20] = (changed[:20] + 1) % 3
+    some = audit_labels(ids, changed, sharp, ["x", "y", "z"])
+    marked = [one for one in some.suspects if one.likely_wrong]
+    assert [one.rank for one in marked] == list(range(1, len(marked) + 1))  # the top of the list and nothing else
+    assert {one.id for one in marked} >= {str(i) for i in range(20)}
+    assert marked[-1].precision >= 0.5
+    assert some.in_words().startswith(f"{len(marked)} of 400 labels are marked: ")
+    again = audit_labels(ids, changed, sharp, ["x", "y", "z"])
+    assert again == some
 
 
 def test_quality_is_the_probability_of_the_label() -> None:
@@ -101,7 +153,7 @@ def test_without_a_cross_validation_one_is_run(
     assert run("audit") == 0
     shown = capsys.readouterr()
     assert "running one of concat, 3 folds" in shown.err
-    assert "likely wrong" in shown.out
+    assert "marked" in shown.out
     kept = sorted(p.name.split("-")[2] for p in (work / "runs").iterdir())
     assert kept == ["concat"]
     assert (work / "audit" / "audit.html").is_file()
