@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,7 +52,8 @@ def predict(
     """Label new posts.
 
     Reads a text and an image from the command line, or many posts from --manifest, encodes them as the runs' cache was
-    encoded, and lets the newest concat, weighted and attention runs (or the runs named) vote. Writes to --out.
+    encoded, and lets the newest concat, weighted and attention runs (or the runs named) vote. Writes to --out. Ends
+    with status 1 where no post got a label.
 
     Where the manifest has labels, the answers are scored by them. If its split column says test, that opens test
     labels, which goes into the log beside the runs.
@@ -76,7 +78,8 @@ def predict(
     given = [p.label for p in dataset.posts] if dataset is not None else []
     if not any(given):
         given = []
-    table = predictions_table(found, chosen[0].labels, given or None)
+    listed = _seen_from(out, manifest) if out is not None and manifest is not None else None
+    table = predictions_table(found, chosen[0].labels, given or None, listed)
     scored = _scored(found, given, chosen, dataset) if dataset is not None and given else ""
     if out is not None:
         write_text(out, table)
@@ -92,6 +95,16 @@ def predict(
         (note if json or out is None else echo)(scored)
     for missed in [p for p in found if p.label is None][:10] if dataset is not None else []:
         note(f"{missed.id}: no label: {missed.problem}")
+    if all(p.label is None for p in found):
+        raise typer.Exit(1)
+
+
+def _seen_from(out: Path, manifest: Path) -> str:
+    """The way from a table to the manifest; its whole path where there is none, as between two drives."""
+    try:
+        return Path(os.path.relpath(manifest.resolve(), out.parent.resolve())).as_posix()
+    except ValueError:
+        return str(manifest.resolve())
 
 
 def _open(manifest: Path, how: DataSettings, labels: Sequence[str]) -> Dataset:

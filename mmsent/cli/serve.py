@@ -12,7 +12,8 @@ import typer
 from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, note
 from mmsent.cli.workspace import Workspace
-from mmsent.errors import MmsentError, UsageError
+from mmsent.config import DataSettings, settings
+from mmsent.errors import DataError, MmsentError, UsageError
 from mmsent.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -172,29 +173,42 @@ def _prefix(root_path: str) -> str:
 
 def _review(
     runs: Sequence[Run], table: Path | None, data: Path | None, *, tie: str | None, soft: bool
-) -> Callable[[], Review]:
-    """How to open what is reviewed: the table given, else the runs' validation rows, voted on as the service votes."""
-    from mmsent.serve.review import Review, read_table, validation_rows
+) -> Callable[[], Review] | None:
+    """How to open what is reviewed: the table given, else the runs' validation rows, voted on as the service votes.
+    None where a run has none, as those of a hub folder."""
+    from mmsent.serve.review import VALIDATION, Review, manifest_of, read_table, validation_rows
 
     labels = runs[0].labels
     source: dict[str, Any]
+    listed = None
     if table is not None:
         rows, source = read_table(table, labels), {"table": table.name}
+        listed = manifest_of(table)
+    elif bare := [run.name for run in runs if not (run.path / VALIDATION).is_file()]:
+        note(f"there is no review page: {bare[0]} holds no {VALIDATION}; --review names a table of predictions")
+        return None
     else:
         rows, shared = validation_rows(runs, tie=tie, soft=soft)
         source = {"runs": [run.name for run in shared]}
-    dataset = _dataset(runs[0], data)
+    dataset = _dataset(runs[0], data, listed)
     return lambda: Review(rows, dataset, **source)
 
 
-def _dataset(run: Run, data: Path | None) -> Dataset | None:
-    """The posts behind a run: those given, else those that its cache remembers; None where they are not at hand."""
+def _dataset(run: Run, data: Path | None, listed: Path | None) -> Dataset | None:
+    """The posts to review: those given, else those of the manifest that the table names, else those that the run's
+    cache remembers; None where they are not at hand."""
     from mmsent.data.dataset import load_dataset
     from mmsent.features.cache import Cache
 
     try:
-        path = data if data is not None else Workspace().source(Cache.open(Path(run.info["cache"]["path"])))
-        return load_dataset(path, run.data_settings)
+        if data is not None:
+            return load_dataset(data, run.data_settings)
+        if listed is not None:  # read as `mmsent predict` did, with the run's columns where it has them
+            try:
+                return load_dataset(listed, run.data_settings, strict=False)
+            except DataError:
+                return load_dataset(listed, settings(DataSettings, labels=run.data_settings.labels), strict=False)
+        return load_dataset(Workspace().source(Cache.open(Path(run.info["cache"]["path"]))), run.data_settings)
     except MmsentError as error:
         if data is not None:
             raise

@@ -165,15 +165,21 @@ def predict(
 
 
 def predictions_table(
-    found: Sequence[Prediction], labels: Sequence[str], given: Sequence[str | None] | None = None
+    found: Sequence[Prediction],
+    labels: Sequence[str],
+    given: Sequence[str | None] | None = None,
+    manifest: str | None = None,
 ) -> str:
     """Predictions as CSV text; a post that no head could label has an empty label and says why under `problem`. given:
-    labels that were known before, for a column `label`."""
+    labels that were known before, for a column `label`; manifest: where the posts are listed, as seen from the table,
+    so that a review finds them."""
     probabilities = np.array([[p.probabilities.get(name, np.nan) for name in labels] for p in found])
     extra: dict[str, Sequence[Any]] = {
         "decision": [p.decision for p in found],
         "agreeing": [p.agreeing for p in found],
         "problem": [p.problem for p in found],
+        **({"manifest": [manifest] * len(found)} if manifest is not None else {}),
+        **{name: [p.heads.get(name, "") for p in found] for name in dict.fromkeys(n for p in found for n in p.heads)},
     }
     return predictions_csv(
         [p.id for p in found],

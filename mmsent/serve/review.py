@@ -27,8 +27,10 @@ from mmsent.training.runs import Run
 
 THUMBNAIL = 360
 FETCHING = 15.0  # seconds for an image at a URL, for somebody waits for it
+VALIDATION = "validation.csv"
 TEXT = 600  # characters of a text that are shown
-OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins", "decision"}
+OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
+OWN_COLUMNS |= {"decision", "manifest"}
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,18 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
         raise DataError(f"{path} cannot be read as a table of predictions: {error}") from error
 
 
+def manifest_of(path: Path) -> Path | None:
+    """The manifest whose posts a table of `mmsent predict --manifest` holds; None where it names none."""
+    with path.open(encoding="utf-8", newline="") as file:
+        first = next(csv.DictReader(file), {})
+    return path.parent / plain(first["manifest"]) if first.get("manifest") else None
+
+
 def validation_rows(runs: Sequence[Run], *, tie: str | None = None, soft: bool = False) -> tuple[list[Row], list[Run]]:
     """The vote of the runs on their validation rows, and the runs that share the rows of the first. tie, soft: as the
     service votes. Raises DataError where a table cannot be read."""
     labels = runs[0].labels
-    tables = {run.name: {row.id: row for row in read_table(run.path / "validation.csv", labels)} for run in runs}
+    tables = {run.name: {row.id: row for row in read_table(run.path / VALIDATION, labels)} for run in runs}
     ids = tables[runs[0].name].keys()
     shared = [run for run in runs if tables[run.name].keys() == ids]
     if not ids:

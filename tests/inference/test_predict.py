@@ -39,7 +39,7 @@ from mmsent.inference.vote import vote_split
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
 from tests.helpers.fake import FakeTextEncoder, fake_encoders
-from tests.helpers.made import make_guid
+from tests.helpers.made import make_guid, make_manifest
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ("negative", "neutral", "positive")
@@ -482,6 +482,59 @@ def test_predict_writes_over_no_file_of_a_data_set(say: Callable[..., tuple[int,
 
 
 # --- the table
+
+
+def test_a_table_of_a_manifest_can_be_reviewed(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts, images and heads are there, and the posts can be labelled."""
+    from mmsent.cli.serve import _review
+
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
+    manifest = make_manifest(tmp_path / "new", n_train=0, n_test=4)
+    names = [str(run.path) for run in world.of("concat", "weighted")]
+    out = tmp_path / "tables" / "out.csv"
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *names, "--manifest", str(manifest), "--out", str(out)])
+    assert not stop.value.code
+    assert {row["manifest"] for row in csv.DictReader(out.open(encoding="utf-8"))} == {"../new/posts.csv"}
+    (tmp_path / "there").mkdir()
+    for name in ("new", "tables"):  # the two may move together
+        shutil.move(tmp_path / name, tmp_path / "there" / name)
+    table = tmp_path / "there" / "tables" / "out.csv"
+    opened = _review(world.of("concat", "weighted"), table, None, tie=None, soft=False)
+    assert opened is not None
+    review = opened()
+    rows = review.page(order="listed")["rows"]
+    assert [row["id"] for row in rows] == [f"post {i}" for i in range(1, 5)]
+    assert all(row["text"] and row["picture"] and row["correctable"] and len(row["heads"]) == 2 for row in rows)
+    assert review.picture(0)[8:12] == b"WEBP"
+    _, _, corrected = review.corrected({"post 2": "neutral"})
+    assert b"neutral" in corrected
+    assert "shows no posts" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_the_status_is_1_where_no_post_got_a_label(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
+    run = str(world.runs["concat"].path)
+
+    def status(*arguments: str) -> Any:
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", run, *arguments, *more])
+        return stop.value.code or 0
+
+    picture = world.posts()[0].image
+    (tmp_path / "none.csv").write_text("id,text\n1,a\n2,b\n")
+    (tmp_path / "some.csv").write_text(f"id,text,image\n1,a,\n2,b,{picture}\n")
+    assert status("--text", "a") == 1
+    assert status("--text", "a", "--image", str(picture)) == 0
+    assert status("--manifest", str(tmp_path / "none.csv")) == 1
+    assert status("--manifest", str(tmp_path / "none.csv"), "--out", str(tmp_path / "out.csv")) == 1
+    assert (tmp_path / "out.csv").is_file()  # it says why
+    assert status("--manifest", str(tmp_path / "some.csv")) == 0
 
 
 def test_predictions_table(world: World) -> None:

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import threading
 import time
 import tracemalloc
@@ -1073,6 +1074,25 @@ def test_bad_options_are_said_before_anything_is_loaded(
         "mmsent: mmsent serve needs fastapi, uvicorn, python_multipart, prometheus_client: "
         "pip install 'mmsent[serve]'\n",
     )
+
+
+def test_runs_without_validation_rows_are_served_without_a_review(
+    runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def listen(app: Any, bound: Any, limits: Limits, ready: Callable[[], None]) -> None:
+        with TestClient(app, base_url=BASE) as client:
+            seen.extend([client.get("/info").json()["review"], client.get("/review/rows").status_code])
+
+    bare = tmp_path / runs[0].name
+    shutil.copytree(runs[0].path, bare)
+    (bare / "validation.csv").unlink()  # as in a folder from a hub
+    monkeypatch.setattr("mmsent.serve.server.serve", listen)
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
+    status, said = status_of(capsys, str(bare), "--port", "0")
+    assert (status, seen) == (0, [False, 404])
+    assert f"there is no review page: {runs[0].name} holds no validation.csv; --review names a table" in said
 
 
 def test_the_command_serves_until_it_is_told_to_stop(

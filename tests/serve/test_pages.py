@@ -146,7 +146,7 @@ def test_a_dropped_picture_and_a_typed_text_are_labelled_and_explained(
     shares = browser.find_elements("css selector", "#shares .value")
     for shown_value, value in zip(shares, (found["image"], found["text"]), strict=True):
         side = "supports the label" if value >= 0 else "opposes the label"
-        assert shown_value.text == f"{side}, {'+' if value >= 0 else '−'}{abs(value):.2f}"  # noqa: RUF001
+        assert shown_value.text == f"{side}, {'+' if value >= 0 else '−'}{abs(value):.2f}"
     bars = browser.find_elements("css selector", "#shares .track i")
     assert [bar.get_attribute("class") for bar in bars] == [
         "for" if found[half] >= 0 else "against" for half in ("image", "text")
