@@ -85,6 +85,7 @@ def explain(
     from mmsent.inference.explain import LAYERS
     from mmsent.inference.explain import explain as run_explain
     from mmsent.inference.predict import encoder_settings
+    from mmsent.report.figure_set import numbered_labels
 
     head = where.named_runs([run])[0] if run else newest_run(where)
     post = _post_of(where, guid, head) if guid is not None else _new_post(text, image)
@@ -100,6 +101,8 @@ def explain(
         echo_json({**facts, "files": [str(path) for path in files]})
         return
     _tell(found)
+    if numbered := numbered_labels(list(found.probabilities)):
+        note(numbered)
     echo(f"\nwrote {files[0]} and {files[1]}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +78,7 @@ def report(
             preflight = check_dataset(dataset, progress=shown.update, **reader)
     study = open_study(chosen, cache, dataset)
     written = _write(study, out, form, preflight, Explainer(study, encoders, why, cam_of), skip or ())
-    echo_json(_facts(written, chosen)) if json else _tell(written, out, no_posts)
+    echo_json(_facts(written, chosen)) if json else _tell(written, out, no_posts, study.labels)
 
 
 def _refuse(form: str, out: Path, skip: Any) -> None:
@@ -131,11 +132,15 @@ def _facts(written: Written, chosen: list[Run]) -> dict[str, Any]:
     }
 
 
-def _tell(written: Written, out: Path, no_posts: str) -> None:
+def _tell(written: Written, out: Path, no_posts: str, labels: Sequence[str]) -> None:
+    from mmsent.report.figure_set import numbered_labels
+
     missing = [p for p in written.figures if p.png is None]
     for one in missing:
         note(f"Figure {one.number}, {one.title}: not made: {one.missing}")
     if no_posts:
         note(no_posts)
+    if numbered := numbered_labels(labels):
+        note(numbered)
     drawn = len(written.figures) - len(missing)
     echo(f"{written.page} ({written.size / 1e6:.1f} MB), {drawn} figures in {out / 'figures'} as PNG and SVG")

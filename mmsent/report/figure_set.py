@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from mmsent.report.content import names, unlike
 from mmsent.report.explanations import Explainer
 from mmsent.report.figures import posts, projections, results, training
 from mmsent.report.figures.architecture import architecture_figure
-from mmsent.report.figures.style import save
+from mmsent.report.figures.style import in_place_of, numbering, save
 from mmsent.report.study import Study, Unavailable, batch_of, errors, label_counts, learning_curve, varied_errors
 from mmsent.system.memory import out_of_memory
 from mmsent.training.calibration import softmax
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = 12  # posts in a panel
-EXAMPLE = ("a happy day", "positive")  # the report's example of token importance
+EXAMPLE = ("a happy day", "positive")  # the coursework report's example of token importance
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,8 @@ def _grad_cam(source: Source) -> Made:
 
 
 def _words(source: Source) -> Made:
-    return source.explained.words(*EXAMPLE)
+    text, target = EXAMPLE
+    return source.explained.words(text, target) if target in source.study.labels else source.explained.own_words()
 
 
 def _reliability(source: Source) -> Made:
@@ -339,6 +340,12 @@ def figures_of(study: Study) -> tuple[tuple[str, str, Callable[[Source], Made]],
     return FIGURES + (SWEEP_FIGURES if sweeps.sweeps_beside(study) else ())
 
 
+def numbered_labels(labels: Sequence[str]) -> str:
+    """Which labels the figures call by number, in a sentence; empty where all can be drawn."""
+    found = ", ".join(f"{number} is {name}" for name, number in in_place_of(labels).items())
+    return f"No font here can draw some labels, so the figures number them: {found}." if found else ""
+
+
 def draw_figures(
     study: Study,
     explained: Explainer,
@@ -360,7 +367,8 @@ def draw_figures(
         try:
             if name in skip:
                 raise Unavailable("left out with --skip")
-            figure, caption = make(source)
+            with numbering(study.labels):
+                figure, caption = make(source)
         except (MmsentError, RuntimeError, MemoryError) as reason:
             if not isinstance(reason, MmsentError) and not out_of_memory(reason):
                 raise
@@ -369,5 +377,7 @@ def draw_figures(
             out.append(ReportFigure(number, name, title, "", None, None, str(reason)))
             continue
         png, svg = save(figure, folder, stem)
+        if name == "labels" and (numbered := numbered_labels(study.labels)):
+            caption = f"{caption} {numbered}".strip()
         out.append(ReportFigure(number, name, title, caption, png, svg))
     return out

@@ -6,12 +6,26 @@ import base64
 import html
 import re
 
+# What means something in Markdown where it stands; the last character of each is written as a reference, for not every
+# renderer knows a backslash before each of these.
+_MARKUP = re.compile(
+    r"[\\`*\[\]|~$<]"  # code, emphasis, links, tables, mathematics, HTML
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis begins and ends at the edge of a word
+    r"|&(?=#?\w+;)"  # a reference
+    r"|^[>=]|^[+-](?=[ -]|$)|^\d{1,9}[.)]|^#|#(?=\d)"  # a quotation, a list, a title; the number of an issue
+    r"|:(?=//|\w+:)|\b(?:mailto|xmpp):|\bwww\.|@(?=\w)",  # an address, a picture by its name, a mention
+    re.ASCII | re.IGNORECASE,
+)
+
 
 def markdown(text: str) -> str:
     """Text as Markdown that shows exactly it: one line, with no markup of either kind."""
-    line = html.escape(" ".join(text.split()), quote=False)
-    # Character references, for not every renderer knows a backslash before each of these.
-    return re.sub(r"([\\`*_{}\[\]|~#!$@:])", lambda found: f"&#{ord(found[1])};", line)
+
+    def referred(found: re.Match[str]) -> str:
+        before, last = found[0][:-1], found[0][-1]
+        return before + (html.escape(last) if last in "&<>" else f"&#{ord(last)};")
+
+    return _MARKUP.sub(referred, " ".join(text.split()))
 
 
 def markdown_code(text: str) -> str:

@@ -310,10 +310,20 @@ def test_a_content_hash_tells_texts_apart(text: str) -> None:
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=60))
 def test_no_text_is_markup_in_a_markdown_report(text: str) -> None:
-    import html
+    from markdown_it import MarkdownIt
 
     from mmsent.system.markup import markdown
 
-    shown = markdown(text)
-    assert not set(shown) & set("<>`*_{}[]|~!$@:\\\n")
-    assert html.unescape(shown) == " ".join(text.split())
+    shown, wanted = markdown(text), " ".join(text.split())
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+    def plain(inline: Any) -> str:
+        assert {one.type for one in inline.children} <= {"text", "text_special"}
+        return "".join(one.content for one in inline.children)
+
+    if wanted:
+        paragraph = reader.parse(shown)
+        assert [one.type for one in paragraph] == ["paragraph_open", "inline", "paragraph_close"]
+        assert plain(paragraph[1]) == wanted
+    cells = [one for one in reader.parse(f"| {shown} | b |\n| --- | --- |\n| {shown} | d |") if one.type == "inline"]
+    assert [plain(cell) for cell in cells] == [wanted, "b", wanted, "d"]

@@ -80,10 +80,18 @@ def test_records_of_a_folder_come_newest_first(tmp_path: Path) -> None:
 
 
 def test_markdown_of_others() -> None:
-    assert markdown("a  b\n# c|<i>") == "a b &#35; c&#124;&lt;i&gt;"
+    assert markdown("a  b\n# c|<i>") == "a b # c&#124;&lt;i>"
+    plain = "attention_alt, 12:30, 0.5 (+0.02): a & b - what a day! #fun {x} x > y"
+    assert markdown(plain) == plain  # people read the file too
+    assert markdown("_x_ 1. [a](b) &amp; #12 @me http://a.b") == (
+        "&#95;x&#95; 1. &#91;a&#93;(b) &amp;amp; &#35;12 &#64;me http&#58;//a.b"
+    )
+    assert [markdown(text) for text in ("# a", "- a", "12. a", "> a", "-0.5", "+1")] == [
+        "&#35; a", "&#45; a", "12&#46; a", "&gt; a", "-0.5", "+1",
+    ]  # fmt: skip
     assert markdown_code("clip_b32") == "`clip_b32`"
     assert markdown_code("a`b") == "<code>a&#96;b</code>"
-    assert markdown_code("<b>") == "<code>&lt;b&gt;</code>"
+    assert markdown_code("<b>") == "<code>&lt;b></code>"
 
 
 def test_a_data_url_holds_the_bytes() -> None:

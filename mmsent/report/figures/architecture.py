@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from mmsent.training.heads import Head
 
 
+MOST, LINE = 14, 0.105  # labels in the last box; the height of a line in one
+
+
 @dataclass(frozen=True)
 class Block:
     """One box: its title, lines of detail, and how many parameters it trains."""
@@ -106,10 +109,12 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
     ax.set_xlim(-0.5, columns - 0.5)
     ax.set_ylim(-1.15, 1.3)
     ax.axis("off")
-    width, height = 0.84, 0.72
+    width = 0.84
 
     def box(x: float, y: float, block: Block, colour: str, *, frozen: bool = False, dim: bool = False) -> None:
         alpha = 0.3 if dim else 1.0
+        lines = [*block.details, *([f"{block.parameters:,} param."] if block.parameters else [])]
+        height = max(0.72, 0.42 + LINE * len(lines))
         patch = FancyBboxPatch(
             (x - width / 2, y - height / 2),
             width,
@@ -122,8 +127,9 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
             alpha=alpha,
         )
         ax.add_patch(patch)
-        lines = [*block.details, *([f"{block.parameters:,} param."] if block.parameters else [])]
-        ax.text(x, y + 0.2, block.title, ha="center", va="center", fontsize=8.5, weight="bold", alpha=alpha)
+        ax.text(
+            x, y + height / 2 - 0.16, block.title, ha="center", va="center", fontsize=8.5, weight="bold", alpha=alpha
+        )
         ax.text(x, y - 0.1, "\n".join(lines), ha="center", va="center", fontsize=7.6, alpha=alpha, linespacing=1.35)
 
     def arrow(x0: float, y0: float, x1: float, y1: float, *, dim: bool = False) -> None:
@@ -149,7 +155,9 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
         colour = ORANGE if i == 0 else SKY
         box(lanes + i, 0, block, colour if block.parameters or i == 0 else GREY, frozen=not block.parameters and i > 0)
         arrow(lanes + i, 0, lanes + i + 1, 0)
-    box(columns - 1, 0, Block(f"{len(labels)} classes", tuple(label_text(label, 14) for label in labels[:3])), INK)
+    shown = [label_text(label, 14) for label in labels[: MOST - 1 if len(labels) > MOST else MOST]]
+    rest = [f"and {len(labels) - len(shown)} more"] if len(labels) > len(shown) else []
+    box(columns - 1, 0, Block(f"{len(labels)} classes", (*shown, *rest)), INK)
     trained = _count(head)
     ax.text(
         (columns - 1) / 2,

@@ -22,10 +22,12 @@ from mmsent.report.figures.style import (
     INK,
     OPPOSE,
     SUPPORT,
+    drawable,
     in_style,
     label_colours,
     label_text,
     new_figure,
+    numbering,
     printable,
 )
 from mmsent.report.figures.style import wrapped as wrap
@@ -148,8 +150,14 @@ def word_figure(explanation: ExplanationData) -> Figure:
     return figure
 
 
-@in_style
 def explanation_figure(explanation: ExplanationData) -> Figure:
+    """One page for a post; labels that no font can draw are numbered."""
+    with numbering(list(explanation.probabilities)):
+        return _explanation_figure(explanation)
+
+
+@in_style
+def _explanation_figure(explanation: ExplanationData) -> Figure:
     """One page for a post: its text, picture and maps, words, probabilities, and the shares of the two halves."""
     words = explanation.text.words if explanation.text is not None else ()
     picture = explanation.picture
@@ -229,7 +237,10 @@ def _rows(words: Sequence[WordData]) -> list[tuple[str, dict[str, float]]]:
         told = {id(word) for method in METHODS for sign in (1, -1) for word in strongest(words, method, sign)}
         kept = set(sorted(order, key=lambda i: id(words[i]) not in told)[: MOST_WORDS - 1])
     rows = [
-        (printable(word.word, 20), {m: float(getattr(word, m)) for m in METHODS})
+        (
+            printable(word.word, 20) if drawable(word.word) else f"word {i + 1}",  # dots would look alike
+            {m: float(getattr(word, m)) for m in METHODS},
+        )
         for i, word in enumerate(words)
         if i in kept
     ]

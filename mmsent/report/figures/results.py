@@ -34,6 +34,7 @@ from mmsent.report.figures.style import (
 CALIBRATED = "calibrated confidence (probability)"
 UNCALIBRATED = "confidence (probability, not calibrated)"
 NAME = 22  # characters of a label at a tick
+FEW = 5  # rows below which a density would show the kernel alone
 
 
 def _ticks(labels: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -127,7 +128,8 @@ def confidence_figure(
     *,
     calibrated: bool,
 ) -> Figure:
-    """Figure 10: kernel density of the confidence per predicted class, all rows and right against wrong."""
+    """Figure 10: kernel density of the confidence per predicted class, all rows and right against wrong; classes of few
+    rows as strokes."""
     colours = label_colours(labels)
     confidence = np.take_along_axis(probabilities, predicted[:, None], axis=1)[:, 0]
     fig = new_figure(9.5, 3.7)
@@ -141,7 +143,8 @@ def confidence_figure(
     for ax, title in ((left, "by predicted label"), (right, "correct and wrong predictions")):
         ax.set_xlim(1 / len(labels) - 0.02, 1.0)
         ax.set_xlabel(CALIBRATED if calibrated else UNCALIBRATED)
-        ax.set_ylabel("density (kernel estimate)")
+        ax.set_ylabel("density (each scaled to its peak)")
+        ax.set_ylim(0, 1.05)
         ax.set_title(title)
         ax.legend(loc="upper left" if len(labels) < 5 else "best", fontsize=8 if len(labels) < 5 else 7)
     fig.suptitle(f"Confidence of the predictions, {label_text(name)}")
@@ -149,11 +152,16 @@ def confidence_figure(
 
 
 def _density(ax: Any, values: NDArray[np.float64], colour: str, label: str) -> None:
-    if len(values) < 2 or np.ptp(values) < 1e-9:  # a density needs two different values; show where they are
-        for value in values[:1]:
-            ax.axvline(value, color=colour, label=label)
+    from scipy.stats import gaussian_kde
+
+    if len(values) < FEW or np.ptp(values) < 1e-9:  # too few for a density; show where they are
+        ax.plot(values, np.full(len(values), 0.06), "|", color=colour, ms=14, mew=1.8, label=label)
         return
-    sns.kdeplot(x=values, ax=ax, color=colour, fill=True, alpha=0.25, lw=1.8, clip=(0, 1), label=label, cut=0)
+    grid = np.linspace(values.min(), values.max(), 200)
+    found = gaussian_kde(values)(grid)
+    # Each to its own peak: the spike of a small class would flatten all others.
+    ax.fill_between(grid, found / found.max(), color=colour, alpha=0.25, lw=0)
+    ax.plot(grid, found / found.max(), color=colour, lw=1.8, label=label)
     sns.rugplot(x=values, ax=ax, color=colour, height=0.03, alpha=0.4)
 
 

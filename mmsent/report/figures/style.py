@@ -11,10 +11,13 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
+import matplotlib.style
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
@@ -114,10 +117,34 @@ def printable(text: str, limit: int | None = None) -> str:
     return drawn.replace("$", r"\$")
 
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+_IN_PLACE: ContextVar[Mapping[str, str]] = ContextVar("_IN_PLACE", default=_NONE)
+
+
+def in_place_of(labels: Sequence[str]) -> dict[str, str]:
+    """What figures call the labels that no font here can draw: their numbers. Drawn as dots they would look alike."""
+    return {name: f"label {i}" for i, name in enumerate(labels, 1) if not drawable(name)}
+
+
+@contextmanager
+def numbering(labels: Sequence[str]) -> Iterator[None]:
+    """Within it `label_text` numbers the labels that no font can draw."""
+    token = _IN_PLACE.set(in_place_of(labels))
+    try:
+        yield
+    finally:
+        _IN_PLACE.reset(token)
+
+
+def drawable(text: str) -> bool:
+    """Whether a font here has every character."""
+    return all(ord(c) in _glyphs() or ord(c) in _JOINERS for c in text if c.isprintable() and not c.isspace())
+
+
 def label_text(name: str, limit: int | None = None) -> str:
-    """A label's, head's or run's name for ticks, legends and titles: `printable`, and never hidden, as matplotlib hides
-    from legends what starts with an underscore."""
-    shown = printable(name, limit)
+    """A label's, head's or run's name for ticks, legends and titles: `printable`, numbered within `numbering`, and
+    never hidden, as matplotlib hides from legends what starts with an underscore."""
+    shown = printable(_IN_PLACE.get().get(name, name), limit)
     return f"\u200b{shown}" if shown.startswith("_") else shown
 
 
@@ -165,7 +192,9 @@ def styled() -> Iterator[None]:
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     log.setLevel(logging.ERROR)  # it warns that the fonts for emoji and CJK have no bold; regular does there
-    with mpl.rc_context(
+    # From matplotlib's own defaults: what somebody's matplotlibrc says, such as text.usetex, is for their figures.
+    own: list[Any] = [
+        "default",
         {
             "font.family": list(font_families()),
             "font.size": 9,
@@ -185,8 +214,9 @@ def styled() -> Iterator[None]:
             "svg.fonttype": "path",  # the glyphs travel with the file
             "svg.hashsalt": "mmsent",  # the same figure, the same bytes
             "savefig.dpi": DPI,
-        }
-    ):
+        },
+    ]
+    with mpl.style.context(own):
         try:
             yield
         finally:

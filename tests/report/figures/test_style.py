@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -13,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import mmsent.serve
-from mmsent.inference.attribution import METHODS, Explanation, Modality, WordScore, strongest
+from mmsent.config import Fusion
+from mmsent.inference.attribution import METHODS, Explanation, Modality, TextExplanation, WordScore, strongest
 from mmsent.metrics import reliability
 from mmsent.report.figures import posts, projections, results, training
+from mmsent.report.figures.architecture import architecture_figure
 from mmsent.report.figures.explanations import _rows, explanation_figure
 from mmsent.report.figures.style import (
     FUSION_COLOURS,
@@ -27,12 +30,16 @@ from mmsent.report.figures.style import (
     OTHERS,
     SUPPORT,
     TEXT_COLOUR,
+    in_place_of,
     label_colours,
     label_text,
+    numbering,
     png_bytes,
     run_styles,
 )
 from mmsent.report.page import _luminance, label_rules
+from mmsent.training.heads import Head, HeadConfig
+from tests.helpers.fake import fake_encoders
 
 NASTY = ["$a_{$", "_b", "c$"]  # broken mathematics, a name that legends drop, a lone dollar
 RNG = np.random.default_rng(0)
@@ -119,6 +126,60 @@ def test_seeds_of_one_fusion_can_be_told_apart() -> None:
     styles = run_styles({"concat": "concat", "concat (seed 1)": "concat", "concat (seed 2)": "concat", "text": "text"})
     assert len({(s["color"], s["ls"]) for s in styles.values()}) == 4
     assert len({s["color"] for s in styles.values()}) == 2
+
+
+THAI = ["ลบ", "กล", "good"]  # no font that comes with the package has these letters
+
+
+def test_labels_that_no_font_has_are_numbered() -> None:
+    assert in_place_of([*THAI, "消极", "😀", "_b"]) == {"ลบ": "label 1", "กล": "label 2"}
+    with numbering(THAI):
+        counts = results.labels_figure({"train": dict.fromkeys(THAI, 5)}, THAI)
+        map_ = projections.projection_figure({"PCA": POINTS, "UMAP": None}, TRUTH, THAI, "x")
+    assert [t.get_text() for t in counts.axes[0].get_xticklabels()] == ["label 1", "label 2", "good"]
+    assert [t.get_text() for t in map_.legends[0].get_texts()] == ["label 1", "label 2", "good"]
+    assert label_text("ลบ") == "··"  # outside of it
+    made = Explanation(
+        "a", "r", "concat", "ลบ", "ลบ", 1.0, {"ลบ": 0.8, "กล": 0.2}, None, 0.0, Modality(-0.4, 1.2), None,
+        TextExplanation("ลบ ดี", tuple(WordScore(word, 1, 1, 1, 1, 1) for word in ("ลบ", "ดี")), {}, 0.0, 4, False),
+    )  # fmt: skip
+    drawn = texts(explanation_figure(made))
+    assert {"label 1", "label 2", "word 1", "word 2"} <= {*drawn}
+    assert not any("··" in text for text in drawn if "“label" not in text)
+
+
+def test_figures_have_settings_of_their_own() -> None:
+    """Of a researcher's matplotlibrc nothing is left, and it comes back afterwards."""
+    theirs = {"text.usetex": True, "font.size": 30.0, "axes.grid": False, "figure.dpi": 33.0, "lines.linewidth": 9.0}
+    plain = png_bytes(results.confusion_figure(TRUTH, GUESS, ["a", "b", "c"], "x"), dpi=40)
+    with mpl.rc_context(theirs):
+        drawn = png_bytes(results.confusion_figure(TRUTH, GUESS, ["a", "b", "c"], "x"), dpi=40)
+        assert {name: mpl.rcParams[name] for name in theirs} == theirs
+    assert drawn == plain
+
+
+@pytest.mark.parametrize("n", [3, 5, 14, 20])
+def test_the_architecture_names_the_labels(n: int) -> None:
+    labels = [f"l{i}" for i in range(n)]
+    head = Head(HeadConfig(fusion=Fusion.image, image_width=4, text_width=4, classes=n))
+    cards = fake_encoders()
+    drawn = "\n".join(texts(architecture_figure(head, cards.image.card, cards.text.card, labels, "x"))).split("\n")
+    assert [t for t in drawn if t in labels] == (labels if n < 15 else labels[:13])
+    assert ("and 7 more" in drawn) == (n == 20)
+
+
+def test_a_class_of_two_rows_flattens_no_other() -> None:
+    predicted = np.repeat([0, 1, 2], [2, 29, 29])
+    shares = np.full((60, 3), 0.0)
+    sure = np.concatenate([[0.5, 0.5001], RNG.uniform(0.4, 0.95, 58)])
+    shares[np.arange(60), predicted] = sure
+    axes = results.confidence_figure(shares, predicted, predicted, ["a", "b", "c"], "x", calibrated=True).axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines() if "n =" in str(line.get_label())}
+    assert lines["a (n = 2)"].get_marker() == "|"
+    assert list(lines["a (n = 2)"].get_xdata()) == [0.5, 0.5001]
+    for name in ("b (n = 29)", "c (n = 29)"):
+        assert max(lines[name].get_ydata()) == pytest.approx(1)
+    assert axes.get_ylim()[1] < 1.2
 
 
 def test_reliability_says_what_it_draws() -> None:
