@@ -194,8 +194,10 @@ def belongs_to(path: Path, *datasets: Dataset) -> Path | None:
     if (home == real.parent or real.parent.name == "data") and any((home / n).is_file() for n in LISTS.values()):
         return home
     if real.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl") and real.is_file():
-        with contextlib.suppress(DataError):  # what is no manifest, such as a table of predictions
-            open_manifest(real, DataSettings())
+        with contextlib.suppress(DataError, OSError), real.open(encoding="utf-8", errors="replace") as file:
+            if "predicted,confidence," in file.readline():  # a table of predictions, whatever its heads are called
+                return None
+            open_manifest(real, DataSettings())  # raises DataError on what is no manifest
             return real
     return None
 
