@@ -28,6 +28,7 @@ RARE_CLASS = 0.05  # share of the labelled rows below which a class is too rare 
 EXAMPLES = 5
 COMPARED = 100_000  # the most images that are compared with each other; the time grows with the square of their number
 NO_LABEL = "no label"
+FOREIGN_WAY = "for texts in other languages than English use `mmsent extract --encoder multilingual`"
 LIMIT = "; the limit is"  # part of the message about a file that is too large
 
 
@@ -52,13 +53,15 @@ def check_dataset(
     *,
     tokenizer: Callable[[Sequence[str]], Sequence[int]] | None = None,
     max_tokens: int | None = None,
+    reader: Callable[[Sequence[str]], Sequence[int]] | None = None,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CheckReport:
     """Read every text and decode every image of a data set that was loaded with strict=False.
 
     tokenizer: texts → the number of tokens of each before truncation; without it, lengths are in characters.
-    max_tokens: where the encoder truncates. progress: called with the number of posts done since the last call.
+    max_tokens: where the encoder truncates. reader: what counts the tokens by which foreign texts are told, where it is
+    not the tokenizer. progress: called with the number of posts done since the last call.
     """
     posts = dataset.posts
     texts, unusable = _texts(dataset)
@@ -80,7 +83,7 @@ def check_dataset(
         *_decoding_findings(dataset.decoding),
         *_unusable_findings(unusable, len(posts)),
         *_text_findings(posts, texts),
-        *_reading_findings(posts, texts, tokenizer),
+        *_reading_findings(posts, texts, reader or tokenizer),
         *_image_findings(posts, images),
         *_duplicates("picture", posts, image_hashes),
         *_similar_images(posts, images),
@@ -193,7 +196,7 @@ def _reading_findings(
         return []
     odd = hardly_read([text or "" for text in texts], tokenizer)
     ids = [post.id for post, hardly in zip(posts, odd, strict=True) if hardly]
-    return _finding("warning", "foreign text", ids, HARDLY_READ)
+    return _finding("warning", "foreign text", ids, f"{HARDLY_READ}; {FOREIGN_WAY}")
 
 
 def _image_findings(posts: Sequence[Post], images: Sequence[_Image]) -> list[Finding]:

@@ -296,6 +296,21 @@ def test_runs_of_a_cache_of_other_versions_are_found(
     assert "vote of 1 heads: concat" in shown.out
 
 
+def test_check_recommends_an_encoder_for_other_languages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also with the default encoder, which is not opened without its weights."""
+    data = make_guid(tmp_path / "posts", 20, 0)
+    for number, path in enumerate(sorted((data / "data").glob("*.txt"))[:3]):
+        path.write_text(f"今天天气很好，我们去公园玩 {number}", encoding="utf-8")
+    run("check", "--data", str(data), "--encoder", "clip-l14-336", "--json")
+    shown = capsys.readouterr()
+    assert "text lengths are counted in characters" in shown.err
+    (found,) = (one for one in json.loads(shown.out)["findings"] if one["kind"] == "foreign text")
+    assert found["count"] == 3
+    assert "mmsent extract --encoder multilingual" in found["message"]
+    run("check", "--data", str(data), "--encoder", "multilingual", "--json")
+    assert "foreign text" not in capsys.readouterr().out
+
+
 def test_check_exit_status(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--no-tokens") == 0
     (work / "data" / "train.txt").write_text("guid,tag\n1,furious\n2,positive\n")

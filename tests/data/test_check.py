@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mmsent.config import DataSettings
-from mmsent.data.check import check_dataset
+from mmsent.data.check import FOREIGN_WAY, check_dataset
 from mmsent.data.check_report import CheckReport, Finding
 from mmsent.data.dataset import load_dataset
 from mmsent.data.reading import HARDLY_READ, reading_problems
@@ -283,7 +283,14 @@ def test_texts_that_the_encoder_hardly_reads(tmp_path: Path) -> None:
         text(root, number).write_text(odd, encoding="utf-8")
     report = check_dataset(load_dataset(root), tokenizer=encoder.lengths, max_tokens=256)  # type: ignore[arg-type]
     assert found(report)["foreign text"].examples == ("1", "2", "3", "4")
-    assert (found(report)["foreign text"].severity, found(report)["foreign text"].message) == ("warning", HARDLY_READ)
+    foreign = found(report)["foreign text"]
+    assert foreign.severity == "warning"
+    assert foreign.message == f"{HARDLY_READ}; {FOREIGN_WAY}"
+    assert "--encoder multilingual" in foreign.message
+    read = check_dataset(load_dataset(root), reader=encoder.lengths)  # type: ignore[arg-type]
+    assert found(read)["foreign text"] == foreign
+    assert read.lengths is not None
+    assert read.lengths.unit == "characters"
     assert "foreign text" not in found(check_dataset(load_dataset(root)))
 
 

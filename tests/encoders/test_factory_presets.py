@@ -104,6 +104,7 @@ def put_clip(hub: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
         tokenizer = words_tokenizer()
         config["text_cfg"]["vocab_size"] = len(tokenizer)
         tokenizer.save_pretrained(at)
+        (at / "config.json").write_text('{"model_type": "roberta"}')  # transformers wants one for a general tokenizer
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, spec.name, config)
     torch.manual_seed(0)
     model = open_clip.create_model(spec.name, device="cpu")
