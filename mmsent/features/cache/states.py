@@ -65,7 +65,7 @@ def open_states(cache: Cache, tune: str, width: int = 0) -> Journal:
     found = Journal(path, {"contract": cache.settings.contract, "width": width})
     if found.meta["contract"] != cache.settings.contract:
         found.close()
-        raise CacheError(f"{path} holds states of another encoder than {cache.path.name}; remove it and extract again")
+        raise CacheError(f"{path} holds states of another encoder than {cache.path.name}; rename it and extract again")
     return found
 
 
