@@ -18,8 +18,8 @@ def encoders(wide: Wide = False, json: Json = False) -> None:
     """List the encoder presets, and whether their weights are here.
 
     For each: the widths of its image and text features, the size of its weights, the languages it reads, the licence
-    that the weights' model cards name, whether the weights are on this machine, and where they come from. Loads no
-    model and asks no network.
+    that the weights' model cards name, whether the weights are on this machine, and where they come from. Reads the
+    folders of the weights, loads no model, asks no network and writes nothing.
     """
     found = {name: _facts(name) for name in PRESETS}
     if json:

@@ -52,10 +52,10 @@ def zero_shot(
 ) -> None:
     """Label posts by prompts for each label, without training.
 
-    For caches of CLIP, SigLIP and other models whose image and text tower share one space. Compares the cached features
-    with prompts such as "a photo with a sad mood" and gives each post the label whose prompts are nearest. Writes the
-    labels to --out, a table with probabilities beside it, and the encoded prompts into --runs: from then on `mmsent
-    evaluate` and `mmsent report` show zero-shot as a row to compare heads with.
+    For caches of CLIP, SigLIP and other models whose image and text tower share one space. Reads the cached features,
+    compares them with prompts such as "a photo with a sad mood" and gives each post the label whose prompts are
+    nearest. Writes the labels to --out, a table with probabilities beside it, and the encoded prompts into --runs: from
+    then on `mmsent evaluate` and `mmsent report` show zero-shot as a row to compare heads with.
     """
     from mmsent.data.dataset import SPLITS
     from mmsent.encoders.aligned import require_aligned

@@ -293,7 +293,7 @@ def test_runs_of_a_cache_of_other_versions_are_found(
     assert run("vote") == 0
     shown = capsys.readouterr()
     assert "the newest of 2 caches of data that differ only in library versions or precision" in shown.err
-    assert "vote of 1 heads: concat" in shown.out
+    assert "labels of concat" in shown.out
 
 
 def test_check_recommends_an_encoder_for_other_languages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -591,7 +591,7 @@ def test_predictions_never_replace_the_data_set(work: Path, capsys: pytest.Captu
     capsys.readouterr()
     status, message = fails(capsys, "vote", "--out", "data/test_without_label.txt")
     assert status == 2
-    assert "belongs to the data set" in message
+    assert "would replace a file of the data set" in message
     assert fails(capsys, "vote", "--out", ".")[0] == 2
     manifest = make_manifest(work / "new", "csv")
     assert fails(capsys, "predict", "--manifest", str(manifest), "--out", str(manifest))[0] == 2
