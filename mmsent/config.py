@@ -198,7 +198,7 @@ PRESETS: dict[str, Preset] = {
         text=f"{_CLIP}+sentence-transformers:cardiffnlp/twitter-roberta-base-sentiment-latest",
         widths=(768, 1536),
         gigabytes=2.2,
-        licence="Apache-2.0, CC-BY-4.0",
+        licence="Apache-2.0, CC-BY-4.0 (unchecked)",
         summary="the same, its texts also read by a RoBERTa that was trained on the sentiment of posts",
     ),
     "siglip2": Preset(
