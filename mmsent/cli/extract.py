@@ -49,7 +49,7 @@ def extract(
     if cache.is_file():
         raise UsageError(f"--cache {cache} is a file; extract takes the folder and names the file itself")
     data = data or DATA
-    (how, encoder, views, options), told = continued(cache, name_of(data), (how, encoder, views, options))
+    (how, encoder, views, options), told = continued(cache, name_of(data, how), (how, encoder, views, options))
     if told:
         note(told)
     dataset = load_dataset(data, how)
@@ -77,6 +77,7 @@ def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:
         "rows": result.rows,
         "quarantined": [dict(zip(("split", "id", "reason"), q, strict=True)) for q in result.quarantined],
         "texts_cut": result.cut,
+        "read": {"by": dataset.layout, "told": list(dataset.told)},
         "text_encoding": {"encoding": dataset.decoding.encoding, "why": dataset.decoding.why},
         "seconds": round(result.seconds, 3),
         "notes": result.notes,
@@ -86,6 +87,8 @@ def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:
 def _tell(result: ExtractResult, dataset: Dataset) -> None:
     for line in result.notes:
         note(line)
+    for line in dataset.told:
+        echo(line)
     for name, n in result.rows.items():
         echo(f"{name}: {n} rows, {result.encoded[name]} encoded, {n - result.encoded[name]} already there")
     echo(f"text encoding: {dataset.decoding.encoding} ({dataset.decoding.why})")

@@ -102,6 +102,7 @@ def check_dataset(
         decoding.with_bom,
         _lengths([t for t in texts if t is not None], tokenizer, max_tokens),
         tuple(findings),
+        dataset.told,
     )
 
 

@@ -37,7 +37,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What `check_dataset` found. balance: split → label → rows."""
+    """What `check_dataset` found. balance: split → label → rows. told: how the data set was read."""
 
     name: str
     layout: str
@@ -47,6 +47,7 @@ class CheckReport:
     with_bom: int
     lengths: Lengths | None
     findings: tuple[Finding, ...]
+    told: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists, for json.dumps."""
@@ -64,6 +65,8 @@ class CheckReport:
             names = list(dict.fromkeys(name for labels in self.balance.values() for name in labels))
             rows = [[split, *(str(labels.get(name, 0)) for name in names)] for split, labels in self.balance.items()]
             blocks.append(columns([["split", *names], *rows], right=range(1, len(names) + 1)))
+        if self.told:
+            blocks.append(columns([[one] for one in self.told], width=width))
         if self.findings:
             rows = [[f.severity, str(f.count), f.kind, _with_examples(f)] for f in self.findings]
             blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,), width=width))

@@ -29,6 +29,8 @@ def correctable(dataset: Dataset) -> set[str]:
     also rows without a label, unless its split column says test."""
     if dataset.layout == "guid":
         return {post.id for post in dataset.posts if post.split == "train"}
+    if dataset.layout != "manifest":
+        return set()
     rows, _ = read_manifest(dataset.root, dataset.settings)
     column, split = dataset.settings.id_column, dataset.settings.split_column
     kept = {cell(row, column) for row in rows if split_named(cell(row, split)) == "test"}
@@ -40,6 +42,11 @@ def corrected_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, st
 
     All other rows stay as they are. Raises DataError on a label outside the set, an unknown id, and a test post.
     """
+    if dataset.layout not in ("guid", "manifest"):
+        raise DataError(
+            f"corrected labels are written into guid lists and manifests, and {dataset.root.name} was read by "
+            f"{dataset.layout}; correct them where they came from"
+        )
     known, listed, allowed = dataset.settings.labels, {post.id for post in dataset.posts}, correctable(dataset)
     for name, label in labels.items():
         if label not in known:

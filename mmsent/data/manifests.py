@@ -11,12 +11,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from mmsent.config import DataSettings
+from mmsent.config import DataSettings, default
 from mmsent.data.encodings import Decoding
 from mmsent.data.lists import DELIMITERS, ListRow, TextFile, trimmed
 from mmsent.data.posts import Problem
@@ -35,12 +36,13 @@ ManifestRow = dict[str, Any]
 @dataclass(frozen=True)
 class Manifest:
     """An opened manifest. rows: one at a time; the iterator raises DataError too. settings: with the columns' names as
-    they stand in the file. problems: grows while rows are read. delimiter: of CSV and TSV."""
+    they stand in the file. problems: grows while rows are read. names: of all columns. delimiter: of CSV and TSV."""
 
     rows: Iterator[ManifestRow]
     settings: DataSettings
     decoding: Decoding
     problems: list[Problem]
+    names: tuple[str, ...] = ()
     delimiter: str = ","
 
 
@@ -60,7 +62,7 @@ def open_manifest(path: Path, settings: DataSettings) -> Manifest:
     if ending == "parquet":
         names, rows = _read_parquet(path)
         found = _named(path, names, settings, problems)
-        return Manifest(rows, found, Decoding("utf-8", "Parquet strings are UTF-8"), problems)
+        return Manifest(rows, found, Decoding("utf-8", "Parquet strings are UTF-8"), problems, tuple(names))
     text = TextFile(path, settings)
     if ending in ("csv", "tsv"):
         return _open_table(path, text, ending, settings, problems)
@@ -69,7 +71,7 @@ def open_manifest(path: Path, settings: DataSettings) -> Manifest:
     names = list(dict.fromkeys(name for row in first for name in row))
     found = _named(path, names, settings, problems) if first else settings
     rows = _same_names(path, chain(first, rows), found)
-    return Manifest(_some(path, rows), found, text.decoding, problems)
+    return Manifest(_some(path, rows), found, text.decoding, problems, tuple(names))
 
 
 def _some(path: Path, rows: Iterator[ManifestRow]) -> Iterator[ManifestRow]:
@@ -109,18 +111,66 @@ def _named(path: Path, names: Sequence[str], settings: DataSettings, problems: l
         elif others:
             there[field] = others[0]
             problems.append(_note(path, f"column {others[0]!r} is read as {wanted!r}"))
+    meant = _meant([field for field in COLUMNS if field not in there], names, settings, there.values())
+    pairs = ",".join(f"{_what(field)}={name}" for field, name in meant.items())
     has = f"it has {', '.join(map(repr, names))}"
     if "id_column" not in there:
         options = ", ".join(_option(field) for field in COLUMNS[:3])
-        raise DataError(
-            f"{path}: no column {settings.id_column!r}; {has}; set {options} and --label-column to your names"
-        )
+        hint = f"{has}; set {options} and --label-column to your names"
+        if meant:
+            like = f"did you mean {meant['id_column']!r}? " if "id_column" in meant else ""
+            hint = f"{like}add --columns {pairs}; {has}"
+        raise DataError(f"{path}: no column {settings.id_column!r}; {hint}")
     if "image_column" not in there and "text_column" not in there:
-        raise DataError(
-            f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; "
-            f"{has}; set --image-column and --text-column to your names"
-        )
+        hint = f"{has}; set --image-column and --text-column to your names"
+        if meant:
+            hint = f"did you mean {next(iter(meant.values()))!r}? add --columns {pairs}; {has}"
+        raise DataError(f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; {hint}")
+    for field, name in meant.items():
+        message = f"no column {getattr(settings, field)!r}; did you mean {name!r}? add --columns {_what(field)}={name}"
+        problems.append(Problem("warning", "column not found", path.name, message))
     return settings.model_copy(update=there)
+
+
+# What other people call the columns.
+_ALSO = {
+    "id_column": ["guid", "post_id", "tweet_id", "image_id", "uid", "index", "unnamed:0"],
+    "image_column": [
+        "img",
+        "picture",
+        "photo",
+        "image_path",
+        "img_path",
+        "image_name",
+        "file_name",
+        "filename",
+        "file",
+    ],
+    "text_column": ["tweet", "tweet_text", "caption", "sentence", "content", "message", "body", "post"],
+    "label_column": ["sentiment", "overall_sentiment", "class", "category", "polarity", "target", "tag"],
+    "split_column": ["set", "subset", "partition"],
+}
+
+
+def _meant(missing: Sequence[str], names: Sequence[str], settings: DataSettings, used: Iterable[str]) -> dict[str, str]:
+    """The column that may be meant by each missing one: by its usual names, a name with the word in it, or a likely
+    slip of the pen. Each column once."""
+    taken = set(used)
+    free = {loose(name): name for name in reversed(names) if name.strip() and name not in taken}
+    found: dict[str, str] = {}
+    for field in missing:
+        name = getattr(settings, field)
+        wanted = loose(name)
+        usual = _ALSO[field] if name == default(DataSettings, field) else []
+        with_word = [one for one in free if len(wanted) > 2 and wanted in one]
+        slips = get_close_matches(wanted, free, 1, 0.75) if len(wanted) > 2 else []
+        if like := next((one for one in (*usual, *with_word, *slips) if one in free), None):
+            found[field] = free.pop(like)
+    return found
+
+
+def _what(field: str) -> str:
+    return field.removesuffix("_column")
 
 
 def _option(field: str) -> str:
@@ -170,13 +220,13 @@ def _open_table(path: Path, text: TextFile, ending: str, settings: DataSettings,
     def is_row(cells: list[str]) -> bool:
         if label is None:
             return delimiter == "\t"  # hardly any text holds tabs, many hold commas
-        return cells[label] in found.labels or label_of(cells[label], found) is None
+        return label_of(cells[label], found) in (None, *found.labels)
 
     def on_stray(stray: Stray) -> None:
         problems.append(Problem("warning", "stray quote", path.name, str(stray)))
 
     rows = _table_rows(path, records(text.lines(), delimiter, len(head), is_row, on_stray), head, ending)
-    return Manifest(_some(path, rows), found, text.decoding, problems, delimiter)
+    return Manifest(_some(path, rows), found, text.decoding, problems, tuple(head), delimiter)
 
 
 def _head(path: Path, text: TextFile, delimiter: str, ending: str) -> list[str]:
@@ -378,10 +428,15 @@ def cell(row: ManifestRow, column: str) -> str | None:
 
 
 def label_of(value: str | None, settings: DataSettings) -> str | None:
-    """The label that a cell or field holds, without blanks around it; None for none, which has several spellings."""
-    if value is None or value in settings.labels:
-        return value
+    """The label that a cell or field holds, without blanks around it, by the label map where that names it; None for
+    none, which has several spellings."""
+    if value is None:
+        return None
     plain = value.strip()
+    if plain in settings.label_map:
+        return settings.label_map[plain]
+    if value in settings.labels:
+        return value
     return None if plain.casefold() in NO_LABEL and plain not in settings.labels else plain
 
 

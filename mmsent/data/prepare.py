@@ -18,7 +18,8 @@ from mmsent.data.dataset import LISTS, Dataset, Post
 from mmsent.data.encodings import Decoding, decide_lines
 from mmsent.data.images import read_image
 from mmsent.data.lists import list_text, read_list
-from mmsent.data.manifests import cell, image_file, json_text, read_manifest
+from mmsent.data.manifests import cell, json_text, read_manifest
+from mmsent.data.readers.files import ImageFiles
 from mmsent.data.text import clean_text
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import is_file
@@ -63,6 +64,11 @@ def prepare(
     inside the source, or is not empty; DataError if a file of the source cannot be read.
     """
     _check_target(dataset, out, overwrite)
+    if dataset.layout not in ("guid", "manifest"):
+        raise UsageError(
+            f"prepare copies guid folders and manifests, and {dataset.root} was read by {dataset.layout}; "
+            "the other commands take it as it is"
+        )
     (out / "data").mkdir(parents=True, exist_ok=True)
     made = _prepare_guid if dataset.layout == "guid" else _prepare_manifest
     return made(dataset, out, progress, frozenset(held_out))
@@ -184,6 +190,7 @@ def _prepare_manifest(
     target = out / source.name
     target.unlink(missing_ok=True)
     rows, opened = read_manifest(source, settings)
+    files = ImageFiles(source.parent, settings)
     copied: dict[Path, str] = {}
     remote = {post.image for post in dataset.posts if isinstance(post.image, str)}
     skipped: list[Skipped] = []
@@ -199,7 +206,7 @@ def _prepare_manifest(
             row[settings.text_column] = clean_text(text.strip(), settings.clean)
             texts += 1
         image = (cell(row, settings.image_column) or "").strip()
-        picture = image_file(source.parent, cell(row, settings.image_column) or "") if image else None
+        picture = files.find(cell(row, settings.image_column) or "") if image else None
         if image and image in remote:
             pass  # a URL means the same anywhere
         elif picture is None or not is_file(picture):

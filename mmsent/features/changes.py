@@ -46,7 +46,7 @@ def changed_posts(cache: Cache, dataset: Dataset, split: Split) -> Changes:
     if elsewhere:
         some = _sample(posts)
         return Changes([post.id for post in some if differs(post)], len(some), True)
-    table_is_new = dataset.layout != "guid" and max(_times(dataset.root)) >= since
+    table_is_new = any(max(_times(path)) >= since for path in dataset.lists)
     texts = [p for p in posts if max(_times(p.text)) >= since or (isinstance(p.text, str) and table_is_new)]
     written = [p for p in posts if _times(p.image)[0] >= since]
     touched = [p for p in posts if _times(p.image)[0] < since <= _times(p.image)[1]]

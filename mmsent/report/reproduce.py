@@ -59,6 +59,12 @@ def _extract_line(study: Study) -> str:
     for name in ("id_column", "image_column", "text_column", "label_column"):
         if getattr(posts, name) != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", getattr(posts, name)]
+    if posts.split_column != usual.split_column:
+        words += ["--columns", f"split={posts.split_column}"]
+    if posts.label_map:
+        words += ["--label-map", ",".join(f"{name}={label}" for name, label in posts.label_map.items())]
+    words += ["--reader", posts.reader] if posts.reader else []
+    words += ["--images", Path(posts.images).name] if posts.images else []
     if (share := cache.provenance.get("max_bad")) not in (None, default(ExtractSettings, "max_bad")):
         words += ["--max-bad", f"{share:g}"]
     return shlex.join(words)

@@ -1,0 +1,61 @@
+"""Which reader reads what --data names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from mmsent.config import DataSettings, nearest
+from mmsent.data.manifests import MANIFEST_ENDINGS
+from mmsent.data.readers import guid, imagefolder, manifest
+from mmsent.data.readers.base import Reader
+from mmsent.errors import DataError, UsageError
+from mmsent.system.files import require_local
+
+# In this order: the first that recognises a data set reads it. A manifest is any table, so its reader comes last.
+READERS: dict[str, Reader] = {one.name: one for one in (guid.READER, imagefolder.READER, manifest.READER)}
+
+
+def choose(path: Path, settings: DataSettings | None = None) -> tuple[Reader, Path]:
+    """The reader of what is at a path, and the folder or file that it reads. Raises DataError if none recognises it,
+    UsageError on a reader that does not exist."""
+    wanted = settings.reader if settings else None
+    if wanted is not None and wanted not in READERS:
+        raise UsageError(f"--reader {wanted!r}{nearest(wanted, READERS)}; readers are {', '.join(READERS)}")
+    if not path.exists():
+        require_local(path, "a data set or its manifest")
+        raise DataError(
+            f"no data set at {path}; set --data to a folder with train.txt and data/, "
+            "or to a CSV, TSV, JSONL or Parquet manifest"
+        )
+    for reader in READERS.values():
+        if wanted in (None, reader.name) and (root := reader.locate(path)) is not None:
+            return reader, root
+    if wanted is not None:
+        raise DataError(f"{path} is not what --reader {wanted} reads: {READERS[wanted].form}{_holds(path)}")
+    found = manifest.manifests_in(path)
+    raise DataError(
+        f"{path} is not a data set: found {f'{len(found)} manifests' if found else 'neither list nor manifest'}; "
+        f"expected {guid.LISTS['train']} and data/, or one file ending in {', '.join(MANIFEST_ENDINGS)}{_holds(path)}"
+        f"{_others()}; the smallest manifest is a CSV of id,image,text,label"
+    )
+
+
+def _others() -> str:
+    """The readers beside those of guid folders and manifests, with what each reads."""
+    others = [one for one in READERS.values() if one.name not in ("guid", "manifest")]
+    return f"; other readers: {'; '.join(f'{one.name} ({one.form})' for one in others)}" if others else ""
+
+
+def _holds(path: Path) -> str:
+    """What a folder holds, in a few words."""
+    if not path.is_dir():
+        return ""
+    entries = sorted(path.iterdir())
+    folders = [one.name for one in entries if one.is_dir()]
+    kinds = Counter(one.suffix.lower() or "no ending" for one in entries if not one.is_dir())
+    words = [f"{n} {kind}" for kind, n in kinds.most_common(4)]
+    if folders:
+        shown = ", ".join(f"{name}/" for name in folders[:4])
+        words.insert(0, f"{len(folders)} folders ({shown}{', …' if folders[4:] else ''})")
+    return f"; it holds {', '.join(words) or 'nothing'}"

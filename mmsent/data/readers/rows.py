@@ -1,0 +1,106 @@
+"""Posts from rows: by which of their cells they get an id, a label, a split, an image and a text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmsent.config import DataSettings
+from mmsent.data.encodings import Decoding
+from mmsent.data.lists import ListForm
+from mmsent.data.manifests import ManifestRow, cell
+from mmsent.data.posts import SPLITS, Post, Posts, Problem, Split
+from mmsent.data.readers.base import Labels, Reading, is_validation, outside, split_named, unsafe_id, validation_note
+from mmsent.data.readers.files import ImageFiles
+from mmsent.errors import DataError
+from mmsent.system.files import protocol
+
+SPLIT: dict[Split, str] = {
+    "train": "it needs rows with a label, or a column {split!r} that says 'train'",
+    "test": "it needs rows without a label, or a column {split!r} that says 'test'",
+}
+
+
+@dataclass
+class RowPosts:
+    """What becomes of rows. settings: with the columns' names as the rows have them; source: the name of the file that
+    has the rows."""
+
+    settings: DataSettings
+    files: ImageFiles
+    source: str
+    problems: list[Problem] = field(default_factory=list)
+    validation: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.posts = Posts(self.files.folder)
+        self.labels = Labels(self.settings)
+        self._said: Counter[str] = Counter()
+
+    def add(self, rows: Iterable[tuple[str, ManifestRow]]) -> None:
+        """The posts of rows, each with words that say where it stands."""
+        for where, row in rows:
+            try:
+                post, found = self._post(row)
+            except DataError as error:
+                post, found = None, ("malformed row", str(error))
+            if found:
+                self.problems.append(Problem("error", found[0], where, found[1], post.id if post else None))
+            if post is not None:
+                self.posts.append(post)
+
+    def reading(
+        self,
+        lists: Iterable[Path],
+        told: Iterable[str],
+        problems: Iterable[Problem] = (),
+        decoding: Decoding | None = None,
+    ) -> Reading:
+        """All posts that were added. lists: the files that name them; told, problems: what comes before the rows'."""
+        said = ", ".join(f"{name} ({n} rows)" for name, n in self._said.items())
+        own = [*self.labels.told(), *([f"splits: {said}"] if said else []), *self.files.told()]
+        around = [*outside(self.posts, self.files.folder), *validation_note(self.validation, self.source)]
+        return Reading(
+            self.posts,
+            self.settings,
+            tuple(lists),
+            (*problems, *self.problems, *around),
+            (*told, *own),
+            dict.fromkeys(SPLITS, ListForm((self.settings.id_column, self.settings.label_column))),
+            decoding,
+            tuple(self.validation),
+        )
+
+    def _post(self, row: ManifestRow) -> tuple[Post | None, tuple[str, str] | None]:
+        """The post of a row, None where it can have none, and the kind of problem and its message, where there is one.
+        Raises DataError if a cell is not a plain value."""
+        settings = self.settings
+        guid = cell(row, settings.id_column) or ""
+        if reason := unsafe_id(guid, names_files=False):
+            return None, ("unsafe id", f"id {guid[:60]!r} {reason}")
+        label = self.labels.of(cell(row, settings.label_column))
+        split, problem = self._split(cell(row, settings.split_column) or "", label)
+        image, text = cell(row, settings.image_column) or "", row.get(settings.text_column)
+        if not isinstance(text, Path):  # of a reader whose texts are files
+            text = cell(row, settings.text_column)
+        if is_validation(cell(row, settings.split_column)):
+            self.validation.append(guid)
+        remote = protocol(image) if "://" in image else None
+        if remote in settings.remote:
+            return Post(guid, split, label, image, text), problem
+        if remote not in (None, "file"):
+            problem = "remote picture", f"picture {image[:60]!r} is at a URL; --remote {remote} allows fetching it"
+            return Post(guid, split, label, None, text), problem
+        return Post(guid, split, label, self.files.find(image) if image.strip() else None, text), problem
+
+    def _split(self, named: str, label: str | None) -> tuple[Split, tuple[str, str] | None]:
+        split: Split = "train" if label is not None else "test"
+        if known := split_named(named):
+            self._said[f"{named.strip()!r} is {known}"] += 1
+            return known, None
+        self._said[f"without a label is {split}" if label is None else f"with a label is {split}"] += 1
+        if named.strip():
+            return split, ("unknown split", f"split {named[:60]!r} is neither 'train' nor 'test'")
+        return split, None
