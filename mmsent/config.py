@@ -321,6 +321,7 @@ PRESETS: dict[str, Preset] = {
         widths=(1280, 391),
         gigabytes=0.1,
         licence="Apache-2.0, MIT",
+        measured=True,
         summary="the pair `offline-plus`, and what enters the last two blocks of MiniLM, for heads that tune them",
     ),
 }
