@@ -61,7 +61,7 @@ def open_manifest(path: Path, settings: DataSettings) -> Manifest:
     problems: list[Problem] = []
     if ending == "parquet":
         names, rows = _read_parquet(path)
-        found = _named(path, names, settings, problems)
+        found = named(path, names, settings, problems)
         return Manifest(rows, found, Decoding("utf-8", "Parquet strings are UTF-8"), problems, tuple(names))
     text = TextFile(path, settings)
     if ending in ("csv", "tsv"):
@@ -69,7 +69,7 @@ def open_manifest(path: Path, settings: DataSettings) -> Manifest:
     rows = _read_json(path, text, ending)
     first = list(islice(rows, 100))
     names = list(dict.fromkeys(name for row in first for name in row))
-    found = _named(path, names, settings, problems) if first else settings
+    found = named(path, names, settings, problems) if first else settings
     rows = _same_names(path, chain(first, rows), found)
     return Manifest(_some(path, rows), found, text.decoding, problems, tuple(names))
 
@@ -90,7 +90,7 @@ def loose(name: str) -> str:
     return "".join(name.split()).casefold()
 
 
-def _named(path: Path, names: Sequence[str], settings: DataSettings, problems: list[Problem]) -> DataSettings:
+def named(path: Path, names: Sequence[str], settings: DataSettings, problems: list[Problem]) -> DataSettings:
     """The settings with the names that the wanted columns have in the file. Raises DataError where a name stands twice,
     several could be meant, or a column is missing without which there are no posts."""
     if twice := [name for name, n in Counter(names).items() if n > 1 and name.strip()]:
@@ -181,6 +181,16 @@ def _note(path: Path, message: str) -> Problem:
     return Problem("note", "how it is read", path.name, message)
 
 
+def columns_told(settings: DataSettings, names: Sequence[str]) -> str:
+    """Which of a file's columns are read as what, and which are not read."""
+    wanted = {_what(field): getattr(settings, field) for field in COLUMNS}
+    absent = [what for what, name in wanted.items() if name not in names]
+    others = [name for name in names if name not in wanted.values()]
+    told = f"columns: {', '.join(f'{what}={name}' for what, name in wanted.items() if name in names)}"
+    told += f"; none for {', '.join(absent)}" if absent else ""
+    return told + (f"; not read: {', '.join(others)}" if others else "")
+
+
 def _same_names(path: Path, rows: Iterable[ManifestRow], settings: DataSettings) -> Iterator[ManifestRow]:
     """JSON rows, each of which may have names of its own. Raises DataError where one spells a column otherwise."""
     names = {loose(getattr(settings, field)): getattr(settings, field) for field in COLUMNS}
@@ -214,7 +224,7 @@ def _open_table(path: Path, text: TextFile, ending: str, settings: DataSettings,
             head.pop()
     if len(nameless := [str(k) for k, name in enumerate(head, 1) if not name.strip()]) > 1:
         raise DataError(f"{path}: columns {', '.join(nameless)} have no name; name or remove them")
-    found = _named(path, head, settings, problems)
+    found = named(path, head, settings, problems)
     label = head.index(found.label_column) if found.label_column in head else None
 
     def is_row(cells: list[str]) -> bool:
@@ -328,6 +338,12 @@ def _fields(line: str, delimiter: str, width: int) -> list[str]:
 
 
 # --- JSON and Parquet
+
+
+def json_rows(path: Path, settings: DataSettings) -> tuple[Iterator[ManifestRow], Decoding]:
+    """The objects of a JSON array, whatever they hold, or one object per line; and the file's encoding."""
+    text = TextFile(path, settings)
+    return _some(path, _read_json(path, text, path.suffix.lower().lstrip("."))), text.decoding
 
 
 def _read_json(path: Path, text: TextFile, ending: str) -> Iterator[ManifestRow]:

@@ -54,17 +54,23 @@ class Reader:
 
 
 class Labels:
-    """The labels that cells hold, by the settings' label map, which is counted."""
+    """The labels that cells hold, by the settings' label map, which is counted. fold: where only the case differs, the
+    label that is known is meant."""
 
-    def __init__(self, settings: DataSettings) -> None:
+    def __init__(self, settings: DataSettings, *, fold: bool = False) -> None:
         self._settings = settings
+        self._folded = {label.casefold(): label for label in settings.labels} if fold else {}
         self._mapped: Counter[tuple[str, str]] = Counter()
 
     def of(self, value: str | None) -> str | None:
         """The label of a cell, None for none."""
         label = label_of(value, self._settings)
-        if label is not None and value is not None and value.strip() in self._settings.label_map:
-            self._mapped[value.strip(), label] += 1
+        if label is None or value is None:
+            return None
+        if label not in self._settings.labels:
+            label = self._folded.get(label.casefold(), label)
+        if (name := value.strip()) != label:
+            self._mapped[name, label] += 1
         return label
 
     def told(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -15,22 +16,31 @@ from mmsent.system.files import is_file
 class ImageFiles:
     """Finds images below a folder, and below --images where that is given.
 
-    deep: a name alone is enough, wherever below the folder its file lies; below --images it always is.
+    deep: a name alone is enough, wherever below the folder its file lies; below --images it always is. spellings: the
+    paths that a cell may mean, the likeliest first.
     """
 
-    def __init__(self, folder: Path, settings: DataSettings, *, deep: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: DataSettings,
+        *,
+        deep: bool = False,
+        spellings: Callable[[str], list[str]] = lambda written: [written],
+    ) -> None:
         self.folder = folder
+        self.spellings = spellings
         self._other = Path(settings.images) if settings.images else None
         self._deep = [folder] if deep else []
         self._ways: Counter[str] = Counter()
 
-    def find(self, *names: str) -> Path:
-        """The file that a cell means by one of these names, the likeliest first. Where there is none, the path where it
-        was looked for first."""
+    def find(self, written: str) -> Path:
+        """The file that a cell means. Where there is none, the path where it was looked for first."""
+        names = self.spellings(written)
         first = image_file(self.folder, names[0])
         if self._other is None and not self._deep:
             return first
-        for folder, way in ((self.folder, "as written"), (self._other, f"below {self._other}")):
+        for folder, way in ((self.folder, "by the path"), (self._other, f"below {self._other}")):
             for name in names if folder else ():
                 if folder and is_file(found := image_file(folder, name)):
                     self._ways[way] += 1

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from mmsent.config import DataSettings, default
 from mmsent.data.encodings import Decoding
-from mmsent.data.manifests import Manifest, ManifestRow, cell, open_manifest
+from mmsent.data.manifests import Manifest, ManifestRow, cell, columns_told, open_manifest
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_named
 from mmsent.data.readers.files import ImageFiles
 from mmsent.data.readers.guid import IMAGE_ENDINGS
-from mmsent.data.readers.manifest import columns_told, manifests_in
+from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import RowPosts
 from mmsent.errors import DataError
 
@@ -74,7 +74,7 @@ def _read(root: Path, settings: DataSettings) -> Reading:
     if listed:
         opened = [_opened(path, settings) for path in listed]
         where = ", ".join(path.relative_to(root).as_posix() for path in listed)
-        told = [f"posts are the rows of {where}", *columns_told(opened[0])]
+        told = [f"posts are the rows of {where}", columns_told(opened[0].settings, opened[0].names)]
         named = {"label_column": opened[0].settings.label_column, "text_column": opened[0].settings.text_column}
         made.settings = settings.model_copy(update=named)
         seen: set[str] = set()

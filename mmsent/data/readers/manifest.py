@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmsent.config import DataSettings
-from mmsent.data.manifests import COLUMNS, MANIFEST_ENDINGS, Manifest, open_manifest
+from mmsent.data.manifests import MANIFEST_ENDINGS, columns_told, open_manifest
 from mmsent.data.readers.base import Reader, Reading
 from mmsent.data.readers.files import ImageFiles
 from mmsent.data.readers.rows import SPLIT, RowPosts
@@ -32,20 +32,11 @@ def _read(path: Path, settings: DataSettings) -> Reading:
     if path.is_dir():
         raise DataError(f"{path} is a folder without a manifest")
     manifest = open_manifest(path, settings)
-    made = RowPosts(manifest.settings, ImageFiles(path.parent, settings), path.name)
+    made = RowPosts(manifest.settings, ImageFiles(path.parent, settings), path.name, fold=False)
     made.add((f"{path.name} row {i}", row) for i, row in enumerate(manifest.rows, 1))
-    return made.reading((path,), columns_told(manifest), manifest.problems, manifest.decoding)
-
-
-def columns_told(manifest: Manifest) -> list[str]:
-    """Which columns are read as what, and which are not read."""
-    wanted = {field.removesuffix("_column"): getattr(manifest.settings, field) for field in COLUMNS}
-    read = [f"{what}={name}" for what, name in wanted.items() if name in manifest.names]
-    absent = [what for what, name in wanted.items() if name not in manifest.names]
-    others = [name for name in manifest.names if name not in wanted.values()]
-    told = f"columns: {', '.join(read)}"
-    told += f"; none for {', '.join(absent)}" if absent else ""
-    return [told + (f"; not read: {', '.join(others)}" if others else "")]
+    return made.reading(
+        (path,), [columns_told(manifest.settings, manifest.names)], manifest.problems, manifest.decoding
+    )
 
 
 READER = Reader("manifest", f"one file ending in {', '.join(MANIFEST_ENDINGS)}", SPLIT, _locate, _read)
