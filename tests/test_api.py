@@ -187,7 +187,9 @@ def test_predict_vote_and_the_command_line_agree(
     assert [row["predicted"] for row in rows] == vote.predicted
     shown = np.array([[float(row[f"p_{name}"]) for name in cache.labels] for row in rows])
     assert shown == pytest.approx(given, abs=1e-6)
-    assert {e.fusion for e in model.evaluate(cache)} == {"concat", "weighted", "attention", "vote", "soft vote"}
+    assert {e.fusion for e in model.evaluate(cache)} == {
+        *("majority", "concat", "weighted", "attention", "vote", "soft vote")
+    }
 
 
 def test_every_form_of_a_picture_is_the_same_picture(cache: FeatureCache, model: Model) -> None:

@@ -220,7 +220,7 @@ def _open_table(path: Path, text: TextFile, ending: str, settings: DataSettings,
         problems.append(_note(path, f"cells are separated by {shown}"))
     head = heads[delimiter]
     if sum(not name.strip() for name in head) > 1:
-        while not head[-1].strip():  # as spreadsheets add them
+        while head and not head[-1].strip():  # as spreadsheets add them
             head.pop()
     if len(nameless := [str(k) for k, name in enumerate(head, 1) if not name.strip()]) > 1:
         raise DataError(f"{path}: columns {', '.join(nameless)} have no name; name or remove them")

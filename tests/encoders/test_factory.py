@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from mmsent.config import PRESETS, EncoderSettings, Preset, recipe_for
+from mmsent.config import PRESETS, EncoderSettings, recipe_for
 from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square
 from mmsent.encoders import common as common_module
 from mmsent.encoders import sentences as sentences_module
@@ -153,7 +153,8 @@ def test_encoder_label(settings: EncoderSettings, label: str) -> None:
 
 
 def test_recipe_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "mine", Preset(image="timm:a", text="st:b", recipe="other", summary="s"))
+    mine = PRESETS["offline"].model_copy(update={"recipe": "other"})
+    monkeypatch.setitem(PRESETS, "mine", mine)
     assert recipe_for("mine") == "other"
     assert recipe_for("offline") == PRESETS["offline"].recipe
     assert recipe_for("timm:a+sentence-transformers:b") == "paper"

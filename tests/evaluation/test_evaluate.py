@@ -357,7 +357,7 @@ def test_the_command_with_one_run_and_with_old_ones(
     evaluate_command(cache, [old])
     shown = capsys.readouterr().out
     assert "McNemar" not in shown
-    assert "probabilities are not calibrated; a new `mmsent fit`" in shown
+    assert "probabilities are not calibrated; a new `mmsent fit " in shown
     assert "cross-fitted" not in shown
     evaluate_command(cache, [old, runs[1]])
     assert "not calibrated throughout: 1 of 2 runs have no temperature" in capsys.readouterr().out

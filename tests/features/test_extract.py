@@ -666,7 +666,7 @@ def test_the_limit_that_the_error_names_does_go_on(tmp_path: Path, out: Path, n:
         (root / "data" / f"{i}.txt").unlink()
     with pytest.raises(DataError) as caught:
         run(root, out, max_bad=(bad - 1) / n)
-    named = float(str(caught.value).rpartition("--max-bad ")[2].split()[0])
+    named = float(str(caught.value).rpartition("--max-bad ")[2].partition(",")[0])
     assert len(run(root, out, max_bad=named).quarantined) == bad
     assert len(run(root, tmp_path / "other", max_bad=bad / n).quarantined) == bad
 

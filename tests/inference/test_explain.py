@@ -525,7 +525,7 @@ def test_rows_of_several_lengths_do_not_disturb_each_other(opened: dict[str, Enc
 def test_literal_special_tokens_are_words(opened: dict[str, Encoders]) -> None:
     encoder: Any = opened["offline"].text
     tokens = encoder.tokenize("[SEP] is a token [CLS]")
-    assert [w.text for w in tokens.words] == ["[SEP]", "is", "a", "token", "[CLS]"]
+    assert [w.text for w in tokens.words] == ["[", "SEP", "]", "is", "a", "token", "[", "CLS", "]"]
 
 
 # --- planted by hand

@@ -138,7 +138,7 @@ def test_markdown(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run("report", *arguments, "--runs", str(small / "runs"), "--out", str(out), "--format", "md") == 0
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "<script>" not in text
-    assert "&lt;script&gt;" in text
+    assert "&lt;script>" in text
     assert "![Architecture](figures/01-architecture.png)" in text
     for table in [block for block in text.split("\n\n") if block.startswith("|")]:
         assert len({line.count("|") for line in table.splitlines()}) == 1

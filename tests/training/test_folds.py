@@ -281,7 +281,7 @@ def test_a_vote_over_folds(done: CrossValidated) -> None:
 def test_a_class_that_one_group_holds(cache: Cache, features: Features) -> None:
     labels = np.where(features.index.labels == 1, 0, features.index.labels)
     labels[:2] = 1  # both are of one group
-    with pytest.raises(DataError, match=r"fold \d of 4: no training row is labelled neutral"):
+    with pytest.raises(DataError, match=r"fold \d of 4: no row to train on is labelled neutral; 2 rows are"):
         cross_validate(
             plan_folds(cache, NEAR, 4, features=replace(features, index=replace(features.index, labels=labels))),
             FitSettings(**QUICK),
