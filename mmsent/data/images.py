@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmsent.config import Settings
+from mmsent.data.containers import is_inside, read_inside
 from mmsent.errors import DataError
 from mmsent.system.files import fetch, open_file, read_file, unreadable
 from mmsent.system.markup import data_url
@@ -65,12 +66,15 @@ class Preprocess(Settings):
 
 
 def read_image(path: Path | str | bytes | None, seconds: float = 60.0) -> bytes:
-    """The bytes of an image: of a file (Path) or a URL (str), which is given up after so many seconds; bytes are
-    returned as they are. Raises DataError with the reason if there is no such image or it cannot be read."""
+    """The bytes of an image: of a file (Path), a URL (str), which is given up after so many seconds, or a name of
+    `containers` (str); bytes are returned as they are. Raises DataError with the reason if there is no such image or it
+    cannot be read."""
     if path is None:
         raise DataError("no picture")
     if isinstance(path, bytes):
         return path
+    if isinstance(path, str) and is_inside(path):
+        return read_inside(path, MAX_BYTES)
     try:
         return fetch(path, MAX_BYTES, seconds) if isinstance(path, str) else read_file(path, MAX_BYTES)
     except OSError as error:

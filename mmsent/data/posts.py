@@ -30,8 +30,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One post. image: the file where it should be, a URL, or None if none is named; text: the text itself, the file
-    where it should be, or None."""
+    """One post. image: the file where it should be, a URL or a name of `containers`, or None if none is named; text:
+    the text itself, the file where it should be, or None."""
 
     id: str
     split: Split

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mmsent.data.containers import file_of
 from mmsent.data.dataset import Dataset, Post, Split
 from mmsent.data.images import image_hash, read_image
 from mmsent.data.text import text_hash
@@ -48,8 +49,8 @@ def changed_posts(cache: Cache, dataset: Dataset, split: Split) -> Changes:
         return Changes([post.id for post in some if differs(post)], len(some), True)
     table_is_new = any(max(_times(path)) >= since for path in dataset.lists)
     texts = [p for p in posts if max(_times(p.text)) >= since or (isinstance(p.text, str) and table_is_new)]
-    written = [p for p in posts if _times(p.image)[0] >= since]
-    touched = [p for p in posts if _times(p.image)[0] < since <= _times(p.image)[1]]
+    written = [p for p in posts if _times(file_of(p.image))[0] >= since]
+    touched = [p for p in posts if _times(file_of(p.image))[0] < since <= _times(file_of(p.image))[1]]
 
     def other(post: Post) -> bool:
         return _other_image(post, index.image_hashes[places[post.id]])
@@ -81,7 +82,7 @@ def _sample(posts: Sequence[Post]) -> Sequence[Post]:
 
 
 def _other_image(post: Post, known: bytes) -> bool:
-    return isinstance(post.image, Path) and _differs(lambda: image_hash(read_image(post.image)), known)
+    return file_of(post.image) is not None and _differs(lambda: image_hash(read_image(post.image)), known)
 
 
 def _other_text(dataset: Dataset, post: Post, known: bytes) -> bool:

@@ -451,7 +451,7 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
         f"{root / 'data'} is not a data set: found neither list nor manifest; expected train.txt and data/, "
         "or one file ending in csv, tsv, jsonl, parquet, json; it holds 1 .jpg, 1 .txt; "
         "other readers: imagefolder (a folder of images per label, .txt beside them or a metadata.csv); "
-        "label-studio (a JSON export of Label Studio); "
+        "label-studio (a JSON export of Label Studio); hf-parquet (Parquet files with the images inside); "
         "the smallest manifest is a CSV of id,image,text,label"
     )
 

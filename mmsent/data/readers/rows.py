@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmsent.config import DataSettings
+from mmsent.data.containers import Inside
 from mmsent.data.encodings import Decoding
 from mmsent.data.lists import ListForm
 from mmsent.data.manifests import ManifestRow, cell
@@ -88,6 +89,8 @@ class RowPosts:
             text = cell(row, settings.text_column)
         if is_validation(cell(row, settings.split_column)):
             self.validation.append(guid)
+        if isinstance(own := row.get(settings.image_column), Inside):
+            return Post(guid, split, label, str(own), text), problem
         remote = protocol(image) if "://" in image else None
         if remote in settings.remote:
             return Post(guid, split, label, image, text), problem

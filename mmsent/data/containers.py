@@ -1,0 +1,70 @@
+"""Images inside Parquet files: what names one, and its bytes.
+
+A whole group of rows is read at a time, and two groups are kept, as rows are asked for in order.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from mmsent.errors import DataError
+
+_PREFIX = "inside://"
+_lock = threading.Lock()  # several threads want rows of one group: one reads it
+
+
+class Inside(str):
+    """The name of an image inside a file: `inside://PATH#GROUP/ROW/COLUMN`, ROW within its group. A manifest's cell is
+    never one."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, path: Path, group: int, row: int, column: str) -> Inside:
+        """The name of a row's image."""
+        return cls(f"{_PREFIX}{path.absolute()}#{group}/{row}/{quote(column, safe='')}")
+
+
+def is_inside(image: object) -> bool:
+    """Whether something names an image inside a file."""
+    return isinstance(image, str) and image.startswith(_PREFIX)
+
+
+def file_of(image: Path | str | None) -> Path | None:
+    """The file that an image is, or is inside; None for a URL."""
+    if isinstance(image, str):
+        return Path(image.removeprefix(_PREFIX).rpartition("#")[0]) if is_inside(image) else None
+    return image
+
+
+def read_inside(name: str, limit: int) -> bytes:
+    """The bytes of the image of a name. limit: the most that there may be. Raises DataError if there is none."""
+    path, _, place = name.removeprefix(_PREFIX).rpartition("#")
+    group, row, column = place.split("/")
+    try:
+        with _lock:
+            rows = _group(path, Path(path).stat().st_mtime_ns, int(group), unquote(column))
+        found = rows[int(row)].as_py()
+    except DataError:
+        raise
+    except Exception as error:  # Arrow's errors have no other common parent class
+        raise DataError(f"picture cannot be read from {path}: {error}") from error
+    raw = found.get("bytes") if isinstance(found, dict) else found
+    if raw is None:
+        raise DataError("no picture")
+    if len(raw) > limit:
+        raise DataError(f"picture cannot be read: it has {len(raw)} bytes; the limit is {limit}")
+    return bytes(raw)
+
+
+@lru_cache(maxsize=2)
+def _group(path: str, written: int, group: int, column: str) -> Any:
+    """A column of a group of rows. written: the file's time, so that a new file is read anew."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        return file.read_row_group(group, columns=[column]).column(column).combine_chunks()
