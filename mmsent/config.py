@@ -133,7 +133,7 @@ def _pairs(value: Any) -> Any:
     return found
 
 
-READER_NAMES = ("guid", "imagefolder", "label-studio", "hf-parquet", "manifest")
+READER_NAMES = ("guid", "mvsa", "mvsa-same", "imagefolder", "label-studio", "hf-parquet", "manifest")
 Pairs = BeforeValidator(_pairs)
 ColumnName = Literal["id", "image", "text", "label", "split"]
 

@@ -450,7 +450,9 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{root / 'data'} is not a data set: found neither list nor manifest; expected train.txt and data/, "
         "or one file ending in csv, tsv, jsonl, parquet, json; it holds 1 .jpg, 1 .txt; "
-        "other readers: imagefolder (a folder of images per label, .txt beside them or a metadata.csv); "
+        "other readers: mvsa (MVSA's folder with labelResultAll.txt and data/); "
+        "mvsa-same (the posts of it whose two labels are the same); "
+        "imagefolder (a folder of images per label, .txt beside them or a metadata.csv); "
         "label-studio (a JSON export of Label Studio); hf-parquet (Parquet files with the images inside); "
         "the smallest manifest is a CSV of id,image,text,label"
     )

@@ -7,15 +7,22 @@ from pathlib import Path
 
 from mmsent.config import DataSettings, nearest
 from mmsent.data.manifests import MANIFEST_ENDINGS
-from mmsent.data.readers import guid, hf_parquet, imagefolder, label_studio, manifest
+from mmsent.data.readers import guid, hf_parquet, imagefolder, label_studio, manifest, mvsa
 from mmsent.data.readers.base import Reader
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import require_local
 
 # In this order: the first that recognises a data set reads it. A manifest is any table, so its reader comes last.
-READERS: dict[str, Reader] = {
-    one.name: one for one in (guid.READER, imagefolder.READER, label_studio.READER, hf_parquet.READER, manifest.READER)
-}
+_ALL = (
+    guid.READER,
+    mvsa.READER,
+    mvsa.SAME,
+    imagefolder.READER,
+    label_studio.READER,
+    hf_parquet.READER,
+    manifest.READER,
+)
+READERS: dict[str, Reader] = {one.name: one for one in _ALL}
 
 
 def choose(path: Path, settings: DataSettings | None = None) -> tuple[Reader, Path]:

@@ -24,7 +24,7 @@ def _locate(path: Path) -> Path | None:
 
 def _read(root: Path, settings: DataSettings) -> Reading:
     data = root / "data"
-    files, problems = _scan(data), []
+    files, problems = scan(data), []
     posts = Posts(data)
     forms: dict[Split, ListForm] = {}
     labels = Labels(settings)
@@ -58,7 +58,7 @@ def _read(root: Path, settings: DataSettings) -> Reading:
 
 
 @dataclass
-class _Files:
+class Files:
     """The names of the files in a folder: images and texts by id; several: of ids with more than one image; others:
     files with other endings, or none, by what may be their id; chosen: those of them that are used as images."""
 
@@ -94,10 +94,11 @@ class _Files:
         return found
 
 
-def _scan(folder: Path) -> _Files:
+def scan(folder: Path) -> Files:
+    """The files of a folder. Raises DataError if there is none."""
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; the guid layout keeps <guid>.txt and <guid>.jpg there")
-    found = _Files(folder)
+    found = Files(folder)
     rank = {ending: i for i, ending in enumerate(IMAGE_ENDINGS)}
     for name in sorted(os.listdir(folder)):
         stem, _, ending = name.rpartition(".")

@@ -112,7 +112,7 @@ def test_the_library_of_the_form_reads_the_same(with_metadata: Path, tmp_path: P
 
 def test_what_is_no_image_folder(tmp_path: Path, per_label: Path) -> None:
     shutil.move(per_label / "train" / "positive", tmp_path / "one" / "data")
-    with pytest.raises(DataError, match=r"is not a data set: .*it holds 1 folders \(data/\).*readers: imagef"):
+    with pytest.raises(DataError, match=r"is not a data set: .*it holds 1 folders \(data/\).*imagefolder"):
         load_dataset(tmp_path / "one")
     shutil.copytree(per_label / "train", tmp_path / "two")
     assert choose(tmp_path / "two")[0].name == "imagefolder"
