@@ -133,7 +133,17 @@ def _pairs(value: Any) -> Any:
     return found
 
 
-READER_NAMES = ("guid", "mvsa", "mvsa-same", "imagefolder", "label-studio", "hf-parquet", "manifest")
+READER_NAMES = (
+    "guid",
+    "mvsa",
+    "mvsa-same",
+    "memotion",
+    "hateful-memes",
+    "imagefolder",
+    "label-studio",
+    "hf-parquet",
+    "manifest",
+)
 Pairs = BeforeValidator(_pairs)
 ColumnName = Literal["id", "image", "text", "label", "split"]
 

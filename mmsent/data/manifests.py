@@ -185,7 +185,7 @@ def columns_told(settings: DataSettings, names: Sequence[str]) -> str:
     """Which of a file's columns are read as what, and which are not read."""
     wanted = {_what(field): getattr(settings, field) for field in COLUMNS}
     absent = [what for what, name in wanted.items() if name not in names]
-    others = [name for name in names if name not in wanted.values()]
+    others = [name.strip() or "one without a name" for name in names if name not in wanted.values()]
     told = f"columns: {', '.join(f'{what}={name}' for what, name in wanted.items() if name in names)}"
     told += f"; none for {', '.join(absent)}" if absent else ""
     return told + (f"; not read: {', '.join(others)}" if others else "")

@@ -452,6 +452,8 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
         "or one file ending in csv, tsv, jsonl, parquet, json; it holds 1 .jpg, 1 .txt; "
         "other readers: mvsa (MVSA's folder with labelResultAll.txt and data/); "
         "mvsa-same (the posts of it whose two labels are the same); "
+        "memotion (Memotion's folder with labels.csv and images/); "
+        "hateful-memes (Hateful Memes' folder with train.jsonl, dev.jsonl and img/); "
         "imagefolder (a folder of images per label, .txt beside them or a metadata.csv); "
         "label-studio (a JSON export of Label Studio); hf-parquet (Parquet files with the images inside); "
         "the smallest manifest is a CSV of id,image,text,label"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmsent.config import DataSettings
+from mmsent.config import DataSettings, default
 from mmsent.data.encodings import Decoding
 from mmsent.data.lists import ListForm
 from mmsent.data.manifests import label_of
@@ -51,6 +51,13 @@ class Reader:
     split: dict[Split, str]
     locate: Callable[[Path], Path | None]
     read: Callable[[Path, DataSettings], Reading]
+
+
+def usual_columns(settings: DataSettings, columns: Mapping[str, str]) -> DataSettings:
+    """The settings with a form's own names for the columns that nobody has named. columns: by what they hold."""
+    fields = {f"{what}_column": name for what, name in columns.items()}
+    unnamed = {f: name for f, name in fields.items() if getattr(settings, f) == default(DataSettings, f)}
+    return settings.model_copy(update=unnamed)
 
 
 class Labels:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmsent.config import DataSettings, nearest
 from mmsent.data.manifests import MANIFEST_ENDINGS
-from mmsent.data.readers import guid, hf_parquet, imagefolder, label_studio, manifest, mvsa
+from mmsent.data.readers import guid, hateful_memes, hf_parquet, imagefolder, label_studio, manifest, memotion, mvsa
 from mmsent.data.readers.base import Reader
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import require_local
@@ -17,6 +17,8 @@ _ALL = (
     guid.READER,
     mvsa.READER,
     mvsa.SAME,
+    memotion.READER,
+    hateful_memes.READER,
     imagefolder.READER,
     label_studio.READER,
     hf_parquet.READER,
