@@ -142,6 +142,7 @@ READER_NAMES = (
     "imagefolder",
     "label-studio",
     "hf-parquet",
+    "excel",
     "manifest",
 )
 Pairs = BeforeValidator(_pairs)

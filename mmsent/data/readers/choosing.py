@@ -7,7 +7,17 @@ from pathlib import Path
 
 from mmsent.config import DataSettings, nearest
 from mmsent.data.manifests import MANIFEST_ENDINGS
-from mmsent.data.readers import guid, hateful_memes, hf_parquet, imagefolder, label_studio, manifest, memotion, mvsa
+from mmsent.data.readers import (
+    excel,
+    guid,
+    hateful_memes,
+    hf_parquet,
+    imagefolder,
+    label_studio,
+    manifest,
+    memotion,
+    mvsa,
+)
 from mmsent.data.readers.base import Reader
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import require_local
@@ -22,6 +32,7 @@ _ALL = (
     imagefolder.READER,
     label_studio.READER,
     hf_parquet.READER,
+    excel.READER,
     manifest.READER,
 )
 READERS: dict[str, Reader] = {one.name: one for one in _ALL}
