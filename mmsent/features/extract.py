@@ -320,9 +320,10 @@ class _Job:
             return
         shown = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(bad.items())[:3])
         share = math.ceil(100 * len(bad) / n) / 100  # rounded up, so that it is enough
+        cause = "".join(f"{p.message}. " for p in self.dataset.problems if p.kind == "column not found")
         raise DataError(
-            f"{len(bad)} of {n} {split} rows are bad ({shown}), more than --max-bad {self.options.max_bad:g}; what was "
-            f"encoded is kept. `mmsent check` lists them; continue with --max-bad {share:g}, or more where "
+            f"{cause}{len(bad)} of {n} {split} rows are bad ({shown}), more than --max-bad {self.options.max_bad:g}; "
+            f"what was encoded is kept. `mmsent check` lists them; continue with --max-bad {share:g}, or more where "
             "posts that follow are bad too"
         )
 

@@ -75,6 +75,9 @@ def test_columns_that_are_not_there_are_suggested(foreign: Path, commands: Comma
     report = commands.check(foreign, "--columns", "id=tweet_id,image=img_path,label=sentiment", *LABELS, status=1)
     [found] = [one for one in report["findings"] if one["kind"] == "column not found"]
     assert found["message"] == "no column 'text'; did you mean 'tweet_text'? add --columns text=tweet_text"
+    most = ("--columns", "id=tweet_id,image=img_path,label=sentiment", *LABELS, "--images", "elsewhere")
+    said = commands.run(1, "extract", "--data", foreign, *most)
+    assert "no column 'text'; did you mean 'tweet_text'? add --columns text=tweet_text. 20 of 20 train rows" in said
 
 
 @pytest.mark.parametrize(
