@@ -143,6 +143,7 @@ READER_NAMES = (
     "label-studio",
     "hf-parquet",
     "excel",
+    "webdataset",
     "manifest",
 )
 Pairs = BeforeValidator(_pairs)

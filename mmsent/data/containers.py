@@ -1,6 +1,6 @@
-"""Images inside Parquet files: what names one, and its bytes.
+"""Images inside Parquet and tar files: what names one, and its bytes.
 
-A whole group of rows is read at a time, and two groups are kept, as rows are asked for in order.
+Of Parquet, a whole group of rows is read at a time, and two groups are kept, as rows are asked for in order.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from mmsent.errors import DataError
+from mmsent.system.files import open_file
 
-_PREFIX = "inside://"
+_PREFIX, _BYTES = "inside://", "bytes"
 _lock = threading.Lock()  # several threads want rows of one group: one reads it
 
 
 class Inside(str):
-    """The name of an image inside a file: `inside://PATH#GROUP/ROW/COLUMN`, ROW within its group. A manifest's cell is
-    never one."""
+    """The name of an image inside a file: `inside://PATH#GROUP/ROW/COLUMN`, ROW within its group, or
+    `inside://PATH#bytes/OFFSET/SIZE`. A manifest's cell is never one."""
 
     __slots__ = ()
 
@@ -27,6 +28,11 @@ class Inside(str):
     def of(cls, path: Path, group: int, row: int, column: str) -> Inside:
         """The name of a row's image."""
         return cls(f"{_PREFIX}{path.absolute()}#{group}/{row}/{quote(column, safe='')}")
+
+    @classmethod
+    def at(cls, path: Path, offset: int, size: int) -> Inside:
+        """The name of an image that is a stretch of a file's bytes."""
+        return cls(f"{_PREFIX}{path.absolute()}#{_BYTES}/{offset}/{size}")
 
 
 def is_inside(image: object) -> bool:
@@ -45,6 +51,8 @@ def read_inside(name: str, limit: int) -> bytes:
     """The bytes of the image of a name. limit: the most that there may be. Raises DataError if there is none."""
     path, _, place = name.removeprefix(_PREFIX).rpartition("#")
     group, row, column = place.split("/")
+    if group == _BYTES:
+        return _stretch(Path(path), int(row), int(column), limit)
     try:
         with _lock:
             rows = _group(path, Path(path).stat().st_mtime_ns, int(group), unquote(column))
@@ -59,6 +67,17 @@ def read_inside(name: str, limit: int) -> bytes:
     if len(raw) > limit:
         raise DataError(f"picture cannot be read: it has {len(raw)} bytes; the limit is {limit}")
     return bytes(raw)
+
+
+def _stretch(path: Path, offset: int, size: int, limit: int) -> bytes:
+    if size > limit:
+        raise DataError(f"picture cannot be read: it has {size} bytes; the limit is {limit}")
+    try:
+        with open_file(path) as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise DataError(f"picture cannot be read from {path}: {error.strerror or error}") from error
 
 
 @lru_cache(maxsize=2)

@@ -456,7 +456,7 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
         "hateful-memes (Hateful Memes' folder with train.jsonl, dev.jsonl and img/); "
         "imagefolder (a folder of images per label, .txt beside them or a metadata.csv); "
         "label-studio (a JSON export of Label Studio); hf-parquet (Parquet files with the images inside); "
-        "excel (an .xlsx file); "
+        "excel (an .xlsx file); webdataset (WebDataset's .tar shards); "
         "the smallest manifest is a CSV of id,image,text,label"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from mmsent.data.text import encodable
 from mmsent.system.files import leads_out
 
 MAX_ID_BYTES = 255
+_WORD = re.compile(r"[A-Za-z]+")
 VALIDATION = ("dev", "development", "val", "valid", "validation")  # rows of the training split that validate
 SPLIT_NAMES: dict[str, Split] = {
     **dict.fromkeys(("train", "training", *VALIDATION), "train"),
@@ -91,6 +93,12 @@ class Labels:
 def split_named(value: str | None) -> Split | None:
     """The split that a cell names; None where it names none."""
     return SPLIT_NAMES.get((value or "").strip().casefold())
+
+
+def split_of_name(stem: str) -> str | None:
+    """The word at the start of a shard's name, such as train-00000, if it is that of a split."""
+    found = _WORD.match(stem)
+    return found[0] if found and split_named(found[0]) else None
 
 
 def is_validation(value: str | None) -> bool:

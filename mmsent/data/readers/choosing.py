@@ -17,6 +17,7 @@ from mmsent.data.readers import (
     manifest,
     memotion,
     mvsa,
+    webdataset,
 )
 from mmsent.data.readers.base import Reader
 from mmsent.errors import DataError, UsageError
@@ -33,6 +34,7 @@ _ALL = (
     label_studio.READER,
     hf_parquet.READER,
     excel.READER,
+    webdataset.READER,
     manifest.READER,
 )
 READERS: dict[str, Reader] = {one.name: one for one in _ALL}

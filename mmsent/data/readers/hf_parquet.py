@@ -6,7 +6,6 @@ One file, or a folder of shards called `train-00000-of-00002.parquet`, `validati
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from mmsent.data.containers import Inside
 from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import ManifestRow, columns_told, named
 from mmsent.data.posts import Problem, Split
-from mmsent.data.readers.base import Reader, Reading, split_named
+from mmsent.data.readers.base import Reader, Reading, split_of_name
 from mmsent.data.readers.files import ImageFiles
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import RowPosts
 from mmsent.errors import DataError
-
-_WORD = re.compile(r"[A-Za-z]+")
 
 
 def _locate(path: Path) -> Path | None:
@@ -93,8 +90,7 @@ def _rows(path: Path, settings: DataSettings, names: list[str]) -> Iterator[tupl
 
     wanted = (settings.id_column, settings.text_column, settings.label_column, settings.split_column)
     own, column, number = [name for name in names if name in wanted], settings.image_column, 0
-    found = _WORD.match(path.stem)
-    split = found[0] if found and split_named(found[0]) else None
+    split = split_of_name(path.stem)
     try:
         with parquet.ParquetFile(path) as file:
             classes = _classes(file.schema_arrow, settings.label_column)
