@@ -18,7 +18,7 @@ def recipe_of(cache: Cache, name: str = "auto") -> tuple[str, str]:
     if name != "auto":
         return chosen, "it was asked for"
     if cache.encoder in PRESETS or "train" not in cache.rows:
-        return chosen, f"the one of {cache.encoder}"
+        return chosen, f"the one of the preset {cache.encoder}"
     image, text = _scales(cache)
     if image and text and max(image / text, text / image) >= APART:
         return (

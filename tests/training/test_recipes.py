@@ -18,7 +18,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def test_a_preset_has_its_own_and_a_name_is_followed(cache: Cache) -> None:
-    assert recipe_of(cache) == ("offline", "the one of offline")
+    assert recipe_of(cache) == ("offline", "the one of the preset offline")
     assert recipe_of(cache, "small")[0] == "small"
     with pytest.raises(UsageError, match="unknown recipe 'stew'"):
         recipe_of(cache, "stew")
