@@ -685,12 +685,11 @@ def parquet(rows: list[dict[str, Any]], cut: int | None = None) -> Callable[[Pat
 ROW = {"id": "odd", "image": "data/odd.jpg", "text": "a day", "label": "neutral"}
 manifest("Parquet cut in the middle", "refused", "not readable as Parquet", parquet([ROW], 300), "parquet", odd=None)
 manifest(
-    "Parquet with pictures as bytes",
-    "refused",
-    "column 'image' holds a dict; expected a text",
+    "Parquet with pictures as bytes, which are none",
+    "quarantined",
+    "not a picture in a supported format",
     parquet([ROW | {"image": {"bytes": b"x", "path": "x.jpg"}}]),
     "parquet",
-    odd=None,
 )
 
 
