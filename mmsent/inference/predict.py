@@ -38,9 +38,9 @@ class Prediction:
     decision: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        if self.label is not None:
-            words = decision(self.label, list(self.heads.values()), self.probabilities)
-            object.__setattr__(self, "decision", words)
+        known = self.label is not None
+        words = decision(self.label or "", list(self.heads.values()), self.probabilities) if known else ""
+        object.__setattr__(self, "decision", words)  # always: an answer is made of vars
 
 
 def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | None) -> EncoderSettings:

@@ -34,7 +34,7 @@ from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
-from mmsent.inference.predict import encoder_settings, predict, predictions_table
+from mmsent.inference.predict import Prediction, encoder_settings, predict, predictions_table
 from mmsent.inference.vote import vote_split
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
@@ -555,3 +555,9 @@ def test_a_head_has_one_vote(world: World) -> None:
         predict(world.posts(), [world.runs["concat"]] * 2, encoders=fake_encoders())
     with pytest.raises(RunError, match="no runs to vote"):
         predict(world.posts(), [], encoders=fake_encoders())
+
+
+def test_a_post_without_a_label_has_all_fields() -> None:
+    """What the server and --json send is made of vars: every field is there."""
+    assert vars(Prediction("1", None, {}, {}, 0, "no text"))["decision"] == ""
+    assert vars(Prediction("1", "a", {"a": 0.6, "b": 0.4}, {"x": "a"}, 1))["decision"] == ""
