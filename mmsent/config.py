@@ -178,7 +178,7 @@ class DataSettings(Settings):
     )
     label_map: Annotated[dict[str, str], Pairs] = setting(
         {},
-        "Labels by what the data set calls them: 'very positive=positive,bad=negative'.",
+        "Labels by what the data set calls them: good=positive, or several with commas.",
         OnCommandLine(shown="none"),
     )
     images: str | None = setting(None, "Folder in which images that the data set names are looked for too.", _READ)
