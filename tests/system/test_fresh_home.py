@@ -20,6 +20,7 @@ COMMANDS = (
     ("vote", "--data", "data"),
     ("predict", "--data", "data", "--text", "a happy day", "--image", "data/data/1.jpg"),
     ("explain", "--data", "data", "--text", "a happy day", "--image", "data/data/1.jpg"),
+    ("fit", "--data", "data", "--folds", "3", "--epochs", "2"),
     ("audit", "--data", "data"),
     ("sweep", "--data", "data", "--trials", "1", "--workers", "1"),
     ("report", "--data", "data"),
