@@ -56,7 +56,7 @@ def program(arguments: Sequence[str]) -> typer.Typer:
 
 
 def whole_program() -> typer.Typer:
-    """The program with all commands."""
+    """The program with every command loaded."""
     return _program(list(OVERVIEW))
 
 
