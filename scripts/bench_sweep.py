@@ -37,7 +37,7 @@ from mmsent.sweep.finish import Progress
 from mmsent.sweep.search import sweep
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import make_space
-from mmsent.sweep.workers import cores
+from mmsent.system.process import cores
 from mmsent.training.fit import sides
 from mmsent.training.loaders import Tensors
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,32 @@ def test_no_private_name_is_imported() -> None:
         if one.startswith("mmsent.") and (last := one.rsplit(".", 1)[1]).startswith("_") and not last.startswith("__")
     }
     assert not private
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_import_what_is_defined(path: Path) -> None:
+    """Each name comes from the file that defines it, so that a move inside the package cannot break a script."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mmsent."):
+            source = own(node.module or "")
+            assert source is not None
+            names = {alias.name for alias in node.names}
+            defined = names if source.endswith("__init__") else set(top_level(MODULES[source]))
+            assert names <= defined, f"mmsent.{source} does not define {sorted(names - defined)}"
+
+
+def top_level(path: Path) -> Iterator[str]:
+    """Names of the functions, classes and variables that a file defines or hands on (`import Post as Post`)."""
+    body = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    for node in body:
+        if isinstance(node, ast.If | ast.Try):
+            body += [*node.body, *node.orelse]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names if alias.asname == alias.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            yield from (name.id for name in ast.walk(node) if isinstance(name, ast.Name))
 
 
 def test_tests_mirror_the_rooms() -> None:
