@@ -17,19 +17,10 @@ class InputError(UsageError, ValueError):
     """Arrays or parameters that an estimator cannot take; a ValueError too, for that is what scikit-learn expects."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the program is, so that it ends as cleanly as after Ctrl-C."""
-
-
 class Interrupted(MmsentError):
     """Ctrl-C or SIGTERM: the message says what is kept and how to go on."""
 
-    exit_status = 130
-
-    def __init__(self, message: str, stopped_by: KeyboardInterrupt | None = None) -> None:
-        super().__init__(message)
-        if isinstance(stopped_by, Terminated):
-            self.exit_status = 143
+    exit_status = 130  # the command line: 143 after SIGTERM
 
 
 class MachineError(MmsentError):

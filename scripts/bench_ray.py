@@ -260,7 +260,7 @@ print(json.dumps({"peak": peak_bytes(), "sent": sent}))
 
 
 def bench_memory(folder: Path, n: int) -> None:
-    """Bytes a post that the driver holds, and that its units of work take in the object store."""
+    """Bytes a post that the driver holds, and that its units of work take on their way."""
     import subprocess
 
     found = []

@@ -170,7 +170,7 @@ def _keeping(fitted: Sequence[Any], wanted: Sequence[Fusion]) -> Iterator[None]:
         kept = ", ".join(run.name for run in fitted)
         there = f"{kept} {'are' if len(fitted) > 1 else 'is'} kept" if fitted else "no head was finished"
         if isinstance(stop, KeyboardInterrupt):
-            raise Interrupted(f"interrupted; {there}; go on with the same options and {rest}", stop) from None
+            raise Interrupted(f"interrupted; {there}; go on with the same options and {rest}") from None
         if fitted:
             note(f"{there}; once that is fixed, go on with the same options and {rest}")
         raise

@@ -26,9 +26,9 @@ def fit_committee(job: FitJob, splits: int, *, as_json: bool) -> None:
 
         try:
             done = fit_committee(job.cache, job.runs, job.settings, job.split, splits, job.how, on_run=count)
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt:
             kept = f"{fitted} of {total} heads of the committee are kept and vote alone"
-            raise Interrupted(f"interrupted; {kept}; run the same command for a whole committee", stop) from None
+            raise Interrupted(f"interrupted; {kept}; run the same command for a whole committee") from None
     fusions = [one.fusion for one in job.settings]
     spread = {fusion: [run.info["metrics"] for run in done if run.fusion is fusion] for fusion in fusions}
     if as_json:

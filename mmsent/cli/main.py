@@ -13,7 +13,7 @@ from typing import Any
 
 from mmsent.cli.app import program
 from mmsent.cli.output import completed
-from mmsent.errors import MmsentError, Terminated
+from mmsent.errors import Interrupted, MmsentError
 from mmsent.system.failures import machine_error
 from mmsent.system.process import tune_process
 
@@ -23,7 +23,7 @@ _stopped_by: list[int] = []  # signals that came
 def _stop(number: int, frame: object) -> None:
     """Unwind from wherever the program is, so that what is finished is kept and the rest leaves nothing behind."""
     _stopped_by.append(number)
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise KeyboardInterrupt
 
 
 def _once_more(lost: Any) -> None:
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         print(f"mmsent: {completed(str(error))}", file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
+        stopped = isinstance(error, Interrupted) and bool(_stopped_by)
+        raise SystemExit(128 + _stopped_by[0] if stopped else error.exit_status) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone: nothing is left to say
         raise SystemExit(1) from None

@@ -189,5 +189,5 @@ def resumable(kept: str, then: str = AGAIN) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into an error that says what is kept and how to go on; also a decorator."""
     try:
         yield
-    except KeyboardInterrupt as stop:
-        raise Interrupted(f"interrupted; {kept}, {then}", stop) from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {kept}, {then}") from None

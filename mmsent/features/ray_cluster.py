@@ -25,7 +25,6 @@ def require_ray() -> Any:
     """The module ray. Raises UsageError if it is not installed."""
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise UsageError("--engine ray needs Ray: pip install 'mmsent[ray]'") from error
     return ray
@@ -89,31 +88,6 @@ def find_slots(nodes: Sequence[Mapping[str, Any]], device: str, threads: int, wa
     if wanted is not None and wanted > fit:
         raise UsageError(f"--actors {wanted}: the Ray cluster has room for {fit}")
     return Slots(wanted or fit, resources, sum(cpus))
-
-
-@contextmanager
-def quiet_data() -> Iterator[None]:
-    """Ray Data without its own progress bars and reports, for data sets that are made inside the with block."""
-    from ray.data import DataContext
-
-    context, names = DataContext.get_current(), ("enable_progress_bars", "print_on_execution_start")
-    before = {name: getattr(context, name) for name in names}
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        for name in names:
-            setattr(context, name, False)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """The errors of a Ray data set when Ray, or our code on a worker, fails."""
-    from ray import exceptions
-    from ray.data.exceptions import ExecutionTimeoutError, SystemException
-
-    return exceptions.RayError, SystemException, ExecutionTimeoutError
 
 
 def last_line(error: BaseException) -> str:

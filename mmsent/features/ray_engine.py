@@ -1,4 +1,4 @@
-"""Extraction on a Ray cluster: Ray Data's actor pools, one encoder pair per actor, one actor per GPU or CPU slot.
+"""Extraction on a Ray cluster: a pool of actors with one encoder pair each, one actor per GPU or CPU slot.
 
 The driver reads the list, sends out units of work (see mmsent.features.units) and journals their results. So batches,
 resuming, quarantine and the cache are the same as with the local engine. If a worker or node dies, only the units that
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +28,7 @@ from mmsent.features.batches import block_rows, read_rows
 from mmsent.features.cache import HALVES, NO_HASH, NO_LABEL, RowTable
 from mmsent.features.cache.journal import Entry
 from mmsent.features.engine import Encoded, Plan, Work
-from mmsent.features.ray_cluster import connect, failures, find_slots, last_line, quiet_data, require_ray
+from mmsent.features.ray_cluster import connect, find_slots, last_line, require_ray
 from mmsent.features.units import (
     Opener,
     Reader,
@@ -176,39 +177,35 @@ class RayEngine:
                 progress.update(len(entries))
 
     def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
-        """The results of the units, in the order in which actors finish them. Raises CacheError if Ray gives up."""
-        import pyarrow
-
-        data = self._ray.data
-        with quiet_data():
-            # One by one into the object store: all units at once would take kilobytes per post in this process.
-            sent = [self._ray.put(pyarrow.table({"unit": [unit.dumps()]})) for unit in units]
-            tasks = data.from_arrow_refs(sent)
-            # Ray Data restarts actors and retries their tasks without limit. If a lost node leaves no room for its
-            # actors, they come back when another actor has no more units and is released.
-            done = tasks.map_batches(
-                UnitActor,
-                fn_constructor_args=(pool.make, *pool.arguments),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=data.ActorPoolStrategy(
-                    size=min(pool.actors, len(sent)),
-                    max_tasks_in_flight_per_actor=CALLS + QUEUED,
-                    max_concurrent_calls_per_actor=CALLS,
-                    enable_true_multi_threading=True,
-                ),
-                **pool.resources,
-            )
-        came = 0
+        """The results of the units, in the order in which actors finish them. Only as many units are taken as actors
+        hold at once. Raises CacheError if Ray gives up."""
+        ray = self._ray
+        # Ray restarts actors and retries what they were doing, without limit.
+        options = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": CALLS} | pool.resources
+        actor = ray.remote(**options)(UnitActor)
+        source = iter(units)
+        first = list(islice(source, pool.actors))
+        source = chain(first, source)
+        free = [actor.remote(pool.make, *pool.arguments) for _ in first] * (CALLS + QUEUED)
+        working: dict[Any, Any] = {}  # a result to come -> its actor
         try:
-            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=CALLS):
-                for told in batch.to_pylist():
-                    yield json.loads(told["about"]), told["data"]
-                    came += 1
-        except failures() as error:
+            while True:
+                for unit in islice(source, len(free)):
+                    chosen = free.pop(0)
+                    working[chosen.work.remote(unit.dumps())] = chosen
+                # Whoever is free now gets nothing more. Without work it makes room for an actor of a lost node.
+                for done in set(free).difference(working.values()):
+                    ray.kill(done)
+                free.clear()
+                if not working:
+                    return
+                (ready,), _ = ray.wait(list(working))
+                result = ray.get(ready)
+                free.append(working.pop(ready))
+                yield result
+        except ray.exceptions.RayError as error:
             raise CacheError(
-                f"Ray gave up: {last_line(error)}; {len(sent) - came} of {len(sent)} units of work are missing. "
-                "Finished units are kept; run the same command again"
+                f"Ray gave up: {last_line(error)}. Finished units of work are kept; run the same command again"
             ) from error
 
     def environment(self, device: str | None) -> dict[str, Any]:
@@ -220,17 +217,14 @@ class RayEngine:
 
 
 class UnitActor:
-    """What Ray Data calls: a unit's JSON comes in an Arrow table, its result goes out in one."""
+    """What Ray runs. A unit comes as its JSON."""
 
     def __init__(self, make: Callable[..., Callable[[Unit], UnitResult]], *given: Any) -> None:
         self._work = make(*given)
 
-    def __call__(self, batch: Any) -> Any:
-        import pyarrow
-
-        told = [self._work(Unit.loads(text)) for text in batch.column("unit").to_pylist()]
-        about = pyarrow.array([json.dumps(a) for a, _ in told], pyarrow.large_string())
-        return pyarrow.table({"about": about, "data": pyarrow.array([d for _, d in told], pyarrow.large_binary())})
+    def work(self, unit: str) -> UnitResult:
+        """The unit's result."""
+        return self._work(Unit.loads(unit))
 
 
 @dataclass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import pickle
 import random
 import sqlite3
 import subprocess
@@ -15,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -35,12 +38,12 @@ from mmsent.features.cache import NO_HASH, Cache, Row, RowTable
 from mmsent.features.cache.journal import Entry
 from mmsent.features.engine import LocalEngine, Work
 from mmsent.features.ray_cluster import Slots, find_slots
-from mmsent.features.ray_engine import Pool, RayEngine, UnitActor
+from mmsent.features.ray_engine import Pool, RayEngine
 from mmsent.features.units import UNIT_BLOCKS, Unit, UnitResult, packed, reading_units, units_of, unpacked
 from tests.helpers.fake import FakeImageEncoder, FakeTextEncoder
 from tests.helpers.made import make_guid
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 Opener = Callable[[EncoderSettings], Encoders]
 
@@ -121,12 +124,53 @@ def same_rows(a: Cache, b: Cache) -> None:
 # --- without a cluster
 
 
+class HereActor:
+    """An actor in this process. Its `work.remote` gives a result to come: a function."""
+
+    def __init__(self, made: Any) -> None:
+        self.killed = False
+        self.work = SimpleNamespace(remote=lambda unit: functools.partial(self.call, made.work, unit))
+
+    def call(self, work: Callable[[str], UnitResult], unit: str) -> UnitResult:
+        assert not self.killed
+        return work(unit)
+
+
+class HereRay:
+    """What the engine uses of Ray, in this process: any result may be the next, as on a cluster. fail_after: results
+    after which the engine is stopped."""
+
+    exceptions, __version__ = ray.exceptions, ray.__version__
+
+    def __init__(self, seed: int, fail_after: int | None = None) -> None:
+        self.chance, self.fail_after, self.finished = random.Random(seed), fail_after, 0
+        self.killed = 0
+
+    def remote(self, **options: Any) -> Callable[[Any], Any]:
+        assert options["max_concurrency"] == distributed.CALLS
+        return lambda kind: SimpleNamespace(remote=lambda *given: HereActor(kind(*given)))
+
+    def wait(self, waiting: list[Any]) -> tuple[list[Any], list[Any]]:
+        return [self.chance.choice(waiting)], []
+
+    def get(self, ready: Callable[[], UnitResult]) -> UnitResult:
+        if self.finished == self.fail_after:
+            raise KeyboardInterrupt
+        self.finished += 1
+        return pickle.loads(pickle.dumps(ready()))
+
+    def kill(self, actor: HereActor) -> None:
+        assert not actor.killed
+        actor.killed = True
+        self.killed += 1
+
+
 class Alone(RayEngine):
-    """Actors in this process, units in any order, each through JSON and Arrow as on a cluster."""
+    """Two actors in this process."""
 
     def __init__(self, opener: Opener, seed: int = 0, fail_after: int | None = None) -> None:
         super().__init__(opener=opener)
-        self.units, self.seed, self.fail_after = 0, seed, fail_after
+        self._ray = self.here = HereRay(seed, fail_after)
         self._threads, self._slots = 1, Slots(2, {"num_cpus": 1}, 2)
 
     def open(self, encoder: EncoderSettings) -> Encoders:
@@ -135,18 +179,16 @@ class Alone(RayEngine):
         return self._opener(encoder)
 
     def _results(self, units: Iterable[Unit], pool: Pool) -> Iterator[UnitResult]:
-        import pyarrow
+        """Raises AssertionError if more units are taken than two actors hold."""
 
-        assert iter(units) is units, "units of all posts at once take kilobytes a post"
-        actors = [UnitActor(pool.make, *pool.arguments) for _ in range(2)]
-        shuffled = list(units)
-        random.Random(self.seed).shuffle(shuffled)
-        for unit in shuffled:
-            if self.units == self.fail_after:
-                raise KeyboardInterrupt
-            found = actors[self.units % 2](pyarrow.table({"unit": [unit.dumps()]})).to_pylist()[0]
-            yield json.loads(found["about"]), found["data"]
-            self.units += 1
+        def counted() -> Iterator[Unit]:
+            for taken, unit in enumerate(units):
+                assert taken < self.here.finished - before + 2 * (distributed.CALLS + distributed.QUEUED)
+                yield unit
+
+        before = self.here.finished
+        assert iter(units) is units, "units of all posts at once take kilobytes per post"
+        yield from super()._results(counted(), pool)
 
 
 @pytest.fixture(scope="module")
@@ -188,15 +230,38 @@ def test_only_changed_rows_are_sent(tmp_path: Path) -> None:
     root = make_guid(tmp_path / "posts", n_train=90, n_test=31, size=20)
     engine = Alone(marked())
     extracted(root, tmp_path / "cache", engine)
-    engine.units = 0
+    engine.here.finished = 0
     (root / "data" / "7.txt").write_text("another text")
     result = extracted(root, tmp_path / "cache", engine)
-    assert (engine.units, result.encoded) == (1, {"train": 1, "test": 0})
+    assert (engine.here.finished, result.encoded) == (1, {"train": 1, "test": 0})
 
 
 def test_too_many_bad_rows_stop_it(posts: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"more than --max-bad 0\.01"):
         extracted(posts, tmp_path, Alone(marked()))
+
+
+def test_units_are_taken_as_actors_finish_them() -> None:
+    """Of a list without end, too; each actor is let go once nothing is left for it."""
+    posts = [Post(f"p{i}", "train", None, None, f"text {i}") for i in range(64)]
+    pool = Pool(lambda: lambda unit: ({"start": unit.start}, b""), (), 2, {})
+    held = 2 * (distributed.CALLS + distributed.QUEUED)
+    taken = 0
+
+    def units_up_to(n: int) -> Iterator[Unit]:
+        nonlocal taken
+        for taken in range(1, n + 1):
+            yield Unit("train", "text", taken, posts[:1], [0])
+
+    for n in (0, 1, 5, 200):
+        engine, taken = Alone(marked()), 0
+        most, found = 0, []
+        for finished, (about, _) in enumerate(engine._results(units_up_to(n), pool)):
+            most = max(most, taken - finished)
+            found.append(about["start"])
+        assert sorted(found) == list(range(1, n + 1))
+        assert most == min(n, held)
+        assert engine.here.killed == min(n, 2)
 
 
 def test_units_are_whole_windows_and_blocks() -> None:
@@ -357,7 +422,6 @@ def wait_for(what: Callable[[], bool], seconds: float = 120.0) -> None:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Two nodes of one CPU each, small; the second is `cluster.other`. Actors compute with one thread."""
-    import ray
     import torch
     from ray.cluster_utils import Cluster
 
