@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import DEVICE, RUN, TRAIN, Device, Json, Recipe, Wide, split_for
+from mmsent.cli.options import DEVICE, TRAIN, Device, Json, Recipe, Wide, split_for
 from mmsent.cli.output import Layout, echo, echo_json, echo_table, note, resumable
 from mmsent.cli.workspace import Workspace
-from mmsent.config import Fusion, SplitSettings, choose_recipe, fit_settings, fusions_named
+from mmsent.config import Fusion, SplitSettings, choose_recipe, fusions_named
 from mmsent.errors import UsageError
 from mmsent.sweep.settings import SweepSettings
 
@@ -50,15 +50,6 @@ _ShowSpace = Annotated[
         "--show-space", help="Print the search space as TOML, to edit for --space, and exit.", rich_help_panel=TRAIN
     ),
 ]
-_Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        help="Ray cluster, for --engine ray.",
-        show_default="one on this machine",
-        rich_help_panel=RUN,
-    ),
-]
 
 
 def sweep(
@@ -71,7 +62,6 @@ def sweep(
     show_space: _ShowSpace = False,
     options: SweepSettings,
     split: SplitSettings,
-    address: _Address = None,
     device: Device = DEVICE,
     wide: Wide = False,
     json: Json = False,
@@ -98,14 +88,10 @@ def sweep(
     from mmsent.training.recipes import recipe_of
 
     if action is not None:
-        if action != "promote":
-            raise UsageError(f"mmsent sweep {action}: there is `mmsent sweep promote`, and `mmsent sweep` to search")
-        _promote(where, options.name, fusions_named(fusion) if fusion else [], as_json=json)
+        _promote(action, where, options.name, fusions_named(fusion) if fusion else [], as_json=json)
         return
 
     choose_recipe(recipe, "")  # a wrong name is told before anything is read
-    if address is not None and options.engine != "ray":
-        raise UsageError("--address is of a Ray cluster; it goes with --engine ray")
     split = split_for(split, folded=options.folds is not None)
     wanted = [one.value for one in fusions_named(fusion)] if fusion else None
 
@@ -119,13 +105,12 @@ def sweep(
     chosen, why = recipe_of(cache, recipe)
     if recipe == "auto":
         note(f"recipe {chosen}: {why}")
-    if fit_settings(chosen).tune:
-        raise UsageError(f"recipe {chosen} tunes blocks; a sweep trains heads on frozen features: name --recipe best")
     searched = space_of(chosen)
     where.require_current("train")
     asked = min(options.trials, searched.size()) if options.sampler == "grid" else options.trials
     if asked < options.trials:
         note(f"the grid has {searched.size()} points, so there will be that many trials, not {options.trials}")
+    from mmsent.inference.tuned import blocks_from
     from mmsent.sweep.database import shown_url
     from mmsent.sweep.search import sweep as run
     from mmsent.system.devices import pick_device
@@ -133,20 +118,25 @@ def sweep(
     kept = shown_url(options.storage) if options.storage else where.runs_at / options.name
     with resumable(f"what is finished is kept in {kept}"), _watching(options.name) as watch:
         done = run(
-            cache, where.runs_at, searched, split, options, device=pick_device(device), address=address, watch=watch
+            cache,
+            where.runs_at,
+            searched,
+            split,
+            options,
+            device=pick_device(device),
+            watch=watch,
+            blocks=blocks_from(cache),
         )
-    figures = _draw(done)
-    if json:
-        echo_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
-        return
-    _tell(done, asked, figures, wide=wide)
+    _tell(done, asked, wide=wide, as_json=json)
 
 
-def _promote(where: Workspace, name: str, fusions: Sequence[Fusion], *, as_json: bool) -> None:
+def _promote(action: str, where: Workspace, name: str, fusions: Sequence[Fusion], *, as_json: bool) -> None:
     """Let the winners of a sweep be the newest runs."""
     from mmsent.sweep.promote import promote
     from mmsent.sweep.results import open_sweep
 
+    if action != "promote":
+        raise UsageError(f"mmsent sweep {action}: there is `mmsent sweep promote`, and `mmsent sweep` to search")
     done = open_sweep(where.runs_at / name)
     promoted = promote(done, fusions)
     if not promoted:
@@ -161,7 +151,11 @@ def _promote(where: Workspace, name: str, fusions: Sequence[Fusion], *, as_json:
     echo(f"these are now the newest runs in {where.runs_at}: `mmsent vote` and other commands take them by themselves")
 
 
-def _tell(done: Sweep, asked: int, figures: Sequence[Path], *, wide: bool) -> None:
+def _tell(done: Sweep, asked: int, *, wide: bool, as_json: bool) -> None:
+    figures = _draw(done)
+    if as_json:
+        echo_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
+        return
     total = len(done.trials)
     echo(f"{done.path}: {done.outcomes}; {done.measure}\n")
     from mmsent.training.runs import WINNERS

@@ -30,10 +30,11 @@ from mmsent.system.files import put_folder
 from mmsent.system.provenance import command, versions
 from mmsent.system.records import Record, RecordKind
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import BlocksOf, rows_at, tuned
+from mmsent.training.fit import rows_at, tuned
 from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
 from mmsent.training.runs import cache_facts, predictions_csv
 from mmsent.training.train import evaluate_head, precision_for, train_head
+from mmsent.training.tuning import BlocksOf
 
 FORMAT_VERSION = 1
 _KIND = RecordKind(
@@ -128,7 +129,7 @@ def cross_validate(
             (rows_at(cache, index, plan.features, rows, device, plan.memory, clean=clean), rows)
             for rows, clean in three
         ]
-        train, val, out = tuned(cache, settings.tune, given, blocks)
+        train, val, out = tuned(cache, settings.tune, given, blocks, plan.memory)
         trained = train_head(train, val, settings, classes)
         heat = fit_temperature(trained.val_logits, index.labels[parts.val])
         logits = evaluate_head(trained.head, out)[0].cpu().numpy()

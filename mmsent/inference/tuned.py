@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import ViewSettings, settings, tuned_count
+from mmsent.config import EncoderSettings, ViewSettings, settings, tuned_count
 from mmsent.data import views as view_module
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import CacheError, RunError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.fingerprint import FeatureSettings
-from mmsent.features.cache.states import Ragged, load_states, ragged
+from mmsent.features.cache.states import Ragged, StoredStates, ragged
 from mmsent.training.runs import Run, open_run
 
 Floats = NDArray[np.float32]
@@ -36,7 +36,7 @@ class Texts:
 
     frozen: Floats
     places: NDArray[np.int64]
-    states: Callable[[str], Ragged]
+    states: Callable[[str], Ragged | StoredStates]
     encoders: Callable[[], Encoders]
 
     def __len__(self) -> int:
@@ -114,38 +114,47 @@ def blocks_of(encoders: Encoders, tune: str, normalize: bool) -> Any:
     return text_blocks(encoders.text, tuned_count(tune), normalize=normalize).module()
 
 
-def blocks_from(cache: Cache) -> Callable[[str], Any]:
-    """Fresh blocks of a cache's text encoder by `tune`, as training takes them; the encoder is opened once, when it is
-    first needed. Raises CacheError where it is no longer the one that the cache was made with."""
+@dataclass(frozen=True)
+class BlocksFrom:
+    """Fresh blocks of a cache's text encoder by `tune`, as training takes them. It can be handed to other processes;
+    each opens the encoder once, when it is first needed."""
 
-    @lru_cache(maxsize=1)
-    def encoders() -> Encoders:
-        found = open_encoders(cache.encoder_settings)
-        if found.text.card.weights_sha256 != cache.settings.text.weights_sha256:
-            raise CacheError(f"the text encoder on this machine has other weights than the one of {cache.path.name}")
-        return found
+    encoder: EncoderSettings
+    weights_sha256: str
+    normalize: bool
+    name: str  # of the cache
 
-    return lambda tune: blocks_of(encoders(), tune, cache.settings.normalize)
+    def __call__(self, tune: str) -> Any:
+        """Raises CacheError where the encoder is no longer the one that the cache was made with."""
+        found = _opened(self.encoder)
+        if found.text.card.weights_sha256 != self.weights_sha256:
+            raise CacheError(f"the text encoder on this machine has other weights than the one of {self.name}")
+        return blocks_of(found, tune, self.normalize)
+
+
+def blocks_from(cache: Cache) -> BlocksFrom:
+    """Fresh blocks of a cache's text encoder."""
+    known = cache.settings
+    return BlocksFrom(cache.encoder_settings, known.text.weights_sha256, known.normalize, cache.path.name)
+
+
+@lru_cache(maxsize=1)
+def _opened(chosen: EncoderSettings) -> Encoders:
+    return open_encoders(chosen)
 
 
 def cached_texts(runs: Sequence[Run], cache: Cache, split: str, text: Floats) -> Floats | Texts:
     """The text features of a cached split, (N, D_text), for these runs."""
     if not any(run.tune for run in runs):
         return text
-    opened: list[Encoders] = []
-    loaded: dict[str, Ragged] = {}
+    stored: dict[str, StoredStates] = {}
 
-    def states(tune: str) -> Ragged:
-        if tune not in loaded:
-            loaded[tune] = load_states(cache, split, tune)
-        return loaded[tune]
+    def states(tune: str) -> StoredStates:
+        if tune not in stored:
+            stored[tune] = StoredStates(cache, split, tune)
+        return stored[tune]
 
-    def encoders() -> Encoders:
-        if not opened:
-            opened.append(open_encoders(runs[0].encoder_settings))
-        return opened[0]
-
-    return Texts(text, np.arange(len(text)), states, encoders)
+    return Texts(text, np.arange(len(text)), states, lambda: _opened(runs[0].encoder_settings))
 
 
 def encoded_texts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,7 @@ def save_winners(
     folder: Path,
     winners: Sequence[dict[str, Any]],
     split: SplitSettings,
-    recipe: str,
-    device: str,
+    how: Training,
     earlier: Sweep | None,
 ) -> list[str]:
     """Fit each winner on the sweep's split and save it as a run in the sweep's own folder, unless an earlier end of the
@@ -127,9 +126,9 @@ def save_winners(
             names[place] = known
             continue
         # One thread, as for trials: on a CPU the run is then identical to the trial.
-        with one_thread() if device == "cpu" else contextlib.nullcontext():
-            how = Training(recipe, device, sweep={"name": folder.name, "trial": winners[place]["number"]})
-            (run,) = fit(cache, folder / WINNERS, [settings], split, how, features=features)
+        with one_thread() if how.device == "cpu" else contextlib.nullcontext():
+            own = replace(how, sweep={"name": folder.name, "trial": winners[place]["number"]})
+            (run,) = fit(cache, folder / WINNERS, [settings], split, own, features=features)
         names[place] = run.name
     return [names[place] for place in range(len(winners))]
 

@@ -34,8 +34,10 @@ from mmsent.sweep.workers import Executor, Here, Stacked, Workers, one_thread
 from mmsent.system import provenance
 from mmsent.system.files import ready_folder
 from mmsent.system.process import cores
+from mmsent.training.fit import Training
 from mmsent.training.runs import cache_facts
 from mmsent.training.train import precision_for
+from mmsent.training.tuning import BlocksOf
 
 TICK = 2.0  # seconds between looks at what other processes do
 SHARED = "shared-"  # prefix of a folder with arrays that worker processes map
@@ -49,12 +51,12 @@ def sweep(
     options: SweepSettings,
     *,
     device: str = "cpu",
-    address: str | None = None,
     watch: Watch | None = None,
+    blocks: BlocksOf | None = None,
 ) -> Sweep:
     """Run a sweep, or continue it, and return its result. It reads only the training rows.
 
-    address: of the Ray cluster, for that engine; None: one on this machine. Raises UsageError if the sweep of this
+    blocks: fresh ones, for trials that tune them (see mmsent.inference.tuned). Raises UsageError if the sweep of this
     name was begun with other settings, DataError if there are too few rows, RunError if the database or the folder
     cannot be used.
     """
@@ -63,7 +65,8 @@ def sweep(
     ready_folder(runs)
     folder = runs / options.name
     features = cache.load("train")
-    shared = cut_rows(cache, features, split, options.folds, options.repetitions)
+    tunes = space.tunes() - {""}
+    shared = cut_rows(cache, features, split, options.folds, options.repetitions, tunes=tunes, blocks=blocks)
     url = options.storage or file_url(folder / "study.db")
     shown_url(url)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,7 @@ def sweep(
     ledger = Ledger(url, options.name, about, sampling, prune=options.prune, precision=precision)
     tell = watch or (lambda progress: None)
     with contextlib.ExitStack() as stack:
-        make = _Lazy(lambda: stack.enter_context(_executor(shared, folder, options, device, stacked, address)))
+        make = _Lazy(lambda: stack.enter_context(_executor(shared, folder, options, device, stacked)))
         if not ledger.complete:
             _search(ledger, make.get(), shared.search, trials, options.timeout, tell)
         searched = time.monotonic() - began
@@ -86,7 +89,8 @@ def sweep(
             if earlier is not None and up_to_date(earlier, entries, options.repetitions):
                 return earlier
             found = conclude(entries, shared, make.get, space, tell)
-            saved = save_winners(cache, features, folder, found["winners"], split, space.recipe, device, earlier)
+            how = Training(space.recipe, device, blocks=blocks)
+            saved = save_winners(cache, features, folder, found["winners"], split, how, earlier)
             for winner, name in zip(found["winners"], saved, strict=True):
                 winner["run"] = name
             facts = _facts(cache, sampling, split, options) | {
@@ -141,7 +145,8 @@ def _facts(cache: Cache, sampling: Sampling, split: SplitSettings, options: Swee
 def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSettings) -> dict[str, Any]:
     """What must be equal for scores to be comparable, by a readable name."""
     rows = digests.content(cache, "train")
-    base = fit_settings(space.recipe).model_dump(mode="json", exclude={"tune", "tune_lr"})  # heads on frozen features
+    frozen = space.tunes() == {""}  # then as before there were others
+    base = fit_settings(space.recipe).model_dump(mode="json", exclude={"tune", "tune_lr"} if frozen else None)
     about = {
         "cache": f"{cache.data_name} {cache.encoder} {cache.fingerprint}",
         "list of posts": {name: rows[name] for name in ("ids", "labels", "contents")},
@@ -171,14 +176,14 @@ class _Lazy:
 
 @contextlib.contextmanager
 def _executor(
-    shared: SharedRows, folder: Path, options: SweepSettings, device: str, stacked: bool, address: str | None
+    shared: SharedRows, folder: Path, options: SweepSettings, device: str, stacked: bool
 ) -> Iterator[Executor]:
     workers = options.workers or cores()
     made: Executor
     if options.engine == "ray":
         from mmsent.sweep.ray_tasks import RayTasks
 
-        made = RayTasks(shared, address, options.workers)
+        made = RayTasks(shared, options.address, options.workers)
     elif stacked:
         made = Stacked(shared, device)
     elif workers == 1:
@@ -187,7 +192,7 @@ def _executor(
         return
     else:
         with _shared_folder(shared, folder) as arrays:
-            pool = Workers(arrays, workers)
+            pool = Workers(arrays, workers, shared.blocks)
             try:
                 yield pool
             finally:

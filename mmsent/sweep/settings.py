@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from mmsent.config import OnCommandLine, Panel, Settings, setting
 
@@ -54,6 +54,9 @@ class SweepSettings(Settings):
         "local (worker processes on CPUs, stacks of trials on a GPU), stacked (stacks anywhere), or ray.",
         _RUN,
     )
+    address: str | None = setting(
+        None, "Ray cluster, for --engine ray.", OnCommandLine(shown="one on this machine", panel=Panel.running)
+    )
     name: str = setting("sweep", "Name of the sweep and of its folder in --runs.", _RUN)
     storage: str | None = setting(
         None,
@@ -67,6 +70,12 @@ class SweepSettings(Settings):
         if not re.fullmatch(r"[\w][\w .-]*", value):
             raise ValueError("a name has letters, digits, spaces, dots, dashes and underscores, and begins with no dot")
         return value
+
+    @model_validator(mode="after")
+    def _address_of_ray(self) -> SweepSettings:
+        if self.address is not None and self.engine != "ray":
+            raise ValueError("--address is of a Ray cluster; it goes with --engine ray")
+        return self
 
     @property
     def repetitions(self) -> int:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import functools
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ import torch
 from numpy.typing import NDArray
 
 from mmsent.config import SplitSettings
+from mmsent.errors import UsageError
 from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.groups import with_thresholds
+from mmsent.features.cache.states import Ragged, load_states
 from mmsent.training.fit import require_classes, split_rows
 from mmsent.training.folds import plan_folds
-from mmsent.training.loaders import Picked, Tensors
+from mmsent.training.loaders import Chunked, Picked, Rows, Tensors
+from mmsent.training.tuning import BlocksOf, TunedRows
 
 Ints = NDArray[np.int64]
 ARRAYS = ("image", "text", "labels")
@@ -53,6 +56,8 @@ class SharedRows:
     search: tuple[int, ...]
     checks: tuple[tuple[int, ...], ...]
     classes: int
+    tuned: Mapping[str, Ragged] = field(default_factory=dict)  # the rows' states, by what heads tune (text:2)
+    blocks: BlocksOf | None = None  # fresh ones, for these heads
 
     @property
     def scored(self) -> int:
@@ -87,11 +92,22 @@ def cut(
     return tuple(parts), sets[0], tuple(sets[1:])
 
 
-def cut_rows(cache: Cache, features: Features, split: SplitSettings, folds: int | None, checks: int) -> SharedRows:
-    """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read."""
+def cut_rows(
+    cache: Cache,
+    features: Features,
+    split: SplitSettings,
+    folds: int | None,
+    checks: int,
+    *,
+    tunes: Collection[str] = (),
+    blocks: BlocksOf | None = None,
+) -> SharedRows:
+    """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read. tunes:
+    what heads tune, as in text:2; blocks: see SharedRows."""
     parts, search, others = cut(cache, features, split, folds, checks)
-    labels = features.index.labels
-    return SharedRows(features.image, features.text, labels, parts, search, others, len(cache.labels))
+    given = features.image, features.text, features.index.labels
+    states = {tune: load_states(cache, "train", tune) for tune in sorted(tunes)}
+    return SharedRows(*given, parts, search, others, len(cache.labels), states, blocks)
 
 
 def write_shared(shared: SharedRows, folder: Path) -> Path:
@@ -104,13 +120,22 @@ def write_shared(shared: SharedRows, folder: Path) -> Path:
             np.savez(file, train=part.train, val=part.val)
         else:
             np.savez(file, train=part.train, val=part.val, out=part.out)
-    about = {"parts": len(shared.parts), "search": shared.search, "checks": shared.checks, "classes": shared.classes}
+    for number, states in enumerate(shared.tuned.values()):
+        np.save(folder / f"states-{number}.npy", states.values)
+        np.save(folder / f"offsets-{number}.npy", states.offsets)
+    about = {
+        "parts": len(shared.parts),
+        "search": shared.search,
+        "checks": shared.checks,
+        "classes": shared.classes,
+        "tuned": list(shared.tuned),
+    }
     (folder / "rows.json").write_text(json.dumps(about), encoding="utf-8")
     return folder
 
 
-def map_shared(folder: Path) -> SharedRows:
-    """Map rows that `write_shared` wrote, read-only."""
+def map_shared(folder: Path, blocks: BlocksOf | None = None) -> SharedRows:
+    """Map rows that `write_shared` wrote, read-only. blocks: see SharedRows."""
     about = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
     parts = []
     for number in range(about["parts"]):
@@ -118,21 +143,30 @@ def map_shared(folder: Path) -> SharedRows:
             parts.append(Part(kept["train"], kept["val"], kept.get("out")))
     arrays: list[Any] = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS]
     checks = tuple(tuple(one) for one in about["checks"])
-    return SharedRows(arrays[0], arrays[1], arrays[2], tuple(parts), tuple(about["search"]), checks, about["classes"])
+    tuned = {
+        tune: Ragged(np.load(folder / f"states-{k}.npy", mmap_mode="r"), np.load(folder / f"offsets-{k}.npy"))
+        for k, tune in enumerate(about["tuned"])
+    }
+    cuts = tuple(parts), tuple(about["search"]), checks
+    return SharedRows(arrays[0], arrays[1], arrays[2], *cuts, about["classes"], tuned, blocks)
 
 
 @dataclass(frozen=True)
 class PartRows:
     """The rows of one part on a device. out None: val is scored."""
 
-    train: Picked
-    val: Tensors
-    out: Tensors | None
+    train: Rows
+    val: Rows
+    out: Rows | None
 
 
-def parts_on(shared: SharedRows, device: str) -> Callable[[int], PartRows]:
-    """A function from a part's number to its rows on a device. The large arrays are moved once (on a CPU they are not
-    copied), and the rows of recent parts are kept."""
+# The rows of a part by its number, and by what a head on them tunes (text:2; empty: nothing).
+PartsOf = Callable[[int, str], PartRows]
+
+
+def parts_on(shared: SharedRows, device: str) -> PartsOf:
+    """The parts on a device. The large arrays are moved once (on a CPU they are not copied), and the rows of recent
+    parts are kept. Where a head tunes blocks, these are fresh each time."""
     image, text, labels = (_tensor(getattr(shared, name)).to(device) for name in ARRAYS)
 
     def clean(rows: Ints) -> Tensors:
@@ -140,13 +174,23 @@ def parts_on(shared: SharedRows, device: str) -> Callable[[int], PartRows]:
         return Tensors(image[places, :1], text[places], labels[places])
 
     @functools.lru_cache(maxsize=max(4, len(shared.search)))
-    def sides(number: int) -> PartRows:
+    def sides(number: int) -> tuple[Chunked, Chunked, Chunked | None]:
         part = shared.parts[number]
         places = torch.from_numpy(part.train).to(device)
         train = Picked(image, text, places, labels[places])
-        return PartRows(train, clean(part.val), None if part.out is None else clean(part.out))
+        return train, clean(part.val), None if part.out is None else clean(part.out)
 
-    return sides
+    def rows(number: int, tune: str) -> PartRows:
+        train, val, out = sides(number)
+        if not tune:
+            return PartRows(train, val, out)
+        if tune not in shared.tuned or shared.blocks is None:
+            raise UsageError(f"a sweep that tunes {tune} needs the text encoder's blocks, which are not at hand here")
+        own, states, part = shared.blocks(tune).to(device), shared.tuned[tune], shared.parts[number]
+        last = None if out is None or part.out is None else TunedRows(out, states, part.out, own)
+        return PartRows(TunedRows(train, states, part.train, own), TunedRows(val, states, part.val, own), last)
+
+    return rows
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

@@ -43,6 +43,17 @@ DEFAULT: dict[str, Any] = {
     "modality_dropout": {"low": 0.0, "high": 0.3},
 }
 
+# The same where the recipe tunes blocks of the text encoder; its trials take minutes each.
+TUNED: dict[str, Any] = {
+    "fusion": DEFAULT["fusion"],
+    "lr": {"low": 5e-5, "high": 1e-3, "log": True},
+    "tune_lr": {"low": 2e-5, "high": 4e-4, "log": True},
+    "dropout": {"low": 0.1, "high": 0.8},
+    "label_smoothing": {"low": 0.0, "high": 0.3},
+    "class_weight_power": {"low": 0.0, "high": 1.0},
+    "batch_size": [16, 32, 64],
+}
+
 Value = bool | int | float | str
 
 
@@ -100,6 +111,12 @@ class Space:
                 kind: Any = IntDistribution if entry.whole else FloatDistribution
                 found[name] = kind(entry.low, entry.high, log=entry.log)
         return found
+
+    def tunes(self) -> set[str]:
+        """What the trials and the recipe itself tune, as in text:2; an empty name: nothing."""
+        own = fit_settings(self.recipe).tune
+        entry = self.varied.get("tune", (self.fixed.get("tune", own),))
+        return {own, *map(str, entry)} if isinstance(entry, tuple) else {own}
 
     def starts(self) -> list[dict[str, Value]]:
         """The first trials: the recipe itself with each fusion, if it is in the space."""
@@ -168,7 +185,7 @@ def make_space(
     unless the space varies it. Raises UsageError that names the setting and the file."""
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from {', '.join(RECIPES)}")
-    given = DEFAULT | (read_space(file) if file else {})
+    given = (TUNED if fit_settings(recipe).tune else DEFAULT) | (read_space(file) if file else {})
     if fusions:
         given["fusion"] = list(fusions)
     if seed is not None:

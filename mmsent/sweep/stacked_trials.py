@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmsent.errors import UsageError
-from mmsent.sweep.shared_rows import PartRows
+from mmsent.sweep.shared_rows import PartsOf
 from mmsent.sweep.trial import FOLD, Job, Outcome, outcome, run_trial, stopped
 from mmsent.training.stacked import shape_of, train_stack
 from mmsent.training.train import evaluate_head
@@ -27,7 +27,7 @@ def stacks_of(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def run_stack(
     jobs: Sequence[Job],
-    parts: Callable[[int], PartRows],
+    parts: PartsOf,
     classes: int,
     report: Callable[[int, int, float], bool],
 ) -> Iterator[tuple[Job, Outcome]]:
@@ -44,7 +44,7 @@ def run_stack(
     best_epochs: dict[int, list[int]] = {job.key: [] for job in jobs}
     found: dict[int, list[tuple[Any, Any]]] = {job.key: [] for job in jobs}
     for at, number in enumerate(jobs[0].parts):
-        part = parts(number)
+        part = parts(number, "")
         now = list(left)
 
         def on_epoch(place: int, epoch: int, best: float, at: int = at, now: list[Job] = now) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from mmsent.config import FitSettings
 from mmsent.errors import UsageError
 from mmsent.metrics import bootstrap_intervals, scores
-from mmsent.sweep.shared_rows import PartRows
+from mmsent.sweep.shared_rows import PartsOf
 from mmsent.training.train import evaluate_head, train_head
 
 FOLD = 10_000  # steps between the first epochs of two folds, so that a step tells epoch and fold
@@ -68,7 +68,7 @@ class Stopped(Exception):
     """The report asked a trial to stop."""
 
 
-def run_trial(job: Job, sides: Callable[[int], PartRows], classes: int, report: Report) -> Outcome:
+def run_trial(job: Job, sides: PartsOf, classes: int, report: Report) -> Outcome:
     """Train one head per part, one after the other.
 
     report: called after each epoch with the step (epoch, plus FOLD per earlier part) and the mean over the parts so far
@@ -82,7 +82,7 @@ def run_trial(job: Job, sides: Callable[[int], PartRows], classes: int, report: 
     found: list[tuple[Any, Any]] = []
     try:
         for at, number in enumerate(job.parts):
-            part, best = sides(number), -1.0
+            part, best = sides(number, job.settings.tune), -1.0
 
             def on_epoch(record: dict[str, Any], at: int = at) -> None:
                 nonlocal epochs, best

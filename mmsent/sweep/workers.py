@@ -21,6 +21,7 @@ from mmsent.sweep.shared_rows import SharedRows, map_shared, parts_on
 from mmsent.sweep.trial import Job, Outcome, run_trial
 from mmsent.system.memory import Halving
 from mmsent.system.process import tune_process
+from mmsent.training.tuning import BlocksOf
 
 STACK = 64  # trials at a time that train together
 
@@ -146,14 +147,15 @@ class _Worker:
 class Workers:
     """Worker processes with one thread each. They map the rows from a folder."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, count: int, blocks: BlocksOf | None = None) -> None:
+        """blocks: fresh ones, for heads that tune them; each process makes its own."""
+        self._folder, self._blocks = folder, blocks
         self._context = multiprocessing.get_context("spawn")  # torch does not survive a fork
         self._workers = [self._start() for _ in range(count)]
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, str(self._folder)), daemon=True)
+        process = self._context.Process(target=_work, args=(theirs, str(self._folder), self._blocks), daemon=True)
         with _no_ctrl_c():
             process.start()
         theirs.close()  # so that the end of either side is seen on the other
@@ -229,7 +231,7 @@ def _no_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _work(pipe: Any, folder: str) -> None:
+def _work(pipe: Any, folder: str, blocks: BlocksOf | None) -> None:
     """A worker process: run jobs until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -237,7 +239,7 @@ def _work(pipe: Any, folder: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    shared = map_shared(Path(folder))
+    shared = map_shared(Path(folder), blocks)
     parts = parts_on(shared, "cpu")
     try:
         while True:

@@ -18,16 +18,16 @@ from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.errors import DataError, RunError, UsageError
 from mmsent.features.cache import IMAGE_BAD, NO_LABEL, TEXT_BAD, Cache, Columns, Features, RowIndex, digests
 from mmsent.features.cache.groups import row_groups, with_thresholds
-from mmsent.features.cache.states import load_states
+from mmsent.features.cache.states import StoredStates, states_of
 from mmsent.metrics import scores
 from mmsent.system import provenance
 from mmsent.system.files import ready_folder
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.loaders import Rows, Stored, Tensors, to_tensors
+from mmsent.training.loaders import Chunked, Rows, Stored, Tensors, to_tensors
 from mmsent.training.runs import Run, cache_facts, list_runs, predictions_csv, save_run
 from mmsent.training.splits import validation_split
 from mmsent.training.train import Trained, precision_for, train_head
-from mmsent.training.tuning import Blocks, TunedRows
+from mmsent.training.tuning import BlocksOf, TunedRows
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class Sides:
     """The two sides of a split, ready to train on, and what identifies their rows."""
 
     rows: SplitRows
-    train: Rows
-    val: Rows
+    train: Chunked
+    val: Chunked
     stored: bool  # on disk, not in memory
     val_ids: list[str]
     truth: NDArray[np.int64]  # of the validation rows
@@ -197,7 +197,7 @@ def rows_at(
     memory: int | None,
     *,
     clean: bool = False,
-) -> Rows:
+) -> Chunked:
     """The training rows at increasing positions (n,): in memory where features are given, else on disk. clean: without
     the augmented views, as validation takes them."""
     labels = index.labels[rows]
@@ -208,26 +208,23 @@ def rows_at(
     return Stored(cache, "train", rows, labels, memory, device)
 
 
-BlocksOf = Callable[[str], Blocks]
-
-
 def tuned(
-    cache: Cache, tune: str, sides: Sequence[tuple[Rows, NDArray[np.int64]]], blocks: BlocksOf | None
+    cache: Cache,
+    tune: str,
+    sides: Sequence[tuple[Chunked, NDArray[np.int64]]],
+    blocks: BlocksOf | None,
+    memory: int | None = None,
 ) -> list[Rows]:
     """Rows of the training split, each with its positions (n,), over one fresh copy of the blocks that `tune` names;
-    as they are where it names none. Raises UsageError where the rows are not in memory or there are no blocks,
-    CacheError where their states are not stored."""
+    as they are where it names none. Their states stay on disk where they and the embeddings take more than `memory`
+    bytes. Raises UsageError where there are no blocks, CacheError where the states are not stored."""
     if not tune:
         return [rows for rows, _ in sides]
     if blocks is None:
         raise UsageError(f"--tune {tune} needs the text encoder's blocks, which are not at hand here")
-    states, own = load_states(cache, "train", tune), blocks(tune)
-    found: list[Rows] = []
-    for rows, places in sides:
-        if not isinstance(rows, Tensors):
-            raise UsageError("--tune trains on rows in memory; raise --memory")
-        found.append(TunedRows(rows, states, places, own))
-    return found
+    left = None if memory is None else memory - cache.rows["train"] * cache.row_bytes("train")
+    states, own = states_of(cache, "train", tune, left), blocks(tune).to(sides[0][0].device)
+    return [TunedRows(rows, states, places, own) for rows, places in sides]
 
 
 @dataclass(frozen=True)
@@ -292,9 +289,10 @@ def fit(
         if settings.precision == "auto":  # a run says what it was trained in
             settings = settings.model_copy(update={"precision": precision_for(how.device)})
         both = [(given.train, given.rows.train), (given.val, given.rows.val)]
-        train, val = tuned(cache, settings.tune, both, how.blocks)
+        train, val = tuned(cache, settings.tune, both, how.blocks, how.memory)
         trained = train_head(train, val, settings, len(cache.labels))
-        own = {"data": data, "memory": how.memory if given.stored else None, "half_posts": how.half_posts}
+        stored = given.stored or (isinstance(train, TunedRows) and isinstance(train.states, StoredStates))
+        own = {"data": data, "memory": how.memory if stored else None, "half_posts": how.half_posts}
         info = {"recipe": how.recipe, "split": split.model_dump(mode="json"), "device": how.device, **facts, **own}
         done.append(_save(cache, runs, settings, given, trained, info))
         if on_run:

@@ -28,6 +28,9 @@ READ_BYTES = 8 << 20  # of one block on disk
 PART = 8192  # rows evaluated at a time
 
 Batch = tuple[Tensor, Tensor, Tensor]
+# Rows of an epoch that are at hand together: which, (n,), in random order; and a function that makes a batch of those
+# at some of the n places. Each but the last has a whole number of batches.
+Chunk = tuple[NDArray[np.int64], Callable[[Any], Batch]]
 Read = Callable[[int, int], tuple[NDArray[Any], NDArray[Any]]]
 
 
@@ -56,6 +59,13 @@ class Rows(Protocol):
         """All rows once on their clean view: which rows, image, text. The order is the same every time."""
 
 
+class Chunked(Rows, Protocol):
+    """Rows whose batches others may cut."""
+
+    def chunks(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Chunk]:
+        """What `epoch` draws, before it is cut into batches."""
+
+
 @dataclass(frozen=True)
 class Tensors:
     """Rows in memory: image (N, V, D_image), text (N, D_text) float32, labels (N,) int64."""
@@ -81,6 +91,11 @@ class Tensors:
         """One permutation (or weighted draw) of all rows."""
         order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
         return _batches(self, order, order, view, settings.batch_size)
+
+    def chunks(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Chunk]:
+        """All rows at once."""
+        order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
+        return _one_chunk(self, order, order, view)
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Consecutive rows."""
@@ -132,6 +147,11 @@ class Picked:
         order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
         return _batches(self, order, self.places[order], view, settings.batch_size)
 
+    def chunks(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Chunk]:
+        """All rows at once."""
+        order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
+        return _one_chunk(self, order, self.places[order], view)
+
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Consecutive rows."""
         for start in range(0, len(self), PART):
@@ -149,6 +169,16 @@ def _batches(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor
         yield pictures.index_select(0, image), rows.text.index_select(0, text), labels
 
 
+def _one_chunk(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor) -> Iterator[Chunk]:
+    """order, places, view (N,): as of `_batches`."""
+
+    def take(at: Any) -> Batch:
+        here = torch.as_tensor(at, device=order.device)
+        return rows.image[places[here], view[here]], rows.text[places[here]], rows.labels[order[here]]
+
+    yield order.cpu().numpy(), take
+
+
 @dataclass(frozen=True)
 class Moved(Tensors):
     """Rows in the host's memory for a device that cannot hold them all: each batch is moved when its turn comes."""
@@ -162,13 +192,21 @@ class Moved(Tensors):
 
     def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """The batches of `Tensors`, moved."""
-        for image, text, labels in super().epoch(settings, generator):
-            yield image.to(self.target), text.to(self.target), labels.to(self.target)
+        return map(self._moved, super().epoch(settings, generator))
+
+    def chunks(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Chunk]:
+        """Those of `Tensors`, whose batches are moved."""
+        for which, take in super().chunks(settings, generator):
+            yield which, lambda at, take=take: self._moved(take(at))  # type: ignore[misc]
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Consecutive rows, moved."""
         for part, image, text in super().parts():
             yield part, image.to(self.target), text.to(self.target)
+
+    def _moved(self, batch: Batch) -> Batch:
+        image, text, labels = (one.to(self.target) for one in batch)
+        return image, text, labels
 
 
 def on_host(rows: Rows) -> Rows:
@@ -222,23 +260,29 @@ class Stored:
 
     def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """A two-level shuffle. Raises UsageError for the weighted draw, which needs all rows at hand."""
+        for which, take in self.chunks(settings, generator):
+            for start in range(0, len(which), settings.batch_size):
+                yield take(slice(start, start + settings.batch_size))
+
+    def chunks(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Chunk]:
+        """As many blocks at a time as the memory holds. Raises as `epoch`."""
         if settings.balance == "sampler":
             raise UsageError("--balance sampler draws from all rows at once; raise --memory, or use --balance weights")
         blocks = torch.randperm(-(-self._total // self._block), generator=generator).tolist()
         bounds = np.searchsorted(self._positions, np.arange(len(blocks) + 1) * self._block)
         image, text = (np.zeros((0, width), self._dtype) for width in self.widths)
-        labels = np.zeros(0, np.int64)
+        which = np.zeros(0, np.int64)
         size = settings.batch_size
         with self._cache.reader(self._split, self._checked) as read:
             for first in range(0, len(blocks), self._buffer):
                 chosen = blocks[first : first + self._buffer]
-                kept = len(labels)  # rows that were too few for a batch
+                kept = len(which)  # rows that were too few for a batch
                 n = kept + sum(int(bounds[b + 1] - bounds[b]) for b in chosen)
                 places, at = torch.randperm(n, generator=generator).numpy(), kept
-                before = (image, text, labels)
+                before = (image, text, which)
                 image, text = (np.empty((n, width), self._dtype) for width in self.widths)
-                labels = np.empty(n, np.int64)
-                image[places[:kept]], text[places[:kept]], labels[places[:kept]] = before
+                which = np.empty(n, np.int64)
+                image[places[:kept]], text[places[:kept]], which[places[:kept]] = before
                 for block in chosen:
                     inside, pictures, texts = self._read(read, block)
                     if not len(inside):
@@ -248,14 +292,14 @@ class Stored:
                     if settings.views and pictures.shape[1] > 1:
                         drawn = torch.randint(pictures.shape[1], (len(inside),), generator=generator).numpy()
                     image[here] = pictures[np.arange(len(inside)), drawn]
-                    text[here], labels[here] = texts, self.labels[inside].numpy()
+                    text[here], which[here] = texts, inside
                     at += len(inside)
-                last = first + self._buffer >= len(blocks)
-                whole = n if last else n // size * size
-                for start in range(0, whole, size):
-                    part = slice(start, min(start + size, whole))
-                    yield self._moved(image[part], text[part], labels[part])
-                image, text, labels = image[whole:].copy(), text[whole:].copy(), labels[whole:].copy()
+                whole = n if first + self._buffer >= len(blocks) else n // size * size
+                yield which[:whole], self._taker(image[:whole], text[:whole], self.labels.numpy()[which[:whole]])
+                image, text, which = image[whole:].copy(), text[whole:].copy(), which[whole:].copy()
+
+    def _taker(self, image: NDArray[Any], text: NDArray[Any], labels: Labels) -> Callable[[Any], Batch]:
+        return lambda at: self._moved(image[at], text[at], labels[at])
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Block after block, as the file has them."""

@@ -65,7 +65,7 @@ def shape_of(settings: FitSettings) -> tuple[Any, ...] | None:
 
 
 def train_stack(
-    train: Rows, val: Tensors, wanted: Sequence[FitSettings], classes: int, on_epoch: OnEpoch | None = None
+    train: Rows, val: Rows, wanted: Sequence[FitSettings], classes: int, on_epoch: OnEpoch | None = None
 ) -> list[Trained | None]:
     """Train one head a settings, all of one shape (see `shape_of`), as `train_head` does each; None for those that
     `on_epoch` stopped. Their history has epoch, train_loss and val_f1_weighted; seconds are those of the whole stack.
@@ -74,7 +74,7 @@ def train_stack(
     """
     if len({shape_of(settings) for settings in wanted}) != 1 or shape_of(wanted[0]) is None:
         raise ValueError("these settings do not train together")
-    if not isinstance(train, (Tensors, Picked)):
+    if not isinstance(train, (Tensors, Picked)) or not isinstance(val, Tensors):
         raise TypeError("a stack trains on rows in memory")
     started = time.monotonic()
     with deterministic(0, train.device):

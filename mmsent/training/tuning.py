@@ -6,7 +6,7 @@ Shapes: N rows, B batch, L tokens, D_token width of a state, D_image and D_text 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mmsent.config import FitSettings
-from mmsent.features.cache.states import Ragged
-from mmsent.training.loaders import Batch, Tensors, draw_epoch
+from mmsent.features.cache.states import Ragged, StoredStates
+from mmsent.training.loaders import Batch, Chunked
 
 BUCKET = 50  # batches whose rows are sorted by length together
 PART = 128  # rows at a time without gradients
@@ -43,13 +43,21 @@ class Blocks(Protocol):
     def modules(self) -> Iterator[nn.Module]:
         """The layers."""
 
+    def to(self, device: str) -> Any:
+        """On this device."""
+
     def __call__(self, states: Tensor, mask: Tensor, text: Tensor) -> Tensor:
         """states (B, L, D_token), mask (B, L), text (B, D_text) as cached -> text (B, D_text)."""
 
 
-def padded(states: Ragged, places: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
+BlocksOf = Callable[[str], Blocks]  # fresh blocks by `tune`, as in text:2
+
+
+def padded(states: Ragged | StoredStates, places: NDArray[np.int64], device: str) -> tuple[Tensor, Tensor]:
     """The states of the texts at these places (B,): (B, L, D_token) fp32, and their mask (B, L) int64. A text without
     states counts as one token of zeros."""
+    if isinstance(states, StoredStates):
+        states, places = states.take(places), np.arange(len(places))
     lengths = states.lengths[places]
     steps = np.arange(max(1, int(lengths.max(initial=1))))
     there = steps[None] < lengths[:, None]
@@ -65,11 +73,11 @@ def padded(states: Ragged, places: NDArray[np.int64], device: str) -> tuple[Tens
 
 @dataclass(frozen=True)
 class TunedRows:
-    """Rows in memory whose texts go through blocks: those of `rows`, N, and the states of their texts at `places` (N,)
-    of `states`."""
+    """Rows whose texts go through blocks: those of `rows`, N, and the states of their texts at `places` (N,) of
+    `states`."""
 
-    rows: Tensors
-    states: Ragged
+    rows: Chunked
+    states: Ragged | StoredStates
     places: NDArray[np.int64]
     blocks: Blocks
 
@@ -95,30 +103,25 @@ class TunedRows:
         """One permutation (or weighted draw) of all rows, in batches of texts of similar length; the texts with a
         gradient to the blocks."""
         self.blocks.train()
-        order, view = (one.cpu() for one in draw_epoch(self.labels, self.rows.image.shape[1], settings, generator))
-        lengths = torch.from_numpy(self.states.lengths[self.places])
-        batches: list[Tensor] = []
-        for some in torch.split(torch.arange(len(order)), BUCKET * settings.batch_size):
-            some = some[torch.argsort(lengths[order[some]], stable=True)]
-            batches += torch.split(some, settings.batch_size)
-        for at in torch.randperm(len(batches), generator=generator).tolist():
-            here = order[batches[at]]
-            on = here.to(self.device)
-            image = self.rows.image[on, view[batches[at]].to(self.device)]
-            yield image, self._texts(here), self.labels[on]
+        for which, take in self.rows.chunks(settings, generator):
+            places = self.places[which]
+            lengths = self.states.lengths[places]
+            batches: list[NDArray[np.int64]] = []
+            for start in range(0, len(which), BUCKET * settings.batch_size):
+                some = start + np.argsort(lengths[start : start + BUCKET * settings.batch_size], kind="stable")
+                batches += np.split(some, range(settings.batch_size, len(some), settings.batch_size))
+            for at in torch.randperm(len(batches), generator=generator).tolist():
+                image, text, labels = take(batches[at])
+                yield image, self.blocks(*padded(self.states, places[batches[at]], self.device), text), labels
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
         """Consecutive rows, through the blocks as they are now, without gradients."""
-        text = tuned_text(self.blocks, self.rows.text, self.states, self.places)
-        yield slice(0, len(self)), self.rows.image[:, 0], text
-
-    def _texts(self, here: Tensor) -> Tensor:
-        states, mask = padded(self.states, self.places[here.numpy()], self.device)
-        return self.blocks(states, mask, self.rows.text[here.to(self.device)])
+        for part, image, text in self.rows.parts():
+            yield part, image, tuned_text(self.blocks, text, self.states, self.places[part])
 
 
 @torch.no_grad()
-def tuned_text(blocks: Blocks, text: Tensor, states: Ragged, places: NDArray[np.int64]) -> Tensor:
+def tuned_text(blocks: Blocks, text: Tensor, states: Ragged | StoredStates, places: NDArray[np.int64]) -> Tensor:
     """The text features (N, D_text) that blocks make of the states at `places` (N,); text (N, D_text) as cached. Texts
     of similar length go together, so the result does not depend on what else is asked for beyond the last bits."""
     blocks.train(False)

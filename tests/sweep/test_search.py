@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mmsent.cli.main import main
-from mmsent.config import FitSettings, Fusion, SplitSettings
+from mmsent.config import FitSettings, Fusion, SplitSettings, fit_settings, settings
 from mmsent.errors import DataError, RunError, UsageError
 from mmsent.evaluation.cross_validation import cross_validate
 from mmsent.features.cache import Cache
@@ -34,13 +34,16 @@ from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
 from mmsent.sweep.sampling import Sampling
 from mmsent.sweep.search import sweep
 from mmsent.sweep.shared_rows import cut_rows, map_shared, parts_on, write_shared
-from mmsent.sweep.space import DEFAULT, Space, make_space
+from mmsent.sweep.space import DEFAULT, TUNED, Space, make_space
 from mmsent.sweep.trial import FOLD, Job, Outcome, run_trial
 from mmsent.sweep.workers import Stacked, compute
 from mmsent.system import provenance
+from mmsent.training.fit import Training
+from mmsent.training.fit import fit as fit_runs
 from mmsent.training.folds import plan_folds
 from mmsent.training.runs import WINNERS, Run, list_runs, open_run
 from tests.helpers.sweeping import SPACE, SPLIT, make_cache, options, small_space
+from tests.helpers.tuning import FreshTinyBlocks, store_states
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -697,3 +700,49 @@ def test_wrong_options(
     where = ["--cache", str(cache.path), "--runs", str(tmp_path / "runs"), "--workers", "1"]
     assert run("sweep", *where, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+# --- heads that tune blocks
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_trials_tune_blocks(cache: Cache, tmp_path: Path, folds: int | None) -> None:
+    """Some trials tune, some do not; two processes find what one does, and a winner is its trial's head again."""
+    store_states(cache, "text:1")
+    file = tmp_path / "space.toml"
+    text = SPACE + 'tune = ["", "text:1"]\ntune_lr = { low = 1e-3, high = 1e-1, log = true }\n'
+    file.write_text(text.replace("standardize = [true, false]", "standardize = true"), encoding="utf-8")
+    space = make_space("paper", file=file, seed=0, fusions=["concat"])
+    given: dict[str, Any] = {"sampler": "random", "trials": 6, "prune": False, "folds": folds, "checks": 1}
+    blocks = FreshTinyBlocks()
+    here = sweep(cache, tmp_path / "a", space, SPLIT, options(**given), blocks=blocks)
+    there = sweep(cache, tmp_path / "b", space, SPLIT, options(**given, workers=2), blocks=blocks)
+    assert [one["score"] for one in here.trials] == [one["score"] for one in there.trials]
+    assert {one["params"]["tune"] for one in here.trials} == {"", "text:1"}
+    assert here.best["check"] == there.best["check"]
+    tuned = max((one for one in here.trials if one["params"]["tune"]), key=lambda one: one["score"])
+    if folds is None:
+        fixed = settings(SplitSettings, **SPLIT.model_dump())
+        again = fit_settings("paper", **(space.fixed | tuned["params"]), precision=here.winners[0]["fit"]["precision"])
+        (run,) = fit_runs(cache, tmp_path / "runs", [again], fixed, Training(blocks=blocks))
+        assert run.tune == "text:1"
+        assert run.info["metrics"]["f1_weighted"] == pytest.approx(tuned["score"], abs=1e-6)
+
+
+def test_a_winner_that_tunes_is_promoted_with_its_blocks(cache: Cache, tmp_path: Path) -> None:
+    store_states(cache, "text:1")
+    file = tmp_path / "space.toml"
+    file.write_text(SPACE + 'tune = "text:1"\n', encoding="utf-8")
+    space = make_space("paper", file=file, seed=0, fusions=["concat"])
+    done = sweep(cache, tmp_path, space, SPLIT, options(trials=2, checks=0), blocks=FreshTinyBlocks())
+    (run,) = promote(done)
+    assert run.tune == "text:1"
+    assert run.blocks().keys() == {"layer.weight", "layer.bias"}
+    assert run.info["metrics"]["f1_weighted"] == pytest.approx(done.winners[0]["score"])
+
+
+def test_a_recipe_that_tunes_has_a_space_of_its_own() -> None:
+    found = make_space("tuned")
+    assert set(found.varied) == set(TUNED)
+    assert found.tunes() == {fit_settings("tuned").tune}
+    assert [start["fusion"] for start in found.starts()] == ["concat", "weighted", "attention"]

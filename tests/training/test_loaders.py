@@ -16,6 +16,9 @@ from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
 from mmsent.training.fit import Training, fit, sides
 from mmsent.training.loaders import Stored, Tensors, to_tensors
+from mmsent.training.runs import Run
+from tests.helpers.sweeping import SPLIT, make_cache
+from tests.helpers.tuning import FreshTinyBlocks, store_states
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "scripts"))
 from make_synthetic_cache import make
@@ -165,3 +168,22 @@ def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "read from disk" not in capsys.readouterr().err
     assert run("fit", *where, "--memory", "much") == 2
     assert "--memory 'much': give a size such as 2GB" in capsys.readouterr().err
+
+
+def test_tuned_heads_train_on_states_from_disk(tmp_path: Path) -> None:
+    """Where only the states stay on disk, the same head to the bit; where the rows do too, another of a like score."""
+    cache = make_cache(tmp_path)
+    store_states(cache, "text:1")
+    head = settings(FitSettings, tune="text:1", tune_lr=1e-2, lr=1e-2, epochs=4, common_width=8, heads=2)
+
+    def fitted(memory: int | None) -> Run:
+        how = Training(memory=memory, blocks=FreshTinyBlocks())
+        return fit(cache, tmp_path / "runs", [head], SPLIT, how)[0]
+
+    here, states, rows = fitted(None), fitted(cache.rows["train"] * cache.row_bytes("train") + 1), fitted(1)
+    assert [one.info["memory"] is None for one in (here, states, rows)] == [True, False, False]
+    for name in ("head_sha256", "blocks_sha256"):
+        assert states.info[name] == here.info[name]
+        assert rows.info[name] != here.info[name]
+    reached = here.info["metrics"]["f1_weighted"]
+    assert rows.info["metrics"]["f1_weighted"] == pytest.approx(reached, abs=0.15)

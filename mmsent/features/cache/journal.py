@@ -128,6 +128,14 @@ class Journal:
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
 
+    def sizes(self, split: str, half: Half) -> dict[str, int]:
+        """id -> bytes of the journalled vectors; none where quarantined."""
+        query = "SELECT id, length(data) FROM rows WHERE split=? AND half=?"
+        try:
+            return dict(self._db.execute(query, (split, half)))
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
     def empty(self, half: Half) -> set[bytes]:
         """The hashes of the journalled contents that say nothing."""
         try:

@@ -8,6 +8,7 @@ Shapes: N texts, T tokens of all of them, D_token width of a state.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,24 +75,52 @@ def known_states(store: Journal, split: str) -> dict[str, bytes]:
     return {row_id: digest for row_id, digest, _, _ in store.known(split, "text")}
 
 
-def load_states(cache: Cache, split: str, tune: str) -> Ragged:
-    """The states of a split's rows, in the order of its index; of a text that is quarantined none.
+class StoredStates:
+    """States of N texts that stay on disk; lengths (N,): tokens of each. Only what is taken is held in memory."""
 
-    Raises CacheError where states are missing, or of another text than the cache's.
-    """
-    index, store = cache.index(split), open_states(cache, tune)
-    try:
+    def __init__(self, cache: Cache, split: str, tune: str) -> None:
+        """Of a split's rows, in the order of its index; a quarantined text has none. Raises CacheError where states are
+        missing, or of another text than the cache's."""
+        index, store = cache.index(split), open_states(cache, tune)
+        weakref.finalize(self, store.close)
         known = known_states(store, split)
         rows = zip(index.ids, index.text_hashes, index.text_reasons, strict=True)
-        wanted = [(row_id, digest) for row_id, digest, why in rows if not why]
-        if behind := [row_id for row_id, digest in wanted if known.get(row_id) != digest]:
+        wanted = {row_id: digest for row_id, digest, why in rows if not why}
+        if behind := [row_id for row_id, digest in wanted.items() if known.get(row_id) != digest]:
             raise CacheError(
                 f"{store.path.name} lacks the states of {len(behind)} {split} texts ({behind[0]} first); run "
                 f"`mmsent extract --tokens {tune}` again, which encodes only these"
             )
-        found = store.vectors(split, "text", [row_id for row_id, _ in wanted], DTYPE)
-    finally:
-        store.close()
-    width = int(store.meta["width"])
-    nothing = np.zeros((0, width), np.float16)
-    return ragged([found[row_id].reshape(-1, width) if row_id in found else nothing for row_id in index.ids])
+        self._store, self._split, self._ids = store, split, index.ids
+        self._width = int(store.meta["width"])
+        sizes = store.sizes(split, "text")
+        row = self._width * np.dtype(DTYPE).itemsize
+        self.lengths = np.array([sizes[name] // row if name in wanted else 0 for name in index.ids], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of them, once they are in memory."""
+        return int(self.lengths.sum()) * self._width * np.dtype(DTYPE).itemsize
+
+    def take(self, places: NDArray[np.int64]) -> Ragged:
+        """The states of the texts at these places. Raises CacheError where they are damaged."""
+        ids = [self._ids[i] for i in places.tolist()]
+        there = [name for name, length in zip(ids, self.lengths[places], strict=True) if length]
+        found = self._store.vectors(self._split, "text", there, DTYPE)
+        nothing = np.zeros((0, self._width), np.float16)
+        return ragged([found[name].reshape(-1, self._width) if name in found else nothing for name in ids])
+
+
+def load_states(cache: Cache, split: str, tune: str) -> Ragged:
+    """The states of a split's rows in memory, in the order of its index. Errors as of StoredStates."""
+    stored = StoredStates(cache, split, tune)
+    return stored.take(np.arange(len(stored)))
+
+
+def states_of(cache: Cache, split: str, tune: str, memory: int | None) -> Ragged | StoredStates:
+    """The states of a split's rows, in memory where they take at most `memory` bytes. Errors as of StoredStates."""
+    stored = StoredStates(cache, split, tune)
+    return stored if memory is not None and stored.nbytes > memory else stored.take(np.arange(len(stored)))
