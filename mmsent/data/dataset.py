@@ -187,9 +187,7 @@ def _row_problems(data: Dataset) -> list[Problem]:
         if post.split == "train" and post.label is None:
             problems.append(Problem("error", "no label", where, "a training row has no label"))
         if post.label is not None and post.label not in labels:
-            meant = next((one for one in data.settings.labels if one.casefold() == post.label.casefold()), None)
-            mend = f"write {meant!r}, or add it" if meant else "add it"
-            message = f"label {post.label[:60]!r} is not one of {known}; {mend} with --labels if it is right"
+            message = f"label {post.label[:60]!r} is not one of {known}; add it with --labels if it is right"
             problems.append(Problem("error", "unknown label", where, message))
         other = seen.setdefault(post.id, post) if i in again else post
         if other is not post:

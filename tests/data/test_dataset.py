@@ -553,12 +553,21 @@ def test_blanks_around_cells_and_names_of_splits_in_any_case(tmp_path: Path) -> 
     ]
 
 
-def test_a_label_in_another_case_names_the_known_one(tmp_path: Path) -> None:
-    (problem,) = load_dataset(manifest(tmp_path, "one,a.png,first,POSITIVE,"), strict=False).problems
-    assert problem.message == (
-        "label 'POSITIVE' is not one of negative, neutral, positive; "
-        "write 'positive', or add it with --labels if it is right"
-    )
+def test_labels_in_another_case_are_read_and_counted(tmp_path: Path) -> None:
+    rows = ("one,a.png,first,POSITIVE,", "two,b.png,second,Neutral ,", "three,c.png,third,POSITIVE,")
+    found = load_dataset(manifest(tmp_path, *rows))
+    assert [post.label for post in found.posts] == ["positive", "neutral", "positive"]
+    assert "labels: 'POSITIVE' is 'positive' (2 rows), 'Neutral' is 'neutral' (1 rows)" in found.told
+
+
+def test_labels_of_a_guid_list_in_another_case_are_read_and_counted(tmp_path: Path) -> None:
+    root = make_guid(tmp_path)
+    path = root / "train.txt"
+    path.write_text(path.read_text().replace("positive", "Positive"))
+    found = load_dataset(root)
+    assert {post.label for post in found.posts.of("train")} <= {*found.settings.labels}
+    n = path.read_text().count("Positive")
+    assert found.told[1:] == (f"labels: 'Positive' is 'positive' ({n} rows)",)
 
 
 def test_test_rows_stay_test_rows_whatever_the_case_of_the_column(tmp_path: Path) -> None:

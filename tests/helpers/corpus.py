@@ -659,7 +659,7 @@ for written, shown_as in (
 ):
     changed(f"a picture path {shown_as}", "used", "read where it lies", {"image": written})
 changed("blanks around a label", "used", "stripped", {"label": " neutral "})
-changed("a label in capitals", "refused", "write 'neutral', or add it with --labels", {"label": "NEUTRAL"}, odd=None)
+changed("a label in capitals", "used", "as `neutral`, with a note", {"label": "NEUTRAL"})
 changed(
     "a picture that is a URL",
     "refused",

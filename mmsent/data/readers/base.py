@@ -12,7 +12,7 @@ from pathlib import Path
 from mmsent.config import DataSettings, default
 from mmsent.data.encodings import Decoding
 from mmsent.data.lists import ListForm
-from mmsent.data.manifests import label_of
+from mmsent.data.manifests import label_of, label_spellings
 from mmsent.data.posts import Post, Posts, Problem, Split
 from mmsent.data.text import encodable
 from mmsent.system.files import leads_out
@@ -63,12 +63,10 @@ def usual_columns(settings: DataSettings, columns: Mapping[str, str]) -> DataSet
 
 
 class Labels:
-    """The labels that cells hold, by the settings' label map, which is counted. fold: where only the case differs, the
-    label that is known is meant."""
+    """The labels that cells hold. Those spelled otherwise, or that the settings' label map has, are counted."""
 
-    def __init__(self, settings: DataSettings, *, fold: bool = False) -> None:
+    def __init__(self, settings: DataSettings) -> None:
         self._settings = settings
-        self._folded = {label.casefold(): label for label in settings.labels} if fold else {}
         self._mapped: Counter[tuple[str, str]] = Counter()
 
     def of(self, value: str | None) -> str | None:
@@ -76,8 +74,6 @@ class Labels:
         label = label_of(value, self._settings)
         if label is None or value is None:
             return None
-        if label not in self._settings.labels:
-            label = self._folded.get(label.casefold(), label)
         if (name := value.strip()) != label:
             self._mapped[name, label] += 1
         return label
@@ -85,7 +81,8 @@ class Labels:
     def told(self) -> list[str]:
         """Which names were mapped, and in how many rows."""
         rows = [f"{name[:60]!r} is {label!r} ({n} rows)" for (name, label), n in self._mapped.items()]
-        unused = [repr(n) for n in self._settings.label_map.keys() - {name for name, _ in self._mapped}]
+        said = {spelling for name, _ in self._mapped for spelling in label_spellings(name)}
+        unused = [repr(name) for name in self._settings.label_map if name.casefold() not in said]
         none = [f"--label-map has {', '.join(sorted(unused))}, which no row says"] if unused else []
         return [f"labels: {', '.join(rows)}", *none] if rows else none
 

@@ -32,7 +32,7 @@ def _read(path: Path, settings: DataSettings) -> Reading:
     if path.is_dir():
         raise DataError(f"{path} is a folder without a manifest")
     manifest = open_manifest(path, settings)
-    made = RowPosts(manifest.settings, ImageFiles(path.parent, settings), path.name, fold=False)
+    made = RowPosts(manifest.settings, ImageFiles(path.parent, settings), path.name)
     made.add((f"{path.name} row {i}", row) for i, row in enumerate(manifest.rows, 1))
     return made.reading(
         (path,), [columns_told(manifest.settings, manifest.names)], manifest.problems, manifest.decoding

@@ -27,18 +27,17 @@ SPLIT: dict[Split, str] = {
 @dataclass
 class RowPosts:
     """What becomes of rows. settings: with the columns' names as the rows have them; source: the name of the file that
-    has the rows; fold: a label's case does not count."""
+    has the rows."""
 
     settings: DataSettings
     files: ImageFiles
     source: str
-    fold: bool = True
     problems: list[Problem] = field(default_factory=list)
     validation: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.posts = Posts(self.files.folder)
-        self.labels = Labels(self.settings, fold=self.fold)
+        self.labels = Labels(self.settings)
         self._said: Counter[str] = Counter()
 
     def add(self, rows: Iterable[tuple[str, ManifestRow]]) -> None:
