@@ -356,7 +356,7 @@ class EncoderSettings(Settings):
     text_encoder: str | None = setting(
         None, "Text encoder alone: sentence-transformers:NAME or open_clip:ARCH[:TAG].", _ENCODE
     )
-    text_folder: str | None = setting(None, "Where the text encoder's own folder lies; no part of what it is.")
+    text_folder: str | None = setting(None, "Where own folders of the text encoder lie; no part of what it is.")
     weights: str | None = setting(None, "Local checkpoint of the open_clip or timm model; needs no network.", _ENCODE)
     normalize: bool = setting(
         False,

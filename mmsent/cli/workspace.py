@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmsent.cli.output import note, resumable, suggest_also
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, Fusion, default, settings
-from mmsent.errors import CacheError, CacheShutError, DataError, MmsentError, RunError, UsageError
+from mmsent.errors import CacheError, CacheShutError, DataError, MmsentError, RunError
 
 if TYPE_CHECKING:
     from mmsent.data.dataset import Dataset
@@ -25,7 +25,7 @@ DATA = Path("data")
 class Workspace:
     """data: the data set, None where it was not named. cache_at: a cache file, or the folder of the caches. encoder:
     the cache's encoder pair, None for the one there is. runs_at: the folder of the runs. text_encoder: where a text
-    encoder's own folder lies now.
+    encoder's own folders lie now.
 
     Everything is looked for when it is first asked for, and the cache is opened once.
     """
@@ -149,14 +149,15 @@ class Workspace:
     def complete(self, split: str, device: str | None = None) -> Cache:
         """The cache with a split in it: as it is, or after encoding that split with the cache's own settings."""
         from mmsent.data.dataset import SPLITS
+        from mmsent.encoders.specs import moved
         from mmsent.features.extract import extract
 
         cache = self.cache
         if split in cache.rows:
             return self.require_current(split)
         dataset, pair = self.dataset(), encoder_settings_of(cache, device)
-        if self._text_folder is not None:
-            pair = pair.model_copy(update={"text_folder": str(self._text_folder)})
+        if self.text_encoder is not None:
+            pair = moved(pair, self.text_encoder)
         wanted = [s for s in SPLITS if s == split]
         note(f"{cache.path.name} holds no {split} rows yet: encoding {len(dataset.of(wanted[0]))} posts")
         with resumable("what was encoded is kept"):
@@ -190,20 +191,14 @@ class Workspace:
 
         return self._here([run for name in names for path in at(name) for run in open_runs(path)])
 
-    @cached_property
-    def _text_folder(self) -> Path | None:
-        from mmsent.encoders.specs import text_folder_of
-
-        if self.text_encoder is None:
-            return None
-        if (folder := text_folder_of(self.text_encoder)) is None:
-            raise UsageError(f"--text-encoder {self.text_encoder}: there is no such folder")
-        return folder
-
     def _here(self, runs: list[Run]) -> list[Run]:
         """Runs whose text encoder lies where --text-encoder says."""
-        folder = self._text_folder
-        return runs if folder is None else [run.with_text_encoder(folder) for run in runs]
+        from mmsent.encoders.specs import moved
+
+        typed = self.text_encoder
+        if typed is None:
+            return runs
+        return [run.with_text_folder(moved(run.encoder_settings, typed).text_folder) for run in runs]
 
     def runs(self, names: Sequence[str] | None) -> list[Run]:
         """The named runs, else the newest of each fusion of this cache, and says which. Raises RunError where there are

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmsent.config import EncoderSettings
 from mmsent.encoders.base import Encoders, ImageEncoder, TextEncoder
-from mmsent.encoders.specs import WHEELS, Spec, parts_of, specs
+from mmsent.encoders.specs import WHEELS, Spec, own_folders, parts_of, specs
 from mmsent.errors import UsageError
 from mmsent.system.process import survive_forks
 
@@ -40,7 +40,7 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
         other = None if any(text in clips for text in texts) else weights
         return timm.TimmImageEncoder(spec, weights=other, **options)
 
-    def text_of(spec: Spec) -> TextEncoder:
+    def text_of(spec: Spec, folder: Path | None) -> TextEncoder:
         if spec in clips:
             return clips[spec][1]
         if spec.library == "lexicon":
@@ -49,10 +49,10 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
             return lexicon.LexiconEncoder(spec)
         from mmsent.encoders import sentences
 
-        own = Path(settings.text_folder) if settings.text_folder and spec.name not in WHEELS else None
-        return sentences.SentenceEncoder(spec, folder=own, **options)
+        return sentences.SentenceEncoder(spec, folder=folder, **options)
 
-    image, text = [image_of(spec) for spec in images], [text_of(spec) for spec in texts]
+    image = [image_of(spec) for spec in images]
+    text = [text_of(spec, folder) for spec, folder in zip(texts, own_folders(settings), strict=True)]
     if len(image) == len(text) == 1:
         return Encoders(image[0], text[0])
     from mmsent.encoders import joined

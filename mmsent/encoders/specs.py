@@ -27,6 +27,7 @@ class Spec:
 WHEELS = {"efficientnet-lite2": "timm", "minilm-l6": "sentence-transformers"}  # encoders installed from wheels
 IMAGE_LIBRARIES = ("open_clip", "timm")
 TEXT_LIBRARIES = ("open_clip", "sentence-transformers", "lexicon")
+_SENTENCES = "sentence-transformers:"
 JOINED = "joined"  # the library of several specs together; their texts, joined by +, are its name
 # A + joins only if a spec follows it, because names of folders may contain one too.
 JOINT = re.compile(
@@ -87,18 +88,56 @@ def text_folder_of(spec: str) -> Path | None:
     """The folder that a text encoder's spec or a path names; None where it names none here, or an installed encoder."""
     if spec in WHEELS:
         return None
-    path = Path(spec.partition(":")[2] if spec.startswith(("sentence-transformers:", "st:")) else spec).expanduser()
+    path = Path(spec.partition(":")[2] if spec.startswith((_SENTENCES, "st:")) else spec).expanduser()
     return path.resolve() if path.is_dir() else None
 
 
 def named_apart(settings: EncoderSettings) -> EncoderSettings:
-    """Settings whose text encoder, where it is a folder of one's own, goes by the folder's name, and where that lies is
-    kept beside it: the features do not depend on the place, and the weights' hash says whether it is the same."""
-    folder = text_folder_of(settings.text_encoder) if settings.text_encoder else None
-    if folder is None or folder.name in WHEELS:
+    """Settings whose text encoders, where they are folders of one's own, go by the folders' names, and where these lie
+    is kept beside it: the features do not depend on the place, and the weights' hash says whether it is the same."""
+    parts = JOINT.split(settings.text_encoder) if settings.text_encoder else []
+    found = {
+        i: folder for i, part in enumerate(parts) if (folder := text_folder_of(part)) and folder.name not in WHEELS
+    }
+    if not found:
         return settings
-    update = {"text_encoder": f"sentence-transformers:{folder.name}", "text_folder": str(folder)}
-    return settings.model_copy(update=update)
+    names = [_SENTENCES + found[i].name if i in found else part for i, part in enumerate(parts)]
+    return _placed(settings.model_copy(update={"text_encoder": "+".join(names)}), found)
+
+
+def moved(settings: EncoderSettings, typed: str) -> EncoderSettings:
+    """Settings whose text encoders' own folders lie elsewhere now. typed: a folder, or joined encoders as they were
+    given to extraction. Raises UsageError if there is no such folder, or the encoder has none."""
+    parts, folders = JOINT.split(settings.text_encoder or ""), [text_folder_of(part) for part in JOINT.split(typed)]
+    if not any(folders):
+        raise UsageError(f"--text-encoder {typed}: there is no such folder")
+    own = [i for i, part in enumerate(parts) if part.startswith((_SENTENCES, "st:"))]
+    if len(folders) != len(parts):  # a folder alone goes by its name where it could be several
+        by_name = {folder.name: folder for folder in folders if folder}
+        folders = [(folders[0] if len(own) == 1 else by_name.get(re.split("[:/]", part)[-1])) for part in parts]
+    found = {i: folder for i in own if (folder := folders[i]) is not None}
+    if not found:
+        raise UsageError(
+            f"--text-encoder {typed}: the features are of {encoder_label(settings)}; give its text encoder with each "
+            "folder where it lies now"
+        )
+    return _placed(settings, found)
+
+
+def own_folders(settings: EncoderSettings) -> list[Path | None]:
+    """Where each part of the text encoder lies; None where no place was told."""
+    if settings.text_folder is None:
+        return [None] * len(parts_of(specs(settings)[1]))
+    places = [Path(place.removeprefix(_SENTENCES)) for place in JOINT.split(settings.text_folder)]
+    return [place if place.is_absolute() else None for place in places]
+
+
+def _placed(settings: EncoderSettings, found: dict[int, Path]) -> EncoderSettings:
+    """Settings that say where these parts of the text encoder lie: joined as the parts are, others by their names."""
+    known = dict(enumerate(own_folders(settings))) | found
+    parts = JOINT.split(settings.text_encoder or "")
+    places = [f"{_SENTENCES}{known[i]}" if known[i] else part for i, part in enumerate(parts)]
+    return settings.model_copy(update={"text_folder": "+".join(places).removeprefix(_SENTENCES)})
 
 
 def encoder_label(settings: EncoderSettings) -> str:

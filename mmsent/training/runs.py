@@ -127,12 +127,10 @@ class Run(Record):
         """How the features were encoded, so that new posts can be encoded alike."""
         return EncoderSettings.model_validate(self.info["cache"]["encoder_settings"])
 
-    def with_text_encoder(self, folder: Path) -> Run:
-        """The run, with its text encoder's own folder at another place. Raises RunError where it has none."""
+    def with_text_folder(self, folder: str | None) -> Run:
+        """The run, with its text encoder's own folders at another place."""
         stored = self.info["cache"]["encoder_settings"]
-        if not str(stored["text_encoder"]).startswith("sentence-transformers:"):
-            raise RunError(f"--text-encoder: run {self.name} was trained on {self.info['cache']['encoder']}, no folder")
-        cache = self.info["cache"] | {"encoder_settings": stored | {"text_folder": str(folder)}}
+        cache = self.info["cache"] | {"encoder_settings": stored | {"text_folder": folder}}
         return type(self)(self.path, self.info | {"cache": cache})
 
     @property
