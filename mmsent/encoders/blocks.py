@@ -7,7 +7,8 @@ Shapes: B texts, L tokens, D_token width of a state, D_text width of the embeddi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from mmsent.encoders.base import TextEncoder
 from mmsent.encoders.clip import ClipTextEncoder
 from mmsent.encoders.joined import JoinedTextEncoder
 from mmsent.encoders.sentences import SentenceEncoder
+from mmsent.encoders.tokens import token_embedding
 from mmsent.errors import EncoderError, UsageError
 from mmsent.system.hashing import json_sha256
 
@@ -29,8 +31,9 @@ States = NDArray[np.float16]
 class Blocks(Protocol):
     """The last blocks of one text encoder."""
 
-    def states(self, texts: Sequence[str]) -> list[States]:
-        """What enters the blocks, of each text (L, D_token), without padding. One batch."""
+    def caught(self) -> AbstractContextManager[list[States]]:
+        """While it is open, the list takes what enters the blocks of each text that the encoder encodes, in order:
+        (L, D_token), without padding."""
 
     def module(self) -> TextBlocks:
         """The blocks with the encoder's own weights, on the CPU in fp32; each call gives a copy of its own."""
@@ -95,6 +98,14 @@ def text_blocks(encoder: TextEncoder, count: int, *, normalize: bool = False) ->
     return _blocks(encoder, _Part((0, encoder.card.width), _unit if normalize else _as_is), count)
 
 
+def states_of(encoder: TextEncoder, count: int, texts: Sequence[str]) -> list[States]:
+    """What enters the last `count` blocks, of each text (L, D_token), without padding. One batch. Errors as of
+    `text_blocks`."""
+    with text_blocks(encoder, count).caught() as found:
+        encoder.encode(list(texts))
+    return found
+
+
 def with_blocks(encoder: TextEncoder, count: int, weights: dict[str, Tensor], digest: str) -> TextEncoder:
     """The whole encoder with tuned weights in its last `count` blocks, in fp32: for gradients and for export. digest:
     of these weights; the card says that it is another encoder. Raises EncoderError where it is of a kind without
@@ -147,20 +158,14 @@ class _SentenceBlocks:
         owner, name = _layers(encoder.fp32_model, encoder.card.name)
         _last(getattr(owner, name), count, encoder.card.name)
 
-    def states(self, texts: Sequence[str]) -> list[States]:
-        model = self._encoder.fp32_model
+    def caught(self) -> AbstractContextManager[list[States]]:
+        model = self._encoder.model
         owner, name = _layers(model, self._encoder.card.name)
-        first = list(getattr(owner, name))[-self._count]
-        caught: list[Tensor] = []
-        tokenize = getattr(model, "preprocess", None) or model.tokenize
-        batch = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in tokenize(list(texts)).items()}
-        hook = first.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
-        try:
-            with torch.inference_mode():
-                model(batch)
-        finally:
-            hook.remove()
-        return _cut(caught[0], batch["attention_mask"].sum(dim=1).tolist())
+        return _caught(
+            list(getattr(owner, name))[-self._count],
+            model,
+            lambda batch: batch["attention_mask"].sum(dim=1),
+        )
 
     def module(self) -> TextBlocks:
         model = copy.deepcopy(self._encoder.fp32_model).cpu()
@@ -214,6 +219,7 @@ class _ClipBlocks:
         self._pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", "argmax")
         if self._pool not in ("argmax", "eos", "last") or getattr(tower, "cls_emb", None) is not None:
             raise EncoderError(f"{encoder.card.name} pools its texts by {self._pool!r}, which cannot be tuned")
+        self._end = getattr(tower, "eos_id", -1)
         _last(tower.transformer.resblocks, count, encoder.card.name)
 
     def _tower(self, model: Any) -> Any:
@@ -222,22 +228,17 @@ class _ClipBlocks:
             raise EncoderError(f"{self._encoder.card.name} has no list of blocks that could be tuned")
         return tower
 
-    def states(self, texts: Sequence[str]) -> list[States]:
-        encoder, model = self._encoder, self._encoder.clip.fp32_model
-        tower = self._tower(model)
-        rows = [list(encoder.tokenize(text).ids) for text in texts]
-        ids, mask = encoder.batch(rows)
+    def caught(self) -> AbstractContextManager[list[States]]:
+        tower = self._tower(self._encoder.clip.model)
         first = tower.transformer.resblocks[-self._count]
-        caught: list[Tensor] = []
-        hook = first.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
-        try:
-            with torch.inference_mode():
-                encoder.features_of(ids, mask)
-        finally:
-            hook.remove()
-        states = caught[0] if getattr(tower.transformer, "batch_first", True) else caught[0].transpose(0, 1)
-        whole = [states.shape[1]] * len(rows)
-        return _cut(states, whole if self._pool == "last" else list(map(len, rows)))
+        return _caught(first, token_embedding(tower), self._lengths, getattr(tower.transformer, "batch_first", True))
+
+    def _lengths(self, ids: Tensor) -> Tensor:
+        """Tokens of each text up to the one that is pooled, of the ids (B, L)."""
+        if self._pool == "last":
+            return torch.full((len(ids),), ids.shape[1])
+        marks = ids if self._pool == "argmax" else (ids == torch.tensor(self._end)).int()
+        return marks.argmax(dim=1) + 1
 
     def module(self) -> TextBlocks:
         tower = copy.deepcopy(self._tower(self._encoder.clip.fp32_model)).cpu()
@@ -266,7 +267,26 @@ class _ClipBody(nn.Module):
         return found
 
 
-def _cut(states: Tensor, lengths: Sequence[int]) -> list[States]:
-    """(B, L, D_token) without padding, which stands at the end."""
-    whole: NDArray[np.float32] = states.float().cpu().numpy()
-    return [row[:n].astype(np.float16) for row, n in zip(whole, lengths, strict=True)]
+@contextmanager
+def _caught(
+    first: nn.Module, reader: nn.Module, lengths: Callable[[Any], Tensor], batch_first: bool = True
+) -> Iterator[list[States]]:
+    """The states that enter the layer `first`, without padding, which stands at the end. lengths: tokens of each text
+    (B,) by what the module `reader` is given before."""
+    read: list[Tensor] = []
+    found: list[States] = []
+
+    def take(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        states = given[0] if batch_first else given[0].transpose(0, 1)
+        whole = states.float().cpu().numpy()
+        found.extend(row[:n].astype(np.float16) for row, n in zip(whole, read.pop().tolist(), strict=True))
+
+    hooks = [
+        reader.register_forward_pre_hook(lambda _, given: read.append(lengths(given[0]))),
+        first.register_forward_pre_hook(take),
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -27,8 +28,8 @@ def extract_states(
     """
     from mmsent.encoders.blocks import text_blocks
 
-    blocks = text_blocks(encoders.text, tuned_count(tune), normalize=cache.settings.normalize)
-    reader = cast(Any, _Reader(encoders.text, blocks))
+    text_blocks(encoders.text, tuned_count(tune), normalize=cache.settings.normalize)  # can it be taken apart?
+    reader = cast(Any, _Reader(encoders.text, tuned_count(tune)))
     width = reader.encode(["a"])[0].shape[1]
     settings = cache.settings.model_copy(update={"normalize": False, "storage": DTYPE})
     done = {}
@@ -55,5 +56,7 @@ def extract_states(
 class _Reader:
     """A text encoder that gives states (L, D_token) in the place of embeddings."""
 
-    def __init__(self, encoder: Any, blocks: Any) -> None:
-        self.card, self.lengths, self.encode = encoder.card, encoder.lengths, blocks.states
+    def __init__(self, encoder: Any, count: int) -> None:
+        from mmsent.encoders.blocks import states_of
+
+        self.card, self.lengths, self.encode = encoder.card, encoder.lengths, partial(states_of, encoder, count)

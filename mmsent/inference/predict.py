@@ -15,10 +15,10 @@ from mmsent.config import EncoderSettings, Fusion, settings
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import RunError
-from mmsent.features.new_posts import BATCH, NewPost, encode_prepared, prepare_post
+from mmsent.features.new_posts import BATCH, NewPost, prepare_post
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.tally import Way, decision, tally
-from mmsent.inference.tuned import Floats, Texts, contract_of, encoded_texts
+from mmsent.inference.tuned import Floats, Texts, contract_of, encode_batch, joined_texts
 from mmsent.inference.vote import averages, require_distinct
 from mmsent.training.runs import Run, predictions_csv
 
@@ -80,15 +80,13 @@ def encode_posts(
     require_encoders(encoders, runs[0], normalize)
     how, clean = encoders.image.card.preprocess, runs[0].data_settings.clean
     parts = []
-    words: list[str | None] = []
     for start in range(0, max(1, len(posts)), BATCH):
         prepared = [prepare_post(post, how, clean) for post in posts[start : start + BATCH]]
-        parts.append(encode_prepared(prepared, encoders, normalize))
-        words += [one.text for one in prepared]
+        parts.append(encode_batch(prepared, encoders, runs, normalize))
     image, text, missing, problems = zip(*parts, strict=True)
     return (
         np.concatenate(image),
-        encoded_texts(runs, encoders, words, np.concatenate(text), normalize),
+        joined_texts(text),
         np.concatenate(missing),
         [p for part in problems for p in part],
     )

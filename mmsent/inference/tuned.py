@@ -7,6 +7,7 @@ Shapes: N rows, D_text width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,46 +24,38 @@ from mmsent.errors import CacheError, RunError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.cache.states import Ragged, StoredStates, ragged
+from mmsent.features.new_posts import Prepared, encode_prepared
 from mmsent.training.runs import Run, open_run
 
 Floats = NDArray[np.float32]
-KEPT = 16  # runs whose blocks stay loaded
+KEPT = 64  # runs whose blocks stay loaded
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Text features of N rows for any run. frozen (N, D_text): the encoder's own. places (N,): where the rows stand in
-    the states that `states` gives for a `tune`. encoders: opened when a run first needs its blocks."""
+    """Text features of N rows for any run. frozen (N, D_text): the encoder's own; own: what the blocks of a run make of
+    the rows at places (n,), with their frozen features (n, D_text). places (N,): where these rows stand."""
 
     frozen: Floats
     places: NDArray[np.int64]
-    states: Callable[[str], Ragged | StoredStates]
-    encoders: Callable[[], Encoders]
+    own: Callable[[Run, NDArray[np.int64], Floats], Floats]
 
     def __len__(self) -> int:
         return len(self.frozen)
 
     def __getitem__(self, rows: Any) -> Texts:
-        return Texts(self.frozen[rows], self.places[rows], self.states, self.encoders)
+        return Texts(self.frozen[rows], self.places[rows], self.own)
 
     @classmethod
     def at(cls, rows: NDArray[np.int64], runs: Sequence[Run], cache: Cache, split: str, text: Floats) -> Floats | Texts:
         """As `cached_texts`, of the rows at these positions; text (n, D_text): theirs."""
         found = cached_texts(runs, cache, split, text)
-        return cls(text, rows, found.states, found.encoders) if isinstance(found, Texts) else found
+        return cls(text, rows, found.own) if isinstance(found, Texts) else found
 
     def of(self, run: Run) -> Floats:
         """The features (N, D_text) that a run's head takes. Raises RunError where its blocks are damaged, CacheError
         where states are missing."""
-        if not run.tune:
-            return self.frozen
-        import torch
-
-        from mmsent.training.tuning import tuned_text
-
-        text = torch.from_numpy(np.ascontiguousarray(self.frozen))
-        blocks = run_blocks(run, self.encoders())
-        return tuned_text(blocks, text, self.states(run.tune), self.places).numpy()
+        return self.own(run, self.places, self.frozen) if run.tune else self.frozen
 
 
 def run_blocks(run: Run, encoders: Encoders) -> Any:
@@ -149,35 +142,61 @@ def cached_texts(runs: Sequence[Run], cache: Cache, split: str, text: Floats) ->
         return text
     stored: dict[str, StoredStates] = {}
 
-    def states(tune: str) -> StoredStates:
-        if tune not in stored:
-            stored[tune] = StoredStates(cache, split, tune)
-        return stored[tune]
+    def own(run: Run, places: NDArray[np.int64], frozen: Floats) -> Floats:
+        if run.tune not in stored:
+            stored[run.tune] = StoredStates(cache, split, run.tune)
+        return _through_blocks(run, _opened(run.encoder_settings), frozen, stored[run.tune], places)
 
-    return Texts(text, np.arange(len(text)), states, lambda: _opened(runs[0].encoder_settings))
+    return Texts(text, np.arange(len(text)), own)
 
 
-def encoded_texts(
-    runs: Sequence[Run], encoders: Encoders, texts: Sequence[str | None], text: Floats, normalize: bool
-) -> Floats | Texts:
-    """The text features of N new texts, None for a missing one; text (N, D_text): the encoder's own."""
-    if not any(run.tune for run in runs):
-        return text
-    from mmsent.encoders.blocks import text_blocks
+def encode_batch(
+    prepared: Sequence[Prepared], encoders: Encoders, runs: Sequence[Run], normalize: bool
+) -> tuple[Floats, Floats | Texts, NDArray[np.bool_], list[str]]:
+    """One batch of N new posts as `encode_prepared` gives it, the texts as these runs need them: the encoder runs once,
+    and the blocks of each run that tunes some once after it."""
+    with ExitStack() as stack:
+        caught = {}
+        for tune in {run.tune for run in runs if run.tune}:
+            from mmsent.encoders.blocks import text_blocks
 
-    loaded: dict[str, Ragged] = {}
-
-    def states(tune: str) -> Ragged:
-        if tune not in loaded:
             blocks = text_blocks(encoders.text, tuned_count(tune), normalize=normalize)
-            given = [one for one in texts if one is not None]
-            found = iter(blocks.states(given) if given else [])
-            width = 1
-            rows = [next(found) if one is not None else np.zeros((0, width), np.float16) for one in texts]
-            loaded[tune] = ragged(rows)
-        return loaded[tune]
+            caught[tune] = stack.enter_context(blocks.caught())
+        image, text, missing, problems = encode_prepared(prepared, encoders, normalize)
+    if not caught:
+        return image, text, missing, problems
+    there = np.array([post.text is not None for post in prepared], dtype=bool)
+    states = {tune: ragged(found) for tune, found in caught.items()}
 
-    return Texts(text, np.arange(len(text)), states, lambda: encoders)
+    def made(run: Run) -> Floats:
+        found = text.copy()
+        found[there] = _through_blocks(run, encoders, text[there], states[run.tune], np.arange(there.sum()))
+        return found
+
+    own = {run.path: made(run) for run in runs if run.tune}
+    return image, Texts(text, np.arange(len(text)), lambda run, rows, _: own[run.path][rows]), missing, problems
+
+
+def joined_texts(parts: Sequence[Floats | Texts]) -> Floats | Texts:
+    """The texts of batches as those of one."""
+    text = np.concatenate([part.frozen if isinstance(part, Texts) else part for part in parts])
+    batches = [part for part in parts if isinstance(part, Texts)]
+    if not batches:
+        return text
+    return Texts(
+        text, np.arange(len(text)), lambda run, rows, _: np.concatenate([part.of(run) for part in batches])[rows]
+    )
+
+
+def _through_blocks(
+    run: Run, encoders: Encoders, text: Floats, states: Ragged | StoredStates, places: NDArray[np.int64]
+) -> Floats:
+    import torch
+
+    from mmsent.training.tuning import tuned_text
+
+    blocks, own = run_blocks(run, encoders), torch.from_numpy(np.ascontiguousarray(text))
+    return tuned_text(blocks, own, states, places).numpy()
 
 
 def features_for(run: Run, text: Floats | Texts) -> Floats:

@@ -18,12 +18,12 @@ from mmsent.config import EncoderSettings, Fusion
 from mmsent.data.images import image_bytes, image_url
 from mmsent.encoders.base import Encoders
 from mmsent.errors import UsageError
-from mmsent.features.new_posts import NewPost, Prepared, encode_prepared, prepare_post
+from mmsent.features.new_posts import NewPost, Prepared, prepare_post
 from mmsent.inference.attribution import CamOf
 from mmsent.inference.logits import head_shares
 from mmsent.inference.predict import encoder_settings, encoders_of, require_encoders, vote_features
 from mmsent.inference.tally import tie_label
-from mmsent.inference.tuned import encoded_texts
+from mmsent.inference.tuned import encode_batch
 from mmsent.serve.limits import Limits
 from mmsent.training.runs import Run
 from mmsent.version import __version__
@@ -92,9 +92,7 @@ class Service:
     def answer(self, batch: Sequence[tuple[str, Prepared]]) -> list[dict[str, Any]]:
         """Label prepared posts, (id, post) each; see `schemas.Answer` for what comes back."""
         posts = [post for _, post in batch]
-        image, own, missing, problems = encode_prepared(posts, self.encoders, self.chosen.normalize)
-        words = [post.text for post in posts]
-        text = encoded_texts(self.runs, self.encoders, words, own, self.chosen.normalize)
+        image, text, missing, problems = encode_batch(posts, self.encoders, self.runs, self.chosen.normalize)
         ids = [name for name, _ in batch]
         voted = vote_features(ids, self.runs, image, text, missing, problems, tie=self._tie, soft=self._soft)
         shares = [head_shares(run, image, text, missing) for run in self.runs]

@@ -10,7 +10,7 @@ import torch
 
 from mmsent.config import EncoderSettings
 from mmsent.encoders.base import Encoders, TextEncoder
-from mmsent.encoders.blocks import text_blocks, with_blocks
+from mmsent.encoders.blocks import states_of, text_blocks, with_blocks
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, UsageError
 from mmsent.features.cache.states import ragged
@@ -35,7 +35,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
 def rebuilt(encoder: TextEncoder, count: int, *, normalize: bool = False, whole: bool = False) -> torch.Tensor:
     """Embeddings of TEXTS by states and blocks; whole: from states that were not cut to float16."""
     blocks = text_blocks(encoder, count, normalize=normalize)
-    states = ragged(blocks.states(TEXTS))
+    states = ragged(states_of(encoder, count, TEXTS))
     given, mask = padded(states, np.arange(len(TEXTS)), "cpu")
     own = torch.from_numpy(encoder.encode(TEXTS))
     with torch.no_grad():
@@ -66,14 +66,25 @@ def test_of_joined_encoders_the_one_with_blocks() -> None:
 
 def test_states_are_those_of_each_text_alone() -> None:
     """What else is in a batch changes no more than the last bits, and padding is not stored."""
-    blocks = text_blocks(offline().text, 2)
-    together = blocks.states(TEXTS)
+    encoder = offline().text
+    together = states_of(encoder, 2, TEXTS)
     for text, found in zip(TEXTS, together, strict=True):
-        (alone,) = blocks.states([text])
+        (alone,) = states_of(encoder, 2, [text])
         assert alone.shape == found.shape
         assert alone.dtype == np.float16
         np.testing.assert_allclose(alone.astype(np.float32), found.astype(np.float32), rtol=0.01, atol=0.01)
-    assert [len(one) for one in together] == [min(256, n) for n in offline().text.lengths(TEXTS)]
+    assert [len(one) for one in together] == [min(256, n) for n in encoder.lengths(TEXTS)]
+
+
+@pytest.mark.parametrize("kind", ["sentences", "clip"])
+def test_one_pass_gives_the_embedding_and_the_states_of_several_counts(kind: str, clip: TextEncoder) -> None:
+    encoder = clip if kind == "clip" else offline().text
+    with text_blocks(encoder, 1).caught() as one, text_blocks(encoder, 2).caught() as two:
+        found = encoder.encode(TEXTS)
+    np.testing.assert_array_equal(found, encoder.encode(TEXTS))  # which is no longer watched
+    for count, states in ((1, one), (2, two)):
+        for row, wanted in zip(states, states_of(encoder, count, TEXTS), strict=True):
+            np.testing.assert_array_equal(row, wanted)
 
 
 def test_only_the_blocks_train_and_each_module_is_its_own() -> None:
@@ -91,13 +102,12 @@ def test_only_the_blocks_train_and_each_module_is_its_own() -> None:
 @pytest.mark.parametrize("kind", ["sentences", "clip"])
 def test_an_encoder_with_tuned_blocks(kind: str, clip: TextEncoder) -> None:
     encoder = clip if kind == "clip" else offline().text
-    blocks = text_blocks(encoder, 1)
-    module = blocks.module()
+    module = text_blocks(encoder, 1).module()
     before = encoder.encode(TEXTS)
     with torch.no_grad():
         for parameter in module.trained:
             parameter.mul_(1.1)
-        given, mask = padded(ragged(blocks.states(TEXTS)), np.arange(len(TEXTS)), "cpu")
+        given, mask = padded(ragged(states_of(encoder, 1, TEXTS)), np.arange(len(TEXTS)), "cpu")
         wanted = module(given, mask, torch.from_numpy(before))
     tuned = with_blocks(encoder, 1, module.weights(), "0" * 64)
     assert tuned.card.weights_sha256 != encoder.card.weights_sha256

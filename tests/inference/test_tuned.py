@@ -21,7 +21,7 @@ from mmsent.features.cache.states import load_states, states_path
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_logits
 from mmsent.inference.predict import predict
-from mmsent.inference.tuned import cached_texts
+from mmsent.inference.tuned import cached_texts, run_blocks
 from mmsent.serve.service import Limits, Service
 from mmsent.training.runs import Run, list_runs
 
@@ -181,6 +181,33 @@ def test_the_server_answers_alike(small: Path, made: Path) -> None:
     for answer, wanted in zip(answers, predict(posts, [tuned, frozen], device="cpu"), strict=True):
         assert answer["label"] == wanted.label
         assert answer["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+def test_the_encoder_and_each_runs_blocks_run_once_per_batch(
+    small: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many runs there are; and what is labelled in several batches is what one batch gives."""
+    tuned, frozen = runs_of(made)
+    again = Run(shutil.copytree(tuned.path, tmp_path / "again"), tuned.info | {"name": "again"})
+    service = Service([tuned, frozen, again], Limits(), device="cpu")
+    calls: list[str] = []
+    watched = {"encoder": service.encoders.text.model}  # type: ignore[attr-defined]
+    watched |= {one.path.name: run_blocks(one, service.encoders) for one in (tuned, again)}
+    for name, module in watched.items():
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    image = sorted((small / "posts").glob("*.png"))[1]
+    words = ["what a lovely day", None, "sad", "a long, long walk home", None]
+    posts = [NewPost(str(i), text, image) for i, text in enumerate(words)]
+    service.answer([(post.id, service.prepare(post)) for post in posts])
+    assert sorted(calls) == sorted(watched)
+    whole = predict(posts, service.runs, encoders=service.encoders)
+    calls.clear()
+    monkeypatch.setattr("mmsent.inference.predict.BATCH", 2)
+    parts = predict(posts, service.runs, encoders=service.encoders)
+    assert [calls.count(name) for name in watched] == [2, 2, 2]  # the third batch has no text
+    for one, other in zip(parts, whole, strict=True):
+        assert (one.label, one.problem) == (other.label, other.problem)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
 
 
 def test_stopped_and_continued_gives_the_same_states(
