@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What is wrong with a row itself, and how the file was read; splits do not matter here.
 _TOLD = {"unsafe id", "malformed line", "malformed row", "duplicate id", "stray quote", "how it is read"}
-_READING = ("text_encoding", "remote", "id_column", "image_column", "text_column", "label_column")
+_READING = tuple(name for name in DataSettings.model_fields if name not in ("labels", "encodings", "clean"))
 
 
 @resumable("no labels were written")
@@ -78,8 +78,11 @@ def predict(
     given = [p.label for p in dataset.posts] if dataset is not None else []
     if not any(given):
         given = []
-    listed = _seen_from(out, manifest) if out is not None and manifest is not None else None
-    table = predictions_table(found, chosen[0].labels, given or None, listed)
+    source = {}
+    if out is not None and manifest is not None:  # not what may be fetched: a table must not decide that
+        read_with = how.model_dump_json(exclude_unset=True, exclude={"remote"})
+        source = {"manifest": _seen_from(out, manifest), "read_with": "" if read_with == "{}" else read_with}
+    table = predictions_table(found, chosen[0].labels, given or None, source)
     scored = _scored(found, given, chosen, dataset) if dataset is not None and given else ""
     if out is not None:
         write_text(out, table)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, RunNames, Soft, Tie, Weights
+from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, Only, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, note
 from mmsent.cli.workspace import Workspace
 from mmsent.config import DataSettings, settings
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmsent.serve.review import Review
     from mmsent.training.runs import Run
 
+_POSTS = ("text_encoding", "remote", "reader", "columns", "images")
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
@@ -98,6 +99,7 @@ def serve(
     allow_host: _AllowHost = None,
     root_path: _RootPath = "",
     review: _ReviewTable = None,
+    how: Annotated[DataSettings, Only(*_POSTS)],
     no_review: _NoReview = False,
     bounds: Limits,
     workers: _Workers = None,
@@ -132,7 +134,7 @@ def serve(
         service.warm_up()
         shown = None
         if not no_review and (local or api_key is not None or review is not None):
-            shown = _review(service.runs, review, where.data, tie=tie, soft=soft)
+            shown = _review(service.runs, review, where.data, how, tie=tie, soft=soft)
         # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
         hosts = [*(allow_host or ()), *(["localhost"] if local else [])] if local or allow_host else []
         app = create_app(service, key=api_key, hosts=hosts, review=shown, workers=workers, root_path=prefix)
@@ -172,45 +174,51 @@ def _prefix(root_path: str) -> str:
 
 
 def _review(
-    runs: Sequence[Run], table: Path | None, data: Path | None, *, tie: str | None, soft: bool
+    runs: Sequence[Run], table: Path | None, data: Path | None, how: DataSettings, *, tie: str | None, soft: bool
 ) -> Callable[[], Review] | None:
     """How to open what is reviewed: the table given, else the runs' validation rows, voted on as the service votes.
     None where a run has none, as those of a hub folder."""
-    from mmsent.serve.review import VALIDATION, Review, manifest_of, read_table, validation_rows
+    from mmsent.serve.review import VALIDATION, Review, read_table, source_of, validation_rows
 
     labels = runs[0].labels
     source: dict[str, Any]
     listed = None
     if table is not None:
         rows, source = read_table(table, labels), {"table": table.name}
-        listed = manifest_of(table)
+        listed = source_of(table)
     elif bare := [run.name for run in runs if not (run.path / VALIDATION).is_file()]:
         note(f"there is no review page: {bare[0]} holds no {VALIDATION}; --review names a table of predictions")
         return None
     else:
         rows, shared = validation_rows(runs, tie=tie, soft=soft)
         source = {"runs": [run.name for run in shared]}
-    dataset = _dataset(runs[0], data, listed)
+    dataset = _dataset(runs[0], data, how, listed)
     return lambda: Review(rows, dataset, **source)
 
 
-def _dataset(run: Run, data: Path | None, listed: Path | None) -> Dataset | None:
+def _dataset(
+    run: Run, data: Path | None, how: DataSettings, listed: tuple[Path, dict[str, Any]] | None
+) -> Dataset | None:
     """The posts to review: those given, else those of the manifest that the table names, else those that the run's
-    cache remembers; None where they are not at hand."""
+    cache remembers; None where they are not at hand. how: what was given to read them, in place of what is known."""
     from mmsent.data.dataset import load_dataset
     from mmsent.features.cache import Cache
 
+    own, told = run.data_settings.model_dump(), how.model_dump(exclude_unset=True)
     try:
         if data is not None:
-            return load_dataset(data, run.data_settings)
+            return load_dataset(data, settings(DataSettings, **(own | told)))
         if listed is not None:  # read as `mmsent predict` did, with the run's columns where it has them
+            manifest, given = listed
             try:
-                return load_dataset(listed, run.data_settings, strict=False)
+                return load_dataset(manifest, settings(DataSettings, **(own | given | told)), strict=False)
             except DataError:
-                return load_dataset(listed, settings(DataSettings, labels=run.data_settings.labels), strict=False)
-        return load_dataset(Workspace().source(Cache.open(Path(run.info["cache"]["path"]))), run.data_settings)
+                usual = {"labels": own["labels"]} | given | told
+                return load_dataset(manifest, settings(DataSettings, **usual), strict=False)
+        source = Workspace().source(Cache.open(Path(run.info["cache"]["path"])))
+        return load_dataset(source, settings(DataSettings, **(own | told)))
     except MmsentError as error:
-        if data is not None:
+        if data is not None or told:
             raise
         note(f"the review page shows no posts: they cannot be found ({error}); give --data")
         return None

@@ -3,7 +3,7 @@ heads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,17 +166,17 @@ def predictions_table(
     found: Sequence[Prediction],
     labels: Sequence[str],
     given: Sequence[str | None] | None = None,
-    manifest: str | None = None,
+    source: Mapping[str, str] | None = None,
 ) -> str:
     """Predictions as CSV text; a post that no head could label has an empty label and says why under `problem`. given:
-    labels that were known before, for a column `label`; manifest: where the posts are listed, as seen from the table,
-    so that a review finds them."""
+    labels that were known before, for a column `label`; source: where the posts are listed, as seen from the table, and
+    how that was read, so that a review finds them (see mmsent.serve.review.source_of)."""
     probabilities = np.array([[p.probabilities.get(name, np.nan) for name in labels] for p in found])
     extra: dict[str, Sequence[Any]] = {
         "decision": [p.decision for p in found],
         "agreeing": [p.agreeing for p in found],
         "problem": [p.problem for p in found],
-        **({"manifest": [manifest] * len(found)} if manifest is not None else {}),
+        **{name: [value] * len(found) for name, value in (source or {}).items()},
         **{name: [p.heads.get(name, "") for p in found] for name in dict.fromkeys(n for p in found for n in p.heads)},
     }
     return predictions_csv(

@@ -6,6 +6,7 @@ import csv
 import functools
 import hashlib
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ FETCHING = 15.0  # seconds for an image at a URL, for somebody waits for it
 VALIDATION = "validation.csv"
 TEXT = 600  # characters of a text that are shown
 OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
-OWN_COLUMNS |= {"decision", "manifest"}
+OWN_COLUMNS |= {"decision", "manifest", "read_with"}
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,20 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
         raise DataError(f"{path} cannot be read as a table of predictions: {error}") from error
 
 
-def manifest_of(path: Path) -> Path | None:
-    """The manifest whose posts a table of `mmsent predict --manifest` holds; None where it names none."""
+def source_of(path: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The manifest whose posts a table of `mmsent predict --manifest` holds, and the settings that were given to read
+    it; None where it names none. Raises DataError where these are no settings."""
     with path.open(encoding="utf-8", newline="") as file:
         first = next(csv.DictReader(file), {})
-    return path.parent / plain(first["manifest"]) if first.get("manifest") else None
+    if not first.get("manifest"):
+        return None
+    try:
+        given = json.loads(first.get("read_with") or "{}")
+        if not isinstance(given, dict):
+            raise ValueError(f"expected an object, got {type(given).__name__}")
+    except ValueError as error:
+        raise DataError(f"{path}: how its manifest was read cannot be read: {error}") from error
+    return path.parent / plain(first["manifest"]), given
 
 
 def validation_rows(runs: Sequence[Run], *, tie: str | None = None, soft: bool = False) -> tuple[list[Row], list[Run]]:

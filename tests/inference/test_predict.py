@@ -29,7 +29,7 @@ from mmsent.config import (
 )
 from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.encoders.base import Embeddings, Encoders
-from mmsent.errors import RunError
+from mmsent.errors import DataError, RunError
 from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
@@ -502,7 +502,7 @@ def test_a_table_of_a_manifest_can_be_reviewed(
     for name in ("new", "tables"):  # the two may move together
         shutil.move(tmp_path / name, tmp_path / "there" / name)
     table = tmp_path / "there" / "tables" / "out.csv"
-    opened = _review(world.of("concat", "weighted"), table, None, tie=None, soft=False)
+    opened = _review(world.of("concat", "weighted"), table, None, DataSettings(), tie=None, soft=False)
     assert opened is not None
     review = opened()
     rows = review.page(order="listed")["rows"]
@@ -512,6 +512,47 @@ def test_a_table_of_a_manifest_can_be_reviewed(
     _, _, corrected = review.corrected({"post 2": "neutral"})
     assert b"neutral" in corrected
     assert "shows no posts" not in capsys.readouterr().err
+
+
+def test_a_table_of_a_manifest_with_columns_of_ones_own_can_be_reviewed(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table remembers them; what serve is told of an older table stands above it."""
+    from mmsent.cli.serve import _review
+
+    monkeypatch.setattr("mmsent.inference.predict.open_encoders", lambda settings: fake_encoders())
+    manifest, runs = make_manifest(tmp_path / "new", n_train=0, n_test=4), world.of("concat", "weighted")
+    text = manifest.read_text(encoding="utf-8").replace("id,image,text,label", "Name,pic,tweet,mood", 1)
+    manifest.write_text(text, encoding="utf-8")
+    own = "id=name,image=pic,text=tweet,label=mood"
+    out = tmp_path / "out.csv"
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *(str(run.path) for run in runs), "--manifest", str(manifest), "--out", str(out)])
+    assert "--columns" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *(str(run.path) for run in runs), "--manifest", str(manifest), "--out", str(out),
+              "--columns", own, "--remote", "https"])  # fmt: skip
+    assert not stop.value.code
+    first = next(csv.DictReader(out.open(encoding="utf-8")))
+    assert first["read_with"].startswith('{"id_column":"name"')
+    assert "https" not in first["read_with"]  # what may be fetched is for those who serve to say
+
+    def shown(how: DataSettings) -> list[dict[str, Any]]:
+        opened = _review(runs, out, None, how, tie=None, soft=False)
+        assert opened is not None
+        review = opened()
+        assert review.dataset is None or review.corrected({"post 2": "neutral"})[2].count(b"neutral") == 1
+        return review.page(order="listed")["rows"]
+
+    rows = shown(DataSettings())
+    assert all(row["text"] and row["picture"] and row["correctable"] and len(row["heads"]) == 2 for row in rows)
+    out.write_text(out.read_text(encoding="utf-8").replace("read_with", "problem2"), encoding="utf-8")
+    assert not any(row["text"] for row in shown(DataSettings()))
+    assert "shows no posts" in capsys.readouterr().err
+    assert shown(settings(DataSettings, columns=own)) == rows
+    out.write_text(out.read_text(encoding="utf-8").replace("problem2", "read_with").replace('{""id', '{{""id'))
+    with pytest.raises(DataError, match="how its manifest was read cannot be read"):
+        _review(runs, out, None, DataSettings(), tie=None, soft=False)
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
