@@ -72,19 +72,20 @@ def replay(
 
     chosen, caches = _runs_and_caches(where, run, cache)
     soft = averages(chosen, soft)
-    one_cache = len({one.path.resolve() for one in caches}) == 1
+    files = {one.path.resolve(): one for one in caches}
+    voted = len({one.settings.contract for one in caches}) == len(files) and len({c.data_name for c in caches}) == 1
     table, tie, soft = _table(predictions, chosen, tie, soft)
     vote = None
     with _folder(out) as folder:
         done = _replay_all(chosen, caches, folder, tell=not json)
-        if one_cache and len(chosen) > 1:
+        if voted and len(chosen) > 1:
             try:
-                vote = replay_vote(done, caches[0], table, tie=tie, soft=soft)
+                vote = replay_vote(done, [*files.values()], table, tie=tie, soft=soft)
             except DataError as error:
                 if predictions is not None:
                     raise
                 note(f"{PREDICTIONS} is ignored: {error}")  # nobody asked for it
-                vote = replay_vote(done, caches[0], None, tie=tie, soft=soft)
+                vote = replay_vote(done, [*files.values()], None, tie=tie, soft=soft)
     ok = all(one.ok for one in done) and (vote is None or vote.ok or any(not one.identical for one in done))
     if json:
         echo_json({"ok": ok, "runs": [one.to_json() for one in done], "vote": vote.to_json() if vote else None})

@@ -47,9 +47,10 @@ def vote(
 ) -> None:
     """Label the test posts with the majority of several heads.
 
-    Reads the newest concat, weighted and attention runs of the cache (or the runs named), and encodes the split first
-    if the cache lacks it. Writes the labels to --out in the form of the test list, and a table with probabilities
-    beside it. Where all heads disagree, the label is neutral. A committee (see `mmsent fit --help`) is averaged.
+    Reads the newest concat, weighted and attention runs of the cache (or the runs named, also of several caches of the
+    same posts), and encodes the split first if a cache lacks it. Writes the labels to --out in the form of the test
+    list, and a table with probabilities beside it. Where all heads disagree, the label is neutral. A committee (see
+    `mmsent fit --help`) is averaged.
     """
     from mmsent.data.dataset import SPLITS
     from mmsent.data.lists import ListForm
@@ -60,16 +61,20 @@ def vote(
         raise UsageError(f"--out {out} is a folder; name a file")
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: choose test or train")
+    where, others = where.of_runs(run or ())
     cache = where.cache
     tie_label(tie, cache.labels)
     data, _ = where.dataset_if_there()
     refuse_overwriting("--out", out, [out, table_path(out)], *([data] if data else []))
     chosen = where.runs(run) if run else where.voting_runs(None)
+    known = {one.cache.settings.contract for one in others}
     for one in chosen:
-        one.require(cache.settings.contract, str(cache.path), cache.encoder)
+        if one.contract not in known:
+            one.require(cache.settings.contract, str(cache.path), cache.encoder)
     soft = twins or averages(chosen, soft)
     cache = where.complete(split, device)
-    result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins)
+    more = [one.complete(split, device) for one in others]
+    result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins, others=more)
     forms = {str(name): form for name, form in data.forms.items()} if data else {}
     written, table = write_vote(result, out, forms.get(split) or ListForm())
     if json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,6 +190,27 @@ class Workspace:
             return kept[:1] or [path]
 
         return self._here([run for name in names for path in at(name) for run in open_runs(path)])
+
+    def of_runs(self, names: Sequence[str]) -> tuple[Workspace, list[Workspace]]:
+        """Where the named runs were trained on several caches: the workspace of the first run's cache and those of the
+        others, from the folder of the caches; else this one alone."""
+        from mmsent.features.cache.finding import list_caches
+
+        contracts = list(dict.fromkeys(run.contract for run in self.named_runs(names)))
+        if len(contracts) < 2:
+            return self, []
+        alone = self.cache_at.is_file()
+        folder = self.cache_at.parent if alone else self.cache_at
+        newest = {
+            one.settings.contract: replace(self, cache_at=one.path)
+            for one in reversed(list_caches(folder))
+            if self._data_name in (None, one.data_name)
+        }
+        fitting = [newest[contract] for contract in contracts if contract in newest]
+        if alone:
+            own = self.cache.settings.contract
+            return self, [one for one in fitting if one.cache.settings.contract != own]
+        return (fitting[0], fitting[1:]) if fitting else (self, [])
 
     def _here(self, runs: list[Run]) -> list[Run]:
         """Runs whose text encoder lies where --text-encoder says."""

@@ -282,16 +282,22 @@ class VoteReplay:
 
 
 def replay_vote(
-    replays: Sequence[Replay], cache: Cache, table: Path | None, *, tie: str | None = None, soft: bool = False
+    replays: Sequence[Replay],
+    caches: Sequence[Cache],
+    table: Path | None,
+    *,
+    tie: str | None = None,
+    soft: bool = False,
 ) -> VoteReplay:
-    """Compare the two votes on the test split, or on the training rows where the cache has no test split. table: a
+    """Compare the two votes on the test split, or on the training rows where the first cache has none. table: a
     predictions.csv that `mmsent vote` wrote with these runs, tie and soft; whether with twins, its columns say. Raises
     DataError where it lists other posts.
     """
     twins = table is not None and "twins" in _header(table)
+    cache, *others = caches
     split = "test" if "test" in cache.rows else "train"
     old, new = (
-        vote_split(runs, cache, split, tie=tie, soft=soft, twins=twins)
+        vote_split(runs, cache, split, tie=tie, soft=soft, twins=twins, others=others)
         for runs in ([r.run for r in replays], [r.again for r in replays])
     )
     same = sum(a == b for a, b in zip(old.predicted, new.predicted, strict=True))

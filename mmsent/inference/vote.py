@@ -149,24 +149,31 @@ def vote_split(
     tie: str | None = None,
     soft: bool = False,
     twins: bool = False,
+    others: Sequence[Cache] = (),
 ) -> Vote:
-    """Label every row of a cached split with several runs.
+    """Label every row of a cached split with several runs. others: caches of the same posts with other encoders, for
+    runs that were trained on these.
 
     tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and use the labels of
     training posts that are near-duplicates (see mmsent.inference.near_duplicates), for any split but the training one.
     A row that no head can label, for its picture or text is bad, gets the commonest training label, so that the list
-    stays complete. Raises RunError where a run does not fit the cache.
+    stays complete. Raises RunError where a run fits no cache.
     """
     labels = list(cache.labels)
     way = Way.of(labels, tie, soft)
     require_distinct(runs)
-    for run in runs:
-        require(run, cache)
     features = cache.load(split)
-    missing = missing_halves(features.index.outcome)
-    text = cached_texts(runs, cache, split, features.text)
-    probabilities = np.stack([head_probabilities(r, features.image[:, 0], text, missing) for r in runs])
-    found = tally(probabilities, way, np.stack([served(run, missing) for run in runs]))
+    by_contract = {one.settings.contract: one for one in (*others, cache)}
+    groups: dict[str, list[int]] = {}  # the runs of each cache, by position
+    for i, run in enumerate(runs):
+        groups.setdefault(run.contract if run.contract in by_contract else cache.settings.contract, []).append(i)
+    probabilities = np.zeros((len(runs), len(features.index.ids), len(labels)))
+    votes = np.zeros(probabilities.shape[:2], dtype=bool)
+    for contract, places in groups.items():
+        own = by_contract[contract]
+        given = features if own is cache else _same_rows(own, split, features.index.ids)
+        probabilities[places], votes[places] = _answers([runs[i] for i in places], own, split, given)
+    found = tally(probabilities, way, votes)
     with_twins = None
     if twins:
         mean, with_twins = _after_twins(found.probabilities, cache, features, split)
@@ -186,6 +193,26 @@ def vote_split(
         voting_way(tie, labels, soft=soft),
         with_twins,
     )
+
+
+def _answers(
+    runs: Sequence[Run], cache: Cache, split: str, features: Features
+) -> tuple[Probabilities, NDArray[np.bool_]]:
+    """What each run says of the rows, (R, N, C), and which of them it can label, (R, N)."""
+    for run in runs:
+        require(run, cache)
+    missing = missing_halves(features.index.outcome)
+    text = cached_texts(runs, cache, split, features.text)
+    probabilities = np.stack([head_probabilities(r, features.image[:, 0], text, missing) for r in runs])
+    return probabilities, np.stack([served(run, missing) for run in runs])
+
+
+def _same_rows(cache: Cache, split: str, ids: list[str]) -> Features:
+    """A split of another cache. Raises RunError unless it lists these posts, in this order."""
+    features = cache.load(split)
+    if features.index.ids != ids:
+        raise RunError(f"{cache.path} does not list the same {split} posts; extract that split into it again")
+    return features
 
 
 def commonest_label(cache: Cache) -> int:

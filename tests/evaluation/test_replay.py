@@ -325,19 +325,19 @@ def test_votes_are_compared(here: Path, tmp_path: Path) -> None:
     assert not votes_of(table, runs[:2])
     assert not votes_of(tmp_path / "none.csv", runs)
     assert not votes_of(runs[0].path / "validation.csv", runs)
-    found = replay_vote(done, cache, table)
+    found = replay_vote(done, [cache], table)
     assert found.ok
     assert (found.split, found.rows, found.same, found.table_same) == ("test", 12, 12, 12)
     lines = table.read_text().splitlines()
     first = lines[1].split(",")
     first[1] = "neutral" if first[1] != "neutral" else "positive"
     table.write_text("\n".join([lines[0], ",".join(first), *lines[2:]]) + "\n")
-    found = replay_vote(done, cache, table)
+    found = replay_vote(done, [cache], table)
     assert found.table_same == 11
     assert not found.ok
     table.write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(DataError, match="does not list the posts of the test split"):
-        replay_vote(done, cache, table)
+        replay_vote(done, [cache], table)
     with pytest.raises(DataError, match="is not a table of predictions"):
         read_predictions(tmp_path / "none.csv")
 
@@ -469,4 +469,4 @@ def test_float16_features_are_compared_as_they_are_trained_on(made: Path, tmp_pa
     apart = replay_module._apart(run, found.again, cache, None)
     assert apart.largest_logit == 0
     assert np.isfinite(apart.f1)
-    assert replay_vote([found], cache, None).split == "train"
+    assert replay_vote([found], [cache], None).split == "train"

@@ -50,6 +50,10 @@ def make_cache(folder: Path, seed: int = 0, labels: tuple[str, ...] = tuple(LABE
     (root / "data" / f"{41 + NO_PICTURE}.jpg").write_bytes(b"no picture")
     (root / "data" / f"{41 + NO_HALVES}.jpg").unlink()
     (root / "data" / f"{41 + NO_HALVES}.txt").unlink()
+    return extracted(root, folder, seed, labels)
+
+
+def extracted(root: Path, folder: Path, seed: int, labels: tuple[str, ...] = tuple(LABELS)) -> Cache:
     return extract(
         load_dataset(root, DataSettings(labels=labels)),
         ["train", "test"],
@@ -494,3 +498,55 @@ def test_a_head_has_one_vote(runs: dict[str, Run]) -> None:
     ):
         require_distinct([runs["text"], runs["concat"], runs["concat"]])
     require_distinct([runs["text"], runs["concat"]])
+
+
+# --- heads on several caches
+
+
+def test_heads_on_several_caches_vote_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = make_cache(tmp_path)
+    two = extracted(tmp_path / "posts", tmp_path, seed=1)
+    assert one.settings.contract != two.settings.contract
+    settings_ = [FitSettings(**QUICK, fusion=fusion) for fusion in (Fusion.concat, Fusion.weighted)]
+    ours, theirs = (fit(cache, tmp_path / "runs", settings_, SplitSettings()) for cache in (one, two))
+    runs = [ours[0], theirs[0], ours[1], theirs[1]]
+    together = vote_split(runs, one, "test", soft=True, others=[two])
+    apart = {cache.path: vote_split(of, cache, "test", soft=True) for cache, of in ((one, ours), (two, theirs))}
+    good = [i for i in range(10) if i not in together.fallback]
+    mean = (apart[one.path].probabilities + apart[two.path].probabilities) / 2
+    assert together.probabilities[good] == pytest.approx(mean[good], abs=1e-12)
+    assert together.choices[1] == apart[two.path].choices[0]
+    with pytest.raises(RunError, match="was trained on"):
+        vote_split(runs, one, "test")
+
+    words = ["vote", *(run.name for run in runs), "--soft", "--data", str(tmp_path / "posts")]
+    for more in ([], ["--cache", str(one.path)]):
+        assert run_main(*words, *more) == 0, capsys.readouterr()
+        with open("predictions.csv", newline="", encoding="utf-8") as file:
+            assert [row["predicted"] for row in csv.DictReader(file)] == together.predicted
+    capsys.readouterr()
+    assert run_main("replay", *words[1:]) == 0
+    assert "vote of 4 heads: 10 of 10 test labels are the same" in capsys.readouterr().out
+    two.path.unlink()
+    capsys.readouterr()
+    assert run_main(*words) == 1
+    assert "was trained on" in capsys.readouterr().err
+
+
+def test_another_cache_must_list_the_same_posts(tmp_path: Path) -> None:
+    one = make_cache(tmp_path)
+    other = make_guid(tmp_path / "others", n_train=40, n_test=12, size=24)
+    two = extracted(other, tmp_path / "second", seed=1)
+    settings_ = [FitSettings(**QUICK, fusion=Fusion.concat)]
+    runs = [fit(cache, tmp_path / "runs", settings_, SplitSettings())[0] for cache in (one, two)]
+    with pytest.raises(RunError, match="does not list the same test posts"):
+        vote_split(runs, one, "test", others=[two])
+
+
+def run_main(*words: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    return int(stopped.value.code or 0)
