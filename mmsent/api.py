@@ -208,6 +208,7 @@ def train_heads(
     from mmsent.inference.tuned import blocks_from
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import Training, fit
+    from mmsent.training.halves import with_half_posts
     from mmsent.training.recipes import recipe_of
 
     cache.cache.require("train")
@@ -216,6 +217,8 @@ def train_heads(
     head, split = by_option(given, FitSettings, SplitSettings)
     own = {name: getattr(head, name) for name in head.model_fields_set}
     wanted = [fit_settings(chosen, fusion=name, **own) for name in fusions_named(fusion)]
+    if "modality_dropout" not in own:
+        wanted, _ = with_half_posts(wanted, cache.cache.index("train"))
     how = Training(chosen, pick_device(device), blocks=blocks_from(cache.cache))
     done = fit(cache.cache, Path(runs), wanted, split, how)
     return Model(tuple(done))

@@ -439,6 +439,10 @@ class ExtractSettings(Settings):
     )
 
 
+# From this share of training posts that lack one half on, heads are trained with this modality dropout by default.
+HALF_POSTS, HALF_DROPOUT = 0.01, 0.2
+
+
 class SplitSettings(Settings):
     """The validation split, cut from the training rows (report: 500 of 4,000, stratified)."""
 
@@ -505,7 +509,13 @@ class FitSettings(Settings):
     rms: bool = setting(False, "Scale each half of each row to root mean square 1.", _SCALE)
     standardize: bool = setting(False, "Standardise features by the training rows.", _SCALE)
     modality_dropout: float = setting(
-        0.0, "Share of the rows that lose one half in training, so that heads can serve half posts.", _SCALE, ge=0, lt=1
+        0.0,
+        "Share of the rows that lose one half in training, so that heads learn from and serve half posts.",
+        OnCommandLine(
+            shown=f"0; {HALF_DROPOUT:g} where over {HALF_POSTS:.0%} of the posts lack a half", panel=Panel.scaling
+        ),
+        ge=0,
+        lt=1,
     )
     views: bool = setting(True, "Draw one augmented view per image and epoch.", _SCALE)
     tune: str = setting(

@@ -38,8 +38,8 @@ from mmsent.sweep.search import sweep
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import make_space
 from mmsent.system.process import cores
-from mmsent.training.fit import sides
 from mmsent.training.loaders import Tensors
+from mmsent.training.sides import sides
 
 CLASSES = 3
 

@@ -37,9 +37,9 @@ from mmsent.features.cache import Cache
 from mmsent.features.cache.states import load_states, ragged
 from mmsent.metrics import scores
 from mmsent.system.devices import cpu_multiplies_bf16
-from mmsent.training.fit import split_rows
 from mmsent.training.heads import Head, head_config
 from mmsent.training.loaders import to_tensors
+from mmsent.training.sides import split_rows
 from mmsent.training.train import loss_tables, smoothed_loss, train_head
 from mmsent.training.tuning import TunedRows
 

@@ -27,8 +27,8 @@ from mmsent.inference.tuned import blocks_from
 from mmsent.metrics import scores
 from mmsent.system.tables import columns
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import ids_at, rows_at, tuned
 from mmsent.training.folds import FoldPlan, plan_folds
+from mmsent.training.sides import ids_at, rows_at, tuned
 from mmsent.training.splits import validation_split
 from mmsent.training.train import evaluate_head, train_head
 

@@ -19,8 +19,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from mmsent.config import Group, SplitSettings
 from mmsent.features.cache import Cache
 from mmsent.features.cache.groups import row_groups, with_thresholds
-from mmsent.training.fit import ids_at, usable_rows
 from mmsent.training.folds import Ints, fold_numbers
+from mmsent.training.sides import ids_at, usable_rows
 from mmsent.training.splits import hashed_order, smallest_ids
 
 

@@ -21,8 +21,8 @@ from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.metrics import scores
 from mmsent.system.tables import columns
 from mmsent.training.calibration import softmax
-from mmsent.training.fit import split_rows
 from mmsent.training.loaders import to_tensors
+from mmsent.training.sides import split_rows
 from mmsent.training.train import train_head
 
 LONG: dict[str, Any] = {"epochs": 20, "patience": 5}

@@ -64,8 +64,10 @@ def cross_validate_all(job: FitJob, folds: int) -> tuple[list[Folds], list[Cross
     from mmsent.system.files import ready_folder
     from mmsent.system.progress import bar
     from mmsent.training.folds import plan_folds
+    from mmsent.training.halves import lackable
 
-    plan = plan_folds(job.cache, job.split, folds, memory=job.how.memory)
+    lacking = sorted({bit for one in job.settings for bit in lackable(one)})
+    plan = plan_folds(job.cache, job.split, folds, memory=job.how.memory, lacking=lacking)
     ready_folder(job.runs)  # better now than after all folds
     saved, done = [], []
     with bar(folds * len(job.settings), "cross-validating", "head") as shown:

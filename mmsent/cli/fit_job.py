@@ -47,12 +47,17 @@ def plan(
     choose_recipe(recipe, "")  # a wrong name is told before anything is read
     limit = memory_limit(memory)
     cache = where.require_current("train")
+    from mmsent.training.halves import with_half_posts
     from mmsent.training.recipes import recipe_of
 
     chosen, why = recipe_of(cache, recipe)
     if recipe == "auto":
         note(f"recipe {chosen}: {why}")
     settings = [fit_settings(chosen, fusion=fusion, **overrides) for fusion in fusions]
+    if overrides.get("modality_dropout") is None:
+        settings, said = with_half_posts(settings, cache.index("train"))
+        if said:
+            note(said)
     from mmsent.system.devices import pick_device
     from mmsent.training.fit import Training
 

@@ -30,9 +30,10 @@ from mmsent.system.files import put_folder
 from mmsent.system.provenance import command, versions
 from mmsent.system.records import Record, RecordKind
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import rows_at, tuned
 from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
+from mmsent.training.halves import lackable
 from mmsent.training.runs import cache_facts, predictions_csv
+from mmsent.training.sides import rows_at, tuned
 from mmsent.training.train import evaluate_head, precision_for, train_head
 from mmsent.training.tuning import BlocksOf
 
@@ -112,9 +113,10 @@ def cross_validate(
     blocks: BlocksOf | None = None,
     on_fold: Callable[[FoldHead], None] | None = None,
 ) -> CrossValidated:
-    """Train one head per fold and predict that fold. blocks: as of mmsent.training.fit.Training. Raises DataError where
-    a class has no row left to train on."""
+    """Train one head per fold, on the rows of the plan that it can learn from, and predict that fold. blocks: as of
+    mmsent.training.fit.Training. Raises DataError where a class has no row left to train on."""
     started = time.monotonic()
+    plan = plan.of(lackable(settings))
     index, cache, classes = plan.index, plan.cache, len(plan.cache.labels)
     if settings.precision == "auto":  # the record says what it was trained in
         settings = settings.model_copy(update={"precision": precision_for(device)})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmsent.config import VOTING_FUSIONS
 from mmsent.errors import RunError
 from mmsent.features.cache import NO_LABEL, Cache, Features
-from mmsent.inference.logits import head_logits, missing_halves, require, served
+from mmsent.inference.logits import head_logits, require, served
 from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.inference.tuned import cached_texts
 from mmsent.inference.zero_shot import ZeroShot, stored
@@ -28,6 +28,7 @@ from mmsent.metrics import (
     scores,
 )
 from mmsent.training.calibration import apply_temperature, cross_fitted
+from mmsent.training.halves import missing_halves
 from mmsent.training.runs import Run
 
 # These stand where a run has its fusion.

@@ -26,8 +26,10 @@ from mmsent.metrics import scores
 from mmsent.system.provenance import Difference, differences
 from mmsent.system.safe_csv import plain
 from mmsent.training.calibration import apply_temperature
-from mmsent.training.fit import Sides, Training, data_facts, fit, half_spared, sides
+from mmsent.training.fit import Training, data_facts, fit
+from mmsent.training.halves import LACKS
 from mmsent.training.runs import Run
+from mmsent.training.sides import Sides, sides
 
 # What a run fitted elsewhere may differ by on its validation rows: other orders of summation move the last bits, and
 # training amplifies them. See docs/notes.md for what was measured.
@@ -130,12 +132,12 @@ def replay(run: Run, cache: Cache, out: Path, *, features: Features | None = Non
     elif features is None:
         features = cache.load("train")
     with _threads(run.info.get("machine", {}).get("threads")):
-        kept, halves = run.validation_ids(), bool(run.info.get("half_posts"))  # early runs left half posts out
-        half = half_spared(run.fit) if halves else None
-        given = sides(cache, run.split, device=device, features=features, memory=memory, kept=kept, half=half)
+        kept, named = run.validation_ids(), run.info.get("lacking", ())  # early runs left out posts that lack a half
+        lacking = tuple(bit for bit, half in LACKS.items() if half in named)
+        given = sides(cache, run.split, device=device, features=features, memory=memory, kept=kept, lacking=lacking)
         _require_rows(run, cache, given)
         blocks = blocks_from(cache)
-        how = Training(run.info["recipe"], device, memory, half_posts=halves, kept=kept, blocks=blocks)
+        how = Training(run.info["recipe"], device, memory, lacking=lacking, kept=kept, blocks=blocks)
         (again,) = fit(cache, out, [run.fit], run.split, how, features=features)
     parts = {
         "head": run.info["head_sha256"] == again.info["head_sha256"],

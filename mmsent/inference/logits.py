@@ -7,18 +7,12 @@ from numpy.typing import NDArray
 
 from mmsent.config import Fusion
 from mmsent.errors import RunError
-from mmsent.features.cache import IMAGE_BAD, TEXT_BAD, Cache
+from mmsent.features.cache import Cache
 from mmsent.inference.tuned import Floats, Texts, features_for
 from mmsent.metrics import Probabilities
 from mmsent.training.calibration import apply_temperature
+from mmsent.training.halves import Missing
 from mmsent.training.runs import Run
-
-Missing = NDArray[np.bool_]
-
-
-def missing_halves(outcome: NDArray[np.uint8]) -> Missing:
-    """(N, 2) bool from a cache's outcomes: which rows lack the picture, which the text."""
-    return np.stack([(outcome & IMAGE_BAD) > 0, (outcome & TEXT_BAD) > 0], axis=1)
 
 
 def served(run: Run, missing: Missing) -> Missing:
@@ -43,8 +37,6 @@ def head_logits(
     """A run's logits (N, C) for image (N, D_image) and text (N, D_text) features; missing (N, 2) bool. text: an array
     for heads on frozen features, else see mmsent.inference.tuned. Raises RunError where the widths are not the head's,
     or a head that tunes blocks gets an array."""
-    import torch
-
     from mmsent.training.loaders import to_tensors
     from mmsent.training.train import evaluate_head
 
@@ -53,9 +45,8 @@ def head_logits(
     widths = (head.config.image_width, head.config.text_width)
     if widths != (image.shape[1], text.shape[1]):
         raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], text.shape[1])}")
-    rows = to_tensors(image[:, None], text, np.zeros(len(image), np.int64), device)
-    gone = torch.from_numpy(missing).to(device) if missing is not None and missing.any() else None
-    logits: NDArray[np.float32] = evaluate_head(head, rows, gone)[0].cpu().numpy()
+    rows = to_tensors(image[:, None], text, np.zeros(len(image), np.int64), device, missing)
+    logits: NDArray[np.float32] = evaluate_head(head, rows)[0].cpu().numpy()
     return logits
 
 

@@ -15,12 +15,13 @@ from mmsent.config import VOTING_FUSIONS, Fusion, near_cosine
 from mmsent.data.lists import ListForm, encoded, list_text
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Features
-from mmsent.inference.logits import head_probabilities, missing_halves, require, served
+from mmsent.inference.logits import head_probabilities, require, served
 from mmsent.inference.near_duplicates import compared, labelled_rows, posterior, twin_shares, twin_table
 from mmsent.inference.tally import Way, decision, default_tie, tally, tie_label
 from mmsent.inference.tuned import cached_texts
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
+from mmsent.training.halves import missing_halves
 from mmsent.training.runs import Run, predictions_csv, runs_of
 
 _MAJORITY = "majority, else "  # and then what a tie gives

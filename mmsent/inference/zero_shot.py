@@ -25,9 +25,9 @@ from mmsent.data.vectors import unit_length
 from mmsent.encoders.aligned import Aligned
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import Cache, Features
-from mmsent.inference.logits import missing_halves
 from mmsent.inference.tally import Tally, Way, tally
 from mmsent.system.hashing import json_sha256
+from mmsent.training.halves import missing_halves
 
 BATCH = 64
 PLACE = "{}"  # where a template takes a word

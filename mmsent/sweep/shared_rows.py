@@ -26,9 +26,9 @@ from mmsent.errors import UsageError
 from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.groups import with_thresholds
 from mmsent.features.cache.states import Ragged, load_states
-from mmsent.training.fit import require_classes, split_rows
 from mmsent.training.folds import plan_folds
 from mmsent.training.loaders import Chunked, Picked, Rows, Tensors
+from mmsent.training.sides import require_classes, split_rows
 from mmsent.training.tuning import BlocksOf, TunedRows
 
 Ints = NDArray[np.int64]

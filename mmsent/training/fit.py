@@ -12,219 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmsent.config import FitSettings, Fusion, SplitSettings
-from mmsent.errors import DataError, RunError, UsageError
-from mmsent.features.cache import IMAGE_BAD, NO_LABEL, TEXT_BAD, Cache, Columns, Features, RowIndex, digests
-from mmsent.features.cache.groups import row_groups, with_thresholds
-from mmsent.features.cache.states import StoredStates, states_of
+from mmsent.config import FitSettings, SplitSettings
+from mmsent.errors import RunError
+from mmsent.features.cache import Cache, Features, digests
+from mmsent.features.cache.groups import with_thresholds
+from mmsent.features.cache.states import StoredStates
 from mmsent.metrics import scores
 from mmsent.system import provenance
 from mmsent.system.files import ready_folder
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.loaders import Chunked, Rows, Stored, Tensors, to_tensors
+from mmsent.training.halves import LACKS, lackable
+from mmsent.training.loaders import Tensors
 from mmsent.training.runs import Run, cache_facts, list_runs, predictions_csv, save_run
-from mmsent.training.splits import validation_split
+from mmsent.training.sides import Sides, sides, tuned
 from mmsent.training.train import Trained, precision_for, train_head
 from mmsent.training.tuning import BlocksOf, TunedRows
-
-
-@dataclass(frozen=True)
-class SplitRows:
-    """Positions of the rows to train on and to validate on, (n,) int64 each; bad and unlabelled rows are in neither.
-    kept: whether those that validate did so before, and others would be chosen now."""
-
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-    kept: bool = False
-
-
-def usable_rows(index: RowIndex | Columns) -> NDArray[np.int64]:
-    """Positions (n,) of the good, labelled rows. Raises DataError where there are none."""
-    usable = np.flatnonzero(index.good & (index.labels != NO_LABEL))
-    if not len(usable):
-        raise DataError(f"the cache has no row with both halves and a label{lacking(index)}; run `mmsent check`")
-    return usable
-
-
-def lacking(index: RowIndex | Columns) -> str:
-    """How many labelled rows lack a half, in words; empty where none does."""
-    labelled = index.labels != NO_LABEL
-    lost = {"an image": IMAGE_BAD, "a text": TEXT_BAD}
-    alone = {what: int((labelled & (index.outcome == bit)).sum()) for what, bit in lost.items()}
-    neither = int((labelled & (index.outcome == IMAGE_BAD | TEXT_BAD)).sum())
-    parts = [f"{n} lack {what}" for what, n in alone.items() if n] + ([f"{neither} lack both"] if neither else [])
-    if not parts:
-        return ""
-    hint = "; --fusion image and --fusion text train on every row that has their half" if any(alone.values()) else ""
-    return f" (of {int(labelled.sum())} labelled rows {', '.join(parts)}{hint})"
-
-
-def ids_at(index: RowIndex | Columns, rows: NDArray[np.int64]) -> list[str] | NDArray[np.bytes_]:
-    """The ids of the rows at these positions, as the index has them: text, or UTF-8."""
-    return index.ids[rows] if isinstance(index, Columns) else [index.ids[i] for i in rows]
-
-
-def split_rows(
-    index: RowIndex | Columns,
-    settings: SplitSettings,
-    features: Features | None = None,
-    *,
-    kept: Collection[str] = (),
-    half: int | None = None,
-    own: Collection[str] = (),
-) -> SplitRows:
-    """Cut the validation split from the good, labelled rows. Depends on ids, labels, contents and settings alone.
-
-    features: the embeddings, needed where near-duplicates are grouped. kept: ids that validated before, which do so
-    again, with their duplicates, while they are at least half of the rows wanted. half: IMAGE_BAD or TEXT_BAD, which
-    rows may lack that train only; none of them shares content with a row that validates. Where fewer than two rows are
-    whole, the split is cut from those. own: ids that the data set itself keeps for validation; where there are such,
-    they alone validate.
-    """
-    labelled = index.labels != NO_LABEL
-    more = np.flatnonzero(labelled & (index.outcome == half)) if half else np.zeros(0, np.int64)
-    usable = np.flatnonzero(labelled & index.good)
-    if len(usable) < 2 <= len(usable) + len(more):
-        usable, more = np.union1d(usable, more), more[:0]
-    elif not len(usable):
-        usable = usable_rows(index)
-    held, moved = _among(index, usable, own), False
-    if held.any() and not held.all():
-        return SplitRows(np.union1d(usable[~held], more[~_among(index, more, own)]), usable[held])
-    groups = row_groups(index, usable, settings, features)
-    held = validation_split(ids_at(index, usable), index.labels[usable], groups, settings)
-    if len(kept):
-        again = _among(index, usable, kept)
-        again = again if groups is None else np.isin(groups, groups[again])
-        if 2 * again.sum() >= held.sum() and _trainable(index.labels[usable], again):
-            moved, held = not np.array_equal(held, again), again
-    train, val = usable[~held], usable[held]
-    if len(more):
-        train = np.union1d(train, _apart(index, more, val, settings, features))
-    return SplitRows(train, val, moved)
-
-
-def _among(index: RowIndex | Columns, rows: NDArray[np.int64], ids: Collection[str]) -> NDArray[np.bool_]:
-    """(n,) which of the rows at these positions are among the ids."""
-    names = {name.encode("utf-8", "replace") for name in ids} if isinstance(index, Columns) else set(ids)
-    return np.array([name in names for name in ids_at(index, rows)], np.bool_)
-
-
-def _trainable(labels: NDArray[np.int64], held: NDArray[np.bool_]) -> bool:
-    """Whether every class that there is has a row to train on beside those that are held back."""
-    return bool(np.isin(labels, labels[~held]).all())
-
-
-def _apart(
-    index: RowIndex | Columns,
-    more: NDArray[np.int64],
-    val: NDArray[np.int64],
-    settings: SplitSettings,
-    features: Features | None,
-) -> NDArray[np.int64]:
-    """Those of the rows `more` that are in no group with a validation row."""
-    rows = np.union1d(more, val)
-    groups = row_groups(index, rows, settings, features)
-    return more if groups is None else more[~np.isin(groups[np.isin(rows, more)], groups[np.isin(rows, val)])]
-
-
-def half_spared(settings: FitSettings) -> int | None:
-    """The half that a head does not read, as a bit of a row's outcome; None where it reads both."""
-    return {Fusion.image: TEXT_BAD, Fusion.text: IMAGE_BAD}.get(settings.fusion)
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The two sides of a split, ready to train on, and what identifies their rows."""
-
-    rows: SplitRows
-    train: Chunked
-    val: Chunked
-    stored: bool  # on disk, not in memory
-    val_ids: list[str]
-    truth: NDArray[np.int64]  # of the validation rows
-    left_out: str = ""  # which labelled rows are in neither, in words
-
-
-def sides(
-    cache: Cache,
-    split: SplitSettings,
-    *,
-    device: str,
-    features: Features | None = None,
-    memory: int | None = None,
-    kept: Collection[str] = (),
-    half: int | None = None,
-) -> Sides:
-    """The training rows of a cache in two sides, in memory or, where they would take more than `memory` bytes, on disk.
-
-    kept, half: as for split_rows. Raises DataError where a class has no training row.
-    """
-    stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
-    if not stored:
-        features = features or cache.load("train")
-    index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
-    rows = split_rows(index, split, features, kept=kept, half=half, own=cache.validation)
-    require_classes(cache, index, rows.train)
-    train = rows_at(cache, index, features, rows.train, device, memory)
-    val = rows_at(cache, index, features, rows.val, device, memory, clean=True)
-    ids = [name.decode() if isinstance(name, bytes) else name for name in (index.ids[i] for i in rows.val.tolist())]
-    left = int((index.labels != NO_LABEL).sum()) - len(rows.train) - len(rows.val)
-    return Sides(rows, train, val, stored, ids, index.labels[rows.val], lacking(index) if left else "")
-
-
-def require_classes(cache: Cache, index: RowIndex | Columns, train: NDArray[np.int64]) -> None:
-    """Raise DataError where a class has no row among those to train on."""
-    counts = np.bincount(index.labels[train], minlength=len(cache.labels))
-    if (counts == 0).any():
-        absent = np.flatnonzero(counts == 0)
-        names = ", ".join(cache.labels[i] for i in absent)
-        if n := int(np.isin(index.labels, absent).sum()):
-            raise DataError(
-                f"no row to train on is labelled {names}; {n} rows are, but validate or lack a half{lacking(index)}"
-            )
-        raise DataError(f"no training row is labelled {names}; add some, or leave the label out of --labels")
-
-
-def rows_at(
-    cache: Cache,
-    index: RowIndex | Columns,
-    features: Features | None,
-    rows: NDArray[np.int64],
-    device: str,
-    memory: int | None,
-    *,
-    clean: bool = False,
-) -> Chunked:
-    """The training rows at increasing positions (n,): in memory where features are given, else on disk. clean: without
-    the augmented views, as validation takes them."""
-    labels = index.labels[rows]
-    if features is not None:
-        image = features.image[rows, :1] if clean else features.image[rows]
-        return to_tensors(image, features.text[rows], labels, device)
-    assert memory is not None
-    return Stored(cache, "train", rows, labels, memory, device)
-
-
-def tuned(
-    cache: Cache,
-    tune: str,
-    sides: Sequence[tuple[Chunked, NDArray[np.int64]]],
-    blocks: BlocksOf | None,
-    memory: int | None = None,
-) -> list[Rows]:
-    """Rows of the training split, each with its positions (n,), over one fresh copy of the blocks that `tune` names;
-    as they are where it names none. Their states stay on disk where they and the embeddings take more than `memory`
-    bytes. Raises UsageError where there are no blocks, CacheError where the states are not stored."""
-    if not tune:
-        return [rows for rows, _ in sides]
-    if blocks is None:
-        raise UsageError(f"--tune {tune} needs the text encoder's blocks, which are not at hand here")
-    left = None if memory is None else memory - cache.rows["train"] * cache.row_bytes("train")
-    states, own = states_of(cache, "train", tune, left), blocks(tune).to(sides[0][0].device)
-    return [TunedRows(rows, states, places, own) for rows, places in sides]
 
 
 @dataclass(frozen=True)
@@ -232,17 +35,17 @@ class Training:
     """How heads are trained, beside their settings. recipe: the name that their runs record. device: where to train.
     memory: bytes that embeddings may take; a larger split stays on disk and is read block by block (see
     mmsent.training.loaders). committee: what the runs record of the committee that they belong to (see
-    `fit_committee`); sweep: of the sweep whose winners they are. half_posts: whether heads that read one half train on
-    posts that lack the other. kept: ids to validate on; None: those of the newest run with this data and split, else
-    new ones. blocks: fresh blocks for heads that tune them, by
-    `tune` (see mmsent.inference.tuned)."""
+    `fit_committee`); sweep: of the sweep whose winners they are. lacking: halves that posts may lack on which a head
+    trains; None: what it can learn from (see mmsent.training.halves.lackable). kept: ids to validate on; None: those of
+    the newest run with this data and split, else new ones. blocks: fresh blocks for heads that tune them, by `tune`
+    (see mmsent.inference.tuned)."""
 
     recipe: str = "paper"
     device: str = "cpu"
     memory: int | None = None
     committee: dict[str, Any] | None = None
     sweep: dict[str, Any] | None = None
-    half_posts: bool = True
+    lacking: Sequence[int] | None = None
     kept: Collection[str] | None = None
     blocks: BlocksOf | None = None
 
@@ -270,12 +73,12 @@ def fit(
         features = cache.load("train")
 
     @functools.cache
-    def given_for(half: int | None) -> tuple[Sides, dict[str, Any]]:
-        given = sides(cache, split, device=how.device, features=features, memory=how.memory, kept=kept, half=half)
+    def given_for(lacking: tuple[int, ...]) -> tuple[Sides, dict[str, Any]]:
+        given = sides(cache, split, device=how.device, features=features, memory=how.memory, kept=kept, lacking=lacking)
         return given, data_facts(cache, given)
 
-    spared = [half_spared(settings) if how.half_posts else None for settings in wanted]
-    given_for(spared[0] if spared else None)  # a split that cannot be cut is told before anything is written
+    may_lack = [lackable(settings) if how.lacking is None else tuple(how.lacking) for settings in wanted]
+    given_for(may_lack[0] if may_lack else ())  # a split that cannot be cut is told before anything is written
     ready_folder(runs)  # better now than after an hour of training
     facts = {
         **provenance.environment(how.device),
@@ -284,15 +87,15 @@ def fit(
         **({"sweep": how.sweep} if how.sweep else {}),
     }
     done = []
-    for settings, half in zip(wanted, spared, strict=True):
-        given, data = given_for(half)
+    for settings, lacking in zip(wanted, may_lack, strict=True):
+        given, data = given_for(lacking)
         if settings.precision == "auto":  # a run says what it was trained in
             settings = settings.model_copy(update={"precision": precision_for(how.device)})
         both = [(given.train, given.rows.train), (given.val, given.rows.val)]
         train, val = tuned(cache, settings.tune, both, how.blocks, how.memory)
         trained = train_head(train, val, settings, len(cache.labels))
         stored = given.stored or (isinstance(train, TunedRows) and isinstance(train.states, StoredStates))
-        own = {"data": data, "memory": how.memory if stored else None, "half_posts": how.half_posts}
+        own = {"data": data, "memory": how.memory if stored else None, "lacking": [LACKS[bit] for bit in lacking]}
         info = {"recipe": how.recipe, "split": split.model_dump(mode="json"), "device": how.device, **facts, **own}
         done.append(_save(cache, runs, settings, given, trained, info))
         if on_run:

@@ -14,7 +14,7 @@ N rows, C classes, K folds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ from mmsent.features.cache.groups import row_groups, with_thresholds
 from mmsent.metrics import (
     Labels,
 )
-from mmsent.training.fit import SplitRows, ids_at, require_classes, usable_rows
+from mmsent.training.halves import taken
+from mmsent.training.sides import SplitRows, ids_at, require_classes, usable_rows
 from mmsent.training.splits import hashed_order, smallest_ids, validation_split
 
 SUMMARY, PREDICTIONS = "folds.json", "oof.csv"
@@ -95,8 +96,8 @@ def _levelled(have: Ints, more: int, filled: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """Which row is in which fold, ready for any number of heads. rows: (N,) positions of the good, labelled rows;
-    fold: (N,); groups: (N,), or None."""
+    """Which row is in which fold, ready for any number of heads. rows: (N,) positions of the labelled rows that are
+    whole or lack a half that they may lack; fold: (N,); groups: (N,), or None."""
 
     cache: Cache
     split: SplitSettings
@@ -107,6 +108,14 @@ class FoldPlan:
     fold: Ints
     groups: Ints | None
     memory: int | None
+    lacking: tuple[int, ...] = ()
+
+    def of(self, lacking: Sequence[int]) -> FoldPlan:
+        """The same folds, without rows that lack another half than these."""
+        there = taken(self.index.outcome[self.rows], lacking)
+        groups = self.groups[there] if self.groups is not None else None
+        rows, fold = self.rows[there], self.fold[there]
+        return replace(self, rows=rows, fold=fold, groups=groups, lacking=tuple(lacking))
 
     @property
     def labels(self) -> Labels:
@@ -127,7 +136,7 @@ class FoldPlan:
         groups = self.groups[~held] if self.groups is not None else None
         inner = validation_split(ids_at(self.index, rest), self.index.labels[rest], groups, self.split)
         try:
-            require_classes(self.cache, self.index, rest[~inner])
+            require_classes(self.cache, self.index, rest[~inner], self.lacking)
         except DataError as error:
             raise DataError(
                 f"fold {number + 1} of {self.folds}: {error}; or use other --folds, or --group exact"
@@ -136,19 +145,27 @@ class FoldPlan:
 
 
 def plan_folds(
-    cache: Cache, split: SplitSettings, folds: int, *, features: Features | None = None, memory: int | None = None
+    cache: Cache,
+    split: SplitSettings,
+    folds: int,
+    *,
+    features: Features | None = None,
+    memory: int | None = None,
+    lacking: Sequence[int] = (),
 ) -> FoldPlan:
-    """Cut the good, labelled training rows of a cache into folds. split: what stays together, the seed, and the size of
-    the validation split inside; features and memory as for mmsent.training.fit.fit."""
+    """Cut the labelled training rows of a cache into folds. split: what stays together, the seed, and the size of the
+    validation split inside; features and memory as for mmsent.training.fit.fit; lacking: halves that rows may lack."""
     split = with_thresholds(split, cache.encoder)
     stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
     if not stored:
         features = features or cache.load("train")
     index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
-    rows = usable_rows(index)
+    rows = usable_rows(index, lacking)
     groups = row_groups(index, rows, split, features)
-    fold = fold_numbers(ids_at(index, rows), index.labels[rows], groups, folds, split.seed)
-    return FoldPlan(cache, split, folds, index, features, rows, fold, groups, memory)
+    # posts of each kind spread evenly too
+    strata = index.labels[rows] + len(cache.labels) * index.outcome[rows].astype(np.int64)
+    fold = fold_numbers(ids_at(index, rows), strata, groups, folds, split.seed)
+    return FoldPlan(cache, split, folds, index, features, rows, fold, groups, memory, tuple(lacking))
 
 
 # --- folders

@@ -27,7 +27,8 @@ from mmsent.system.memory import free_memory, out_of_memory
 READ_BYTES = 8 << 20  # of one block on disk
 PART = 8192  # rows evaluated at a time
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
+Part = tuple[NDArray[np.int64] | slice, Tensor, Tensor, Tensor | None]
 # Rows of an epoch that are at hand together: which, (n,), in random order; and a function that makes a batch of those
 # at some of the n places. Each but the last has a whole number of batches.
 Chunk = tuple[NDArray[np.int64], Callable[[Any], Batch]]
@@ -53,10 +54,11 @@ class Rows(Protocol):
 
     def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Batches of one epoch in random order, one view drawn per row: image (B, D_image), text (B, D_text) float32,
-        labels (B,). generator: on the CPU; None: torch's own."""
+        labels (B,), missing (B, 2) bool: which rows lack their image or text, None where no row does. generator: on the
+        CPU; None: torch's own."""
 
-    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
-        """All rows once on their clean view: which rows, image, text. The order is the same every time."""
+    def parts(self) -> Iterator[Part]:
+        """All rows once on their clean view: which rows, image, text, missing. The order is the same every time."""
 
 
 class Chunked(Rows, Protocol):
@@ -68,11 +70,13 @@ class Chunked(Rows, Protocol):
 
 @dataclass(frozen=True)
 class Tensors:
-    """Rows in memory: image (N, V, D_image), text (N, D_text) float32, labels (N,) int64."""
+    """Rows in memory: image (N, V, D_image), text (N, D_text) float32, labels (N,) int64; missing (N, 2) bool, which
+    rows lack their image or text, whose features mean nothing then; None: no row does."""
 
     image: Tensor
     text: Tensor
     labels: Tensor
+    missing: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,11 +101,11 @@ class Tensors:
         order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
         return _one_chunk(self, order, order, view)
 
-    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+    def parts(self) -> Iterator[Part]:
         """Consecutive rows."""
         for start in range(0, len(self), PART):
             part = slice(start, start + PART)
-            yield part, self.image[part, 0], self.text[part]
+            yield part, self.image[part, 0], self.text[part], None if self.missing is None else self.missing[part]
 
 
 def draw_epoch(
@@ -122,12 +126,14 @@ def draw_epoch(
 @dataclass(frozen=True)
 class Picked:
     """Some rows of arrays in memory that others use as well, so nothing is copied: those at `places` (N,) of image (M,
-    V, D_image), text (M, D_text) float32; labels (N,) int64, of these rows alone. Trains as `Tensors` does."""
+    V, D_image), text (M, D_text) float32; labels (N,) int64 and missing (N, 2) are of these rows alone. Trains as
+    `Tensors` does."""
 
     image: Tensor
     text: Tensor
     places: Tensor
     labels: Tensor
+    missing: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -152,21 +158,23 @@ class Picked:
         order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
         return _one_chunk(self, order, self.places[order], view)
 
-    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+    def parts(self) -> Iterator[Part]:
         """Consecutive rows."""
         for start in range(0, len(self), PART):
             part = slice(start, start + PART)
             places = self.places[part]
-            yield part, self.image[places, 0], self.text[places]
+            missing = None if self.missing is None else self.missing[part]
+            yield part, self.image[places, 0], self.text[places], missing
 
 
 def _batches(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor, size: int) -> Iterator[Batch]:
     """order, places, view (N,): of each row in the epoch its label's, its features' and its view's place."""
     pictures = rows.image.flatten(0, 1)  # (N * V, D_image); index_select is many times faster than two indices
     shown = places * rows.image.shape[1] + view
-    parts = (torch.split(each, size) for each in (shown, places, rows.labels[order]))
-    for image, text, labels in zip(*parts, strict=True):
-        yield pictures.index_select(0, image), rows.text.index_select(0, text), labels
+    parts = [torch.split(each, size) for each in (shown, places, rows.labels[order])]
+    missing = [None] * len(parts[0]) if rows.missing is None else torch.split(rows.missing[order], size)
+    for image, text, labels, lost in zip(*parts, missing, strict=True):
+        yield pictures.index_select(0, image), rows.text.index_select(0, text), labels, lost
 
 
 def _one_chunk(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor) -> Iterator[Chunk]:
@@ -174,7 +182,8 @@ def _one_chunk(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tens
 
     def take(at: Any) -> Batch:
         here = torch.as_tensor(at, device=order.device)
-        return rows.image[places[here], view[here]], rows.text[places[here]], rows.labels[order[here]]
+        missing = None if rows.missing is None else rows.missing[order[here]]
+        return rows.image[places[here], view[here]], rows.text[places[here]], rows.labels[order[here]], missing
 
     yield order.cpu().numpy(), take
 
@@ -199,46 +208,68 @@ class Moved(Tensors):
         for which, take in super().chunks(settings, generator):
             yield which, lambda at, take=take: self._moved(take(at))  # type: ignore[misc]
 
-    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+    def parts(self) -> Iterator[Part]:
         """Consecutive rows, moved."""
-        for part, image, text in super().parts():
-            yield part, image.to(self.target), text.to(self.target)
+        for part, image, text, missing in super().parts():
+            yield part, image.to(self.target), text.to(self.target), _to(missing, self.target)
 
     def _moved(self, batch: Batch) -> Batch:
-        image, text, labels = (one.to(self.target) for one in batch)
-        return image, text, labels
+        image, text, labels, missing = batch
+        return image.to(self.target), text.to(self.target), labels.to(self.target), _to(missing, self.target)
+
+
+def _to(missing: Tensor | None, device: str) -> Tensor | None:
+    return None if missing is None else missing.to(device)
 
 
 def on_host(rows: Rows) -> Rows:
     """Rows whose batches come from the host's memory, for the same device; those on disk as they are."""
     if isinstance(rows, Picked):
         places = rows.places.cpu()
-        return Moved(rows.image.cpu()[places], rows.text.cpu()[places], rows.labels.cpu(), rows.device)
-    if isinstance(rows, Tensors):
-        return Moved(rows.image.cpu(), rows.text.cpu(), rows.labels.cpu(), rows.device)
-    return rows
+        image, text = rows.image.cpu()[places], rows.text.cpu()[places]
+    elif isinstance(rows, Tensors):
+        image, text = rows.image.cpu(), rows.text.cpu()
+    else:
+        return rows
+    return Moved(image, text, rows.labels.cpu(), _to(rows.missing, "cpu"), rows.device)
 
 
-def to_tensors(image: NDArray[np.float32], text: NDArray[np.float32], labels: Labels, device: str) -> Tensors:
-    """Move arrays to a device once, where its memory holds them; training never copies rows again."""
-    parts = [torch.from_numpy(array) for array in (image, text, labels)]
+def to_tensors(
+    image: NDArray[np.float32],
+    text: NDArray[np.float32],
+    labels: Labels,
+    device: str,
+    missing: NDArray[np.bool_] | None = None,
+) -> Tensors:
+    """Move arrays to a device once, where its memory holds them; training never copies rows again. missing (N, 2): None
+    or all false where no row lacks a half."""
+    given = (image, text, labels, *([missing] if missing is not None and missing.any() else []))
+    parts = [torch.from_numpy(array) for array in given]
     try:
         return Tensors(*(part.to(device) for part in parts))
     except (RuntimeError, MemoryError) as error:
         if device == "cpu" or not out_of_memory(error):
             raise
     free_memory()
-    return Moved(parts[0], parts[1], parts[2], device)
+    return Moved(parts[0], parts[1], parts[2], parts[3] if len(parts) > 3 else None, device)
 
 
 class Stored:
-    """Rows that stay in a cache file: those at `positions` (N,), increasing, with labels (N,). At most about `memory`
-    bytes of embeddings are held at a time."""
+    """Rows that stay in a cache file: those at `positions` (N,), increasing, with labels (N,) and missing (N, 2) or
+    None. At most about `memory` bytes of embeddings are held at a time."""
 
     def __init__(
-        self, cache: Cache, split: str, positions: NDArray[np.int64], labels: Labels, memory: int, device: str
+        self,
+        cache: Cache,
+        split: str,
+        positions: NDArray[np.int64],
+        labels: Labels,
+        memory: int,
+        device: str,
+        missing: NDArray[np.bool_] | None = None,
     ) -> None:
         self.labels, self.device = torch.from_numpy(labels), device
+        self._missing = torch.from_numpy(missing) if missing is not None and missing.any() else None
         self._checked = np.zeros(cache.rows[split], bool)  # rows whose checksums need no second look
         self._cache, self._split, self._positions = cache, split, positions
         self._total = cache.rows[split]
@@ -295,21 +326,21 @@ class Stored:
                     text[here], which[here] = texts, inside
                     at += len(inside)
                 whole = n if first + self._buffer >= len(blocks) else n // size * size
-                yield which[:whole], self._taker(image[:whole], text[:whole], self.labels.numpy()[which[:whole]])
+                yield which[:whole], self._taker(image[:whole], text[:whole], which[:whole])
                 image, text, which = image[whole:].copy(), text[whole:].copy(), which[whole:].copy()
 
-    def _taker(self, image: NDArray[Any], text: NDArray[Any], labels: Labels) -> Callable[[Any], Batch]:
-        return lambda at: self._moved(image[at], text[at], labels[at])
+    def _taker(self, image: NDArray[Any], text: NDArray[Any], which: NDArray[np.int64]) -> Callable[[Any], Batch]:
+        return lambda at: self._moved(image[at], text[at], which[at])
 
-    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+    def parts(self) -> Iterator[Part]:
         """Block after block, as the file has them."""
         with self._cache.reader(self._split, self._checked) as read:
             for block in range(-(-self._total // self._block)):
                 inside, image, text = self._read(read, block)
                 for start in range(0, len(inside), PART):
                     part = slice(start, start + PART)
-                    batch = self._moved(image[part, 0], text[part], np.zeros(0, np.int64))
-                    yield inside[part], batch[0], batch[1]
+                    images, texts, _, missing = self._moved(image[part, 0], text[part], inside[part])
+                    yield inside[part], images, texts, missing
 
     def _read(self, read: Read, block: int) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
         """Of one block: which of our rows lie in it, their image (n, V, D_image) and text (n, D_text), as stored."""
@@ -325,6 +356,8 @@ class Stored:
         rows = self._positions[first:last] - start
         return inside, image[rows], text[rows]
 
-    def _moved(self, image: NDArray[Any], text: NDArray[Any], labels: Labels) -> Batch:
+    def _moved(self, image: NDArray[Any], text: NDArray[Any], rows: NDArray[np.int64]) -> Batch:
         pair = [torch.from_numpy(half).to(self.device, torch.float32) for half in (image, text)]
-        return pair[0], pair[1], torch.from_numpy(labels).to(self.device)
+        at = torch.from_numpy(rows)
+        missing = None if self._missing is None else self._missing[at].to(self.device)
+        return pair[0], pair[1], self.labels[at].to(self.device), missing

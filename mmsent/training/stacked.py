@@ -171,7 +171,10 @@ class _Stack:
             image = pictures.index_select(0, shown[:, part].flatten()).view(*batch, pictures.shape[1])
             text = self._rows.text.index_select(0, rows[:, part].flatten()).view(*batch, self._rows.text.shape[1])
             image, text = self._scaled("image", image), self._scaled("text", text)
-            lost, kept = zip(*(one.batch(image.shape[1]) for one in draws), strict=True)
+            lacking = [self._rows.missing[each] if self._rows.missing is not None else None for each in order[:, part]]
+            lost, kept = zip(
+                *(one.batch(image.shape[1], own) for one, own in zip(draws, lacking, strict=True)), strict=True
+            )
             if any(one is not None for one in lost):
                 none = torch.zeros(image.shape[1], 2, dtype=torch.bool, device=self._device)
                 missing = torch.stack([none if one is None else one for one in lost])
@@ -256,6 +259,11 @@ class _Stack:
                 ((unit_rms(x) if kind[0] else x) - self._means[half][which[0]]) / self._stds[half][which[0]]
                 for half, x in halves.items()
             )
+            if self._val.missing is not None:
+                image, text = (
+                    torch.where(self._val.missing[:, at : at + 1], self._fills[half][which[0]], x)
+                    for at, (half, x) in enumerate((("image", image), ("text", text)))
+                )
             own = {name: p.detach()[which] for name, p in self._now.items()}
 
             def one(own: dict[str, Tensor], image: Tensor = image, text: Tensor = text) -> Tensor:

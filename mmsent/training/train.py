@@ -208,8 +208,8 @@ def _one_epoch(
     """One pass over the rows, each with one view drawn for this epoch: the mean loss."""
     head.train()
     total = torch.zeros((), dtype=torch.float32, device=train.device)
-    for image, text, labels in train.epoch(settings, draws.rows):
-        loss = smoothed_loss(head(image, text, *draws.batch(len(labels))), labels, *tables)
+    for image, text, labels, missing in train.epoch(settings, draws.rows):
+        loss = smoothed_loss(head(image, text, *draws.batch(len(labels), missing)), labels, *tables)
         optimizer.step(loss)
         total.add_(loss.detach(), alpha=len(labels))
     return float(total) / len(train)
@@ -288,14 +288,17 @@ class Draws:
         self.rows = torch.Generator().manual_seed(seed)  # which rows and views: on the CPU
         self._masks = torch.Generator(device).manual_seed(seed + 1)
 
-    def batch(self, n: int) -> tuple[Tensor | None, Tensor | None]:
-        """For the next n rows: which of them lose their image or their text (n, 2), None where none can; and the
-        factors of dropout, 0 or 1 / (1 - p), layer by layer (n, L·H), None without a hidden layer."""
-        settings, missing, factors = self._settings, None, None
+    def batch(self, n: int, lacking: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """For the next n rows: which of them lose or lack their image or their text (n, 2), None where none can; and
+        the factors of dropout, 0 or 1 / (1 - p), layer by layer (n, L·H), None without a hidden layer. lacking (n, 2):
+        the halves that rows do not have; such a row loses nothing more."""
+        settings, missing, factors = self._settings, lacking, None
         if settings.modality_dropout:
             dropped, which = (self._uniform(n) for _ in range(2))
             lost = dropped < settings.modality_dropout
             missing = torch.stack([lost & (which < 0.5), lost & (which >= 0.5)], dim=1)  # never both
+            if lacking is not None:
+                missing = torch.where(lacking.any(dim=1, keepdim=True), lacking, missing)
         if self._hidden:
             factors = self._uniform(n, self._hidden)
             factors.ge_(settings.dropout).div_(1 - settings.dropout)
@@ -307,31 +310,34 @@ class Draws:
 
 @torch.no_grad()
 def set_statistics(head: Head, rows: Rows) -> None:
-    """Give a head the mean and standard deviation of its training rows."""
-    if isinstance(rows, Tensors):
+    """Give a head the mean and standard deviation of its training rows, of each half over the rows that have it."""
+    if isinstance(rows, Tensors) and rows.missing is None:
         head.set_statistics(rows.image[:, 0], rows.text)
         return
     where = "cpu" if rows.device.startswith("mps") else rows.device  # that device has no float64
     sums = [torch.zeros(2, width, dtype=torch.float64, device=where) for width in rows.widths]
-    for _, *halves in rows.parts():
-        for half, total in zip(halves, sums, strict=True):
-            values = (unit_rms(half) if head.config.rms else half).to(where).double()
+    counts = [0, 0]
+    for _, image, text, missing in rows.parts():
+        for at, (half, total) in enumerate(zip((image, text), sums, strict=True)):
+            there = half if missing is None else half[~missing[:, at]]
+            values = (unit_rms(there) if head.config.rms else there).to(where).double()
             total += torch.stack([values.sum(dim=0), values.square().sum(dim=0)])
-    for name, total in zip(("image", "text"), sums, strict=True):
-        mean, square = total / len(rows)
+            counts[at] += len(there)
+    for name, n, total in zip(("image", "text"), counts, sums, strict=True):
+        mean, square = total / max(n, 1)  # without any row: zeros
         std = (square - mean.square()).clamp(min=0).sqrt()
         head.set_moments(name, *(one.to(torch.float32).to(rows.device) for one in (mean, std)))
 
 
 @torch.no_grad()
-def evaluate_head(head: Head, rows: Rows, missing: Tensor | None = None) -> tuple[Tensor, list[float] | None, Trace]:
+def evaluate_head(head: Head, rows: Rows) -> tuple[Tensor, list[float] | None, Trace]:
     """Logits (N, C) on the clean view, the mean shares of image and text where the fusion has such, and the trace of
     the first part of the rows."""
     head.eval()
     logits, shares = [], []
     first: Trace | None = None
-    for part, image, text in rows.parts():
-        trace = head.trace(image, text, missing[part] if missing is not None else None)
+    for _, image, text, missing in rows.parts():
+        trace = head.trace(image, text, missing)
         first = first or trace
         logits.append(trace.logits)
         if trace.shares is not None:
@@ -345,8 +351,8 @@ def evaluate_head(head: Head, rows: Rows, missing: Tensor | None = None) -> tupl
 def first_trace(head: Head, rows: Rows) -> Trace:
     """The trace that `evaluate_head` gives, without a look at the other parts of the rows."""
     head.eval()
-    _, image, text = next(iter(rows.parts()))
-    return head.trace(image, text, None)
+    _, image, text, missing = next(iter(rows.parts()))
+    return head.trace(image, text, missing)
 
 
 def first_layer(head: Head, trace: Trace) -> dict[str, Any]:

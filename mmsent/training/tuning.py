@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 
 from mmsent.config import FitSettings
 from mmsent.features.cache.states import Ragged, StoredStates
-from mmsent.training.loaders import Batch, Chunked
+from mmsent.training.loaders import Batch, Chunked, Part
 
 BUCKET = 50  # batches whose rows are sorted by length together
 PART = 128  # rows at a time without gradients
@@ -111,13 +111,14 @@ class TunedRows:
                 some = start + np.argsort(lengths[start : start + BUCKET * settings.batch_size], kind="stable")
                 batches += np.split(some, range(settings.batch_size, len(some), settings.batch_size))
             for at in torch.randperm(len(batches), generator=generator).tolist():
-                image, text, labels = take(batches[at])
-                yield image, self.blocks(*padded(self.states, places[batches[at]], self.device), text), labels
+                image, text, labels, missing = take(batches[at])
+                text = self.blocks(*padded(self.states, places[batches[at]], self.device), text)
+                yield image, text, labels, missing
 
-    def parts(self) -> Iterator[tuple[NDArray[np.int64] | slice, Tensor, Tensor]]:
+    def parts(self) -> Iterator[Part]:
         """Consecutive rows, through the blocks as they are now, without gradients."""
-        for part, image, text in self.rows.parts():
-            yield part, image, tuned_text(self.blocks, text, self.states, self.places[part])
+        for part, image, text, missing in self.rows.parts():
+            yield part, image, tuned_text(self.blocks, text, self.states, self.places[part]), missing
 
 
 @torch.no_grad()

@@ -30,11 +30,12 @@ from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
-from mmsent.inference.logits import head_probabilities, missing_halves, served
+from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.tally import Way, agreement, decision, default_tie, tally, tie_label
 from mmsent.inference.vote import Vote, require_distinct, vote_split, voting_runs, write_vote
 from mmsent.metrics import Probabilities
 from mmsent.training.fit import fit
+from mmsent.training.halves import missing_halves
 from mmsent.training.runs import Run
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid

@@ -23,8 +23,8 @@ from mmsent.report import content, figure_set
 from mmsent.report.explanations import Explainer
 from mmsent.report.reproduce import commands
 from mmsent.report.study import Study, Unavailable, open_study, training_rows
-from mmsent.training.fit import split_rows
 from mmsent.training.runs import Run, list_runs, open_run
+from mmsent.training.sides import split_rows
 from tests.helpers.small import run
 
 

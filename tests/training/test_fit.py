@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from mmsent.config import (
     DEFAULT_LABELS,
+    HALF_DROPOUT,
     DataSettings,
     EncoderSettings,
     ExtractSettings,
@@ -32,7 +34,9 @@ from mmsent.inference.logits import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.sweep.shared_rows import cut
 from mmsent.training.calibration import apply_temperature, fit_temperature
-from mmsent.training.fit import Sides, SplitRows, Training, fit, sides, split_rows
+from mmsent.training.fit import Training, fit
+from mmsent.training.halves import lackable, with_half_posts
+from mmsent.training.sides import Sides, SplitRows, sides, split_rows
 from mmsent.training.train import precision_for
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid, make_manifest
@@ -214,12 +218,49 @@ def test_heads_of_one_half_train_on_every_row_that_has_it(cache: Cache, tmp_path
     done = fit(cache, tmp_path, wanted, SplitSettings(), features=features, on_run=lambda *given: seen.append(given[2]))
     whole = 60 - 21  # the row BAD too
     val = done[0].info["rows"]["val"]
-    assert [run.info["rows"]["train"] for run in done] == [whole - val, whole - val + 10, whole - val + 11]
-    assert len({tuple(run.validation_ids()) for run in done}) == 1
+    assert [sum(run.info["rows"].values()) for run in done] == [whole, whole + 10, whole + 11]
+    kinds = [Counter(outcome[rows.rows.val].tolist()) for rows in seen]
+    assert kinds == [{0: val}, {0: val, TEXT_BAD: 1}, {0: val, IMAGE_BAD: 1}]  # the same whole posts
+    assert set.intersection(*(set(run.validation_ids()) for run in done)) == set(done[0].validation_ids())
+    assert [run.info["lacking"] for run in done] == [[], ["text"], ["image"]]
     assert seen[0].left_out == (
         " (of 60 labelled rows 11 lack an image, 10 lack a text; --fusion image and --fusion text train on every row "
-        "that has their half)"
+        "that has their half, --modality-dropout on all)"
     )
+
+
+def test_what_stands_in_a_missing_half_does_not_matter(cache: Cache, tmp_path: Path) -> None:
+    """Heads with modality dropout train and validate on half posts, wherever the rows are: of all that a missing half
+    may hold, nothing reaches the head."""
+    index = cache.index("train")
+    outcome = index.outcome.copy()
+    outcome[20:35], outcome[35:50] = IMAGE_BAD, TEXT_BAD
+    given = cache.load("train")
+    heads = []
+    for filler in (0.0, 7.0):
+        image, text = given.image.copy(), given.text.copy()
+        image[outcome & IMAGE_BAD > 0], text[outcome & TEXT_BAD > 0] = filler, filler
+        features = replace(given, image=image, text=text, index=replace(index, outcome=outcome))
+        for fusion, dropout in (("concat", 0.2), ("attention", 0.2), ("image", 0.0)):
+            settings = quick(fusion=fusion, modality_dropout=dropout)
+            (run,) = fit(cache, tmp_path, [settings], SplitSettings(val_size=0.3), features=features)
+            heads.append((run.path / "head.safetensors").read_bytes() + (run.path / "validation.csv").read_bytes())
+            rows = split_rows(features.index, SplitSettings(val_size=0.3), lacking=lackable(settings))
+            assert {0, TEXT_BAD} <= set(outcome[rows.train].tolist()) & set(outcome[rows.val].tolist())
+    assert heads[:3] == heads[3:]
+
+
+def test_modality_dropout_is_on_by_default_where_posts_lack_a_half(cache: Cache) -> None:
+    index = cache.index("train")  # one of 60 lacks its image
+    wanted = [quick(), quick(fusion="image")]
+    chosen, said = with_half_posts(wanted, index)
+    assert [one.modality_dropout for one in chosen] == [HALF_DROPOUT, 0]
+    assert said.startswith("1 of 60 training posts have no image and 0 no text, so modality dropout 0.2 is on")
+    whole = replace(index, outcome=np.zeros(60, np.uint8))
+    assert with_half_posts(wanted, whole) == (wanted, "")
+    assert with_half_posts(wanted[1:], index) == (wanted[1:], "")
+    images = replace(index, outcome=np.full(60, TEXT_BAD, np.uint8))
+    assert with_half_posts(wanted, images) == (wanted, "")  # no head of both halves can learn from these
 
 
 def test_no_half_post_trains_beside_its_double_in_validation(cache: Cache) -> None:
@@ -227,14 +268,14 @@ def test_no_half_post_trains_beside_its_double_in_validation(cache: Cache) -> No
     for seed in range(20):
         outcome = index.outcome.copy()
         outcome[0] = IMAGE_BAD  # shares its text with 2 and 3
-        rows = split_rows(replace(index, outcome=outcome), SplitSettings(seed=seed, val_size=0.4), half=IMAGE_BAD)
+        rows = split_rows(replace(index, outcome=outcome), SplitSettings(seed=seed, val_size=0.4), lacking=[IMAGE_BAD])
         assert (0 in rows.train) != (1 in rows.val)
 
 
 def test_a_data_set_of_halves_trains_on_them(cache: Cache) -> None:
     index = cache.index("train")
     halves = replace(index, outcome=np.full(60, TEXT_BAD, np.uint8))
-    rows = split_rows(halves, SplitSettings(), half=TEXT_BAD)
+    rows = split_rows(halves, SplitSettings(), lacking=[TEXT_BAD])
     assert (len(rows.train), len(rows.val)) == (52, 8)
     message = r"no row with both halves and a label \(of 60 labelled rows 60 lack a text; --fusion image"
     with pytest.raises(DataError, match=message):

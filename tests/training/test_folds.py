@@ -30,8 +30,8 @@ from mmsent.features.cache.groups import find_duplicates, row_groups, with_thres
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import ExtractSettings, extract
 from mmsent.training.calibration import apply_temperature
-from mmsent.training.fit import split_rows
 from mmsent.training.folds import fold_numbers, plan_folds
+from mmsent.training.sides import split_rows
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid
 

@@ -14,9 +14,10 @@ from mmsent.cli.main import main
 from mmsent.config import FitSettings, SplitSettings, settings
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
-from mmsent.training.fit import Training, fit, sides
+from mmsent.training.fit import Training, fit
 from mmsent.training.loaders import Stored, Tensors, to_tensors
 from mmsent.training.runs import Run
+from mmsent.training.sides import sides
 from tests.helpers.sweeping import SPLIT, make_cache
 from tests.helpers.tuning import FreshTinyBlocks, store_states
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from mmsent.features.cache.opening import FORMAT, FORMAT_VERSION, find_damage
 from mmsent.features.cache.reading import Cache, Columns, Features, RowIndex
 from mmsent.features.cache.sources import HALVES, Sources
-from mmsent.features.cache.table import NO_HASH, NO_LABEL, Row, RowTable
-from mmsent.features.cache.writing import IMAGE_BAD, REASON_BYTES, TEXT_BAD, pour, write_cache
+from mmsent.features.cache.table import IMAGE_BAD, NO_HASH, NO_LABEL, TEXT_BAD, Row, RowTable
+from mmsent.features.cache.writing import REASON_BYTES, pour, write_cache
 
 __all__ = [
     "FORMAT",

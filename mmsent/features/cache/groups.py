@@ -15,7 +15,6 @@ from mmsent.config import Group, SplitSettings, near_cosine
 from mmsent.data.duplicates import Pairs, duplicate_groups, joined, like_vectors, linked_groups, most_rows, tiles
 from mmsent.errors import UsageError
 from mmsent.features.cache.reading import Cache, Columns, Features, RowIndex
-from mmsent.features.cache.table import NO_HASH
 
 Ints = NDArray[np.int64]
 _READ_ROWS = 4096
@@ -155,9 +154,8 @@ def find_duplicates(
         index = cache.index(split)
         places += [(split, row_id) for row_id in index.ids]
         labels += index.labels.tolist() if split == "train" else [-1] * len(index)
-        image, text = index.contents()
-        hashes[0].extend(NO_HASH if why else h for h, why in zip(image, index.image_reasons, strict=True))
-        hashes[1].extend(NO_HASH if why else h for h, why in zip(text, index.text_reasons, strict=True))
+        for known, more in zip(hashes, index.contents(), strict=True):
+            known.extend(more)
         with cache.reader(split) as read:
             for start in range(0, len(index), _READ_ROWS):
                 views, vectors = read(start, min(start + _READ_ROWS, len(index)))

@@ -27,6 +27,7 @@ from mmsent.features.cache.opening import (
     reading,
     told,
 )
+from mmsent.features.cache.table import IMAGE_BAD, TEXT_BAD
 
 INDEX_ROWS = 1 << 13  # rows whose index is read at a time
 _KEYED = ("image_sha256", "text_sha256")
@@ -57,8 +58,10 @@ class RowIndex:
         return np.equal(self.outcome, 0)
 
     def contents(self) -> tuple[list[bytes], list[bytes]]:
-        """The hashes of N images and N texts by which rows are duplicates of each other: none of an empty half."""
-        halves = zip((self.image_hashes, self.text_hashes), self.empty.T, strict=True)
+        """The hashes of N images and N texts by which rows are duplicates of each other: none of a half that is empty,
+        missing or broken."""
+        bad = (self.outcome[:, None] & np.array([IMAGE_BAD, TEXT_BAD], np.uint8)) > 0
+        halves = zip((self.image_hashes, self.text_hashes), (self.empty | bad).T, strict=True)
         image, text = ([b"" if no else h for h, no in zip(hashes, empty, strict=True)] for hashes, empty in halves)
         return image, text
 
@@ -217,8 +220,8 @@ class Cache:
             for name in _KEYED:
                 # 8 of 32 bytes: among ten million contents, two collide with a probability of 3 in a million.
                 keys[name][rows] = np.ascontiguousarray(columns[name][:, :8]).view(">u8")[:, 0]
-        for values, empty in zip(keys.values(), self._empty(), strict=True):
-            values[np.isin(values, [int.from_bytes(value[:8]) for value in empty])] = 0
+        for values, empty, bit in zip(keys.values(), self._empty(), (IMAGE_BAD, TEXT_BAD), strict=True):
+            values[np.isin(values, [int.from_bytes(value[:8]) for value in empty]) | (outcome & bit > 0)] = 0
         return Columns(np.zeros(0, "S1") if ids is None else ids, labels, outcome, *keys.values())
 
     @contextmanager

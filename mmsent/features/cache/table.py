@@ -13,6 +13,7 @@ from mmsent.system.packed import Strings
 
 NO_LABEL = -1
 NO_HASH = bytes(32)  # of missing content
+IMAGE_BAD, TEXT_BAD = 1, 2  # bits of a row's outcome; 0 means good
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,10 @@ from mmsent.features.cache.journal import Half, Journal
 from mmsent.features.cache.opening import DIGEST, FORMAT, FORMAT_VERSION, attributes_digest, fixed_text, stored_end
 from mmsent.features.cache.reading import Cache
 from mmsent.features.cache.sources import HALVES, Sources
-from mmsent.features.cache.table import NO_LABEL, Row, RowTable
+from mmsent.features.cache.table import IMAGE_BAD, NO_LABEL, TEXT_BAD, Row, RowTable
 from mmsent.system.files import sync_folder
 from mmsent.system.packed import Strings
 
-IMAGE_BAD, TEXT_BAD = 1, 2  # bits of a row's outcome; 0 means good
 REASON_BYTES = 240
 _CHUNK_BYTES = 1 << 20
 _POUR_ROWS = 1024
