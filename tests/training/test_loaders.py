@@ -80,7 +80,7 @@ def test_more_memory_mixes_more(cache: Cache) -> None:
     for memory in (1, 10**9):
         disk, there = stored(cache, np.arange(N), memory)
         torch.manual_seed(0)
-        batches = [numbers(image, there) for image, _, _ in disk.epoch(FitSettings(batch_size=32))]
+        batches = [numbers(image, there) for image, *_ in disk.epoch(FitSettings(batch_size=32))]
         spread.append(np.mean([len({row // 50 for row in batch}) for batch in batches[:-1]]))
     assert spread[0] < 4
     assert spread[1] > 15
@@ -93,7 +93,7 @@ def test_epochs_differ_and_repeat_by_seed(cache: Cache) -> None:
     def order(seed: int) -> list[list[int]]:
         torch.manual_seed(seed)
         epochs = [disk.epoch(FitSettings()) for _ in range(2)]
-        return [[row for image, _, _ in epoch for row in numbers(image, there)] for epoch in epochs]
+        return [[row for image, *_ in epoch for row in numbers(image, there)] for epoch in epochs]
 
     first = order(1)
     assert first[0] != first[1]
@@ -106,7 +106,7 @@ def test_parts_come_in_order(cache: Cache) -> None:
     positions = np.arange(1, N, 2)
     disk, there = stored(cache, positions, 1)
     parts = list(disk.parts())
-    assert np.concatenate([part for part, _, _ in parts]).tolist() == list(range(len(positions)))
+    assert np.concatenate([part for part, *_ in parts]).tolist() == list(range(len(positions)))
     assert torch.equal(torch.cat([image for _, image, _ in parts]), there.image[:, 0])
     assert torch.equal(torch.cat([text for _, _, text in parts]), there.text)
 
