@@ -14,7 +14,7 @@ import typer
 from mmsent.cli.options import DEVICE, TRAIN, Device, Json, Recipe, Wide, split_for
 from mmsent.cli.output import Layout, echo, echo_json, echo_table, note, resumable
 from mmsent.cli.workspace import Workspace
-from mmsent.config import Fusion, SplitSettings, choose_recipe, fusions_named
+from mmsent.config import FitSettings, Fusion, SplitSettings, choose_recipe, fusions_named
 from mmsent.errors import UsageError
 from mmsent.sweep.settings import SweepSettings
 
@@ -85,6 +85,7 @@ def sweep(
     parallel.png, one line per trial through all settings, and importance.png, how much each setting matters.
     """
     from mmsent.sweep.space import make_space
+    from mmsent.training.halves import left_out, with_half_posts
     from mmsent.training.recipes import recipe_of
 
     if action is not None:
@@ -95,8 +96,8 @@ def sweep(
     split = split_for(split, folded=options.folds is not None)
     wanted = [one.value for one in fusions_named(fusion)] if fusion else None
 
-    def space_of(chosen: str) -> Space:
-        return make_space(chosen, file=space, fusions=wanted, seed=options.seed)
+    def space_of(chosen: str, dropout: float | None = None) -> Space:
+        return make_space(chosen, file=space, fusions=wanted, seed=options.seed, modality_dropout=dropout)
 
     if show_space:
         echo(space_of(choose_recipe(recipe, "")).to_toml().removesuffix("\n"), raw=True)
@@ -105,8 +106,14 @@ def sweep(
     chosen, why = recipe_of(cache, recipe)
     if recipe == "auto":
         note(f"recipe {chosen}: {why}")
-    searched = space_of(chosen)
     where.require_current("train")
+    index = cache.index("train")
+    (usual,), said = with_half_posts([FitSettings()], index)
+    searched = space_of(chosen, usual.modality_dropout if said else None)
+    if said and searched.fixed.get("modality_dropout") == usual.modality_dropout:
+        note(said)
+    if said := left_out(index, searched.lacking()):
+        note(f"trials are scored on the rows that all their heads can learn from{said}")
     asked = min(options.trials, searched.size()) if options.sampler == "grid" else options.trials
     if asked < options.trials:
         note(f"the grid has {searched.size()} points, so there will be that many trials, not {options.trials}")

@@ -50,7 +50,9 @@ def conclude(
     winners = sorted(best.values(), key=lambda entry: (-entry.outcome.value, entry.slot))
     first = winners[0].settings
     # The recipe itself, with the winner's fusion and what all trials had in common.
-    same = {"fusion": first.fusion, "seed": first.seed, "precision": first.precision}
+    same: dict[str, Any] = {"fusion": first.fusion, "seed": first.seed, "precision": first.precision}
+    if shared.missing is not None and shared.missing.any():  # it learns from the same rows
+        same["modality_dropout"] = first.modality_dropout
     plain = fit_settings(space.recipe, **same)
     wanted = [entry.settings for entry in winners] + [plain]
     jobs = [

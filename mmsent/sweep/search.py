@@ -66,7 +66,9 @@ def sweep(
     folder = runs / options.name
     features = cache.load("train")
     tunes = space.tunes() - {""}
-    shared = cut_rows(cache, features, split, options.folds, options.repetitions, tunes=tunes, blocks=blocks)
+    lacking = space.lacking()
+    given: dict[str, Any] = {"lacking": lacking, "tunes": tunes, "blocks": blocks}
+    shared = cut_rows(cache, features, split, options.folds, options.repetitions, **given)
     url = options.storage or file_url(folder / "study.db")
     shown_url(url)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,7 @@ def sweep(
             if earlier is not None and up_to_date(earlier, entries, options.repetitions):
                 return earlier
             found = conclude(entries, shared, make.get, space, tell)
-            how = Training(space.recipe, device, blocks=blocks)
+            how = Training(space.recipe, device, lacking=lacking, blocks=blocks)
             saved = save_winners(cache, features, folder, found["winners"], split, how, earlier)
             for winner, name in zip(found["winners"], saved, strict=True):
                 winner["run"] = name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.groups import with_thresholds
 from mmsent.features.cache.states import Ragged, load_states
 from mmsent.training.folds import plan_folds
+from mmsent.training.halves import missing_halves
 from mmsent.training.loaders import Chunked, Picked, Rows, Tensors
 from mmsent.training.sides import require_classes, split_rows
 from mmsent.training.tuning import BlocksOf, TunedRows
@@ -56,6 +57,7 @@ class SharedRows:
     search: tuple[int, ...]
     checks: tuple[tuple[int, ...], ...]
     classes: int
+    missing: NDArray[np.bool_] | None = None  # (N, 2): which rows lack their image or text; None: no row does
     tuned: Mapping[str, Ragged] = field(default_factory=dict)  # the rows' states, by what heads tune (text:2)
     blocks: BlocksOf | None = None  # fresh ones, for these heads
 
@@ -66,12 +68,17 @@ class SharedRows:
 
 
 def cut(
-    cache: Cache, features: Features, split: SplitSettings, folds: int | None, checks: int
+    cache: Cache,
+    features: Features,
+    split: SplitSettings,
+    folds: int | None,
+    checks: int,
+    lacking: Sequence[int] = (),
 ) -> tuple[tuple[Part, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
     """Split the training rows: all parts, the numbers of those of the search, and of those of each check.
 
     folds: their number for cross-validation; None: one validation split. checks: how often to split again, with the
-    next seeds. Raises UsageError or DataError if there are too few rows or groups.
+    next seeds. lacking: halves that rows may lack. Raises UsageError or DataError if there are too few rows or groups.
     """
     split = with_thresholds(split, cache.encoder)
     parts: list[Part] = []
@@ -80,11 +87,11 @@ def cut(
         here = split.model_copy(update={"seed": split.seed + turn})
         before = len(parts)
         if folds is None:
-            rows = split_rows(features.index, here, features, own=cache.validation)
-            require_classes(cache, features.index, rows.train)
+            rows = split_rows(features.index, here, features, lacking=lacking, own=cache.validation)
+            require_classes(cache, features.index, rows.train, lacking)
             parts.append(Part(rows.train, rows.val))
         else:
-            plan = plan_folds(cache, here, folds, features=features)
+            plan = plan_folds(cache, here, folds, features=features, lacking=lacking)
             for number in range(folds):
                 sides = plan.sides(number)
                 parts.append(Part(sides.train, sides.val, plan.rows[plan.fold == number]))
@@ -99,21 +106,25 @@ def cut_rows(
     folds: int | None,
     checks: int,
     *,
+    lacking: Sequence[int] = (),
     tunes: Collection[str] = (),
     blocks: BlocksOf | None = None,
 ) -> SharedRows:
-    """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read. tunes:
-    what heads tune, as in text:2; blocks: see SharedRows."""
-    parts, search, others = cut(cache, features, split, folds, checks)
+    """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read.
+    lacking: halves that rows may lack; tunes: what heads tune, as in text:2; blocks: see SharedRows."""
+    parts, search, others = cut(cache, features, split, folds, checks, lacking)
+    missing = missing_halves(features.index.outcome) if lacking else None
     given = features.image, features.text, features.index.labels
     states = {tune: load_states(cache, "train", tune) for tune in sorted(tunes)}
-    return SharedRows(*given, parts, search, others, len(cache.labels), states, blocks)
+    return SharedRows(*given, parts, search, others, len(cache.labels), missing, states, blocks)
 
 
 def write_shared(shared: SharedRows, folder: Path) -> Path:
     """Write the rows to files that other processes map, so that they all use one copy in memory."""
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(shared, name))
+    if shared.missing is not None:
+        np.save(folder / "missing.npy", shared.missing)
     for number, part in enumerate(shared.parts):
         file = folder / f"part-{number}.npz"
         if part.out is None:
@@ -148,7 +159,8 @@ def map_shared(folder: Path, blocks: BlocksOf | None = None) -> SharedRows:
         for k, tune in enumerate(about["tuned"])
     }
     cuts = tuple(parts), tuple(about["search"]), checks
-    return SharedRows(arrays[0], arrays[1], arrays[2], *cuts, about["classes"], tuned, blocks)
+    missing = np.load(folder / "missing.npy") if (folder / "missing.npy").exists() else None
+    return SharedRows(arrays[0], arrays[1], arrays[2], *cuts, about["classes"], missing, tuned, blocks)
 
 
 @dataclass(frozen=True)
@@ -169,15 +181,20 @@ def parts_on(shared: SharedRows, device: str) -> PartsOf:
     parts are kept. Where a head tunes blocks, these are fresh each time."""
     image, text, labels = (_tensor(getattr(shared, name)).to(device) for name in ARRAYS)
 
+    def lost(rows: Ints) -> torch.Tensor | None:
+        if shared.missing is None or not shared.missing[rows].any():
+            return None
+        return torch.from_numpy(shared.missing[rows]).to(device)
+
     def clean(rows: Ints) -> Tensors:
         places = torch.from_numpy(rows).to(device)
-        return Tensors(image[places, :1], text[places], labels[places])
+        return Tensors(image[places, :1], text[places], labels[places], lost(rows))
 
     @functools.lru_cache(maxsize=max(4, len(shared.search)))
     def sides(number: int) -> tuple[Chunked, Chunked, Chunked | None]:
         part = shared.parts[number]
         places = torch.from_numpy(part.train).to(device)
-        train = Picked(image, text, places, labels[places])
+        train = Picked(image, text, places, labels[places], lost(part.train))
         return train, clean(part.val), None if part.out is None else clean(part.out)
 
     def rows(number: int, tune: str) -> PartRows:

@@ -22,6 +22,7 @@ import numpy as np
 
 from mmsent.config import RECIPES, VOTING_FUSIONS, FitSettings, Settings, fit_settings, nearest, settings
 from mmsent.errors import UsageError
+from mmsent.training.halves import lackable
 
 POINTS = 3  # of a range in a grid, unless the range says otherwise
 SHUFFLED = 1 << 20  # a grid up to so many points is shuffled whole
@@ -118,17 +119,27 @@ class Space:
         entry = self.varied.get("tune", (self.fixed.get("tune", own),))
         return {own, *map(str, entry)} if isinstance(entry, tuple) else {own}
 
+    def lacking(self) -> tuple[int, ...]:
+        """The halves that posts may lack from which the heads of all trials learn."""
+        entry = self.varied.get("modality_dropout", (self.fixed.get("modality_dropout", 0.0),))
+        least = entry.low if isinstance(entry, Range) else min(map(float, entry))
+        own = (lackable(self.settings({"fusion": one, "modality_dropout": least})) for one in self._fusions())
+        return tuple(sorted(set.intersection(*map(set, own))))
+
     def starts(self) -> list[dict[str, Value]]:
         """The first trials: the recipe itself with each fusion, if it is in the space."""
-        fusions = self.varied.get("fusion", (self.fixed.get("fusion", FitSettings().fusion.value),))
-        assert not isinstance(fusions, Range)
         found = []
-        for fusion in fusions:
+        for fusion in self._fusions():
             known = fit_settings(self.recipe, fusion=fusion).model_dump(mode="json")
             params = {name: known[name] for name in self.varied}
             if all(_holds(entry, params[name]) for name, entry in self.varied.items()):
                 found.append(params)
         return found
+
+    def _fusions(self) -> tuple[Value, ...]:
+        fusions = self.varied.get("fusion", (self.fixed.get("fusion", FitSettings().fusion.value),))
+        assert not isinstance(fusions, Range)
+        return fusions
 
     def size(self) -> int:
         """How many points the grid has."""
@@ -179,13 +190,22 @@ class Space:
 
 
 def make_space(
-    recipe: str, *, file: Path | None = None, fusions: Sequence[str] | None = None, seed: int | None = None
+    recipe: str,
+    *,
+    file: Path | None = None,
+    fusions: Sequence[str] | None = None,
+    seed: int | None = None,
+    modality_dropout: float | None = None,
 ) -> Space:
     """The default space, changed by a TOML file and by fusions from the command line. seed: of every trial's fit,
-    unless the space varies it. Raises UsageError that names the setting and the file."""
+    unless the space varies it; modality_dropout: of every trial, unless the file names it. Raises UsageError that names
+    the setting and the file."""
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; choose from {', '.join(RECIPES)}")
-    given = (TUNED if fit_settings(recipe).tune else DEFAULT) | (read_space(file) if file else {})
+    given = TUNED if fit_settings(recipe).tune else DEFAULT
+    if modality_dropout is not None:
+        given = given | {"modality_dropout": modality_dropout}
+    given = given | (read_space(file) if file else {})
     if fusions:
         given["fusion"] = list(fusions)
     if seed is not None:

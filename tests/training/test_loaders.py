@@ -60,10 +60,11 @@ def test_an_epoch_holds_each_row_once(cache: Cache, memory: int, every: int) -> 
     disk, there = stored(cache, positions, memory)
     torch.manual_seed(0)
     order, sizes = [], []
-    for image, text, labels in disk.epoch(FitSettings(batch_size=64)):
+    for image, text, labels, missing in disk.epoch(FitSettings(batch_size=64)):
         rows = numbers(image, there)
         assert torch.equal(text, there.text[rows])
         assert torch.equal(labels, there.labels[rows])
+        assert missing is None
         assert image.dtype == text.dtype == torch.float32
         order += rows
         sizes.append(len(rows))
@@ -107,8 +108,8 @@ def test_parts_come_in_order(cache: Cache) -> None:
     disk, there = stored(cache, positions, 1)
     parts = list(disk.parts())
     assert np.concatenate([part for part, *_ in parts]).tolist() == list(range(len(positions)))
-    assert torch.equal(torch.cat([image for _, image, _ in parts]), there.image[:, 0])
-    assert torch.equal(torch.cat([text for _, _, text in parts]), there.text)
+    assert torch.equal(torch.cat([image for _, image, _, _ in parts]), there.image[:, 0])
+    assert torch.equal(torch.cat([text for _, _, text, _ in parts]), there.text)
 
 
 def test_the_weighted_draw_needs_memory(cache: Cache) -> None:
