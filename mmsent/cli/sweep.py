@@ -19,6 +19,7 @@ from mmsent.errors import UsageError
 from mmsent.sweep.settings import SweepSettings
 
 if TYPE_CHECKING:
+    from mmsent.features.cache import Cache
     from mmsent.sweep.results import Sweep
     from mmsent.sweep.space import Space
 
@@ -85,7 +86,6 @@ def sweep(
     parallel.png, one line per trial through all settings, and importance.png, how much each setting matters.
     """
     from mmsent.sweep.space import make_space
-    from mmsent.training.halves import left_out, with_half_posts
     from mmsent.training.recipes import recipe_of
 
     if action is not None:
@@ -107,13 +107,7 @@ def sweep(
     if recipe == "auto":
         note(f"recipe {chosen}: {why}")
     where.require_current("train")
-    index = cache.index("train")
-    (usual,), said = with_half_posts([FitSettings()], index)
-    searched = space_of(chosen, usual.modality_dropout if said else None)
-    if said and searched.fixed.get("modality_dropout") == usual.modality_dropout:
-        note(said)
-    if said := left_out(index, searched.lacking()):
-        note(f"trials are scored on the rows that all their heads can learn from{said}")
+    searched = _for_half_posts(cache, lambda dropout: space_of(chosen, dropout))
     asked = min(options.trials, searched.size()) if options.sampler == "grid" else options.trials
     if asked < options.trials:
         note(f"the grid has {searched.size()} points, so there will be that many trials, not {options.trials}")
@@ -135,6 +129,20 @@ def sweep(
             blocks=blocks_from(cache),
         )
     _tell(done, asked, wide=wide, as_json=json)
+
+
+def _for_half_posts(cache: Cache, space_of: Callable[[float | None], Space]) -> Space:
+    """The space by a modality dropout for all trials: the one that `fit` takes where many posts lack a half."""
+    from mmsent.training.halves import left_out, with_half_posts
+
+    index = cache.index("train")
+    (usual,), said = with_half_posts([FitSettings()], index)
+    found = space_of(usual.modality_dropout if said else None)
+    if said and found.fixed.get("modality_dropout") == usual.modality_dropout:
+        note(said)
+    if missed := left_out(index, found.lacking()):
+        note(f"trials train on the rows that all their heads can learn from{missed}")
+    return found
 
 
 def _promote(action: str, where: Workspace, name: str, fusions: Sequence[Fusion], *, as_json: bool) -> None:
