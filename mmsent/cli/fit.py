@@ -107,6 +107,7 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     from mmsent.features.cache import NO_LABEL
     from mmsent.training.fit import fit as run
     from mmsent.training.fit import write_tensorboard
+    from mmsent.training.runs import KEPT
 
     fitted: list[Any] = []
     logits: list[Any] = []
@@ -146,10 +147,7 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     if unseen := [name for i, name in enumerate(job.cache.labels) if not (rows[0].truth == i).any()]:
         note(f"no row that validates is labelled {', '.join(unseen)}: scores say nothing of it")
     if any(given.rows.kept for given in rows):
-        note(
-            "the rows that validate are those of earlier runs with this split, so that runs can be compared, though "
-            "labels or rows have changed since; another --split-seed chooses new ones"
-        )
+        note(KEPT)
     if rows[0].stored:
         note("the embeddings take more memory than --memory allows, so they were read from disk block by block")
     echo_table(comparison(found, job.cache.labels), SCORES, wide=wide)

@@ -12,7 +12,7 @@ from mmsent.features.cache import Cache
 from mmsent.system.files import write_together
 from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text
-from mmsent.training.runs import WINNERS
+from mmsent.training.runs import KEPT, WINNERS
 
 FORMAT_VERSION = 1
 SUMMARY, TABLE = "sweep.json", "trials.csv"
@@ -134,6 +134,8 @@ class Sweep(Record):
             f"Best: {best['fit']['fusion']}, trial {best['number']}, {self.measure} {best['score']:.4f} with a "
             f"standard error of {best['se']:.4f}."
         ]
+        if self.info.get("kept"):
+            lines.append(f"{KEPT[0].upper()}{KEPT[1:]}.")
         if self.within > 1:
             lines.append(
                 f"{self.within} of {total} finished trials are within one standard error of it, so this sweep cannot "

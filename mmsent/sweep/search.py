@@ -34,7 +34,7 @@ from mmsent.sweep.workers import Executor, Here, Stacked, Workers, one_thread
 from mmsent.system import provenance
 from mmsent.system.files import ready_folder
 from mmsent.system.process import cores
-from mmsent.training.fit import Training
+from mmsent.training.fit import Training, validated_before
 from mmsent.training.runs import cache_facts
 from mmsent.training.train import precision_for
 from mmsent.training.tuning import BlocksOf
@@ -66,8 +66,9 @@ def sweep(
     folder = runs / options.name
     features = cache.load("train")
     tunes = space.tunes() - {""}
-    lacking = space.lacking()
-    given: dict[str, Any] = {"lacking": lacking, "tunes": tunes, "blocks": blocks}
+    lacking, kept = space.lacking(), validated_before(runs, cache, split)
+    how = Training(space.recipe, device, lacking=lacking, kept=kept, blocks=blocks)
+    given: dict[str, Any] = {"kept": kept, "lacking": lacking, "tunes": tunes, "blocks": blocks}
     shared = cut_rows(cache, features, split, options.folds, options.repetitions, **given)
     url = options.storage or file_url(folder / "study.db")
     shown_url(url)
@@ -76,7 +77,7 @@ def sweep(
     sampling = Sampling(space, trials, options.sampler, options.seed)
     stacked = options.engine == "stacked" or (options.engine == "local" and device != "cpu")
     precision = "fp32" if stacked else precision_for(device)
-    about = _about(cache, space, split, options)
+    about = _about(cache, space, split, options) | {"validation split": _kept(shared)}
     ledger = Ledger(url, options.name, about, sampling, prune=options.prune, precision=precision)
     tell = watch or (lambda progress: None)
     with contextlib.ExitStack() as stack:
@@ -91,13 +92,13 @@ def sweep(
             if earlier is not None and up_to_date(earlier, entries, options.repetitions):
                 return earlier
             found = conclude(entries, shared, make.get, space, tell)
-            how = Training(space.recipe, device, lacking=lacking, blocks=blocks)
             saved = save_winners(cache, features, folder, found["winners"], split, how, earlier)
             for winner, name in zip(found["winners"], saved, strict=True):
                 winner["run"] = name
             facts = _facts(cache, sampling, split, options) | {
                 "storage": shown_url(url),
                 "scored": shared.scored,
+                "kept": shared.parts[0].kept,
                 "trials": [record(entry) for entry in entries],
                 **found,
                 "importances": ledger.importances(),
@@ -161,6 +162,12 @@ def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSetti
     }
     read: dict[str, Any] = json.loads(json.dumps(about))
     return read
+
+
+def _kept(shared: SharedRows) -> str | None:
+    """A digest of the rows that validate where an earlier run decides which; None where they follow from the rest."""
+    first = shared.parts[0]
+    return digests.array_digest([first.val]) if first.kept else None
 
 
 class _Lazy:

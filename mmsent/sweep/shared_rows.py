@@ -38,11 +38,13 @@ ARRAYS = ("image", "text", "labels")
 
 @dataclass(frozen=True)
 class Part:
-    """One split: positions of the rows to train on, to stop on and to score, (n,) each. out None: val is scored."""
+    """One split: positions of the rows to train on, to stop on and to score, (n,) each. out None: val is scored. kept:
+    whether those that validate did so before, and others would be chosen now."""
 
     train: Ints
     val: Ints
     out: Ints | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,13 @@ def cut(
     folds: int | None,
     checks: int,
     lacking: Sequence[int] = (),
+    kept: Collection[str] = (),
 ) -> tuple[tuple[Part, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
     """Split the training rows: all parts, the numbers of those of the search, and of those of each check.
 
     folds: their number for cross-validation; None: one validation split. checks: how often to split again, with the
-    next seeds. lacking: halves that rows may lack. Raises UsageError or DataError if there are too few rows or groups.
+    next seeds. lacking: halves that rows may lack; kept: ids that validated before, as for split_rows; the check has
+    other splits. Raises UsageError or DataError if there are too few rows or groups.
     """
     split = with_thresholds(split, cache.encoder)
     parts: list[Part] = []
@@ -87,9 +91,10 @@ def cut(
         here = split.model_copy(update={"seed": split.seed + turn})
         before = len(parts)
         if folds is None:
-            rows = split_rows(features.index, here, features, lacking=lacking, own=cache.validation)
+            before_too = () if turn else kept
+            rows = split_rows(features.index, here, features, kept=before_too, lacking=lacking, own=cache.validation)
             require_classes(cache, features.index, rows.train, lacking)
-            parts.append(Part(rows.train, rows.val))
+            parts.append(Part(rows.train, rows.val, kept=rows.kept))
         else:
             plan = plan_folds(cache, here, folds, features=features, lacking=lacking)
             for number in range(folds):
@@ -107,12 +112,13 @@ def cut_rows(
     checks: int,
     *,
     lacking: Sequence[int] = (),
+    kept: Collection[str] = (),
     tunes: Collection[str] = (),
     blocks: BlocksOf | None = None,
 ) -> SharedRows:
     """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read.
-    lacking: halves that rows may lack; tunes: what heads tune, as in text:2; blocks: see SharedRows."""
-    parts, search, others = cut(cache, features, split, folds, checks, lacking)
+    lacking, kept: see `cut`; tunes: what heads tune, as in text:2; blocks: see SharedRows."""
+    parts, search, others = cut(cache, features, split, folds, checks, lacking, kept)
     missing = missing_halves(features.index.outcome) if lacking else None
     given = features.image, features.text, features.index.labels
     states = {tune: load_states(cache, "train", tune) for tune in sorted(tunes)}

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 WINNERS = "winners"  # in the folder of a sweep: its runs, which no command takes by itself
+KEPT = (
+    "the rows that validate are those of earlier runs with this split, so that runs can be compared, though labels or "
+    "rows have changed since; another --split-seed chooses new ones"
+)
 BLOCKS = "blocks.safetensors"
 _KIND = RecordKind(
     file="run.json",

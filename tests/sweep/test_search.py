@@ -355,6 +355,23 @@ def test_there_are_as_many_trials_as_were_asked_for(done: Sweep, runs: Path) -> 
     assert all(0 < one["se"] < 0.2 for one in done.finished)
 
 
+def test_a_sweep_validates_on_the_rows_of_earlier_runs(cache: Cache, space: Space, tmp_path: Path) -> None:
+    """As `fit` does, so that its winners can be compared with runs from before labels were corrected."""
+    index, folder = cache.load("train").index, tmp_path / "runs"
+    (fresh,) = fit_runs(cache, tmp_path / "elsewhere", [space.settings({})], SPLIT)
+    others = [name for name in index.ids if name not in fresh.validation_ids()][: len(fresh.validation_ids())]
+    (before,) = fit_runs(cache, folder, [space.settings({})], SPLIT, Training(kept=others))
+    assert set(before.validation_ids()) == set(others)
+    for name, folds in (("sweep", None), ("folded", 2)):
+        found = sweep(cache, folder, space, SPLIT, options(name=name, trials=2, checks=1, folds=folds))
+        saved = [open_run(found.run_path(one["run"])) for one in found.winners]
+        assert all(set(run.validation_ids()) == set(others) for run in saved)
+        assert (found.info["kept"], any("those of earlier runs" in line for line in found.says())) == (not folds,) * 2
+    shutil.rmtree(before.path)
+    with pytest.raises(UsageError, match="begun with another validation split"):
+        sweep(cache, folder, space, SPLIT, options(trials=3, checks=1))
+
+
 def test_winners_are_runs_with_the_score_of_their_trial(done: Sweep, cache: Cache, runs: Path) -> None:
     assert {one["fit"]["fusion"] for one in done.winners} == {"concat", "weighted"}
     saved = [open_run(done.run_path(one["run"])) for one in done.winners]

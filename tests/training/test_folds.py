@@ -73,6 +73,21 @@ def test_folds_are_whole_even_and_free_of_order(data: st.DataObject) -> None:
         assert counts.max() - counts.min() <= 2 * largest
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_corrected_labels_and_added_rows_move_few_rows_to_other_folds(paired: bool) -> None:
+    """Of 1,000 rows in 5 folds, in which a twentieth may be in pairs."""
+    rng, n = np.random.default_rng(0), 1000
+    labels, groups = rng.choice(3, n, p=(0.3, 0.2, 0.5)), np.arange(n)
+    groups[1:50:2] = groups[:50:2] if paired else groups[1:50:2]
+    before = fold_numbers(names(n), labels, groups, 5, 0)
+    for _ in range(20):
+        corrected, wrong = labels.copy(), rng.choice(n, 2, replace=False)
+        corrected[wrong] = (corrected[wrong] + 1) % 3
+        assert (fold_numbers(names(n), corrected, groups, 5, 0) != before).sum() <= 50
+    more = fold_numbers(names(n + 50), np.append(labels, rng.choice(3, 50)), np.append(groups, n + np.arange(50)), 5, 0)
+    assert (more[:n] != before).sum() <= 50
+
+
 def test_folds_that_cannot_be() -> None:
     labels = np.zeros(4, np.int64)
     with pytest.raises(UsageError, match="at least 2"):
