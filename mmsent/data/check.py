@@ -17,6 +17,7 @@ from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, linked_groups, most_rows, perceptual_hash
 from mmsent.data.encodings import Decoding
 from mmsent.data.images import image_hash, is_blank, is_mended, opened_rgb, read_image
+from mmsent.data.readers.files import missing_images
 from mmsent.data.reading import HARDLY_READ, hardly_read
 from mmsent.data.text import clean_text, says_nothing, text_hash
 from mmsent.errors import DataError
@@ -81,7 +82,7 @@ def check_dataset(
         *_finding("error", "no posts", [] if posts else [dataset.root.name], "there is nothing to encode"),
         *_loader_findings(dataset),
         *_decoding_findings(dataset.decoding),
-        *_unusable_findings(unusable, len(posts)),
+        *_unusable_findings(unusable, len(posts), missing_images(posts, dataset.root)),
         *_text_findings(posts, texts),
         *_reading_findings(posts, texts, reader or tokenizer),
         *_image_findings(posts, images),
@@ -157,8 +158,9 @@ def _loader_findings(dataset: Dataset) -> list[Finding]:
     ]
 
 
-def _unusable_findings(unusable: Iterable[tuple[str, str, str]], n: int) -> list[Finding]:
-    """Rows that extraction would quarantine. Each kind is an error if all together exceed extraction's limit."""
+def _unusable_findings(unusable: Iterable[tuple[str, str, str]], n: int, images: str) -> list[Finding]:
+    """Rows that extraction would quarantine. Each kind is an error if all together exceed extraction's limit. images:
+    where they are, if most are missing."""
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for kind, post_id, reason in unusable:
         kinds[kind].append((post_id, reason))
@@ -169,7 +171,12 @@ def _unusable_findings(unusable: Iterable[tuple[str, str, str]], n: int) -> list
     return [
         finding
         for kind, found in kinds.items()
-        for finding in _finding(severity, kind, [post_id for post_id, _ in found], f"{found[0][1]}; {limits}")
+        for finding in _finding(
+            severity,
+            kind,
+            [post_id for post_id, _ in found],
+            "; ".join(filter(None, [found[0][1], limits, images if kind == "missing picture" else ""])),
+        )
     ]
 
 

@@ -9,7 +9,7 @@ import math
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ MAX_PIXELS = (
 MAX_BYTES = 256 << 20  # of an image file
 IN_FLIGHT = 1 << 30  # bytes of decoded images that all threads together hold; a larger image is decoded alone
 # The formats of posts. Pillow knows dozens more, each with its own parser; EPS would even run Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 MAX_ASPECT = (
     16  # beyond this side ratio the ends are cut before resizing; otherwise a 1x20000 strip would fill the memory
 )
@@ -166,6 +166,10 @@ def _header(raw: bytes) -> Image.Image:
     """The image without its pixels. A PNG whose profile or texts are too large to unpack is read without them."""
     try:
         return Image.open(io.BytesIO(raw), formats=_formats())
+    except UnidentifiedImageError as error:
+        if "HEIF" in _formats() or raw[4:8] != b"ftyp" or raw[8:12] not in _HEIF:
+            raise
+        raise DataError("HEIC pictures need pillow-heif: pip install 'mmsent[heic]'") from error
     except ValueError:
         if not raw.startswith(_PNG):
             raise
@@ -191,6 +195,7 @@ def _loaded(image: Image.Image, raw: bytes) -> Image.Image:
     return image
 
 
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MENDED = "mmsent: the end was missing"
 _FILLS = [hashlib.sha256(bytes([i])).digest().replace(b"\xff", b"\x7f") for i in range(16)]
@@ -222,8 +227,12 @@ def _without_texts(raw: bytes) -> bytes:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow was built with."""
+    """Those of FORMATS that this Pillow was built with; HEIF is read by pillow-heif."""
     Image.init()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

@@ -15,14 +15,13 @@ from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from mmsent.config import DataSettings, default
 from mmsent.data.encodings import Decoding
 from mmsent.data.lists import DELIMITERS, ListRow, TextFile, trimmed
 from mmsent.data.posts import Problem
 from mmsent.errors import DataError, UsageError
-from mmsent.system.files import is_file, protocol, read_file
+from mmsent.system.files import read_file
 
 MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet", "json")
 COLUMNS = ("id_column", "image_column", "text_column", "label_column", "split_column")
@@ -467,18 +466,3 @@ def label_spellings(name: str) -> tuple[str, ...]:
     """The names of labels, in small letters, that a name may mean, the likeliest first."""
     folded = name.casefold()
     return folded, folded.removesuffix(".0"), _AS_NUMBER.get(folded, folded)
-
-
-def image_file(folder: Path, value: str) -> Path:
-    """The file that an image cell means. What is written is tried first; then without blanks around it, with
-    backslashes as separators, percent-encoding undone, and a file:// URL as the path in it.
-
-    Where there is no such file, the path as it was looked for, so that a message can name it.
-    """
-    plain = value.strip()
-    if protocol(plain) == "file":
-        from urllib.request import url2pathname  # takes a while to import
-
-        plain = url2pathname(urlsplit(plain).path)
-    tried = dict.fromkeys((value, plain, plain.replace("\\", "/"), unquote(plain)))
-    return next((path for name in tried if is_file(path := folder / name)), folder / plain)

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data import views as view_module
 from mmsent.data.dataset import Dataset, Split
+from mmsent.data.readers.files import missing_images
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.encoders.specs import encoder_label
@@ -320,7 +321,10 @@ class _Job:
             return
         shown = "; ".join(f"{row_id}: {reason}" for row_id, reason in list(bad.items())[:3])
         share = math.ceil(100 * len(bad) / n) / 100  # rounded up, so that it is enough
-        cause = "".join(f"{p.message}. " for p in self.dataset.problems if p.kind == "column not found")
+        causes = [p.message for p in self.dataset.problems if p.kind == "column not found"]
+        if missing := missing_images(self.dataset.of(split), self.dataset.root):
+            causes.append(missing)
+        cause = "".join(f"{one}. " for one in causes)
         raise DataError(
             f"{cause}{len(bad)} of {n} {split} rows are bad ({shown}), more than --max-bad {self.options.max_bad:g}; "
             f"what was encoded is kept. `mmsent check` lists them; continue with --max-bad {share:g}, or more where "

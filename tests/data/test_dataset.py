@@ -15,6 +15,7 @@ from mmsent.data.dataset import Dataset, Post, load_dataset, locate, name_of, un
 from mmsent.data.images import read_image
 from mmsent.data.lists import ListForm
 from mmsent.data.posts import Posts
+from mmsent.data.readers.files import IMAGE_ENDINGS
 from mmsent.data.text import MAX_BYTES
 from mmsent.errors import DataError
 from tests.helpers.made import make_guid, make_manifest
@@ -392,7 +393,7 @@ def test_files_of_a_post_by_ending(tmp_path: Path) -> None:
         (data / "2.Png", data / "2.txt"),
         (data / "3.jpg", data / "3.txt"),
     ]
-    said = "1 has more than one picture; the first of jpg, jpeg, png, webp, bmp, gif, tif, tiff is used"
+    said = f"1 has more than one picture; the first of {', '.join(IMAGE_ENDINGS)} is used"
     assert [(p.severity, p.kind, p.where, p.message) for p in dataset.problems] == [
         ("warning", "two pictures", "1.jpg", said),
         ("warning", "two pictures", "1.png", said),
@@ -449,7 +450,7 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
         locate(tmp_path / "my.posts" / "data")
     assert str(caught.value) == (
         f"{root / 'data'} is not a data set: found neither list nor manifest; expected train.txt and data/, "
-        "or one file ending in csv, tsv, jsonl, parquet, json; it holds 1 .jpg, 1 .txt; "
+        "or one file ending in csv, tsv, jsonl, parquet, json; it holds 1 .jpg (1.jpg), 1 .txt; "
         "other readers: mvsa (MVSA's folder with labelResultAll.txt and data/); "
         "mvsa-same (the posts of it whose two labels are the same); "
         "memotion (Memotion's folder with labels.csv and images/); "
@@ -529,13 +530,13 @@ def test_a_manifest_keeps_the_encoding_that_it_was_read_by(tmp_path: Path) -> No
 def test_unusual_endings_are_known_by_their_bytes(tmp_path: Path) -> None:
     root = make_guid(tmp_path / "posts", 6, 0, size=8)
     data = root / "data"
-    for k, name in enumerate(("1.jpg_large", "2", "3.jfif", "4.json", "5.avif"), 1):
+    for k, name in enumerate(("1.jpg_large", "2", "3.jpg!d", "4.json", "5.xyz"), 1):
         (data / f"{k}.jpg").rename(data / name)
     (data / "4.json").write_text("{}")
-    (data / "5.avif").write_bytes(b"not read")
+    (data / "5.xyz").write_bytes(b"not read")
     found = load_dataset(root)
     names = [post.image.name for post in found.posts if isinstance(post.image, Path)]
-    assert names == ["1.jpg_large", "2", "3.jfif", "4.*", "5.*", "6.jpg"]
+    assert names == ["1.jpg_large", "2", "3.jpg!d", "4.*", "5.*", "6.jpg"]
     assert [(p.severity, p.message) for p in found.problems] == [
         ("note", "3 images have unusual endings and were known by their bytes")
     ]

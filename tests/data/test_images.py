@@ -382,3 +382,17 @@ def test_equals_open_clip(reference: Any, resize: str, interpolation: str) -> No
 def test_mvsa_blank_picture(mvsa: Path) -> None:
     assert is_blank(open_rgb(read_image(mvsa / "data" / "4719.jpg")))
     assert not is_blank(open_rgb(read_image(mvsa / "data" / "1.jpg")))
+
+
+def test_heic_is_read_by_pillow_heif_or_names_what_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    out = io.BytesIO()
+    heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 40))).save(out, quality=95)
+    image = open_rgb(out.getvalue())
+    assert image.size == (64, 48)
+    assert np.abs(as_pixels(image).astype(int).mean((0, 1)) - (200, 30, 40)).max() < 4
+    monkeypatch.setattr(images_module, "_formats", lambda: ("JPEG", "PNG"))
+    with pytest.raises(DataError, match=r"HEIC pictures need pillow-heif: pip install 'mmsent\[heic\]'"):
+        open_rgb(out.getvalue())
+    with pytest.raises(DataError, match="not a picture in a supported format"):
+        open_rgb(b"\0\0\0\x18ftypisom" + bytes(100))

@@ -11,7 +11,7 @@ from mmsent.config import DataSettings
 from mmsent.data.check import check_dataset
 from mmsent.data.corrections import corrected_list
 from mmsent.data.dataset import load_dataset
-from mmsent.data.manifests import cell, image_file, json_text, label_of, read_manifest
+from mmsent.data.manifests import cell, json_text, label_of, read_manifest
 from mmsent.errors import DataError
 from tests.helpers.made import make_manifest
 
@@ -246,25 +246,3 @@ def test_a_label_that_is_spelled_otherwise(
 ) -> None:
     settings = DataSettings(labels=labels, label_map=mapped)
     assert {cell: label_of(cell, settings) for cell in cells} == cells
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["data/1.png", "data\\1.png", " data/1.png ", "data/%31.png", "file://FOLDER/data/%31.png", "FOLDER/data/1.png"],
-)
-def test_an_image_is_found_however_its_path_is_written(tmp_path: Path, value: str) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "1.png").touch()
-    assert image_file(tmp_path, value.replace("FOLDER", str(tmp_path))) == tmp_path / "data" / "1.png"
-
-
-def test_a_path_as_it_is_written_comes_first(tmp_path: Path) -> None:
-    for name in ("a%20b.png", "a b.png", "c\\d.png"):
-        (tmp_path / name).touch()
-    assert image_file(tmp_path, "a%20b.png").name == "a%20b.png"
-    assert image_file(tmp_path, "c\\d.png").name == "c\\d.png"
-
-
-@pytest.mark.parametrize("value", ["data/1.PNG", "C:\\x\\1.png", "/data/local-files/?d=data/1.png"])
-def test_where_there_is_no_image_the_path_that_was_tried_stays(tmp_path: Path, value: str) -> None:
-    assert image_file(tmp_path, value) == tmp_path / value

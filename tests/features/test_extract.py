@@ -699,7 +699,7 @@ def test_a_row_that_goes_bad_loses_its_embedding(root: Path, out: Path) -> None:
     (root / "data" / "8.jpg").write_bytes(b"x")
     result = run(root, out, max_bad=0.1)
     assert result.quarantined == [
-        ("train", "8", "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)")
+        ("train", "8", "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF)")
     ]
     assert not result.cache.load("train").image[7].any()
 

@@ -649,7 +649,9 @@ changed("no text", "quarantined", "no text", {"text": None}, finds="missing text
 changed("a label that is half a surrogate pair", "refused", "is not one of", {"label": "\ud83d"}, odd=None)
 changed("an unknown split", "refused", "split 'fold2' is neither 'train' nor 'test'", {"split": "fold2"}, odd=None)
 changed("no picture", "quarantined", "no picture", {"image": None})
-changed("a picture path to nowhere", "quarantined", r"no file /in/data/odd\.JPG", {"image": "data/odd.JPG"})
+changed("a picture path to nowhere", "quarantined", r"no file /in/data/even\.jpg", {"image": "data/even.jpg"})
+changed("a picture path in capitals", "used", "read where it lies", {"image": "data/odd.JPG"})
+changed("a picture path without its ending", "used", "read where it lies", {"image": "data/odd"})
 changed("a picture path of 10 kB", "quarantined", "no file …x+", {"image": "x" * 10_240})
 changed("a picture path with a NUL", "quarantined", "picture cannot be read: no such path", {"image": "data/odd\0.jpg"})
 for written, shown_as in (

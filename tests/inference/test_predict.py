@@ -194,7 +194,7 @@ def half_a_pair(post: NewPost, _: Path) -> NewPost:
 
 
 CUTS = [
-    (broken_picture, "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF)"),
+    (broken_picture, "not a picture in a supported format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF)"),
     (no_picture, "no picture"),
     (no_text, "no text"),
 ]

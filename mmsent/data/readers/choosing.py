@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from mmsent.config import DataSettings, nearest
@@ -20,6 +19,7 @@ from mmsent.data.readers import (
     webdataset,
 )
 from mmsent.data.readers.base import Reader
+from mmsent.data.readers.files import holds
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import require_local
 
@@ -75,11 +75,4 @@ def _holds(path: Path) -> str:
     """What a folder holds, in a few words."""
     if not path.is_dir():
         return ""
-    entries = sorted(path.iterdir())
-    folders = [one.name for one in entries if one.is_dir()]
-    kinds = Counter(one.suffix.lower() or "no ending" for one in entries if not one.is_dir())
-    words = [f"{n} {kind}" for kind, n in kinds.most_common(4)]
-    if folders:
-        shown = ", ".join(f"{name}/" for name in folders[:4])
-        words.insert(0, f"{len(folders)} folders ({shown}{', …' if folders[4:] else ''})")
-    return f"; it holds {', '.join(words) or 'nothing'}"
+    return f"; it holds {holds(path)}"

@@ -12,10 +12,10 @@ from mmsent.config import DataSettings
 from mmsent.data.lists import ListForm, list_rows
 from mmsent.data.posts import SPLITS, Post, Posts, Problem, Split
 from mmsent.data.readers.base import Labels, Reader, Reading, outside, unsafe_id
+from mmsent.data.readers.files import IMAGE_ENDINGS
 from mmsent.errors import DataError
 
 LISTS: dict[Split, str] = {"train": "train.txt", "test": "test_without_label.txt"}
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
 
 def _locate(path: Path) -> Path | None:

@@ -14,14 +14,13 @@ from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import Manifest, ManifestRow, cell, columns_told, open_manifest
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_named
-from mmsent.data.readers.files import ImageFiles
-from mmsent.data.readers.guid import IMAGE_ENDINGS
+from mmsent.data.readers.files import IMAGE_ENDINGS, ImageFiles
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import RowPosts
 from mmsent.errors import DataError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-ENDINGS = tuple(f".{ending}" for ending in (*IMAGE_ENDINGS, "jfif", "jpe", "avif"))
+ENDINGS = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
 FILE_NAME = "file_name"
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from mmsent.config import DataSettings
 from mmsent.data.manifests import ManifestRow, columns_told, json_rows, named
 from mmsent.data.posts import Problem
 from mmsent.data.readers.base import Reader, Reading
-from mmsent.data.readers.files import ImageFiles
+from mmsent.data.readers.files import ImageFiles, is_label_studio
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import SPLIT, RowPosts
 from mmsent.errors import DataError
@@ -26,7 +26,6 @@ from mmsent.system.files import open_file, protocol
 
 _LOOKED_AT = 1 << 16  # bytes at the start of a file that is recognised
 _TASK = re.compile(rb'"data"\s*:\s*\{')
-_UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 _DISAGREE, _SEVERAL = "annotators disagree", "several choices in one answer"
 ID = "id"
 _ABOUT = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")  # of JSON-MIN
@@ -61,7 +60,7 @@ def _read(path: Path, settings: DataSettings) -> Reading:
         settings = settings.model_copy(update={"label_column": choices[0]} if choices else {})
     problems: list[Problem] = []
     settings = named(path, [*names, *(name for name in choices if name not in names)], settings, problems)
-    made = RowPosts(settings, ImageFiles(path.parent, settings, deep=True, spellings=_spellings), path.name)
+    made = RowPosts(settings, ImageFiles(path.parent, settings, deep=True), path.name)
     made.add(_labelled(chain(first, rows), settings, left_out))
     for why, n in left_out.items():
         problems.append(Problem("warning", "left out", path.name, f"{n} tasks were left out: {why}"))
@@ -117,24 +116,10 @@ def _labelled(
 def _own_image(row: ManifestRow, settings: DataSettings) -> ManifestRow:
     """The image's path, where the row has the address of a file that the export's server holds."""
     image = row.get(settings.image_column)
-    if not isinstance(image, str) or "/data/" not in image or protocol(image) in (None, *settings.remote):
+    if not isinstance(image, str) or not is_label_studio(image) or protocol(image) in (None, *settings.remote):
         return {}
     parts = urlsplit(image)
-    held = "/data/upload/" in parts.path or "/data/local-files" in parts.path
-    return {settings.image_column: f"{parts.path}?{parts.query}"} if held else {}
-
-
-def _spellings(written: str) -> list[str]:
-    """The paths that an image of a task may have, the likeliest first."""
-    parts = urlsplit(written.strip())
-    if "/data/local-files" in parts.path:
-        return parse_qs(parts.query).get("d", [written])
-    if "/data/upload/" not in parts.path:
-        return [written]
-    below = unquote(parts.path.partition("/data/")[2])
-    folder, _, name = below.rpartition("/")
-    plain = _UPLOAD.sub("", name)
-    return list(dict.fromkeys([below, below.removeprefix("upload/"), name, f"{folder}/{plain}", plain]))
+    return {settings.image_column: f"{parts.path}?{parts.query}"}
 
 
 READER = Reader("label-studio", "a JSON export of Label Studio", SPLIT, _locate, _read)

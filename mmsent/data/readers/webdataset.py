@@ -18,8 +18,7 @@ from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import ManifestRow
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_of_name
-from mmsent.data.readers.files import ImageFiles
-from mmsent.data.readers.guid import IMAGE_ENDINGS
+from mmsent.data.readers.files import IMAGE_ENDINGS, ImageFiles
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import RowPosts
 from mmsent.data.text import MAX_BYTES

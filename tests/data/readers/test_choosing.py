@@ -43,5 +43,5 @@ def test_an_unknown_folder_is_told_what_it_holds(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.raises(DataError) as caught:
         load_dataset(tmp_path)
-    assert "it holds 2 folders (d/, e/), 2 .pdf, 1 no ending" in str(caught.value)
+    assert "it holds 2 folders (d/, e/), 2 .pdf (a.pdf), 1 no ending" in str(caught.value)
     assert str(caught.value).endswith("the smallest manifest is a CSV of id,image,text,label")

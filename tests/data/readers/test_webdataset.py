@@ -122,7 +122,9 @@ def test_shards_that_cannot_be_read(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-000001.tar: not readable as a tar file"):
         load_dataset(shards, how)
     (shards / "test-000000.tar").write_bytes(b"no tar")
-    with pytest.raises(DataError, match=r"is not a data set: .*it holds 3 .tar; other readers: .*webdataset"):
+    with pytest.raises(
+        DataError, match=r"is not a data set: .*it holds 3 .tar \(test-000000.tar\); other readers: .*webdataset"
+    ):
         load_dataset(shards)
 
 
