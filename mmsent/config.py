@@ -144,6 +144,7 @@ READER_NAMES = (
     "hf-parquet",
     "excel",
     "webdataset",
+    "split-files",
     "manifest",
 )
 Pairs = BeforeValidator(_pairs)

@@ -58,6 +58,7 @@ def audit(
     """
     _refuse(out, group, folds, memory)
     from mmsent.evaluation.audit import audit_folds, write_audit
+    from mmsent.training.folds import plan_folds
 
     cache = where.require_current("train")
     chosen = _chosen(where, folds, group)
@@ -65,7 +66,8 @@ def audit(
         note(f"no cross-validation of these labels in {where.runs_at}/: running one of {Fusion.concat}, {FOLDS} folds")
         split = SplitSettings(group=Group(group or Group.near))
         job = plan(where, [Fusion.concat], "auto", {}, split, device, memory)
-        chosen, _ = cross_validate_all(job, FOLDS)
+        folded = plan_folds(cache, job.split, FOLDS, memory=job.how.memory, lacking=job.lacking)
+        chosen, _ = cross_validate_all(job, folded)
     found = audit_folds(chosen, cache.index("train"))
     table, values = write_audit(found, out)
     written = {"table": str(table), "json": str(values)}

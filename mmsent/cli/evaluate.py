@@ -54,6 +54,7 @@ def evaluate(
         echo_json(
             {
                 "cache": str(cache.path),
+                "data": cache.definition,
                 "split": split,
                 "calibrated": all(one.calibrated for one in chosen),
                 "evaluations": [e.to_json() for e in found],
@@ -70,7 +71,7 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
     import numpy as np
 
     from mmsent.evaluation.evaluate import evaluate_labelled
-    from mmsent.evaluation.openings import LOG, ordinal, read_openings, record_opening, record_scores
+    from mmsent.evaluation.openings import LOG, homes, ordinal, read_openings, record_opening, record_scores
     from mmsent.features.cache import NO_LABEL
 
     path = where.source()
@@ -83,7 +84,7 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
     truth = np.array([numbers.get(labelled.get(i), NO_LABEL) for i in features.index.ids], np.int64)
     key = record_opening(chosen, path, int((features.index.good & (truth != NO_LABEL)).sum()), cache)
     found = evaluate_labelled(chosen, cache, features, truth)
-    record_scores(chosen, key, {e.name: {k: e.scores[k] for k in ("accuracy", "f1_weighted")} for e in found})
+    record_scores(homes(chosen), key, {e.name: {k: e.scores[k] for k in ("accuracy", "f1_weighted")} for e in found})
     folders = list(dict.fromkeys(run.home for run in chosen))
     times = len(read_openings(folders, cache))
     note(f"test labels opened, for the {ordinal(times)} time; noted in {folders[0] / LOG}")
@@ -98,7 +99,8 @@ def _tell(
     from mmsent.training.runs import calibration_note
 
     echo_table(comparison(found, cache.labels), SCORES, wide=wide)
-    echo(f"\n[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
+    echo(f"\n{cache.definition}")
+    echo(f"[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
     crossed = crossed and any(run.calibrated for run in chosen)
     echo(calibration_note(chosen) + (", here each row's on the other rows (cross-fitted)" if crossed else ""))
     if not pairs:

@@ -52,6 +52,17 @@ def fit(
             rich_help_panel=TRAIN,
         ),
     ] = None,
+    folds_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--folds-from",
+            help="Cross-validate on the folds of a file, with columns id and fold, or id, fold and part.",
+            rich_help_panel=TRAIN,
+        ),
+    ] = None,
+    fold_column: Annotated[
+        str, typer.Option("--fold-column", help="Column with the folds of --folds-from.", rich_help_panel=TRAIN)
+    ] = "fold",
     splits: Splits = None,
     settings: FitOverrides,
     split: SplitSettings,
@@ -71,19 +82,30 @@ def fit(
     Reads the cache of the data set, writes one run folder per head into --runs (settings, weights, history, validation
     predictions) and prints how the heads compare on the validation rows.
 
-    With --folds it trains one head per fold, writes out-of-fold predictions and their scores, and keeps no head. With
+    With --folds it trains one head per fold, writes out-of-fold predictions and their scores, and keeps no head; with
+    --folds-from the folds, and which of their rows train, validate and are scored, are those of a file. With
     --recipe best, --recipe tuned or --splits it fits a committee: the recipe's fusions (or those named) on several
     validation splits. With --tune or --recipe tuned the last blocks of the text encoder train too.
     """
-    split = split_for(split, folded=folds is not None)
-    committee = None if folds is not None else committee_of(recipe, splits)
-    if folds is not None and splits is not None:
-        raise UsageError("--folds cross-validates one head per fusion; it does not go with --splits")
-    if tensorboard and (folds is not None or committee):
-        raise UsageError(f"--tensorboard shows one head's training; it does not go with {_several(folds)}")
+    if folds is not None and folds_from is not None:
+        raise UsageError("--folds cuts folds and --folds-from reads them from a file; give one of them")
+    folded = "--folds" if folds is not None else "--folds-from" if folds_from is not None else ""
+    split = split_for(split, folded=bool(folded))
+    committee = None if folded else committee_of(recipe, splits)
+    if folded and splits is not None:
+        raise UsageError(f"{folded} cross-validates one head per fusion; it does not go with --splits")
+    if tensorboard and (folded or committee):
+        several = folded or f"a committee (--splits, --recipe {' or '.join(COMMITTEES)})"
+        raise UsageError(f"--tensorboard shows one head's training; it does not go with {several}")
     fusions = list(committee.fusions) if committee and not fusion else fusions_named(fusion or Fusion.concat.value)
     job = plan(where, fusions, recipe, settings, split, device, memory)
-    if folds is not None:
+    if job.cache.validation and not folded:
+        note("the rows that validate are the data set's own; --val-size and --split-seed have no say")
+    if folds_from is not None:
+        from mmsent.cli.fit_folds import fit_protocol
+
+        fit_protocol(job, folds_from, fold_column, where.source(), wide=wide, as_json=json)
+    elif folds is not None:
         from mmsent.cli.fit_folds import fit_folds
 
         fit_folds(job, folds, wide=wide, as_json=json)
@@ -93,10 +115,6 @@ def fit(
         fit_committee(job, committee.splits, as_json=json)
     else:
         _fit_heads(job, tensorboard, wide=wide, as_json=json)
-
-
-def _several(folds: int | None) -> str:
-    return "--folds" if folds is not None else f"a committee (--splits, --recipe {' or '.join(COMMITTEES)})"
 
 
 def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bool) -> None:
@@ -129,7 +147,12 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     found = evaluate_logits(done, logits, [given.rows.val for given in rows], labels, job.cache.labels, crossed=True)
     if as_json:
         echo_json(
-            {"runs": [str(r.path) for r in done], "recipe": job.how.recipe, "validation": [e.to_json() for e in found]}
+            {
+                "runs": [str(r.path) for r in done],
+                "recipe": job.how.recipe,
+                "data": job.cache.definition,
+                "validation": [e.to_json() for e in found],
+            }
         )
         return
     for one in done:
@@ -138,12 +161,11 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     for one, given in zip(done, rows, strict=True):
         n = one.info["rows"]
         sizes.setdefault((n["train"], n["val"], given.left_out), []).append(one.fusion.value)
+    echo(f"\n{job.cache.definition}")
     echo(
-        f"\nrecipe {job.how.recipe}; "
+        f"recipe {job.how.recipe}; "
         + "; ".join(_sizes(*n, heads if len(sizes) > 1 else []) for n, heads in sizes.items())
     )
-    if job.cache.validation:
-        note("the rows that validate are the data set's own; --val-size and --split-seed have no say")
     if unseen := [name for i, name in enumerate(job.cache.labels) if not (rows[0].truth == i).any()]:
         note(f"no row that validates is labelled {', '.join(unseen)}: scores say nothing of it")
     if any(given.rows.kept for given in rows):

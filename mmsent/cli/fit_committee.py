@@ -37,10 +37,12 @@ def fit_committee(job: FitJob, splits: int, *, as_json: bool) -> None:
                 "committee": done[0].info["committee"],
                 "runs": [str(run.path) for run in done],
                 "recipe": job.how.recipe,
+                "data": job.cache.definition,
                 "validation": {fusion.value: found for fusion, found in spread.items()},
             }
         )
         return
+    echo(job.cache.definition)
     echo(f"recipe {job.how.recipe}; {len(done)} heads in {job.runs}, {done[0].name} to {done[-1].name}")
     scores = ["accuracy", "F1 weighted", "F1 macro"]
     table = [["head", "splits", *scores]]

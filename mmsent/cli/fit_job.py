@@ -33,6 +33,13 @@ class FitJob:
     runs: Path
     how: Training
 
+    @property
+    def lacking(self) -> list[int]:
+        """The halves that posts may lack from which any of the heads learns."""
+        from mmsent.training.halves import lackable
+
+        return sorted({bit for one in self.settings for bit in lackable(one)})
+
 
 def plan(
     where: Workspace,

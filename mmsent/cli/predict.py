@@ -144,7 +144,7 @@ def _scored(found: Sequence[Prediction], given: Sequence[str | None], chosen: Se
     """How the answers compare with the labels that a manifest gives; that test labels are opened is logged first."""
     import numpy as np
 
-    from mmsent.evaluation.openings import LOG, record_opening, record_scores
+    from mmsent.evaluation.openings import LOG, homes, record_opening, record_scores
     from mmsent.metrics import scores
 
     numbers: dict[str | None, int] = {label: i for i, label in enumerate(chosen[0].labels)}
@@ -158,7 +158,7 @@ def _scored(found: Sequence[Prediction], given: Sequence[str | None], chosen: Se
     all_scores = scores(truth, predicted, len(numbers))
     shown = {name: all_scores[name] for name in ("accuracy", "f1_weighted", "f1_macro")}
     if test:
-        record_scores(chosen, key, {"predict": {name: shown[name] for name in ("accuracy", "f1_weighted")}})
+        record_scores(homes(chosen), key, {"predict": {name: shown[name] for name in ("accuracy", "f1_weighted")}})
         note(f"test labels opened; noted in {chosen[0].path.parent / LOG}")
     left = f", {unknown} with labels that the heads do not know left out" if unknown else ""
     numbers_shown = ", ".join(f"{name.replace('_', ' ').replace('f1', 'F1')} {n:.3f}" for name, n in shown.items())

@@ -111,6 +111,8 @@ def sweep(
     asked = min(options.trials, searched.size()) if options.sampler == "grid" else options.trials
     if asked < options.trials:
         note(f"the grid has {searched.size()} points, so there will be that many trials, not {options.trials}")
+    if cache.validation and options.folds is None:
+        note("the rows that validate are the data set's own, so the best are not repeated on other splits")
     from mmsent.inference.tuned import blocks_from
     from mmsent.sweep.database import shown_url
     from mmsent.sweep.search import sweep as run
@@ -172,7 +174,8 @@ def _tell(done: Sweep, asked: int, *, wide: bool, as_json: bool) -> None:
         echo_json({"path": str(done.path), "figures": [str(path) for path in figures], **done.info})
         return
     total = len(done.trials)
-    echo(f"{done.path}: {done.outcomes}; {done.measure}\n")
+    echo(f"{done.path}: {done.outcomes}; {done.measure}")
+    echo(f"{done.info['cache'].get('definition', done.info['cache']['data_name'])}\n")
     from mmsent.training.runs import WINNERS
 
     table = done.table()

@@ -28,7 +28,7 @@ def correctable(dataset: Dataset) -> set[str]:
     """The ids of posts whose corrected labels may be used in training: those of the training list, and in a manifest
     also rows without a label, unless its split column says test."""
     if dataset.layout == "guid":
-        return {post.id for post in dataset.posts if post.split == "train"}
+        return {post.id for post in dataset.posts if post.split == "train"} - set(dataset.validation)
     if dataset.layout != "manifest":
         return set()
     rows, _ = read_manifest(dataset.root, dataset.settings)
@@ -53,6 +53,8 @@ def corrected_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, st
             raise DataError(f"label {label[:60]!r} of post {name[:60]!r} is not one of {', '.join(known)}")
         if name not in listed:
             raise DataError(f"{dataset.root.name} has no post {name[:60]!r}")
+        if name in dataset.validation and name not in allowed:
+            raise DataError(f"post {name[:60]!r} validates and stands in a list of its own; correct it there")
         if name not in allowed:
             raise DataError(f"post {name[:60]!r} belongs to the test split; test labels must not enter training")
     return _guid_list(dataset, labels) if dataset.layout == "guid" else _manifest(dataset, labels)

@@ -22,6 +22,7 @@ from mmsent.data.readers.base import split_named as split_named
 from mmsent.data.readers.base import unsafe_id as unsafe_id
 from mmsent.data.readers.choosing import READERS, choose
 from mmsent.data.readers.guid import LISTS as LISTS
+from mmsent.data.readers.guid import VALIDATION_LISTS as VALIDATION_LISTS
 from mmsent.data.text import MAX_BYTES, clean_text, require_text
 from mmsent.errors import DataError
 from mmsent.system.files import read_file, unreadable

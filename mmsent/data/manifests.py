@@ -31,6 +31,7 @@ _AS_NUMBER = {"true": "1", "false": "0"}
 _PARQUET_ROWS = 4096
 
 ManifestRow = dict[str, Any]
+Naming = Callable[[Path, Sequence[str], DataSettings, list[Problem]], DataSettings]
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,26 @@ def read_manifest(path: Path, settings: DataSettings) -> tuple[list[ManifestRow]
     return list(opened.rows), opened
 
 
-def open_manifest(path: Path, settings: DataSettings) -> Manifest:
-    """Open a CSV, TSV, JSONL, JSON or Parquet file. Raises DataError if it has not the columns that a manifest needs,
-    a column stands twice, or it cannot be read."""
+def open_manifest(path: Path, settings: DataSettings, *, naming: Naming | None = None) -> Manifest:
+    """Open a CSV, TSV, JSONL, JSON or Parquet file. naming: what finds the columns, for a table of something else than
+    posts; None: `named`. Raises DataError if it has not the columns that a manifest needs, a column stands twice, or it
+    cannot be read."""
+    naming = naming or named
     ending = path.suffix.lower().lstrip(".")
     if ending not in MANIFEST_ENDINGS:
         raise DataError(f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'")
     problems: list[Problem] = []
     if ending == "parquet":
         names, rows = _read_parquet(path)
-        found = named(path, names, settings, problems)
+        found = naming(path, names, settings, problems)
         return Manifest(rows, found, Decoding("utf-8", "Parquet strings are UTF-8"), problems, tuple(names))
     text = TextFile(path, settings)
     if ending in ("csv", "tsv"):
-        return _open_table(path, text, ending, settings, problems)
+        return _open_table(path, text, ending, settings, problems, naming)
     rows = _read_json(path, text, ending)
     first = list(islice(rows, 100))
     names = list(dict.fromkeys(name for row in first for name in row))
-    found = named(path, names, settings, problems) if first else settings
+    found = naming(path, names, settings, problems) if first else settings
     rows = _same_names(path, chain(first, rows), found)
     return Manifest(_some(path, rows), found, text.decoding, problems, tuple(names))
 
@@ -208,7 +211,9 @@ def _same_names(path: Path, rows: Iterable[ManifestRow], settings: DataSettings)
 # --- CSV and TSV
 
 
-def _open_table(path: Path, text: TextFile, ending: str, settings: DataSettings, problems: list[Problem]) -> Manifest:
+def _open_table(
+    path: Path, text: TextFile, ending: str, settings: DataSettings, problems: list[Problem], naming: Naming
+) -> Manifest:
     usual = "\t" if ending == "tsv" else ","
     heads = {delimiter: _head(path, text, delimiter, ending) for delimiter in (usual, *DELIMITERS)}
     if not heads[usual]:
@@ -224,7 +229,7 @@ def _open_table(path: Path, text: TextFile, ending: str, settings: DataSettings,
             head.pop()
     if len(nameless := [str(k) for k, name in enumerate(head, 1) if not name.strip()]) > 1:
         raise DataError(f"{path}: columns {', '.join(nameless)} have no name; name or remove them")
-    found = named(path, head, settings, problems)
+    found = naming(path, head, settings, problems)
     label = head.index(found.label_column) if found.label_column in head else None
 
     def is_row(cells: list[str]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsent.data.dataset import LISTS, Dataset, Post
+from mmsent.data.dataset import LISTS, VALIDATION_LISTS, Dataset, Post
 from mmsent.data.encodings import Decoding, decide_lines
 from mmsent.data.images import read_image
 from mmsent.data.lists import list_text, read_list
@@ -63,12 +63,12 @@ def prepare(
     belong to the copy's test split, with their labels. Raises UsageError if `out` is, contains or is
     inside the source, or is not empty; DataError if a file of the source cannot be read.
     """
-    _check_target(dataset, out, overwrite)
     if dataset.layout not in ("guid", "manifest"):
         raise UsageError(
             f"prepare copies guid folders and manifests, and {dataset.root} was read by {dataset.layout}; "
             "the other commands take it as it is"
         )
+    _check_target(dataset, out, overwrite)
     (out / "data").mkdir(parents=True, exist_ok=True)
     made = _prepare_guid if dataset.layout == "guid" else _prepare_manifest
     return made(dataset, out, progress, frozenset(held_out))
@@ -112,7 +112,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None, held_out: frozenset[str]) -> PrepareResult:
-    for name in LISTS.values():
+    for name in (*LISTS.values(), *VALIDATION_LISTS):
         (out / name).unlink(missing_ok=True)
     skipped: list[Skipped] = []
     texts: set[str] = set()
@@ -135,8 +135,8 @@ def _prepare_guid(dataset: Dataset, out: Path, progress: Progress | None, held_o
     for path in (out / "data").iterdir():  # left by an earlier copy, and outdated
         if path.stem in ids and path.name not in texts | pictures and path.is_file():
             path.unlink()
-    for name in LISTS.values():
-        if (dataset.root / name).is_file() and not held_out:
+    for name in (*LISTS.values(), *VALIDATION_LISTS):
+        if (dataset.root / name).is_file() and (name in VALIDATION_LISTS or not held_out):
             _write(out / name, _list_text(dataset, dataset.root / name))
     if held_out:
         _write_lists(dataset, out, held_out)

@@ -150,13 +150,15 @@ def audit_folds(found: Sequence[Folds], index: RowIndex) -> Audit:
                 f"{one.name} and {found[0].name} have different rows or labels; name cross-validations of one data set"
             )
     if reason := outdated(found[0], first, index):
-        raise RunError(f"{found[0].name} is out of date: {reason}; run `mmsent fit --folds {found[0].info['folds']}`")
+        raise RunError(f"{found[0].name} does not fit: {reason}; run `mmsent fit --folds {found[0].info['folds']}`")
     mean = tally(np.stack([rows.probabilities for rows in read]), Way(soft=True)).probabilities
     return audit_labels(first.ids, first.given, mean, found[0].info["labels"], [one.name for one in found])
 
 
 def outdated(one: Folds, rows: OutOfFold, index: RowIndex) -> str:
-    """Why a cross-validation no longer describes a cache's labelled rows; empty where it does."""
+    """Why a cross-validation does not describe a cache's labelled rows; empty where it does."""
+    if len(set(rows.ids)) < len(rows.ids):
+        return "its folds share rows"
     now = {index.ids[i]: int(index.labels[i]) for i in np.flatnonzero(index.good & (index.labels >= 0))}
     then = dict(zip(rows.ids, rows.given.tolist(), strict=True))
     moved = sum(now.get(k) != then.get(k) for k in now.keys() | then.keys())
@@ -166,10 +168,10 @@ def outdated(one: Folds, rows: OutOfFold, index: RowIndex) -> str:
 def usable_folds(found: Sequence[Folds], index: RowIndex) -> list[Folds]:
     """Of cross-validations (newest first) those that an audit takes: the newest that still fits the labels, with those
     of the other voting heads on the same folds. A fusion that does not vote is taken only if there is nothing else, and
-    plain folds never: there a duplicate of a post with a wrong label supports that label."""
+    plain or published folds never: there a duplicate of a post with a wrong label supports that label."""
     fresh: list[Folds] = []
     for one in found:
-        if one.split.group is Group.none:
+        if one.split.group is Group.none or one.info.get("published"):
             continue
         try:
             if not outdated(one, one.predictions(), index):

@@ -29,7 +29,7 @@ from mmsent.system import safe_csv
 from mmsent.system.files import put_folder
 from mmsent.system.provenance import command, versions
 from mmsent.system.records import Record, RecordKind
-from mmsent.training.calibration import apply_temperature, fit_temperature
+from mmsent.training.calibration import apply_temperature, cross_fitted, fit_temperature
 from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
 from mmsent.training.halves import lackable
 from mmsent.training.runs import cache_facts, predictions_csv
@@ -135,7 +135,10 @@ def cross_validate(
         trained = train_head(train, val, settings, classes)
         heat = fit_temperature(trained.val_logits, index.labels[parts.val])
         logits = evaluate_head(trained.head, out)[0].cpu().numpy()
-        probabilities[held], plain[held] = apply_temperature(logits, heat), apply_temperature(logits, 1.0)
+        # Rows that are scored and gave the temperature too get theirs from one another.
+        own = plan.published is not None and plan.published.scored == "val"
+        probabilities[held] = cross_fitted(logits, labels[held]) if own else apply_temperature(logits, heat)
+        plain[held] = apply_temperature(logits, 1.0)
         reached = scores(labels[held], logits.argmax(axis=1).astype(np.int64), classes)
         heads.append(FoldHead(reached, len(train), len(val), trained.best_epoch, heat))
         if on_fold:
@@ -221,6 +224,7 @@ def save_folds(folder: Path, done: CrossValidated, *, recipe: str, device: str =
         "split": plan.split.model_dump(mode="json"),
         "folds": plan.folds,
         "rows": len(plan.rows),
+        **({"published": plan.published.to_json()} if plan.published else {}),
         "groups": len(np.unique(plan.groups)) if plan.groups is not None else len(plan.rows),
         "labels": list(plan.cache.labels),
         "cache": cache_facts(plan.cache),

@@ -1,5 +1,5 @@
-"""The log of test openings: each time `mmsent evaluate --split test` opens test labels, a line is added to a log beside
-the runs.
+"""The log of test openings: each time `mmsent evaluate --split test` opens test labels, or `mmsent fit --folds-from`
+scores test rows, a line is added to a log beside the runs.
 
 One JSON object per line in `<runs>/test-openings.jsonl`. An opening is written down before any score is computed, and
 its scores in a second line of the same number, so that an interrupted evaluation is on record too.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
 from mmsent.system.provenance import command
-from mmsent.training.runs import Run
+from mmsent.training.runs import Run, cache_facts
 
 LOG = "test-openings.jsonl"
 WAIT = 30  # seconds for another writer
@@ -48,29 +48,46 @@ def record_opening(runs: Sequence[Run], data: Path, rows: int, cache: Cache | No
     rows: labelled test rows; cache: where they are encoded, if in another than the runs'. Raises RunError where that
     cannot be written: then nothing may be opened.
     """
+    heads = [{"name": run.name, "head_sha256": run.info["head_sha256"]} for run in runs]
+    facts = cache_facts(cache) if cache else runs[0].info["cache"]
+    return _open(homes(runs), heads, data, rows, facts)
+
+
+def record_folds(folder: Path, heads: Sequence[str], data: Path, rows: int, cache: Cache) -> str:
+    """Write down in the folder of the runs that heads, named in words, are tested on the folds of a published protocol.
+    Arguments, result and errors as of `record_opening`."""
+    return _open([folder], [{"name": name, "head_sha256": ""} for name in heads], data, rows, cache_facts(cache))
+
+
+def homes(runs: Sequence[Run]) -> list[Path]:
+    """The folders whose logs tell of these runs."""
+    return list(dict.fromkeys(run.home.resolve() for run in runs))
+
+
+def _open(folders: Sequence[Path], heads: list[dict[str, str]], data: Path, rows: int, facts: Mapping[str, Any]) -> str:
     key = uuid.uuid4().hex
     entry = {
         "opening": key,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
         "data": str(data),
-        "data_name": cache.data_name if cache else runs[0].info["cache"]["data_name"],
-        "fingerprint": cache.fingerprint if cache else runs[0].info["cache"]["fingerprint"],
-        "runs": [{"name": run.name, "head_sha256": run.info["head_sha256"]} for run in runs],
+        "data_name": facts["data_name"],
+        "fingerprint": facts["fingerprint"],
+        "runs": heads,
         "rows": rows,
     }
-    _append(runs, entry)
+    _append(folders, entry)
     return key
 
 
-def record_scores(runs: Sequence[Run], key: str, scores: dict[str, dict[str, float]]) -> None:
-    """Write down what an opening showed: scores by evaluation."""
-    _append(runs, {"opening": key, "scores": scores})
+def record_scores(folders: Sequence[Path], key: str, scores: dict[str, dict[str, float]]) -> None:
+    """Write down what an opening showed: scores by evaluation. folders: those that tell of it."""
+    _append(folders, {"opening": key, "scores": scores})
 
 
-def _append(runs: Sequence[Run], entry: dict[str, Any]) -> None:
+def _append(folders: Sequence[Path], entry: dict[str, Any]) -> None:
     line = json.dumps(entry, ensure_ascii=True) + "\n"
-    for folder in dict.fromkeys(run.home.resolve() for run in runs):
+    for folder in folders:
         path = folder / LOG
         try:
             with FileLock(f"{path}.lock", timeout=WAIT), path.open("ab+") as file:

@@ -74,7 +74,7 @@ def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False,
     table = scored(runs, soft, tie)
     first = runs[0].info
     weakest = _weakest(table[-1], runs[0].labels)
-    data = first["cache"]["data_name"]
+    data = first["cache"].get("definition", first["cache"]["data_name"])
     rows = first["rows"]
     sections = [
         _front(runs, name, table),

@@ -25,6 +25,7 @@ def settings_record(dataset: Dataset, encoder: EncoderSettings, batch_size: int,
         chosen["weights"] = str(Path(chosen["weights"]).resolve())
     return {
         "data": str(dataset.root.resolve()),
+        "reader": dataset.layout,
         "data_settings": dataset.settings.model_dump(mode="json"),
         "decoding": dataset.decoding.why,
         "encoder_settings": chosen,

@@ -209,7 +209,8 @@ def settings(study: Study) -> tuple[Table, Table]:
     """What made the cache, and what made each run."""
     cache = study.cache
     s = cache.settings
-    rows = [["setting", "value"], ["file", cache.path.name], ["fingerprint", cache.fingerprint]]
+    rows = [["setting", "value"], ["data set", cache.definition], ["file", cache.path.name]]
+    rows.append(["fingerprint", cache.fingerprint])
     for half, card in (("image", s.image), ("text", s.text)):
         name = f"{card.library}:{card.name}" + (f":{card.tag}" if card.tag else "")
         rows.append([f"{half} encoder", f"{name}, {card.width}-d, {card.precision}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from mmsent.config import near_cosine
@@ -55,12 +56,16 @@ def folds(study: Study) -> dict[str, Any]:
     rows = [["head", "run", "folds", "kept together", "seed", "rows", "accuracy", "weighted F1", "macro F1"]]
     for one in found:
         cells = [f"{v['mean']:.3f} ± {v['sd']:.3f}" for v in one.summary.values()]
-        about = [str(one.info["folds"]), one.split.group.value, str(one.split.seed), str(one.info["rows"])]
+        published = one.info.get("published")
+        kept = f"as {PurePath(published['path']).name} has them" if published else one.split.group.value
+        about = [str(one.info["folds"]), kept, str(one.split.seed), str(one.info["rows"])]
         rows.append([one.fusion.value, one.name, *about, *cells])
     note = (
         "Every post was labelled by a head that saw it neither in training nor in early stopping, so these scores do "
         "not have the optimism of a validation split. The heads themselves were not kept."
     )
+    if stopped := [one.name for one in found if (one.info.get("published") or {}).get("scored") == "val"]:
+        note += f" Only {', '.join(stopped)} scored the posts on which the heads stopped, as the file has no others."
     return {"note": note, "table": Table(rows, "llrlrrrrr")}
 
 

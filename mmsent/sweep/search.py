@@ -62,6 +62,8 @@ def sweep(
     """
     began = time.monotonic()
     split = with_thresholds(split, cache.encoder)
+    if cache.validation and options.folds is None:
+        options = options.model_copy(update={"checks": 0})  # there are no other rows to validate on
     ready_folder(runs)
     folder = runs / options.name
     features = cache.load("train")

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +25,7 @@ from mmsent.config import SplitSettings
 from mmsent.errors import DataError, UsageError
 from mmsent.features.cache import Cache, Columns, Features, RowIndex
 from mmsent.features.cache.groups import row_groups, with_thresholds
-from mmsent.metrics import (
-    Labels,
-)
+from mmsent.metrics import Labels
 from mmsent.training.halves import taken
 from mmsent.training.sides import SplitRows, ids_at, require_classes, usable_rows
 from mmsent.training.splits import hashed_order, smallest_ids, validation_split
@@ -95,9 +95,35 @@ def _levelled(have: Ints, more: int, filled: Ints) -> Ints:
 
 
 @dataclass(frozen=True)
+class Published:
+    """Where folds come from a file (see mmsent.evaluation.protocols). names: of the folds; scored: test or val;
+    left_out: how many posts of the file are in no fold, by the reason in words; others: usable rows that no fold
+    scores; sides: the rows of each fold."""
+
+    path: Path
+    sha256: str
+    names: tuple[str, ...]
+    scored: Literal["train", "val", "test"]
+    left_out: dict[str, int]
+    others: int
+    sides: tuple[SplitRows, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What the record of a cross-validation says of it."""
+        return {name: value for name, value in vars(self).items() if name != "sides"} | {"path": str(self.path)}
+
+    def told(self) -> list[str]:
+        """What was left out, in words."""
+        file = self.path.name
+        said = [f"{n} posts of {file} {what} and are left out" for what, n in self.left_out.items()]
+        return said + ([f"{self.others} labelled posts are scored in no fold of {file}"] if self.others else [])
+
+
+@dataclass(frozen=True)
 class FoldPlan:
-    """Which row is in which fold, ready for any number of heads. rows: (N,) positions of the labelled rows that are
-    whole or lack a half that they may lack; fold: (N,); groups: (N,), or None."""
+    """Which row is scored in which fold, ready for any number of heads. rows: (N,) positions of the labelled rows that
+    are whole or lack a half that they may lack, all of them once unless the folds are published; fold: (N,); groups:
+    (N,), or None."""
 
     cache: Cache
     split: SplitSettings
@@ -109,6 +135,7 @@ class FoldPlan:
     groups: Ints | None
     memory: int | None
     lacking: tuple[int, ...] = ()
+    published: Published | None = None
 
     def of(self, lacking: Sequence[int]) -> FoldPlan:
         """The same folds, without rows that lack another half than these."""
@@ -131,6 +158,8 @@ class FoldPlan:
     def sides(self, number: int) -> SplitRows:
         """The rows outside fold `number` (from 0) in two sides, to train on and to stop on. Raises DataError where a
         class has no row left to train on."""
+        if self.published is not None:
+            return self._published_sides(self.published, number)
         held = self.fold == number
         rest = self.rows[~held]
         groups = self.groups[~held] if self.groups is not None else None
@@ -142,6 +171,15 @@ class FoldPlan:
                 f"fold {number + 1} of {self.folds}: {error}; or use other --folds, or --group exact"
             ) from error
         return SplitRows(rest[~inner], rest[inner])
+
+    def _published_sides(self, published: Published, number: int) -> SplitRows:
+        both = published.sides[number]
+        train, val = (rows[taken(self.index.outcome[rows], self.lacking)] for rows in (both.train, both.val))
+        try:
+            require_classes(self.cache, self.index, train, self.lacking)
+        except DataError as error:
+            raise DataError(f"fold {published.names[number]} of {published.path}: {error}") from error
+        return SplitRows(train, val)
 
 
 def plan_folds(
@@ -155,11 +193,7 @@ def plan_folds(
 ) -> FoldPlan:
     """Cut the labelled training rows of a cache into folds. split: what stays together, the seed, and the size of the
     validation split inside; features and memory as for mmsent.training.fit.fit; lacking: halves that rows may lack."""
-    split = with_thresholds(split, cache.encoder)
-    stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
-    if not stored:
-        features = features or cache.load("train")
-    index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
+    split, features, index = loaded_rows(cache, split, features, memory)
     rows = usable_rows(index, lacking)
     groups = row_groups(index, rows, split, features)
     # posts of each kind spread evenly too
@@ -168,4 +202,13 @@ def plan_folds(
     return FoldPlan(cache, split, folds, index, features, rows, fold, groups, memory, tuple(lacking))
 
 
-# --- folders
+def loaded_rows(
+    cache: Cache, split: SplitSettings, features: Features | None, memory: int | None
+) -> tuple[SplitSettings, Features | None, RowIndex | Columns]:
+    """The split with the encoder's bounds, and the training rows: in memory, or where they take more than `memory`
+    bytes, their columns alone."""
+    stored = features is None and memory is not None and cache.rows["train"] * cache.row_bytes("train") > memory
+    if not stored:
+        features = features or cache.load("train")
+    index: RowIndex | Columns = features.index if features is not None else cache.columns("train")
+    return with_thresholds(split, cache.encoder), features, index

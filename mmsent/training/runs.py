@@ -234,6 +234,7 @@ def cache_facts(cache: Cache) -> dict[str, Any]:
         "fingerprint": cache.fingerprint,
         "contract": cache.settings.contract,
         "data_name": cache.data_name,
+        "definition": cache.definition,
         "encoder": cache.encoder,
         "encoder_settings": cache.provenance["encoder_settings"],
         "data_settings": cache.provenance["data_settings"],

@@ -458,6 +458,7 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
         "imagefolder (a folder of images per label, .txt beside them or a metadata.csv); "
         "label-studio (a JSON export of Label Studio); hf-parquet (Parquet files with the images inside); "
         "excel (an .xlsx file); webdataset (WebDataset's .tar shards); "
+        "split-files (a folder with train.csv, val.csv and test.csv, or the like); "
         "the smallest manifest is a CSV of id,image,text,label"
     )
 

@@ -121,7 +121,7 @@ def test_flipped_labels_are_found(work: Path, capsys: pytest.CaptureFixture[str]
     assert run("extract") == 0
     assert run("fit", "--folds", "5", "--fusion", "concat,weighted", "--recipe", "small") == 0
     shown = capsys.readouterr().out
-    assert "90 rows in 5 folds, near-duplicates together" in shown
+    assert "90 rows in 5 folds, 18 to 18 per fold, near-duplicates together" in shown
     assert "0 rows have duplicates, in 0 groups" in shown
     assert "keeps no head" in shown
     assert run("audit", "--top", "5", "--json") == 0
@@ -138,7 +138,7 @@ def test_flipped_labels_are_found(work: Path, capsys: pytest.CaptureFixture[str]
     name = found["sources"][0]
     status, message = fails(capsys, "audit", name)
     assert status == 1
-    assert "out of date" in message
+    assert "does not fit" in message
     assert "5 rows" in message
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -456,6 +457,19 @@ def test_random_trials_are_the_same_whoever_computes_them(cache: Cache, space: S
     for one, other in zip(plain.trials, stacked.trials, strict=True):
         assert one["params"] == other["params"]
         assert one["score"] == pytest.approx(other["score"], abs=0.03)  # one validation row in 18 may tip
+
+
+def test_validation_rows_of_the_data_set_leave_no_others_to_repeat_on(
+    cache: Cache, space: Space, tmp_path: Path
+) -> None:
+    ids = cache.index("train").ids
+    own = replace(cache, provenance={**cache.provenance, "validation": ids[::5]})
+    given: dict[str, Any] = {"sampler": "random", "trials": 2, "prune": False}
+    done = sweep(own, tmp_path, space, SPLIT, options(**given))
+    assert (done.info["checks"], done.info["gain"], done.best["check"]) == (0, None, None)
+    winner = open_run(done.run_path(done.best["run"]))
+    assert set(winner.validation_ids()) <= set(ids[::5])
+    assert len(winner.validation_ids()) > 10
 
 
 def test_cross_validation_scores_are_those_of_fit_folds(cache: Cache) -> None:

@@ -16,6 +16,7 @@ from mmsent.data.readers import (
     manifest,
     memotion,
     mvsa,
+    split_files,
     webdataset,
 )
 from mmsent.data.readers.base import Reader
@@ -35,6 +36,7 @@ _ALL = (
     hf_parquet.READER,
     excel.READER,
     webdataset.READER,
+    split_files.READER,
     manifest.READER,
 )
 READERS: dict[str, Reader] = {one.name: one for one in _ALL}

@@ -1,5 +1,5 @@
 """The guid layout: `train.txt` and `test_without_label.txt` hold `guid,tag` lines, `data/` holds `<guid>.txt` and
-`<guid>.<image ending>`.
+`<guid>.<image ending>`. A `val.txt`, or one of its other names, holds training posts that validate.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from pathlib import Path
 from mmsent.config import DataSettings
 from mmsent.data.lists import ListForm, list_rows
 from mmsent.data.posts import SPLITS, Post, Posts, Problem, Split
-from mmsent.data.readers.base import Labels, Reader, Reading, outside, unsafe_id
+from mmsent.data.readers.base import Labels, Reader, Reading, outside, unsafe_id, validation_note
 from mmsent.data.readers.files import IMAGE_ENDINGS
 from mmsent.errors import DataError
 
 LISTS: dict[Split, str] = {"train": "train.txt", "test": "test_without_label.txt"}
+VALIDATION_LISTS = ("val.txt", "valid.txt", "validation.txt", "dev.txt")
 
 
 def _locate(path: Path) -> Path | None:
@@ -28,12 +29,14 @@ def _read(root: Path, settings: DataSettings) -> Reading:
     posts = Posts(data)
     forms: dict[Split, ListForm] = {}
     labels = Labels(settings)
-    for split in SPLITS:
-        path = root / LISTS[split]
+    validation: list[str] = []
+    for split, name in [*((split, LISTS[split]) for split in SPLITS), *(("train", n) for n in VALIDATION_LISTS)]:
+        path = root / name
         if not path.is_file():
             continue
-        rows, forms[split] = list_rows(path, settings)
-        if (delimiter := forms[split].delimiter) != ",":
+        rows, form = list_rows(path, settings)
+        forms.setdefault(split, form)
+        if (delimiter := form.delimiter) != ",":
             shown = "tabs" if delimiter == "\t" else f"'{delimiter}'"
             problems.append(Problem("note", "how it is read", path.name, f"fields are separated by {shown}"))
         for line, fields in rows:
@@ -48,13 +51,16 @@ def _read(root: Path, settings: DataSettings) -> Reading:
                 continue
             image = data / (files.image(guid) or f"{guid}.*")
             posts.append(Post(guid, split, labels.of(tag), image, data / files.texts.get(guid, f"{guid}.txt")))
+            if name in VALIDATION_LISTS:
+                validation.append(guid)
     listed = set(posts.ids)
     problems += outside(posts, root, data.resolve())
     problems += files.problems()
+    problems += validation_note(validation, ", ".join(n for n in VALIDATION_LISTS if (root / n).is_file()))
     if extra := len((files.images.keys() | files.texts.keys()) - listed):
         problems.append(Problem("note", "unlisted", "data/", f"{extra} ids have files but are in no list"))
-    lists = tuple(root / name for name in LISTS.values())
-    return Reading(posts, settings, lists, tuple(problems), tuple(labels.told()), forms)
+    lists = tuple(root / name for name in (*LISTS.values(), *VALIDATION_LISTS))
+    return Reading(posts, settings, lists, tuple(problems), tuple(labels.told()), forms, validation=tuple(validation))
 
 
 @dataclass

@@ -127,6 +127,12 @@ class Cache:
         return tuple(self.provenance.get("validation", ()))
 
     @property
+    def definition(self) -> str:
+        """Which definition of the data set a number is of: its name, its training posts, and the reader."""
+        reader = f", read by {self.provenance['reader']}" if "reader" in self.provenance else ""
+        return f"{self.data_name}: {self.rows.get('train', 0):,} training posts{reader}"
+
+    @property
     def data_settings(self) -> DataSettings:
         """How the data set was read and its texts cleaned."""
         return DataSettings.model_validate(self.provenance["data_settings"])

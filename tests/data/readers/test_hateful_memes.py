@@ -71,8 +71,7 @@ def test_one_file_and_labels_of_ones_own(memes: Path) -> None:
 
 def test_files_of_another_kind(memes: Path) -> None:
     (memes / "train.jsonl").write_text('{"id": 1, "img": "a.png", "text": "a", "lang": "en"}\n')
-    with pytest.raises(DataError, match=r"is not a data set: found 4 manifests.*hateful-memes \(Hateful Memes' folder"):
-        load_dataset(memes)
+    assert choose(memes)[0].name == "split-files"
     assert choose(memes / "train.jsonl")[0].name == "manifest"
     put(memes / "train.jsonl", range(2))
     (memes / "dev_seen.jsonl").write_text("no\n")
