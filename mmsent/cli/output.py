@@ -30,7 +30,10 @@ class _Suggesting:
 _now = _Suggesting()
 _COMMAND = re.compile(r"`mmsent ((?:cache )?[a-z]+)\b([^`]*)`")
 # Options that name things; others, such as --epochs, belong to one command alone.
-_REPEATED = ("data", "cache", "encoder", "runs", "labels", "id_column", "image_column", "text_column", "label_column")
+_REPEATED = (
+    *("data", "cache", "encoder", "runs", "labels", "label_map", "reader", "images"),
+    *("columns", "id_column", "image_column", "text_column", "label_column", "text_encoding", "remote", "clean"),
+)
 
 
 def suggesting(told: Mapping[str, Any], takes: Callable[[str], set[str]]) -> None:
@@ -64,7 +67,9 @@ def _completed(found: re.Match[str]) -> str:
             continue
         if (command, name) == ("extract", "cache") and Path(value).is_file():
             value = Path(value).parent  # extract takes the folder
-        words += [flag, str(value)]
+        if isinstance(value, Mapping):
+            value = ",".join(f"{key}={one}" for key, one in value.items())
+        words += [word for one in (value if isinstance(value, list | tuple) else [value]) for word in (flag, str(one))]
     return f"`mmsent {command}{rest}{' ' * bool(words)}{shlex.join(words)}`"
 
 

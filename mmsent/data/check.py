@@ -16,7 +16,7 @@ from mmsent.data.check_report import SEVERITIES, CheckReport, Finding, Lengths, 
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, linked_groups, most_rows, perceptual_hash
 from mmsent.data.encodings import Decoding
-from mmsent.data.images import image_hash, is_blank, is_mended, opened_rgb, read_image
+from mmsent.data.images import MENDED, image_hash, is_blank, is_mended, opened_rgb, read_image
 from mmsent.data.readers.files import missing_images
 from mmsent.data.reading import HARDLY_READ, hardly_read
 from mmsent.data.text import clean_text, says_nothing, text_hash
@@ -216,7 +216,7 @@ def _image_findings(posts: Sequence[Post], images: Sequence[_Image]) -> list[Fin
     crop = f"one side is more than {MAX_RATIO:g} times the other; a centre crop shows less than 1/{MAX_RATIO:g} of it"
     return [
         *_finding("warning", "tiny picture", tiny, f"the shorter side has fewer than {MIN_SIDE} pixels"),
-        *_finding("note", "mended picture", mended, "the file lacks its end, but no pixel; it is used"),
+        *_finding("note", "mended picture", mended, MENDED),
         *_finding("note", "blank picture", blank, "the whole picture has one colour"),
         *_finding("note", "narrow picture", narrow, crop),
     ]

@@ -198,6 +198,7 @@ def _loaded(image: Image.Image, raw: bytes) -> Image.Image:
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MENDED = "mmsent: the end was missing"
+MENDED = "the image's file lacks its end, but no pixel; it is used"
 _FILLS = [hashlib.sha256(bytes([i])).digest().replace(b"\xff", b"\x7f") for i in range(16)]
 
 

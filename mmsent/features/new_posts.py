@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import Clean
-from mmsent.data.images import MAX_PIXELS, Pixels, Preprocess, as_pixels, fit_square, opened_rgb, read_image
+from mmsent.data.images import (
+    MAX_PIXELS,
+    MENDED,
+    Pixels,
+    Preprocess,
+    as_pixels,
+    fit_square,
+    is_mended,
+    opened_rgb,
+    read_image,
+)
 from mmsent.data.reading import reading_problems
 from mmsent.data.text import clean_text, require_text
 from mmsent.encoders.base import Encoders
@@ -106,7 +116,7 @@ class NewPost:
 @dataclass(frozen=True)
 class Prepared:
     """A post as the encoders need it: pixels (size, size, 3) and the cleaned text, None for a missing half; problem:
-    why it is missing."""
+    why it is missing, or what is odd about it."""
 
     pixels: Pixels | None
     text: str | None
@@ -114,11 +124,13 @@ class Prepared:
 
 
 def prepare_post(post: NewPost, how: Preprocess, clean: Sequence[Clean], max_pixels: int = MAX_PIXELS) -> Prepared:
-    """Decode a post's image and clean its text. An unusable half is None, and `problem` says why."""
+    """Decode a post's image and clean its text. An unusable half is None, and `problem` says why, as
+    it says of an image whose file was not whole."""
     pixels, text, problems = None, None, []
     try:
         with opened_rgb(read_image(post.image), max_pixels) as image:
             pixels = as_pixels(fit_square(image, how))
+            problems += [MENDED] * is_mended(image)
     except DataError as error:
         problems.append(post.no_image or str(error))
     try:

@@ -109,6 +109,11 @@ def test_what_the_command_was_told_is_repeated() -> None:
     assert completed("run `mmsent fit --data b`, then") == "run `mmsent fit --data b --cache c`, then"
     assert completed("`mmsent extract`") == "`mmsent extract --data 'my posts/a.csv' --cache c --id-column name`"
     assert completed("mmsent extract") == "mmsent extract"
+    told = {"columns": "id=name,text=my tweet", "remote": ["s3", "https"], "label_map": "0=bad"}
+    suggesting(told, lambda _: {"columns", "remote"})
+    assert completed("`mmsent extract`") == (
+        "`mmsent extract --columns 'id=name,text=my tweet' --remote s3 --remote https`"
+    )
     suggesting({}, lambda _: set())
 
 

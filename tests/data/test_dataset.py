@@ -137,11 +137,18 @@ def test_missing_parts(tmp_path: Path) -> None:
         load_dataset(tmp_path / "nowhere")
     assert str(caught.value) == (
         f"no data set at {tmp_path / 'nowhere'}; set --data to a folder with train.txt and data/, "
-        "or to a CSV, TSV, JSONL or Parquet manifest"
+        f"or to a CSV, TSV, JSONL or Parquet manifest; {tmp_path} holds neither folders nor manifests"
     )
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match=r"found neither list nor manifest; expected train.txt"):
         load_dataset(tmp_path / "a")
+    with pytest.raises(DataError, match=rf"; {tmp_path} holds a/$"):
+        load_dataset(tmp_path / "nowhere" / "else")
+    (tmp_path / "my posts").mkdir()
+    with pytest.raises(
+        DataError, match=rf"; did you mean --data '{tmp_path}/my posts'\?; {tmp_path} holds a/, my posts/"
+    ):
+        load_dataset(tmp_path / "my post")
     (tmp_path / "a" / "x.csv").touch()
     (tmp_path / "a" / "y.csv").touch()
     with pytest.raises(DataError, match="found 2 manifests"):

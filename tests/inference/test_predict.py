@@ -481,6 +481,15 @@ def test_predict_writes_over_no_file_of_a_data_set(say: Callable[..., tuple[int,
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
+def test_an_image_without_its_last_bytes_is_used_and_told(world: World, tmp_path: Path) -> None:
+    (post, *_) = world.posts()
+    assert isinstance(post.image, Path)
+    cut = replace(post, image=post.image.read_bytes()[:-2])
+    whole, mended = predict([post, cut], world.of("concat"), encoders=fake_encoders())
+    assert (mended.label, mended.probabilities) == (whole.label, whole.probabilities)
+    assert (whole.problem, mended.problem) == ("", "the image's file lacks its end, but no pixel; it is used")
+
+
 # --- the table
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from difflib import get_close_matches
 from pathlib import Path
 
 from mmsent.config import DataSettings, nearest
@@ -52,7 +55,7 @@ def choose(path: Path, settings: DataSettings | None = None) -> tuple[Reader, Pa
         require_local(path, "a data set or its manifest")
         raise DataError(
             f"no data set at {path}; set --data to a folder with train.txt and data/, "
-            "or to a CSV, TSV, JSONL or Parquet manifest"
+            f"or to a CSV, TSV, JSONL or Parquet manifest{_near(path)}"
         )
     for reader in READERS.values():
         if wanted in (None, reader.name) and (root := reader.locate(path)) is not None:
@@ -71,6 +74,24 @@ def _others() -> str:
     """The readers beside those of guid folders and manifests, with what each reads."""
     others = [one for one in READERS.values() if one.name not in ("guid", "manifest")]
     return f"; other readers: {'; '.join(f'{one.name} ({one.form})' for one in others)}" if others else ""
+
+
+def _near(path: Path) -> str:
+    """What was probably meant by a path that does not exist, and what lies where it was looked for."""
+    folder = next(one for one in Path(os.path.abspath(path)).parents if one.is_dir())
+    try:
+        there = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+    except OSError:
+        return ""
+    sets = {
+        f"{one.name}{'/' * one.is_dir()}": one
+        for one in there
+        if one.is_dir() or one.suffix.lower().lstrip(".") in MANIFEST_ENDINGS
+    }
+    like = get_close_matches(path.name, sets, 1) if folder == Path(os.path.abspath(path)).parent else []
+    meant = f"; did you mean --data {shlex.quote(str(path.parent / sets[like[0]].name))}?" if like else ""
+    shown = f"{', '.join(list(sets)[:6])}{', …' * (len(sets) > 6)}" if sets else "neither folders nor manifests"
+    return f"{meant}; {folder} holds {shown}"
 
 
 def _holds(path: Path) -> str:
