@@ -10,6 +10,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain, islice
@@ -215,7 +216,9 @@ def _open_table(
     path: Path, text: TextFile, ending: str, settings: DataSettings, problems: list[Problem], naming: Naming
 ) -> Manifest:
     usual = "\t" if ending == "tsv" else ","
-    heads = {delimiter: _head(path, text, delimiter, ending) for delimiter in (usual, *DELIMITERS)}
+    said = _said_delimiter(text)
+    heads = {d: _head(path, text, d, ending) for d in ([said] if said else (usual, *DELIMITERS))}
+    usual = said or usual
     if not heads[usual]:
         raise DataError(f"{path}: the manifest has no rows")
     wanted = loose(settings.id_column)
@@ -240,13 +243,23 @@ def _open_table(
     def on_stray(stray: Stray) -> None:
         problems.append(Problem("warning", "stray quote", path.name, str(stray)))
 
-    rows = _table_rows(path, records(text.lines(), delimiter, len(head), is_row, on_stray), head, ending)
+    rows = _table_rows(path, records(_table_lines(text), delimiter, len(head), is_row, on_stray), head, ending)
     return Manifest(_some(path, rows), found, text.decoding, problems, tuple(head), delimiter)
+
+
+def _said_delimiter(text: TextFile) -> str | None:
+    """The delimiter that a first line such as `sep=;` says, as Excel has it."""
+    first = next(iter(text.lines()), "").rstrip("\r\n").strip('"')
+    return first[4:] if first[:4].lower() == "sep=" and len(first) == 5 else None
+
+
+def _table_lines(text: TextFile) -> Iterator[str]:
+    return islice(text.lines(), 1 if _said_delimiter(text) else 0, None)
 
 
 def _head(path: Path, text: TextFile, delimiter: str, ending: str) -> list[str]:
     try:
-        return next(csv.reader(text.lines(), delimiter=delimiter, strict=True), [])
+        return next(csv.reader(_table_lines(text), delimiter=delimiter, strict=True), [])
     except csv.Error as error:
         raise DataError(f"{path}:1: not readable as {ending.upper()}: {error}") from error
 
@@ -332,13 +345,14 @@ def records(
 
 
 def _fields(line: str, delimiter: str, width: int) -> list[str]:
-    """The fields of one line alone; where its quotes do not enclose cells, they are characters."""
-    try:
-        fields = trimmed(next(csv.reader([line], delimiter=delimiter, strict=True)), width)
-        if len(fields) == width:
-            return fields
-    except csv.Error:
-        pass
+    """The fields of one line alone; where its quotes do not enclose cells, they are characters, or backslashes escape
+    them."""
+    for escape in (None, "\\") if '\\"' in line else (None,):
+        with suppress(csv.Error):
+            own = csv.reader([line], delimiter=delimiter, strict=True, escapechar=escape, doublequote=escape is None)
+            fields = trimmed(next(own), width)
+            if len(fields) == width:
+                return fields
     return trimmed(line.rstrip("\r\n").split(delimiter), width)
 
 
@@ -445,7 +459,10 @@ def cell(row: ManifestRow, column: str) -> str | None:
         return None
     if isinstance(value, (bytes, bytearray, list, tuple, dict, set)):
         raise DataError(f"column {column!r} holds a {type(value).__name__}; expected a text or a number")
-    return str(value)
+    text = str(value)
+    if text.startswith('="') and text.endswith('"') and len(text) > 2:  # as programs keep Excel from reading a number
+        return text[2:-1].replace('""', '"')
+    return text
 
 
 def label_of(value: str | None, settings: DataSettings) -> str | None:

@@ -246,3 +246,36 @@ def test_a_label_that_is_spelled_otherwise(
 ) -> None:
     settings = DataSettings(labels=labels, label_map=mapped)
     assert {cell: label_of(cell, settings) for cell in cells} == cells
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=|"])
+def test_a_line_that_says_the_delimiter(tmp_path: Path, first: str) -> None:
+    d = first.strip('"')[-1]
+    assert texts(put(tmp_path / "a.csv", f"{first}\r\nid{d}text\r\n1{d}a, b\r\n"))[0] == ["a, b"]
+
+
+def test_what_excel_saves_as_unicode_text(tmp_path: Path) -> None:
+    assert texts(put(tmp_path / "a.csv", "\ufeffid\ttext\r\n1\tschön\r\n", "utf-16-le"))[0] == ["schön"]
+
+
+def test_quotes_that_backslashes_escape(tmp_path: Path) -> None:
+    rows = 'id,text,label\n1,"He said \\"hi, you\\" to us",positive\n2,"a ""b"" c",neutral\n'
+    assert texts(put(tmp_path / "a.csv", rows))[0] == ['He said "hi, you" to us', 'a "b" c']
+
+
+def test_a_cell_that_is_kept_from_excel(tmp_path: Path) -> None:
+    rows, _ = read_manifest(put(tmp_path / "a.csv", 'id,text\n="007",="a ""b"""\n'), SETTINGS)
+    assert (cell(rows[0], "id"), cell(rows[0], "text")) == ("007", 'a "b"')
+
+
+def test_what_programs_did_to_ids_and_texts_is_told(tmp_path: Path) -> None:
+    path = put(
+        tmp_path / "a.csv", "id,text,label\n1.23E+18,NULL,positive\n1.0,nan,positive\n3,\\N,neutral\n4,a,neutral\n"
+    )
+    found = load_dataset(path)
+    assert [post.text for post in found.posts] == ["NULL", "nan", "\\N", "a"]
+    assert [(p.severity, p.kind, p.message[:30]) for p in found.problems] == [
+        ("warning", "rounded ids", "1 ids such as '1.23E+18' were "),
+        ("note", "ids that were fractions", "1 ids such as '1.0' end in .0 "),
+        ("warning", "words for no text", "3 texts such as 'NULL' are pro"),
+    ]

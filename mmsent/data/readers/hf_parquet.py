@@ -75,7 +75,7 @@ def _read(root: Path, settings: DataSettings) -> Reading:
     if settings.id_column not in names:
         told.append("ids are the files' names and the rows' numbers")
     problems: list[Problem] = []
-    settings = named(root, list(dict.fromkeys([*names, settings.id_column])), settings, problems)
+    settings = named(root, [*names, *({settings.id_column} - set(names))], settings, problems)
     made = RowPosts(settings, ImageFiles(root if root.is_dir() else root.parent, settings), root.name)
     for shard in shards:
         made.add(_rows(shard, settings, names))

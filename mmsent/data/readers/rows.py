@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from mmsent.config import DataSettings
 from mmsent.data.containers import Inside
@@ -24,6 +26,21 @@ SPLIT: dict[Split, str] = {
 }
 
 
+_ROUNDED, _FRACTION = re.compile(r"\d([.,]\d+)?[eE]\+\d+"), re.compile(r"\d+\.0")
+_NO_TEXT = ("\\N", "NULL", "null", "nan", "NaN", "None", "<NA>", "#N/A")
+_ODD: dict[str, tuple[Literal["warning", "note"], str]] = {
+    "rounded ids": (
+        "warning",
+        "{n} ids such as {first!r} were rounded by a spreadsheet, and their last digits are lost; export them as text",
+    ),
+    "ids that were fractions": ("note", "{n} ids such as {first!r} end in .0 and are used as they stand"),
+    "words for no text": (
+        "warning",
+        "{n} texts such as {first!r} are programs' words for none and are read as texts; empty them if they are none",
+    ),
+}
+
+
 @dataclass
 class RowPosts:
     """What becomes of rows. settings: with the columns' names as the rows have them; source: the name of the file that
@@ -39,6 +56,7 @@ class RowPosts:
         self.posts = Posts(self.files.folder)
         self.labels = Labels(self.settings)
         self._said: Counter[str] = Counter()
+        self._odd: dict[str, list[str]] = {kind: [] for kind in _ODD}
 
     def add(self, rows: Iterable[tuple[str, ManifestRow]]) -> None:
         """The posts of rows, each with words that say where it stands."""
@@ -62,7 +80,12 @@ class RowPosts:
         """All posts that were added. lists: the files that name them; told, problems: what comes before the rows'."""
         said = ", ".join(f"{name} ({n} rows)" for name, n in self._said.items())
         own = [*self.labels.told(), *([f"splits: {said}"] if said else []), *self.files.told()]
-        around = [*outside(self.posts, self.files.folder), *validation_note(self.validation, self.source)]
+        odd = [
+            Problem(severity, kind, self.source, message.format(n=len(found), first=found[0]))
+            for kind, (severity, message) in _ODD.items()
+            if (found := self._odd[kind])
+        ]
+        around = [*odd, *outside(self.posts, self.files.folder), *validation_note(self.validation, self.source)]
         return Reading(
             self.posts,
             self.settings,
@@ -86,6 +109,12 @@ class RowPosts:
         image, text = cell(row, settings.image_column) or "", row.get(settings.text_column)
         if not isinstance(text, Path):  # of a reader whose texts are files
             text = cell(row, settings.text_column)
+        if _ROUNDED.fullmatch(guid):
+            self._odd["rounded ids"].append(guid)
+        elif _FRACTION.fullmatch(guid):
+            self._odd["ids that were fractions"].append(guid)
+        if isinstance(text, str) and text.strip() in _NO_TEXT:
+            self._odd["words for no text"].append(text.strip())
         if is_validation(cell(row, settings.split_column)):
             self.validation.append(guid)
         if isinstance(own := row.get(settings.image_column), Inside):

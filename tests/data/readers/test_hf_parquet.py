@@ -152,3 +152,10 @@ def test_a_manifest_cannot_name_an_image_inside_a_file(shards: Path, tmp_path: P
     (tmp_path / "a.csv").write_text(f"id,image,text,label\n1,{image},a,positive\n", encoding="utf-8")
     with pytest.raises(DataError, match="is at a URL"):
         load_dataset(tmp_path / "a.csv")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pyarrow.table([[b"x"], ["a"], ["b"]], names=["image", "text", "text"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="column 'text' stands twice"):
+        load_dataset(tmp_path / "a.parquet")
