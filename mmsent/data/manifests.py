@@ -244,7 +244,8 @@ def _open_table(
         problems.append(Problem("warning", "stray quote", path.name, str(stray)))
 
     rows = _table_rows(path, records(_table_lines(text), delimiter, len(head), is_row, on_stray), head, ending)
-    return Manifest(_some(path, rows), found, text.decoding, problems, tuple(head), delimiter)
+    known = delimiter if delimiter in DELIMITERS else ","  # a copy has no line that says another one
+    return Manifest(_some(path, rows), found, text.decoding, problems, tuple(head), known)
 
 
 def _said_delimiter(text: TextFile) -> str | None:

@@ -279,3 +279,9 @@ def test_what_programs_did_to_ids_and_texts_is_told(tmp_path: Path) -> None:
         ("note", "ids that were fractions", "1 ids such as '1.0' end in .0 "),
         ("warning", "words for no text", "3 texts such as 'NULL' are pro"),
     ]
+
+
+def test_a_copy_has_a_delimiter_that_needs_no_line_to_say_it(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", "sep=|\nid|text|label\n1|a|positive\n2|b|neutral\n")
+    _, _, raw = corrected_list(load_dataset(path), {"1": "neutral"})
+    assert raw.decode() == "id,text,label\n1,a,neutral\n2,b,neutral\n"
