@@ -15,6 +15,7 @@ from mmsent.data.dataset import load_dataset
 from mmsent.data.images import read_image
 from mmsent.data.readers.choosing import choose
 from mmsent.errors import DataError
+from tests.helpers.fake import fake_encoders
 from tests.helpers.made import LABELS, make_manifest
 from tests.helpers.reading import Commands
 
@@ -72,6 +73,34 @@ def test_shards_are_encoded(shards: Path, commands: Commands) -> None:
     ]
     assert told[-1] == "splits: 'test' is test (6 rows), 'train' is train (18 rows)"
     assert commands.extract(shards)[1]["encoded"] == {"train": 0, "test": 0}
+
+
+def test_shards_and_a_manifest_give_the_same_numbers_also_after_a_stop(
+    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posts = samples(tmp_path)
+    for start in range(0, 24, 6):
+        write(tmp_path / "posts" / f"train-{start // 6:06d}.tar", posts[start : start + 6], start)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsent.features.extract.open_encoders", lambda settings: fake_encoders(fail_after=8))
+        words = ("extract", "--data", tmp_path / "posts", "--cache", commands.folder, "--views", "1", *MAP)
+        commands.run(130, *words)
+    cache, facts = commands.extract(tmp_path / "posts", *MAP)
+    assert facts["encoded"] == {"train": 20}  # four posts, with two views each, were kept
+    rows = [["id", "image", "text", "label"]]
+    for number, post in enumerate(posts):
+        (tmp_path / "same" / "part").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "same" / "part" / f"{number}.jpg").write_bytes(post["jpg"])
+        label = LABELS[int(post["cls"])]
+        rows.append([f"part/{number:06d}", f"part/{number}.jpg", post["txt"].decode(), label])
+    with (tmp_path / "same" / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    other, _ = commands.extract(tmp_path / "same" / "rows.csv")
+    assert other.path != cache.path
+    assert cache.index("train").ids == other.index("train").ids
+    assert cache.index("train").labels.tolist() == other.index("train").labels.tolist()
+    for one, same in zip(cache.embeddings("train", range(24)), other.embeddings("train", range(24)), strict=True):
+        assert one.tobytes() == same.tobytes()
 
 
 def test_members_belong_to_their_post(shards: Path, tmp_path: Path) -> None:
