@@ -70,8 +70,7 @@ def sweep(
     tunes = space.tunes() - {""}
     lacking, kept = space.lacking(), validated_before(runs, cache, split)
     how = Training(space.recipe, device, lacking=lacking, kept=kept, blocks=blocks)
-    given: dict[str, Any] = {"kept": kept, "lacking": lacking, "tunes": tunes, "blocks": blocks}
-    shared = cut_rows(cache, features, split, options.folds, options.repetitions, **given)
+    shared = cut_rows(cache, features, split, options.folds, options.repetitions, how=how, tunes=tunes)
     url = options.storage or file_url(folder / "study.db")
     shown_url(url)
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from mmsent.errors import UsageError
 from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.groups import with_thresholds
 from mmsent.features.cache.states import Ragged, load_states
+from mmsent.training.fit import Training
 from mmsent.training.folds import plan_folds
 from mmsent.training.halves import missing_halves
 from mmsent.training.loaders import Chunked, Picked, Rows, Tensors
@@ -111,18 +112,18 @@ def cut_rows(
     folds: int | None,
     checks: int,
     *,
-    lacking: Sequence[int] = (),
-    kept: Collection[str] = (),
+    how: Training | None = None,
     tunes: Collection[str] = (),
-    blocks: BlocksOf | None = None,
 ) -> SharedRows:
-    """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read.
-    lacking, kept: see `cut`; tunes: what heads tune, as in text:2; blocks: see SharedRows."""
-    parts, search, others = cut(cache, features, split, folds, checks, lacking, kept)
+    """The training rows of a cache, cut (see `cut`). features: the train split, loaded; test rows are not read. how:
+    halves that rows may lack, ids that validated before, and blocks; tunes: what heads tune, as in text:2."""
+    how = how or Training()
+    lacking = how.lacking or ()
+    parts, search, others = cut(cache, features, split, folds, checks, lacking, how.kept or ())
     missing = missing_halves(features.index.outcome) if lacking else None
     given = features.image, features.text, features.index.labels
     states = {tune: load_states(cache, "train", tune) for tune in sorted(tunes)}
-    return SharedRows(*given, parts, search, others, len(cache.labels), missing, states, blocks)
+    return SharedRows(*given, parts, search, others, len(cache.labels), missing, states, how.blocks)
 
 
 def write_shared(shared: SharedRows, folder: Path) -> Path:
