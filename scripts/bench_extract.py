@@ -1,6 +1,7 @@
 """How long extraction takes, beside the loops that people use, each in a process of its own, one after the other.
 
-    python scripts/bench_extract.py offline --data mvsa-single            # K = 0 beside timm + sentence-transformers
+    python scripts/bench_extract.py offline --data mvsa-single            # K = 0 beside timm + sentence-transformers,
+                                                                          # and --runtime, each that is installed
     python scripts/bench_extract.py clip --data mvsa-single --posts 48    # ViT-L-14-336-quickgelu, random weights
     python scripts/bench_extract.py clip ... --clip-retrieval VENV/bin/clip-retrieval
     python scripts/bench_extract.py text --data mvsa-single --posts 256   # CLIP's text tower, padded to 77 or not
@@ -13,6 +14,8 @@ reaches, counting 382 GFLOP a picture. The weights are made once, by open_clip i
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import json
 import shutil
 import statistics
@@ -107,8 +110,8 @@ from mmsent.data.dataset import load_dataset
 from mmsent.encoders.factory import open_encoders
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
-kind, listed, weights, views = sys.argv[1:5]
-chosen = EncoderSettings(encoder="offline") if kind == "offline" else EncoderSettings(
+kind, listed, weights, views, runtime = sys.argv[1:6]
+chosen = EncoderSettings(encoder="offline", runtime=runtime) if kind == "offline" else EncoderSettings(
     encoder="open_clip:ViT-L-14-336-quickgelu", weights=weights)
 ready = open_encoders(chosen)
 dataset = load_dataset(Path(listed).with_suffix(".jsonl"))
@@ -224,13 +227,18 @@ def main() -> None:
         n = len(json.loads(listed.read_text(encoding="utf-8")))
         weights = make_weights(folder / "weights.pt") if given.kind != "offline" else folder
         runners: dict[str, Callable[[], dict[str, float]]] = {
-            "mmsent": lambda: seconds_of(OURS, given.kind, str(listed), str(weights), "0"),
+            "mmsent": lambda: seconds_of(OURS, given.kind, str(listed), str(weights), "0", "torch"),
             "plain loop": lambda: seconds_of(PEERS, given.kind, str(listed), str(weights)),
         }
         if given.kind == "offline":
             runners[f"mmsent, K = {given.views}"] = lambda: seconds_of(
-                OURS, given.kind, str(listed), str(weights), str(given.views)
+                OURS, given.kind, str(listed), str(weights), str(given.views), "torch"
             )
+            for runtime in filter(importlib.util.find_spec, ("onnxruntime", "openvino")):
+                for views in (0, given.views):
+                    runners[f"mmsent, {runtime}" + (f", K = {views}" if views else "")] = functools.partial(
+                        seconds_of, OURS, given.kind, str(listed), str(weights), str(views), runtime
+                    )
         if given.clip_retrieval:
             runners["clip-retrieval"] = lambda: clip_retrieval(given.clip_retrieval, listed, weights, folder)
         seconds: dict[tuple[str, str], list[float]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from mmsent.config import Settings
 from mmsent.data.images import Pixels, Preprocess
 
 Embeddings = NDArray[np.float32]
+OnRuntime = Callable[[], Callable[[Pixels], Embeddings]]  # starts another runtime than torch (see encoders.runtimes)
 
 
 class Card(Settings):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsent.data.images import Pixels
-from mmsent.encoders.base import Embeddings, ImageCard, TextCard
+from mmsent.encoders.base import Embeddings, ImageCard, OnRuntime, TextCard
 from mmsent.encoders.clip_model import ClipModel, context_length
 from mmsent.encoders.common import (
     FittingBatches,
@@ -29,6 +29,7 @@ class ClipImageEncoder:
 
     def __init__(self, clip: ClipModel) -> None:
         self.clip, self._fitting = clip, FittingBatches()
+        self.on_runtime: OnRuntime | None = None
         # Few at a time on a CPU, so that what passes from layer to layer fits its cache; that of 16 images does not.
         self.batch_size = 4 if clip.device == "cpu" else 256
         self.card = ImageCard(
@@ -46,6 +47,8 @@ class ClipImageEncoder:
         return self._fitting(self._encode, pixels)
 
     def _encode(self, pixels: Pixels) -> Embeddings:
+        if self.on_runtime is not None:
+            return self.on_runtime()(pixels)
         import torch
 
         with torch.inference_mode(), without_tf32(self.clip.device):

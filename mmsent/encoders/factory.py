@@ -21,6 +21,10 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
     survive_forks()
     image_spec, text_spec = specs(settings)
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision}
+    if settings.runtime != "torch":
+        if settings.device not in ("auto", "cpu"):
+            raise UsageError(f"--runtime {settings.runtime} computes on the CPU, not on {settings.device}")
+        options["device"] = "cpu"
     weights = Path(settings.weights) if settings.weights else None
     images, texts = parts_of(image_spec), parts_of(text_spec)
     clips: dict[Spec, tuple[ImageEncoder, TextEncoder]] = {}
@@ -28,7 +32,9 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
         if spec.library == "open_clip":
             from mmsent.encoders import clip
 
-            clips[spec] = clip.open_pair(spec, weights=weights, **options)
+            half = settings.precision == "auto" and settings.runtime != "torch"
+            own = options | ({"precision": "fp32"} if half else {})
+            clips[spec] = clip.open_pair(spec, weights=weights, **own)
     if weights and not clips and all(spec.name in WHEELS for spec in images):
         raise UsageError(f"--weights is for open_clip and timm models; {image_spec.name} has its own weights")
 
@@ -52,6 +58,10 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
         return sentences.SentenceEncoder(spec, folder=folder, **options)
 
     image = [image_of(spec) for spec in images]
+    if settings.runtime != "torch":
+        from mmsent.encoders.runtimes import run_on
+
+        image = [run_on(one, settings.runtime) for one in image]
     text = [text_of(spec, folder) for spec, folder in zip(texts, own_folders(settings), strict=True)]
     if len(image) == len(text) == 1:
         return Encoders(image[0], text[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.data.images import Pixels, Preprocess
-from mmsent.encoders.base import Embeddings, ImageCard
+from mmsent.encoders.base import Embeddings, ImageCard, OnRuntime
 from mmsent.encoders.common import (
     WAYS_OUT,
     FittingBatches,
@@ -42,6 +42,7 @@ class TimmImageEncoder:
 
     def __init__(self, spec: Spec, *, weights: Path | None, device: str, precision: str) -> None:
         self._name, self._fitting = spec.name, FittingBatches()
+        self.on_runtime: OnRuntime | None = None
         # auto and cpu are resolved at first use, because that needs torch; any other device is checked at once.
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
         # bf16 convolutions lose too much precision (cosine below 0.999 on EfficientNet-Lite2), so fp32 is the default.
@@ -130,6 +131,8 @@ class TimmImageEncoder:
         return self._fitting(self._encode, pixels)
 
     def _encode(self, pixels: Pixels) -> Embeddings:
+        if self.on_runtime is not None:
+            return self.on_runtime()(pixels)
         import torch
 
         model = self.model  # resolves the device

@@ -5,11 +5,7 @@ Shapes: N rows, R heads, C classes.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmsent.encoders.base import Encoders
+from mmsent.encoders.onnx_file import OPSET, write_onnx
 from mmsent.errors import EncoderError, MmsentError, RunError, UsageError, first_line
 from mmsent.export.hub import common_facts, published, write_folder
 from mmsent.export.onnx_runtime import (
@@ -46,7 +43,6 @@ from mmsent.training.runs import Run
 
 TOLERANCE = 1e-5  # of probabilities, against torch
 APART = 1e-4  # of embeddings, as a share of their length
-OPSET = 20
 _NAMED = ("labels", "tie", "soft", "inputs", "encoder", "fingerprint", "contract")  # in the metadata too
 _CASES = np.array([[False, False], [True, False], [False, True], [True, True]])  # picture missing, text missing
 _PROBES = [
@@ -177,7 +173,7 @@ def _write_heads(
     given = (*(torch.randn(3, widths[half], dtype=torch.float32) for half in ("image", "text")), missing)
     names = ", ".join(run.name for run in runs)
     try:
-        _export(graph, given, ["image", "text", "missing"], OUTPUTS, file, {**facts, "kind": "heads"})
+        write_onnx(graph, given, ["image", "text", "missing"], OUTPUTS, file, {**facts, "kind": "heads"})
     except MmsentError:
         raise
     except Exception as error:  # the exporter's errors have no common parent
@@ -204,9 +200,9 @@ def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Ma
     pixels = torch.randint(0, 255, (2, size, size, 3), dtype=torch.uint8)
     try:
         about = kept | {"kind": "image", "inputs": {"pixels": [size, size, 3]}}
-        _export(picture, (pixels,), ["pixels"], ["image"], folder / IMAGE, about)
+        write_onnx(picture, (pixels,), ["pixels"], ["image"], folder / IMAGE, about)
         about = kept | {"kind": "text", "inputs": {name: [form.length or "tokens"] for name in texts}}
-        _export(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, free)
+        write_onnx(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, free)
     except Exception as error:  # the exporter's errors have no common parent
         _refuse_unwritten(error, folder)
         raise EncoderError(
@@ -215,42 +211,6 @@ def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Ma
     (folder / TOKENIZER).write_text(form.tokenizer, encoding="utf-8")
     cards = {half: getattr(encoders, half).card.model_dump(mode="json") for half in ("image", "text")}
     return {**cards, "cleaning": form.cleaning}
-
-
-def _export(
-    module: nn.Module,
-    given: tuple[Tensor, ...],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    file: Path,
-    facts: Mapping[str, Any],
-    free: Mapping[int, Any] | None = None,
-) -> None:
-    """Write a module as ONNX, its first axis of any length, and further axes by `free`; facts go into the metadata."""
-    axes = {0: torch.export.Dim("rows"), **(free or {})}
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program: Any = torch.onnx.export(
-                module,
-                given,
-                dynamo=True,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=tuple(axes for _ in given),
-                opset_version=OPSET,
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # the exporter's stack traces, with the folders of this machine
-    for name, value in facts.items():
-        program.model.metadata_props[f"mmsent.{name}"] = value if isinstance(value, str) else json.dumps(value)
-    program.save(file)  # what is larger than 2 GB goes into a file beside it
 
 
 def _compare_heads(model: OnnxModel, runs: Sequence[Run], way: Way) -> float:

@@ -16,7 +16,7 @@ Options = tuple[DataSettings, EncoderSettings, ViewSettings, ExtractSettings]
 
 # Of these a cache has one value; another one given means another cache.
 _OF_THE_PAIR = {"encoder", "image_encoder", "text_encoder"}
-_FIXED = {"clean", "text_encoding", "normalize", "precision", "count", "seed", "storage"}
+_FIXED = {"clean", "text_encoding", "normalize", "precision", "runtime", "count", "seed", "storage"}
 
 
 def _continued(folder: Path, data_name: str, given: Options) -> tuple[Options, str]:

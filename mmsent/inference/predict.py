@@ -51,6 +51,8 @@ def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | 
         if run.labels != runs[0].labels:
             raise RunError(f"runs {runs[0].name} and {run.name} have different labels")
     stored = runs[0].encoder_settings.model_dump()
+    if device not in (None, "auto", "cpu"):
+        stored["runtime"] = "torch"  # the others compute on the CPU
     return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
 
 

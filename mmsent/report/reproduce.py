@@ -51,6 +51,7 @@ def _extract_line(study: Study) -> str:
     words += ["--views", str(s.views.count), "--views-seed", str(s.views.seed), "--precision", stored.precision]
     words += ["--storage", s.storage, "--text-encoding", s.text_encoding]
     words += ["--normalize"] if s.normalize else []
+    words += ["--runtime", stored.runtime] if stored.runtime != "torch" else []
     for step in s.clean:
         words += ["--clean", step]
     if study.labels != list(DEFAULT_LABELS):

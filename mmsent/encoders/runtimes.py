@@ -1,0 +1,124 @@
+"""Image encoders on other runtimes than torch: the same weights as an ONNX file, on the CPU, in fp32.
+
+The file is made once per encoder and version of torch, in the folder mmsent/ of the user's cache folder
+(XDG_CACHE_HOME, else ~/.cache), or for this process alone where that cannot be written.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmsent.data.images import Pixels
+from mmsent.encoders.base import Embeddings, ImageEncoder
+from mmsent.encoders.common import versions
+from mmsent.errors import EncoderError, UsageError, first_line
+from mmsent.system.files import put_folder, write_bytes
+from mmsent.system.hashing import file_sha256, json_sha256
+
+APART = 1e-3  # of an embedding's length: converted encoders that are further from torch are refused
+_FILE, _DIGEST = "image.onnx", "image.onnx.sha256"
+_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+
+
+def run_on(encoder: Any, runtime: str) -> ImageEncoder:
+    """A timm or open_clip image encoder that computes on `runtime` (onnxruntime or openvino) from now on; nothing is
+    loaded yet. Raises UsageError where its packages are missing or the encoder is not one in fp32 on a CPU."""
+    for needed in (runtime, "onnx", "onnxscript"):
+        if importlib.util.find_spec(needed) is None:
+            extra = _EXTRAS[runtime]
+            raise UsageError(f"--runtime {runtime} needs the package {needed}: pip install 'mmsent[{extra}]'")
+    if encoder.card.precision != "fp32":
+        raise UsageError(f"--runtime {runtime} computes in fp32; leave --precision out")
+    encoder.card = encoder.card.model_copy(update={"libraries": encoder.card.libraries | versions(runtime)})
+    encoder.on_runtime = functools.cache(lambda: _started(encoder, runtime))
+    found: ImageEncoder = encoder
+    return found
+
+
+def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddings]:
+    from mmsent.system.process import cores
+
+    run = _load(_converted(encoder), runtime, cores())
+    if apart := _apart(encoder, run):
+        raise EncoderError(f"{encoder.card.name} on {runtime} is {apart} from torch; use --runtime torch")
+    return run
+
+
+def _load(path: Path, runtime: str, threads: int) -> Callable[[Pixels], Embeddings]:
+    try:
+        if runtime == "openvino":
+            import openvino
+
+            options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+            model = openvino.Core().compile_model(str(path), "CPU", options)
+            return lambda pixels: np.asarray(model.create_infer_request().infer([pixels])[0])
+        import onnxruntime
+
+        chosen = onnxruntime.SessionOptions()
+        chosen.log_severity_level = 3
+        chosen.intra_op_num_threads = threads
+        chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")  # images are decoded meanwhile
+        session = onnxruntime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return lambda pixels: np.asarray(session.run(None, {name: pixels})[0])
+    except Exception as error:  # neither library's errors have a public parent
+        raise EncoderError(f"{path} does not load with {runtime} ({first_line(error)}); remove it") from error
+
+
+def _converted(encoder: ImageEncoder) -> Path:
+    """The encoder's ONNX file; made where there is none yet, or it is not what was written."""
+    key = json_sha256([encoder.card.model_dump(mode="json", exclude={"libraries"}), versions()["torch"]])[:16]
+    try:
+        folder = _home() / f"{encoder.card.library}-{key}"
+        if (folder / _FILE).is_file() and file_sha256(folder / _FILE) == (folder / _DIGEST).read_text(encoding="ascii"):
+            return folder / _FILE
+        shutil.rmtree(folder, ignore_errors=True)
+        return put_folder(folder.parent, folder.name, functools.partial(_write, encoder)) / _FILE
+    except OSError:  # a home that cannot be written
+        folder = Path(tempfile.mkdtemp(prefix="mmsent-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _write(encoder, folder)
+        return folder / _FILE
+
+
+def _home() -> Path:
+    """The folder of converted encoders. Raises OSError where there is no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmsent"
+    except RuntimeError as error:
+        raise OSError("no home folder") from error
+
+
+def _write(encoder: ImageEncoder, folder: Path) -> None:
+    import torch
+
+    from mmsent.encoders.onnx_file import write_onnx
+    from mmsent.encoders.towers import image_tower
+
+    size = encoder.card.preprocess.size
+    pixels = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    with torch.inference_mode(False):
+        write_onnx(image_tower(encoder, False), (pixels,), ["pixels"], ["image"], folder / _FILE, {})
+    write_bytes(folder / _DIGEST, file_sha256(folder / _FILE).encode())
+
+
+def _apart(encoder: Any, run: Callable[[Pixels], Embeddings]) -> float:
+    """How far the embeddings of noise are from torch's, as a share of their length; 0 where that is close enough."""
+    import torch
+
+    size = encoder.card.preprocess.size
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        own = encoder.features(encoder.prepared(pixels)).numpy()
+    worst = float((np.linalg.norm(run(pixels) - own, axis=1) / np.linalg.norm(own, axis=1)).max())
+    return worst if not worst < APART else 0.0

@@ -1,0 +1,155 @@
+"""Image encoders on onnxruntime and OpenVINO against the same on torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmsent.cli.main import main
+from mmsent.config import EncoderSettings
+from mmsent.data.images import Pixels
+from mmsent.encoders import runtimes
+from mmsent.encoders.base import Embeddings, ImageEncoder
+from mmsent.encoders.factory import open_encoders
+from mmsent.errors import EncoderError, UsageError
+from mmsent.features.cache import Cache
+from tests.encoders.test_clip import CONFIG, make_tiny
+from tests.helpers.made import make_guid
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+
+
+def lite2(runtime: str) -> ImageEncoder:
+    if runtime != "torch":
+        pytest.importorskip(runtime)
+    return open_encoders(EncoderSettings.model_validate({"encoder": "offline", "runtime": runtime})).image
+
+
+def pixels(count: int, size: int, seed: int = 1) -> Pixels:
+    """Soft colours rather than noise alone: what an encoder meets."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 200, (count, 4, 4, 3)).repeat(size // 4 + 1, axis=1).repeat(size // 4 + 1, axis=2)
+    return (coarse[:, :size, :size] + rng.integers(0, 56, (count, size, size, 3))).astype(np.uint8)
+
+
+def apart(a: Embeddings, b: Embeddings) -> float:
+    return float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)).max())
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_embeddings_agree_with_torch(runtime: str) -> None:
+    images = pixels(5, 260)
+    there, here = lite2(runtime), lite2("torch")
+    found = there.encode(images)
+    assert (found.shape, found.dtype) == ((5, 1280), np.float32)
+    assert apart(found, here.encode(images)) < 1e-4
+    assert there.encode(images).tobytes() == found.tobytes()
+    assert apart(there.encode(images[3:4]), found[3:4]) < 1e-5
+    assert there.card.libraries[runtime] != ""
+    assert {k: v for k, v in there.card.libraries.items() if k != runtime} == here.card.libraries
+    assert there.card.model_copy(update={"libraries": here.card.libraries}) == here.card
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_clip_tower_agrees_with_torch(runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(runtime)
+    tiny = make_tiny(tmp_path, f"mmsent-tiny-{runtime}", CONFIG)
+    given = {"encoder": f"open_clip:{tiny.arch}", "weights": str(tiny.file)}
+    there = open_encoders(EncoderSettings.model_validate(given | {"runtime": runtime}))
+    here = open_encoders(EncoderSettings.model_validate(given | {"precision": "fp32", "device": "cpu"}))
+    images = pixels(3, 32)
+    assert apart(there.image.encode(images), here.image.encode(images)) < 1e-4
+    assert there.text.encode(["a day"]).tobytes() == here.text.encode(["a day"]).tobytes()
+
+
+@pytest.mark.slow
+def test_the_converted_file_is_made_once_and_again_where_it_is_damaged(home: Path) -> None:
+    images = pixels(1, 260)
+    first = lite2("onnxruntime").encode(images)
+    (kept,) = home.glob("mmsent/timm-*")
+    made = (kept / "image.onnx").stat().st_mtime_ns
+    assert lite2("onnxruntime").encode(images).tobytes() == first.tobytes()
+    assert (kept / "image.onnx").stat().st_mtime_ns == made
+
+    damaged = bytearray((kept / "image.onnx").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (kept / "image.onnx").write_bytes(damaged)
+    assert lite2("onnxruntime").encode(images).tobytes() == first.tobytes()
+    assert [p.name for p in (home / "mmsent").iterdir()] == [kept.name]
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    images = pixels(1, 260)
+    assert apart(lite2("onnxruntime").encode(images), lite2("torch").encode(images)) < 1e-4
+
+
+@pytest.mark.slow
+def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = runtimes._load
+    monkeypatch.setattr(runtimes, "_load", lambda *given: lambda pixels: load(*given)(pixels) * 1.01)
+    with pytest.raises(EncoderError, match=r"on onnxruntime is 0\.01.* from torch; use --runtime torch"):
+        lite2("onnxruntime").encode(pixels(1, 260))
+
+
+def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"encoder": "offline", "runtime": "onnxruntime"}
+    with pytest.raises(UsageError, match="computes in fp32; leave --precision out"):
+        open_encoders(EncoderSettings.model_validate(given | {"precision": "bf16"}))
+    with pytest.raises(UsageError, match="computes on the CPU, not on cuda"):
+        open_encoders(EncoderSettings.model_validate(given | {"device": "cuda"}))
+    find = runtimes.importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *more: None if name == "openvino" else find(name, *more)
+    )
+    with pytest.raises(UsageError, match=r"needs the package openvino: pip install 'mmsent\[openvino\]'"):
+        open_encoders(EncoderSettings.model_validate(given | {"runtime": "openvino"}))
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    return int(stopped.value.code or 0)
+
+
+@pytest.mark.slow
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_guid(tmp_path / "data", n_train=24, n_test=4, size=32)
+    options = ["--encoder", "offline", "--views", "0"]
+    assert run("extract", *options, "--split", "train", "--runtime", "onnxruntime") == 0, capsys.readouterr().err
+    (path,) = Path("cache").glob("*.h5")
+    cache = Cache.open(path)
+    assert "onnxruntime" in cache.settings.image.libraries
+    assert "onnxruntime" not in cache.settings.text.libraries
+    assert run("fit", "--fusion", "concat", "--epochs", "1", "--val-size", "6") == 0
+    assert run("extract") == 0  # the test split, with the options of the cache
+    assert [p.name for p in Path("cache").glob("*.h5")] == [path.name]
+    assert run("vote") == 0
+    cached = Path("predictions.csv").read_text(encoding="utf-8").splitlines()
+    capsys.readouterr()
+    image = sorted(Path("data/data").glob("*.jpg"))[0]
+    assert run("predict", "--image", str(image), "--text", "a day", "--json") == 0, capsys.readouterr()
+    assert json.loads(capsys.readouterr().out)
+    assert len(cached) == 5
+
+    assert run("extract", *options, "--split", "train", "--runtime", "torch") == 0
+    other = next(Cache.open(p) for p in Path("cache").glob("*.h5") if p.name != path.name)
+    assert other.settings.contract == cache.settings.contract
+    assert other.settings.fingerprint != cache.settings.fingerprint
+    assert apart(cache.load("train").image[:, 0], other.load("train").image[:, 0]) < 1e-4
