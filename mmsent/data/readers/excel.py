@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from mmsent.config import DataSettings
 from mmsent.data.encodings import Decoding
@@ -18,6 +19,7 @@ from mmsent.data.readers.rows import SPLIT, RowPosts
 from mmsent.errors import DataError, UsageError
 
 ENDING = ".xlsx"
+MAX_UNPACKED = 1 << 30  # bytes of a workbook, which is a ZIP file
 
 
 def _locate(path: Path) -> Path | None:
@@ -52,11 +54,17 @@ def _table(path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
     except ImportError as error:
         raise UsageError("Excel files need openpyxl: pip install 'mmsent[excel]', or save the sheet as CSV") from error
     try:
+        with ZipFile(path) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+        if size > MAX_UNPACKED:
+            raise DataError(f"{path} unpacks to {size} bytes; the limit is {MAX_UNPACKED}. Save the sheet as CSV")
         book = load_workbook(path, read_only=True, data_only=True)  # values, not formulas
         try:
             return [sheet.title for sheet in book.worksheets], list(book.worksheets[0].iter_rows(values_only=True))
         finally:
             book.close()
+    except DataError:
+        raise
     except Exception as error:  # of the ZIP file, its XML, or what is in it
         raise DataError(f"{path}: not readable as Excel: {error}") from error
 

@@ -72,3 +72,13 @@ def test_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "a.xlsx").touch()
     with pytest.raises(UsageError, match=r"Excel files need openpyxl: pip install 'mmsent\[excel\]'"):
         load_dataset(tmp_path / "a.xlsx")
+
+
+def test_a_workbook_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = pytest.importorskip("openpyxl").Workbook()
+    book.active.append(["id", "text"])
+    book.active.append(["1", "a"])
+    book.save(tmp_path / "a.xlsx")
+    monkeypatch.setattr("mmsent.data.readers.excel.MAX_UNPACKED", 100)
+    with pytest.raises(DataError, match=r"a\.xlsx unpacks to \d+ bytes; the limit is 100\. Save the sheet as CSV"):
+        load_dataset(tmp_path / "a.xlsx")
