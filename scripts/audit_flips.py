@@ -5,12 +5,14 @@
 For each seed a share of the training labels is flipped to another label at random, in memory alone. Then heads are
 cross-validated on near-grouped folds with the encoder pair's recipe, and rows are ranked by cleanlab's label quality.
 Prints, for each head and for their mean and by each of cleanlab's scores, the precision: the share
-of flips among as many rows at the top as were flipped. The labels that were wrong before count against it.
+of flips among as many rows at the top as were flipped; then how many rows the audit marks, with their precision beside
+its own estimate, and the share of the flips that they are. The labels that were wrong before count against it.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +40,11 @@ def flipped(
     out[rows] = (labels[rows] + rng.integers(1, classes, len(rows))) % classes
     changed[rows] = True
     return out, changed
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation over seeds; 0 for one seed."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def main() -> None:
@@ -89,15 +96,16 @@ def main() -> None:
         )
     rows = [["probabilities", "score", "precision at the top", "sd over the seeds"]]
     for (name, method), values in found.items():
-        deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-        rows.append([name, method, f"{np.mean(values):.3f}", f"{deviation:.3f}"])
+        rows.append([name, method, f"{np.mean(values):.3f}", f"{deviation(values):.3f}"])
     print("\n" + columns(rows, right=(2, 3)))
     rows = [["probabilities", "marked", "precision", "as estimated", "recall"]]
-    for name, triples in flagged.items():
-        mean = np.mean(triples, axis=0)
-        rows.append([name, f"{mean[0]:.0f}", *(f"{value:.3f}" for value in mean[1:])])
+    for name, figures in flagged.items():
+        marks, *shares = zip(*figures, strict=True)
+        cells = [f"{np.mean(values):.3f} ± {deviation(values):.3f}" for values in shares]
+        rows.append([name, f"{np.mean(marks):.1f} ± {deviation(marks):.1f}", *cells])
     print("\n" + columns(rows, right=(1, 2, 3, 4)))
-    print(f"\nby chance the precision would be {arguments.share:.3f}")
+    print("\nmean ± standard deviation over the seeds")
+    print(f"by chance the precision would be {arguments.share:.3f}")
 
 
 if __name__ == "__main__":

@@ -171,7 +171,8 @@ def test_one_run_alone(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     where = ["--cache", str(small / "cache"), "--runs", str(small / "runs"), "--out", str(tmp_path)]
     assert run("report", image, *where, "--data", str(small / "posts" / "posts.jsonl")) == 0
     text = Elements((tmp_path / "report.html").read_text(encoding="utf-8")).text
-    assert "no weighted run among these" in text
+    for fusion in ("weighted", "attention_alt"):
+        assert f"there is no {fusion} run among these; `mmsent fit --fusion {fusion}` makes one" in text
     assert "this figure needs two or more runs on the same validation rows" in text
     assert "Paired tests need two or more runs" in text
 
