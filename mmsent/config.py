@@ -337,6 +337,18 @@ PRESETS: dict[str, Preset] = {
         measured=True,
         summary="the pair `offline-plus`, and what enters the last two blocks of MiniLM, for heads that tune them",
     ),
+    "mpnet-tuned": Preset(
+        image="efficientnet-lite2",
+        text="sentence-transformers:all-mpnet-base-v2+lexicon:vader",
+        recipe="tuned",
+        near_image=0.90,
+        tokens="text:2",
+        widths=(1280, 775),
+        gigabytes=0.5,
+        licence="Apache-2.0, MIT",
+        measured=True,
+        summary="as `offline-tuned` with all-mpnet-base-v2, four times as large, which needs a network once",
+    ),
 }
 
 

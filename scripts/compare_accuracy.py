@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="each seed cuts other folds and starts other heads")
     parser.add_argument("--group", type=Group, default=Group.near, help="none: plain folds, which part duplicates")
     parser.add_argument("--only", nargs="*", help="candidates: a name, for all caches, or ENCODERS/name")
+    parser.add_argument("--together", help="a candidate: also the mean of what its heads on all caches say")
     parser.add_argument("--save", type=Path, help="write the out-of-fold probabilities into this folder (npz)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -141,6 +142,7 @@ def main() -> None:
         parser.error("the caches hold different posts, or in another order")
     table = [["encoders", "candidate", "vote", "weighted F1", "macro F1", "to the first"]]
     baseline: np.ndarray | None = None
+    means: dict[int, list[np.ndarray]] = {}  # by seed, of the candidate that votes together: (N, C) per cache
     for cache, features in zip(caches, loaded, strict=True):
         for wanted in arguments.only or [name for name, one in CANDIDATES.items() if one.recipe != "tuned"]:
             encoders, _, name = wanted.rpartition("/")
@@ -155,11 +157,10 @@ def main() -> None:
                 if arguments.save:
                     arguments.save.mkdir(parents=True, exist_ok=True)
                     np.savez(arguments.save / f"{cache.encoder}-{name}-{seed}.npz".replace(" ", "-"), p=found)
+                if name == arguments.together:
+                    means.setdefault(seed, []).append(found.mean(axis=0))
                 for way, said in ways(found, one, default_tie(cache.labels), plan).items():
-                    for k in range(plan.folds):
-                        rows = plan.fold == k
-                        s = scores(plan.labels[rows], said[rows], len(cache.labels))
-                        reached.setdefault(way, []).append([s["f1_weighted"], s["f1_macro"]])
+                    reached.setdefault(way, []).extend(fold_scores(plan, said))
             for way, values in reached.items():
                 per_fold = np.array(values)
                 baseline = per_fold if baseline is None else baseline
@@ -167,7 +168,28 @@ def main() -> None:
                 cells = [_mean(per_fold[:, 0]), _mean(per_fold[:, 1]), _mean(gain, signed=True) if gain.any() else "–"]
                 table.append([cache.encoder, name, way, *cells])
                 print("  ".join(table[-1]), flush=True)
+    if arguments.together:
+        values = []
+        for seed, each in means.items():
+            plan = plan_folds(
+                caches[0], SplitSettings(group=arguments.group, seed=seed), arguments.folds, features=loaded[0]
+            )
+            values += fold_scores(plan, np.mean(each, axis=0).argmax(axis=1))
+        per_fold = np.array(values)
+        gain = per_fold[:, 0] - (per_fold if baseline is None else baseline)[:, 0]
+        cells = [_mean(per_fold[:, 0]), _mean(per_fold[:, 1]), _mean(gain, signed=True)]
+        table.append(["all of them", arguments.together, "averaged", *cells])
     print("\n" + columns(table))
+
+
+def fold_scores(plan: FoldPlan, said: np.ndarray) -> list[list[float]]:
+    """Weighted and macro F1 of each fold. said: (N,) labels."""
+    found = []
+    for k in range(plan.folds):
+        rows = plan.fold == k
+        s = scores(plan.labels[rows], said[rows], len(plan.cache.labels))
+        found.append([s["f1_weighted"], s["f1_macro"]])
+    return found
 
 
 def _mean(values: np.ndarray, *, signed: bool = False) -> str:
