@@ -133,8 +133,11 @@ def test_columns_hold_what_the_index_holds(tmp_path: Path, monkeypatch: pytest.M
     assert columns.outcome.tolist() == index.outcome.tolist() == [0, 0, 0, IMAGE_BAD, 0, TEXT_BAD, 0, 0, 0, 0]
     assert columns.good.tolist() == index.good.tolist()
     assert len(columns) == 10
-    assert columns.image_keys.tolist() == [int.from_bytes(h[:8], "big") for h in index.image_hashes]
-    assert columns.text_keys.tolist() == [int.from_bytes(h[:8], "big") for h in index.text_hashes]
+    image, text = index.contents()
+    assert columns.image_keys.tolist() == [int.from_bytes(h[:8], "big") for h in image]
+    assert columns.text_keys.tolist() == [int.from_bytes(h[:8], "big") for h in text]
+    assert (image[3], text[5]) == (b"", b"")
+    assert all(text[:5])
     assert columns.image_keys[3] == 0
     assert [start for start, _ in cache.blocks("train")] == [0, 4, 8]
     assert index.reason(3) == "no picture"
