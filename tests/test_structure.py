@@ -66,7 +66,7 @@ ONLY_IN = {
 WHOLE = {
     "fresh_home",
     *("cases", "crash", "docs", "export_mvsa", "fixtures", "fuzz", "mvsa", "notebook", "page", "properties"),
-    *("quickstart", "refusals", "remote", "robustness", "security"),
+    *("quickstart", "refusals", "remote", "reproduce", "robustness", "security"),
 }
 
 
