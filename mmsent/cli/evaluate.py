@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsent.cli.options import READ, Json, RunNames, Wide
-from mmsent.cli.output import SCORES, Layout, echo, echo_json, echo_table, note, resumable
+from mmsent.cli.output import SCORES, Layout, echo, echo_json, echo_kinds, echo_table, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import DataError, UsageError
 
@@ -73,6 +73,8 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
     from mmsent.evaluation.evaluate import evaluate_labelled
     from mmsent.evaluation.openings import LOG, homes, ordinal, read_openings, record_opening, record_scores
     from mmsent.features.cache import NO_LABEL
+    from mmsent.inference.logits import served
+    from mmsent.training.halves import missing_halves
 
     path = where.source()
     labelled = {p.id: p.label for p in where.dataset(with_test_labels=True).of("test")}
@@ -82,7 +84,9 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
     features = cache.load("test")
     numbers: dict[str | None, int] = {label: i for i, label in enumerate(cache.labels)}
     truth = np.array([numbers.get(labelled.get(i), NO_LABEL) for i in features.index.ids], np.int64)
-    key = record_opening(chosen, path, int((features.index.good & (truth != NO_LABEL)).sum()), cache)
+    missing = missing_halves(features.index.outcome)
+    usable = np.any([served(run, missing) for run in chosen], axis=0)
+    key = record_opening(chosen, path, int((usable & (truth != NO_LABEL)).sum()), cache)
     found = evaluate_labelled(chosen, cache, features, truth)
     record_scores(homes(chosen), key, {e.name: {k: e.scores[k] for k in ("accuracy", "f1_weighted")} for e in found})
     folders = list(dict.fromkeys(run.home for run in chosen))
@@ -94,11 +98,12 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
 def _tell(
     found: Sequence[Evaluation], pairs: Sequence[Any], cache: Cache, chosen: Sequence[Run], *, crossed: bool, wide: bool
 ) -> None:
-    from mmsent.evaluation.evaluate import comparison, paired_table
+    from mmsent.evaluation.evaluate import comparison, kinds_table, paired_table
     from mmsent.metrics import ECE_BINS, LEVEL, RESAMPLES
     from mmsent.training.runs import calibration_note
 
     echo_table(comparison(found, cache.labels), SCORES, wide=wide)
+    echo_kinds(kinds_table(found), wide=wide)
     echo(f"\n{cache.definition}")
     echo(f"[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
     crossed = crossed and any(run.calibrated for run in chosen)

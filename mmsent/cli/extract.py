@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -75,6 +76,7 @@ def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:
         "fingerprint": result.cache.fingerprint,
         "encoded": result.encoded,
         "rows": result.rows,
+        "halves": dict(_halves(result, dataset)),
         "quarantined": [dict(zip(("split", "id", "reason"), q, strict=True)) for q in result.quarantined],
         "texts_cut": result.cut,
         "read": {"by": dataset.layout, "told": list(dataset.told)},
@@ -82,6 +84,11 @@ def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "notes": result.notes,
     }
+
+
+def _halves(result: ExtractResult, dataset: Dataset) -> Counter[str]:
+    """How many rows have one half and name no other, by what they say."""
+    return Counter(reason for _, _, reason in result.quarantined if reason in dataset.half_reasons)
 
 
 def _tell(result: ExtractResult, dataset: Dataset) -> None:
@@ -94,9 +101,13 @@ def _tell(result: ExtractResult, dataset: Dataset) -> None:
     echo(f"text encoding: {dataset.decoding.encoding} ({dataset.decoding.why})")
     if result.cut:
         echo(f"{result.cut} texts are longer than {result.cache.settings.text.max_tokens} tokens and were cut")
-    if result.quarantined:
-        echo(f"{len(result.quarantined)} rows are quarantined:")
-        for split_name, row_id, reason in result.quarantined[:10]:
+    halves = _halves(result, dataset)
+    for reason, n in halves.items():
+        echo(f"{n} rows have {reason}; heads train on their other half")
+    bad = [one for one in result.quarantined if one[2] not in halves]
+    if bad:
+        echo(f"{len(bad)} rows are quarantined:")
+        for split_name, row_id, reason in bad[:10]:
             echo(f"  {split_name} {row_id}: {reason}")
     echo(f"cache: {result.cache.path} ({result.seconds:.1f} s)")
 

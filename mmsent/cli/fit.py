@@ -24,7 +24,7 @@ from mmsent.cli.options import (
     Wide,
     split_for,
 )
-from mmsent.cli.output import SCORES, echo, echo_json, echo_table, note
+from mmsent.cli.output import SCORES, echo, echo_json, echo_kinds, echo_table, note
 from mmsent.cli.workspace import Workspace
 from mmsent.config import (
     COMMITTEES,
@@ -121,10 +121,11 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     """Train one head per fusion and print how they compare."""
     import numpy as np
 
-    from mmsent.evaluation.evaluate import comparison, evaluate_logits
+    from mmsent.evaluation.evaluate import by_kind, comparison, evaluate_logits, kinds_table
     from mmsent.features.cache import NO_LABEL
     from mmsent.training.fit import fit as run
     from mmsent.training.fit import write_tensorboard
+    from mmsent.training.halves import LACKING, half_posts
     from mmsent.training.runs import KEPT
 
     fitted: list[Any] = []
@@ -144,13 +145,18 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     labels = np.full(job.cache.rows["train"], NO_LABEL, np.int64)
     for given in rows:
         labels[given.rows.val] = given.truth
+    index = job.cache.index("train")
     found = evaluate_logits(done, logits, [given.rows.val for given in rows], labels, job.cache.labels, crossed=True)
+    found = by_kind(found, index.outcome)
     if as_json:
         echo_json(
             {
                 "runs": [str(r.path) for r in done],
                 "recipe": job.how.recipe,
                 "data": job.cache.definition,
+                "rows": [one.info["rows"] for one in done],
+                "lacking": {kind: n for kind, n in zip(LACKING, half_posts(index).values(), strict=True) if n},
+                "left_out": [given.left_out.strip(" ()") for given in rows],
                 "validation": [e.to_json() for e in found],
             }
         )
@@ -173,6 +179,7 @@ def _fit_heads(job: FitJob, tensorboard: Path | None, *, wide: bool, as_json: bo
     if rows[0].stored:
         note("the embeddings take more memory than --memory allows, so they were read from disk block by block")
     echo_table(comparison(found, job.cache.labels), SCORES, wide=wide)
+    echo_kinds(kinds_table(found), wide=wide)
 
 
 def _sizes(train: int, val: int, left_out: str, heads: Sequence[str]) -> str:

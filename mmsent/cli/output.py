@@ -135,6 +135,13 @@ SCORES = Layout(
 )
 
 
+def echo_kinds(rows: Sequence[Sequence[str]], *, wide: bool = False) -> None:
+    """The table of scores for each kind of post, where there is one."""
+    if rows:
+        echo("\nposts by what they have:")
+        echo_table(rows, Layout(left=["run", "head"]), wide=wide)
+
+
 def echo_table(rows: Sequence[Sequence[str]], layout: Layout, *, wide: bool = False) -> None:
     """A table, its header first. On a terminal that is too narrow its less important columns go, unless `wide`."""
     titles = list(rows[0])

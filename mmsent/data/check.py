@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ EXAMPLES = 5
 COMPARED = 100_000  # the most images that are compared with each other; the time grows with the square of their number
 NO_LABEL = "no label"
 FOREIGN_WAY = "for texts in other languages than English use `mmsent extract --encoder multilingual`"
+HALF = "heads train on their other half (--fusion image and text on these alone)"
 LIMIT = "; the limit is"  # part of the message about a file that is too large
 
 
@@ -82,7 +83,7 @@ def check_dataset(
         *_finding("error", "no posts", [] if posts else [dataset.root.name], "there is nothing to encode"),
         *_loader_findings(dataset),
         *_decoding_findings(dataset.decoding),
-        *_unusable_findings(unusable, len(posts), missing_images(posts, dataset.root)),
+        *_unusable_findings(unusable, len(posts), missing_images(posts, dataset.root), dataset.half_reasons),
         *_text_findings(posts, texts),
         *_reading_findings(posts, texts, reader or tokenizer),
         *_image_findings(posts, images),
@@ -158,17 +159,31 @@ def _loader_findings(dataset: Dataset) -> list[Finding]:
     ]
 
 
-def _unusable_findings(unusable: Iterable[tuple[str, str, str]], n: int, images: str) -> list[Finding]:
-    """Rows that extraction would quarantine. Each kind is an error if all together exceed extraction's limit. images:
-    where they are, if most are missing."""
+def _unusable_findings(
+    unusable: Sequence[tuple[str, str, str]], n: int, images: str, spared: set[str]
+) -> list[Finding]:
+    """Rows that extraction would quarantine. Each kind is an error if all together exceed extraction's limit, which
+    does not count those that have one half and name no other (spared: the reasons that say so). images: where they
+    are, if most are missing."""
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    times = Counter(post_id for _, post_id, _ in unusable)
+    halves: dict[str, list[str]] = defaultdict(list)
     for kind, post_id, reason in unusable:
-        kinds[kind].append((post_id, reason))
+        if reason in spared and times[post_id] == 1:
+            halves[reason].append(post_id)
+        else:
+            kinds[kind].append((post_id, reason))
     rows = len({post_id for found in kinds.values() for post_id, _ in found})
     limit = default(ExtractSettings, "max_bad")
     severity: Severity = "error" if rows > limit * n else "warning"
     limits = f"{rows / n:.1%} of the rows cannot be used; the limit is {limit:.0%}" if n else ""
     return [
+        finding
+        for reason, ids in halves.items()
+        for finding in _finding(
+            "note", f"posts with {reason}", ids, f"{len(ids) / n:.1%} of the rows name none; {HALF}"
+        )
+    ] + [
         finding
         for kind, found in kinds.items()
         for finding in _finding(

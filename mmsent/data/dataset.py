@@ -62,6 +62,14 @@ class Dataset:
         return f"{self.root} has no {split} split: {needs}"
 
     @property
+    def half_reasons(self) -> set[str]:
+        """Why a post may lack one half and be none the worse for it: its row names none. Not where a column that is not
+        read may hold them."""
+        missed = {one.message.split("'")[1] for one in self.problems if one.kind == "column not found"}
+        read = {"no picture": self.settings.image_column, "no text": self.settings.text_column}
+        return {reason for reason, column in read.items() if column not in missed}
+
+    @property
     def splits(self) -> list[Split]:
         """The splits that hold at least one post."""
         return self.posts.splits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -28,7 +28,7 @@ from mmsent.metrics import (
     scores,
 )
 from mmsent.training.calibration import apply_temperature, cross_fitted
-from mmsent.training.halves import missing_halves
+from mmsent.training.halves import KINDS, missing_halves
 from mmsent.training.runs import Run
 
 # These stand where a run has its fusion.
@@ -57,10 +57,40 @@ class Evaluation:
     predicted: Labels
     truth: Labels
     positions: NDArray[np.int64]
+    kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `by_kind`
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` shows: all but the arrays."""
-        return {"name": self.name, "fusion": self.fusion, "scores": self.scores, "intervals": self.intervals}
+        found = {"name": self.name, "fusion": self.fusion, "scores": self.scores, "intervals": self.intervals}
+        return found | ({"kinds": self.kinds} if self.kinds else {})
+
+
+def by_kind(found: Sequence[Evaluation], outcome: NDArray[np.uint8]) -> list[Evaluation]:
+    """The same, each with the scores of its posts with both halves, image only and text only, where not all have both
+    halves. outcome (N,): of the split's rows."""
+    out = []
+    for e in found:
+        here = outcome[e.positions]
+        kinds = {
+            kind: scores(e.truth[here == bits], e.predicted[here == bits], e.probabilities.shape[1])
+            for bits, kind in (KINDS.items() if here.any() else ())
+            if (here == bits).any()
+        }
+        out.append(replace(e, kinds=kinds))
+    return out
+
+
+def kinds_table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Weighted F1 for each kind of post as rows of text, header first; empty where all are of one kind."""
+    kinds = [kind for kind in KINDS.values() if any(kind in e.kinds for e in evaluations)]
+    if len(kinds) < 2:
+        return []
+    rows = [["run", "head", *(f"{kind}: {what}" for kind in kinds for what in ("rows", "F1 weighted"))]]
+    for e in baselines_first(evaluations):
+        scored = (e.kinds.get(kind) for kind in kinds)
+        cells = [[str(one["n"]), f"{one['f1_weighted']:.3f}"] if one else ["", ""] for one in scored]
+        rows.append([e.name, e.fusion, *(cell for pair in cells for cell in pair)])
+    return rows
 
 
 def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | None = None) -> list[Evaluation]:
@@ -90,12 +120,14 @@ def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | 
 def evaluate_labelled(
     runs: Sequence[Run], cache: Cache, features: Features, truth: NDArray[np.int64]
 ) -> list[Evaluation]:
-    """Score runs, at their stored temperatures, on all good rows of a split whose label indices `truth` (N,) are known
-    (NO_LABEL: left out). Raises RunError where there are none, or a run was trained on other features or labels."""
-    known = np.flatnonzero(features.index.good & (truth != NO_LABEL))
-    if not len(known):
-        raise RunError("no row of this split has an image, a text and a label")
-    return _evaluate(runs, cache, features, [known] * len(runs), truth, split="test")
+    """Score runs, at their stored temperatures, on the rows of a split that they can label and whose label indices
+    `truth` (N,) are known (NO_LABEL: left out). Raises RunError where there are none, or a run was trained on other
+    features or labels."""
+    missing = missing_halves(features.index.outcome)
+    known = [np.flatnonzero(served(run, missing) & (truth != NO_LABEL)) for run in runs]
+    if not all(map(len, known)):
+        raise RunError("no row of this split has a label and the halves that the heads need")
+    return _evaluate(runs, cache, features, known, truth, split="test")
 
 
 def _evaluate(
@@ -107,19 +139,21 @@ def _evaluate(
     *,
     split: str,
 ) -> list[Evaluation]:
-    given = []
+    given, missing = [], missing_halves(features.index.outcome)
     text = cached_texts(runs, cache, split, features.text)
     for run, rows in zip(runs, positions, strict=True):
         require(run, cache)
-        given.append(head_logits(run, features.image[rows, 0], text[rows]))
+        given.append(head_logits(run, features.image[rows, 0], text[rows], missing[rows]))
     found = evaluate_logits(runs, given, positions, labels, cache.labels, crossed=split == "train")
     rows = positions[0] if _alike(positions) else np.unique(np.concatenate(positions))
     if split == "train":
-        train = labels[features.index.good & ~np.isin(np.arange(len(labels)), rows)]
+        usable = np.any([served(run, missing) for run in runs], axis=0)
+        train = labels[usable & ~np.isin(np.arange(len(labels)), rows)]
     else:
         train = cache.index("train").labels if "train" in cache.rows else np.zeros(0, np.int64)
     zero_shot = stored(dict.fromkeys(run.path.parent for run in runs), cache)
-    return found + baselines(features, rows, labels, len(cache.labels), train=train, zero_shot=zero_shot)
+    found += baselines(features, rows, labels, len(cache.labels), train=train, zero_shot=zero_shot)
+    return by_kind(found, features.index.outcome)
 
 
 def baselines(
@@ -174,17 +208,22 @@ def evaluate_logits(
         heat = run.temperature if run.calibrated else None
         predicted = calibrated.argmax(axis=1).astype(np.int64)
         found.append(_row(run.name, run.fusion.value, labels, rows, predicted, calibrated, plain[-1], heat))
-    if len(runs) < 2 or not _alike(positions):
+    alike = _alike(positions)
+    if len(runs) < 2 or (crossed and not alike):  # a row that one head validates on may have trained another
         return found
     voters = [i for i, run in enumerate(runs) if run.fusion in VOTING_FUSIONS]
     if len(voters) < 2:
         voters = list(range(len(runs)))
-    stacked = np.stack([found[i].probabilities for i in voters])
-    counted, averaged = (tally(stacked, way) for way in (Way(default_tie(names)), Way(soft=True)))
-    mean, plain_mean = averaged.probabilities, np.stack([plain[i] for i in voters]).mean(axis=0)
+    rows = positions[0] if alike else np.unique(np.concatenate([positions[i] for i in voters]))
+    serving = np.stack([np.isin(rows, positions[i]) for i in voters])
+    stacked, plain_stacked = np.zeros((2, *serving.shape, len(names)))
+    for at, i in enumerate(voters):
+        stacked[at, serving[at]], plain_stacked[at, serving[at]] = found[i].probabilities, plain[i]
+    counted, averaged = (tally(stacked, way, serving) for way in (Way(default_tie(names)), Way(soft=True)))
+    mean, plain_mean = averaged.probabilities, tally(plain_stacked, Way(soft=True), serving).probabilities
     name = f"vote of {len(voters)}"
-    found.append(_row(name, VOTE, labels, positions[0], counted.labels, mean, plain_mean, None))
-    found.append(_row(f"{name}, --soft", SOFT_VOTE, labels, positions[0], averaged.labels, mean, plain_mean, None))
+    found.append(_row(name, VOTE, labels, rows, counted.labels, mean, plain_mean, None))
+    found.append(_row(f"{name}, --soft", SOFT_VOTE, labels, rows, averaged.labels, mean, plain_mean, None))
     return found
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -245,6 +246,7 @@ class _Job:
     lists: dict[Split, RowTable] = field(default_factory=dict)
     works: list[Work] = field(default_factory=list)
     read_at: dict[str, str] = field(default_factory=dict)  # split -> when its posts were read
+    _halves: dict[Split, dict[str, str]] = field(default_factory=dict)  # split -> id -> why it has one half
     _bad: dict[Split, dict[str, str]] = field(default_factory=dict)  # split -> id -> reason
 
     @property
@@ -268,9 +270,9 @@ class _Job:
             self.read_at[split] = now()
             rows = self.lists[split] = self.engine.rows(self.dataset, posts, self._workers)
             sources = Sources(split, rows, self.old, self.journal)
-            reasons = (sources.reasons[half] for half in HALVES)
-            self._bad[split] = {rows.ids[i]: why for found in reasons for i, why in sorted(found.items())}
-            self._check_bad(split)
+            self._halves[split], self._bad[split] = {}, {}
+            for half in HALVES:
+                self._lost(split, ((rows.ids[i], why) for i, why in sorted(sources.reasons[half].items())))
             self.works.append(Work(split, posts, rows, sources.missing("text"), sources.missing("image")))
 
     def encode(self, show: bool) -> None:
@@ -312,8 +314,23 @@ class _Job:
 
     def _put(self, split: Split, half: Half, entries: list[Entry]) -> None:
         self.journal.put(split, half, entries)
-        self._bad[split] |= {e.id: e.reason for e in entries if e.reason}
+        self._lost(split, ((e.id, e.reason) for e in entries if e.reason))
+
+    def _lost(self, split: Split, found: Iterable[tuple[str, str]]) -> None:
+        """Count rows that lack a half, by id and reason. One that names no such half, but has the other, is not bad.
+        Raises DataError if too many are."""
+        halves, bad = self._halves[split], self._bad[split]
+        for row_id, why in found:
+            if why in self._half_reasons and row_id not in halves and row_id not in bad:
+                halves[row_id] = why
+            else:
+                halves.pop(row_id, None)
+                bad[row_id] = why
         self._check_bad(split)
+
+    @cached_property
+    def _half_reasons(self) -> set[str]:
+        return self.dataset.half_reasons
 
     def _check_bad(self, split: Split) -> None:
         bad, n = self._bad[split], len(self.lists[split])

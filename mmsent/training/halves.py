@@ -18,6 +18,7 @@ Missing = NDArray[np.bool_]
 # What posts are called by what they have, by the outcome of their row.
 KINDS = {0: "both halves", TEXT_BAD: "image only", IMAGE_BAD: "text only"}
 LACKS = {IMAGE_BAD: "image", TEXT_BAD: "text"}
+LACKING = ("image", "text", "both")  # the order of `half_posts`
 
 
 def missing_halves(outcome: NDArray[np.uint8]) -> Missing:
@@ -52,10 +53,10 @@ def left_out(index: RowIndex | Columns, lacking: Sequence[int] = ()) -> str:
         return ""
     words = {IMAGE_BAD: "lack an image", TEXT_BAD: "lack a text", IMAGE_BAD | TEXT_BAD: "lack both"}
     shown = ", ".join(f"{count} {words[bits]}" for bits, count in n.items())
-    hint = "; --fusion image and --fusion text train on every row that has their half, --modality-dropout on all"
-    return (
-        f" (of {int((index.labels != NO_LABEL).sum())} labelled rows {shown}{hint if n.keys() & LACKS.keys() else ''})"
-    )
+    hint = ""
+    if n.keys() & LACKS.keys() and not lacking:
+        hint = "; --fusion image and --fusion text train on every row that has their half, --modality-dropout on all"
+    return f" (of {int((index.labels != NO_LABEL).sum())} labelled rows {shown}{hint})"
 
 
 def with_half_posts(wanted: Sequence[FitSettings], index: RowIndex | Columns) -> tuple[list[FitSettings], str]:

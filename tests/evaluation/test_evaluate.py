@@ -251,7 +251,7 @@ def test_labelled_rows(cache: Cache, runs: list[Run]) -> None:
     assert found[0].probabilities == pytest.approx(served, abs=1e-6)
     assert found[0].positions.tolist() == kept
     assert found[0].truth.tolist() == truth[kept].tolist()
-    with pytest.raises(RunError, match="no row of this split has an image, a text and a label"):
+    with pytest.raises(RunError, match="no row of this split has a label and the halves that the heads need"):
         evaluate_labelled(runs, cache, features, np.where(np.arange(10) == 2, 1, NO_LABEL))
 
 

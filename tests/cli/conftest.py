@@ -1,0 +1,1 @@
+from tests.helpers.reading import commands as commands
