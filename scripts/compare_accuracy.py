@@ -56,6 +56,7 @@ CANDIDATES = {
     "best, clean view": Candidate("best", changes={"views": False}),
     # Heads that tune blocks take minutes each: name them with --only.
     "tuned": Candidate("tuned", COMMITTEES["tuned"].splits, COMMITTEES["tuned"].fusions),
+    "tuned, two splits": Candidate("tuned", 2, COMMITTEES["tuned"].fusions),
     **{f"tuned, {fusion} alone": Candidate("tuned", 1, (fusion,)) for fusion in VOTING_FUSIONS},
     "tuned, one block": Candidate("tuned", 1, (Fusion.concat,), {"tune": "text:1"}),
     "tuned, three blocks": Candidate("tuned", 1, (Fusion.concat,), {"tune": "text:3"}),
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="each seed cuts other folds and starts other heads")
     parser.add_argument("--group", type=Group, default=Group.near, help="none: plain folds, which part duplicates")
     parser.add_argument("--only", nargs="*", help="candidates: a name, for all caches, or ENCODERS/name")
-    parser.add_argument("--together", help="a candidate: also the mean of what its heads on all caches say")
+    parser.add_argument("--together", nargs="*", help="candidates: also the mean of what these say, one per cache")
     parser.add_argument("--save", type=Path, help="write the out-of-fold probabilities into this folder (npz)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -157,7 +158,7 @@ def main() -> None:
                 if arguments.save:
                     arguments.save.mkdir(parents=True, exist_ok=True)
                     np.savez(arguments.save / f"{cache.encoder}-{name}-{seed}.npz".replace(" ", "-"), p=found)
-                if name == arguments.together:
+                if wanted in (arguments.together or ()):
                     means.setdefault(seed, []).append(found.mean(axis=0))
                 for way, said in ways(found, one, default_tie(cache.labels), plan).items():
                     reached.setdefault(way, []).extend(fold_scores(plan, said))
@@ -178,7 +179,7 @@ def main() -> None:
         per_fold = np.array(values)
         gain = per_fold[:, 0] - (per_fold if baseline is None else baseline)[:, 0]
         cells = [_mean(per_fold[:, 0]), _mean(per_fold[:, 1]), _mean(gain, signed=True)]
-        table.append(["all of them", arguments.together, "averaged", *cells])
+        table.append(["together", " + ".join(arguments.together), "averaged", *cells])
     print("\n" + columns(table))
 
 
