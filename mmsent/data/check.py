@@ -176,12 +176,17 @@ def _unusable_findings(
     rows = len({post_id for found in kinds.values() for post_id, _ in found})
     limit = default(ExtractSettings, "max_bad")
     severity: Severity = "error" if rows > limit * n else "warning"
-    limits = f"{rows / n:.1%} of the rows cannot be used; the limit is {limit:.0%}" if n else ""
+    limits = f"{rows / n:.1%} of the rows cannot be used; the limit is {limit:.0%} (extract --max-bad)" if n else ""
     return [
         finding
         for reason, ids in halves.items()
         for finding in _finding(
-            "note", f"posts with {reason}", ids, f"{len(ids) / n:.1%} of the rows name none; {HALF}"
+            "note",
+            f"posts with {reason}",
+            ids,
+            "; ".join(
+                filter(None, [f"{len(ids) / n:.1%} of the rows name none", HALF, images if "picture" in reason else ""])
+            ),
         )
     ] + [
         finding

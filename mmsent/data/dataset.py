@@ -184,6 +184,9 @@ def name_of(path: Path, settings: DataSettings | None = None) -> str:
     return root.name if root.is_dir() else root.stem
 
 
+_ADD = "add it with --labels if it is right, or say with --label-map which one it is"
+
+
 def _row_problems(data: Dataset) -> list[Problem]:
     """Problems of ids and labels: duplicate ids, labels outside the set, unlabelled training rows."""
     problems: list[Problem] = []
@@ -196,7 +199,7 @@ def _row_problems(data: Dataset) -> list[Problem]:
         if post.split == "train" and post.label is None:
             problems.append(Problem("error", "no label", where, "a training row has no label"))
         if post.label is not None and post.label not in labels:
-            message = f"label {post.label[:60]!r} is not one of {known}; add it with --labels if it is right"
+            message = f"label {post.label[:60]!r} is not one of {known}; {_ADD}"
             problems.append(Problem("error", "unknown label", where, message))
         other = seen.setdefault(post.id, post) if i in again else post
         if other is not post:

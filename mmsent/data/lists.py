@@ -17,8 +17,9 @@ from mmsent.errors import DataError
 from mmsent.system.files import open_file, read_file, write_bytes
 from mmsent.system.safe_csv import join_csv
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t", "|")
 
+_PACKED = {b"\x1f\x8b": "packed by gzip", b"PK\x03\x04": "a zip or Excel file"}
 _PIECE = 1 << 18  # bytes of a file that are decoded at a time
 
 csv.field_size_limit(64 * 1024 * 1024)
@@ -81,6 +82,10 @@ class TextFile:
         self._path = path
         self._whole: bytes | None = None  # as UTF-8, if it had to be decoded as a whole
         try:
+            with open_file(path) as file:
+                start = file.read(4)
+            if packed := next((how for mark, how in _PACKED.items() if start.startswith(mark)), None):
+                raise DataError(f"{path} is {packed}, whatever its name says; unpack it, or save it as CSV")
             first = settings.text_encoding or settings.encodings[0] if settings.encodings else None
             if first is None or known_encoding(first) != "utf-8" or not self._is_utf8():
                 self._read_whole(settings)

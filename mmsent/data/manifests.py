@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ NO_LABEL = ("", "null", "none", "nan", "na", "n/a", "#n/a", "<na>")
 
 _AS_NUMBER = {"true": "1", "false": "0"}
 _PARQUET_ROWS = 4096
+_RECORDS = ", as pandas writes it with orient='records'"
 
 ManifestRow = dict[str, Any]
 Naming = Callable[[Path, Sequence[str], DataSettings, list[Problem]], DataSettings]
@@ -61,7 +63,9 @@ def open_manifest(path: Path, settings: DataSettings, *, naming: Naming | None =
     naming = naming or named
     ending = path.suffix.lower().lstrip(".")
     if ending not in MANIFEST_ENDINGS:
-        raise DataError(f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'")
+        raise DataError(
+            f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'; rename or convert it"
+        )
     problems: list[Problem] = []
     if ending == "parquet":
         names, rows = _read_parquet(path)
@@ -72,6 +76,8 @@ def open_manifest(path: Path, settings: DataSettings, *, naming: Naming | None =
         return _open_table(path, text, ending, settings, problems, naming)
     rows = _read_json(path, text, ending)
     first = list(islice(rows, 100))
+    if len(first) == 1 and first[0] and all(isinstance(value, dict | list) for value in first[0].values()):
+        raise DataError(f"{path}: one object around all posts; it must be an array of objects, one per post{_RECORDS}")
     names = list(dict.fromkeys(name for row in first for name in row))
     found = naming(path, names, settings, problems) if first else settings
     rows = _same_names(path, chain(first, rows), found)
@@ -116,13 +122,15 @@ def named(path: Path, names: Sequence[str], settings: DataSettings, problems: li
             there[field] = others[0]
             problems.append(_note(path, f"column {others[0]!r} is read as {wanted!r}"))
     meant = _meant([field for field in COLUMNS if field not in there], names, settings, there.values())
-    pairs = ",".join(f"{_what(field)}={name}" for field, name in meant.items())
+    if "id_column" not in there and "id_column" not in meant and "image_column" in there:
+        meant = {"id_column": there["image_column"]} | meant
+    pairs = shlex.quote(",".join(f"{_what(field)}={name}" for field, name in meant.items()))
     has = f"it has {', '.join(map(repr, names))}"
     if "id_column" not in there:
         options = ", ".join(_option(field) for field in COLUMNS[:3])
         hint = f"{has}; set {options} and --label-column to your names"
-        if meant:
-            like = f"did you mean {meant['id_column']!r}? " if "id_column" in meant else ""
+        if "id_column" in meant:
+            like = f"did you mean {meant['id_column']!r}? "
             hint = f"{like}add --columns {pairs}; {has}"
         raise DataError(f"{path}: no column {settings.id_column!r}; {hint}")
     if "image_column" not in there and "text_column" not in there:
@@ -131,7 +139,8 @@ def named(path: Path, names: Sequence[str], settings: DataSettings, problems: li
             hint = f"did you mean {next(iter(meant.values()))!r}? add --columns {pairs}; {has}"
         raise DataError(f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; {hint}")
     for field, name in meant.items():
-        message = f"no column {getattr(settings, field)!r}; did you mean {name!r}? add --columns {_what(field)}={name}"
+        pair = shlex.quote(f"{_what(field)}={name}")
+        message = f"no column {getattr(settings, field)!r}; did you mean {name!r}? add --columns {pair}"
         problems.append(Problem("warning", "column not found", path.name, message))
     return settings.model_copy(update=there)
 
@@ -217,16 +226,21 @@ def _open_table(
 ) -> Manifest:
     usual = "\t" if ending == "tsv" else ","
     said = _said_delimiter(text)
-    heads = {d: _head(path, text, d, ending) for d in ([said] if said else (usual, *DELIMITERS))}
     usual = said or usual
-    if not heads[usual]:
-        raise DataError(f"{path}: the manifest has no rows")
     wanted = loose(settings.id_column)
+    first = list(islice(_table_lines(text), 20))
+    heads = {d: cells for d in ([said] if said else (usual, *DELIMITERS)) if (cells := _head(first, d))}
     delimiter = next((d for d, head in heads.items() if wanted in map(loose, head)), usual)
     if delimiter != usual:
-        shown = {"\t": "tabs", ";": "';'", ",": "','"}[delimiter]
+        shown = "tabs" if delimiter == "\t" else repr(delimiter)
         problems.append(_note(path, f"cells are separated by {shown}"))
+    if not first:
+        raise DataError(f"{path}: the manifest has no rows")
+    if delimiter not in heads:
+        raise DataError(f"{path}:1: not readable as {ending.upper()}: a quote is not closed, or text follows it")
     head = heads[delimiter]
+    if wanted not in map(loose, head):
+        _require_header(path, first, head, delimiter, settings)
     if sum(not name.strip() for name in head) > 1:
         while head and not head[-1].strip():  # as spreadsheets add them
             head.pop()
@@ -258,27 +272,45 @@ def _table_lines(text: TextFile) -> Iterator[str]:
     return islice(text.lines(), 1 if _said_delimiter(text) else 0, None)
 
 
-def _head(path: Path, text: TextFile, delimiter: str, ending: str) -> list[str]:
+def _head(lines: Iterable[str], delimiter: str) -> list[str] | None:
+    """The cells of the first line; None where it has none, or its quotes are for another delimiter."""
     try:
-        return next(csv.reader(_table_lines(text), delimiter=delimiter, strict=True), [])
-    except csv.Error as error:
-        raise DataError(f"{path}:1: not readable as {ending.upper()}: {error}") from error
+        return next(csv.reader(lines, delimiter=delimiter, strict=True), None)
+    except csv.Error:
+        return None
+
+
+def _require_header(path: Path, first: list[str], head: list[str], delimiter: str, settings: DataSettings) -> None:
+    """Raises DataError where the names of the columns stand further down, or nowhere."""
+    wanted = loose(settings.id_column)
+    for number, line in enumerate(first[1:], 2):
+        if any(wanted in map(loose, _head([line], d) or []) for d in DELIMITERS):
+            raise DataError(f"{path}: line {number} looks like the header; remove the lines before it")
+    if {loose(name) for name in head} & {label.casefold() for label in settings.labels}:
+        names = delimiter.join(getattr(settings, field) for field in COLUMNS[:4])
+        raise DataError(f"{path}: its first line is a post; write a line with the names of the columns above: {names}")
 
 
 def _table_rows(path: Path, found: Iterator[ListRow], head: list[str], ending: str) -> Iterator[ManifestRow]:
+    number, bad = 0, Counter[str]()
     try:
         next(found)  # the head
-        number = 0
         for _, fields in found:
             if not any(field.strip() for field in fields):
                 continue
             number += 1
             cells = trimmed(fields, len(head))
-            if len(cells) != len(head):
-                raise DataError(f"{path} row {number}: the number of fields differs from the header's {len(head)}")
-            yield dict(zip(head, cells, strict=True))
+            if len(cells) == len(head):
+                yield dict(zip(head, cells, strict=True))
+            else:
+                bad[f"row {number} has {len(cells)}" if len(bad) < 3 else "…"] += 1
     except csv.Error as error:
         raise DataError(f"{path}: not readable as {ending.upper()}: {error}") from error
+    if bad:
+        raise DataError(
+            f"{path}: the number of fields differs from the header's {len(head)} in {bad.total()} of {number} rows: "
+            f"{', '.join(bad)}; a text that holds the delimiter needs double quotes right around it"
+        )
 
 
 @dataclass(frozen=True)

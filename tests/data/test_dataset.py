@@ -285,7 +285,7 @@ def test_a_bad_row_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     bad = [(p.kind, p.where, p.message) for p in dataset.problems if p.kind in {"unsafe id", "unknown split"}]
     assert bad == [
         ("unsafe id", "posts.csv row 2", "id '' is empty"),
-        ("unknown split", "posts.csv row 3", "split 'fold2' is neither 'train' nor 'test'"),
+        ("unknown split", "posts.csv row 3", "split 'fold2' is neither 'train' nor 'test', nor 'val'"),
     ]
     pictures = {post.id: post.image for post in dataset.posts}
     assert pictures["one"] == tmp_path / "a.png"
@@ -346,7 +346,8 @@ def test_problems_of_rows_say_where_and_what(tmp_path: Path) -> None:
             "error",
             "unknown label",
             f"posts train {'x' * 60}",
-            f"label {'y' * 60!r} is not one of negative, neutral, positive; add it with --labels if it is right",
+            f"label {'y' * 60!r} is not one of negative, neutral, positive; add it with --labels if it is right, "
+            "or say with --label-map which one it is",
         ),
         ("error", "no label", "posts train 2", "a training row has no label"),
         ("error", "duplicate id", "posts train 2", "this id stands twice in its list"),

@@ -84,6 +84,13 @@ def test_rows_of_two_programs_in_one_manifest(tmp_path: Path) -> None:
         read_manifest(path, SETTINGS)
 
 
+@pytest.mark.parametrize("delimiter", list(",;|\t"))
+def test_names_of_columns_in_quotes(tmp_path: Path, delimiter: str) -> None:
+    text = '"id","text"\n"1","a"\n'.replace(",", delimiter)
+    rows, _ = read_manifest(put(tmp_path / "a.csv", text), DataSettings())
+    assert rows == [{"id": "1", "text": "a"}]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -91,8 +98,16 @@ def test_rows_of_two_programs_in_one_manifest(tmp_path: Path) -> None:
         ("a.csv", "id,text\n", "has no rows"),
         ("a.csv", "key,text\n1,a\n", "no column 'id'; it has 'key', 'text'; set --id-column"),
         ("a.csv", "id,words\n1,a\n", "neither a column 'image' nor 'text'"),
-        ("a.csv", "id,text\n1,a,b\n", "row 1: the number of fields differs from the header's 2"),
-        ("a.csv", "id,text\n1,a\n2\n", "row 2: the number of fields differs"),
+        (
+            "a.csv",
+            "id,text\n1,a,b\n",
+            "the number of fields differs from the header's 2 in 1 of 1 rows: row 1 has 3; a text that",
+        ),
+        ("a.csv", "id,text\n1,a\n" + "2\n" * 5, "in 5 of 6 rows: row 2 has 1, row 3 has 1, row 4 has 1, …;"),
+        ("a.csv", "# of May\nid,text\n1,a\n", "line 2 looks like the header; remove the lines before it"),
+        ("a.csv", "1,a,positive\n2,b,neutral\n", "its first line is a post; write a line .*: id,image,text,label"),
+        ("a.csv", "PK\3\4 and more", "is a zip or Excel file, whatever its name says"),
+        ("a.json", '{"data": [{"id": 1, "text": "a"}]}', "one object around all posts; it must be an array of objects"),
         ("a.csv", 'id,text\n1,"a" b\n', r"a\.csv: not readable as CSV: line 2: "),
         ("a.jsonl", '{"id": 1, "text": "a"}\n{oops\n', r"a\.jsonl:2: not a JSON object"),
         ("a.jsonl", "[1]\n", r"a\.jsonl row 1: expected a JSON object, got int"),
@@ -282,6 +297,6 @@ def test_what_programs_did_to_ids_and_texts_is_told(tmp_path: Path) -> None:
 
 
 def test_a_copy_has_a_delimiter_that_needs_no_line_to_say_it(tmp_path: Path) -> None:
-    path = put(tmp_path / "a.csv", "sep=|\nid|text|label\n1|a|positive\n2|b|neutral\n")
+    path = put(tmp_path / "a.csv", "sep=~\nid~text~label\n1~a~positive\n2~b~neutral\n")
     _, _, raw = corrected_list(load_dataset(path), {"1": "neutral"})
     assert raw.decode() == "id,text,label\n1,a,neutral\n2,b,neutral\n"

@@ -835,7 +835,9 @@ def observe(item: Item, folder: Path) -> Seen:
 
 
 # Words of Pillow, Python and Arrow that differ from version to version.
-FOREIGN = re.compile(r"(picture cannot be decoded|not a JSON object|not readable as (?:Parquet|CSV)): .*", re.DOTALL)
+FOREIGN = re.compile(
+    r"(picture cannot be decoded|not a JSON (?:object|array)|not readable as (?:Parquet|CSV)): .*", re.DOTALL
+)
 
 
 def shown(words: str, folder: Path) -> str:
@@ -849,9 +851,9 @@ def shown(words: str, folder: Path) -> str:
 # --- the table
 
 
-def cell(words: str) -> str:
+def cell(words: str, longest: int = 220) -> str:
     """A message as a cell of a Markdown table."""
-    cut = words if len(words) <= 220 else words[:219] + "…"
+    cut = words if len(words) <= longest else words[: longest - 1] + "…"
     plain = "".join(c if c.isprintable() else "?" for c in cut)
     return plain.replace("|", "\\|").replace("<", "&lt;")
 

@@ -134,5 +134,5 @@ class RowPosts:
             return known, None
         self._said[f"without a label is {split}" if label is None else f"with a label is {split}"] += 1
         if named.strip():
-            return split, ("unknown split", f"split {named[:60]!r} is neither 'train' nor 'test'")
+            return split, ("unknown split", f"split {named[:60]!r} is neither 'train' nor 'test', nor 'val'")
         return split, None

@@ -115,4 +115,5 @@ def test_an_empty_column_of_images_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,image,text\n1,,a\n2,,b\n", encoding="utf-8")
     found = load_dataset(path, strict=False)
-    assert missing_images(found.posts, path) == "most rows name no image; --columns image=NAME says which column does"
+    said = "most rows name no image; --columns image=NAME says which column does"
+    assert missing_images(found.posts, path) == said
