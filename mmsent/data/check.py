@@ -18,7 +18,7 @@ from mmsent.data.duplicates import HASH_BITS, Pairs, joined, like_hashes, linked
 from mmsent.data.encodings import Decoding
 from mmsent.data.images import MENDED, image_hash, is_blank, is_mended, opened_rgb, read_image
 from mmsent.data.readers.files import missing_images
-from mmsent.data.reading import HARDLY_READ, hardly_read
+from mmsent.data.reading import HARDLY_READ, OTHER_LANGUAGE, hardly_read
 from mmsent.data.text import clean_text, says_nothing, text_hash
 from mmsent.errors import DataError
 from mmsent.system.process import cores
@@ -29,6 +29,7 @@ RARE_CLASS = 0.05  # share of the labelled rows below which a class is too rare 
 EXAMPLES = 5
 COMPARED = 100_000  # the most images that are compared with each other; the time grows with the square of their number
 NO_LABEL = "no label"
+FOREIGN_TEXTS = 0.05  # share of the texts from which on another encoder is recommended for foreign ones
 FOREIGN_WAY = "for texts in other languages than English use `mmsent extract --encoder multilingual`"
 HALF = "heads train on their other half (--fusion image and text on these alone)"
 LIMIT = "; the limit is"  # part of the message about a file that is too large
@@ -223,8 +224,18 @@ def _reading_findings(
     if tokenizer is None:
         return []
     odd = hardly_read([text or "" for text in texts], tokenizer)
-    ids = [post.id for post, hardly in zip(posts, odd, strict=True) if hardly]
-    return _finding("warning", "foreign text", ids, f"{HARDLY_READ}; {FOREIGN_WAY}")
+    many = sum(map(bool, odd)) >= FOREIGN_TEXTS * len(texts)
+    severity: Severity = "warning" if many else "note"
+    return [
+        finding
+        for kind, message in (("foreign text", HARDLY_READ), ("foreign language", OTHER_LANGUAGE))
+        for finding in _finding(
+            severity,
+            kind,
+            [post.id for post, why in zip(posts, odd, strict=True) if why == message],
+            f"{message}; {FOREIGN_WAY}" if many else message,
+        )
+    ]
 
 
 def _image_findings(posts: Sequence[Post], images: Sequence[_Image]) -> list[Finding]:
