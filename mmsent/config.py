@@ -141,6 +141,7 @@ READER_NAMES = (
     "hateful-memes",
     "imagefolder",
     "label-studio",
+    "argilla",
     "hf-parquet",
     "excel",
     "webdataset",

@@ -5,6 +5,7 @@ Of Parquet, a whole group of rows is read at a time, and two groups are kept, as
 
 from __future__ import annotations
 
+import base64
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +15,13 @@ from urllib.parse import quote, unquote
 from mmsent.errors import DataError
 from mmsent.system.files import open_file
 
-_PREFIX, _BYTES = "inside://", "bytes"
+_PREFIX, _BYTES, _BASE64 = "inside://", "bytes", "base64"
 _lock = threading.Lock()  # several threads want rows of one group: one reads it
 
 
 class Inside(str):
     """The name of an image inside a file: `inside://PATH#GROUP/ROW/COLUMN`, ROW within its group, or
-    `inside://PATH#bytes/OFFSET/SIZE`. A manifest's cell is never one."""
+    `inside://PATH#bytes/OFFSET/SIZE`, or `base64` for `bytes`. A manifest's cell is never one."""
 
     __slots__ = ()
 
@@ -33,6 +34,11 @@ class Inside(str):
     def at(cls, path: Path, offset: int, size: int) -> Inside:
         """The name of an image that is a stretch of a file's bytes."""
         return cls(f"{_PREFIX}{path.absolute()}#{_BYTES}/{offset}/{size}")
+
+    @classmethod
+    def base64(cls, path: Path, start: int, end: int) -> Inside:
+        """The name of an image that stands in a file as base64."""
+        return cls(f"{_PREFIX}{path.absolute()}#{_BASE64}/{start}/{end - start}")
 
 
 def is_inside(image: object) -> bool:
@@ -53,6 +59,8 @@ def read_inside(name: str, limit: int) -> bytes:
     group, row, column = place.split("/")
     if group == _BYTES:
         return _stretch(Path(path), int(row), int(column), limit)
+    if group == _BASE64:
+        return _plain(_stretch(Path(path), int(row), int(column), limit * 4 // 3 + 4))
     try:
         with _lock:
             rows = _group(path, Path(path).stat().st_mtime_ns, int(group), unquote(column))
@@ -78,6 +86,13 @@ def _stretch(path: Path, offset: int, size: int, limit: int) -> bytes:
             return file.read(size)
     except OSError as error:
         raise DataError(f"picture cannot be read from {path}: {error.strerror or error}") from error
+
+
+def _plain(coded: bytes) -> bytes:
+    try:
+        return base64.b64decode(coded, validate=True)
+    except ValueError as error:
+        raise DataError(f"picture cannot be read: its base64 is damaged: {error}") from error
 
 
 @lru_cache(maxsize=2)

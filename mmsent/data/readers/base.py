@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmsent.config import DataSettings, default
@@ -40,6 +40,10 @@ class Reading:
     forms: dict[Split, ListForm] = field(default_factory=dict)
     decoding: Decoding | None = None
     validation: tuple[str, ...] = ()
+
+    def with_problem(self, problem: Problem) -> Reading:
+        """The same with one more problem."""
+        return replace(self, problems=(*self.problems, problem))
 
 
 @dataclass(frozen=True)

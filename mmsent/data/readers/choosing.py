@@ -10,6 +10,7 @@ from pathlib import Path
 from mmsent.config import DataSettings, nearest
 from mmsent.data.manifests import MANIFEST_ENDINGS
 from mmsent.data.readers import (
+    argilla,
     excel,
     guid,
     hateful_memes,
@@ -36,6 +37,7 @@ _ALL = (
     hateful_memes.READER,
     imagefolder.READER,
     label_studio.READER,
+    argilla.READER,
     hf_parquet.READER,
     excel.READER,
     webdataset.READER,

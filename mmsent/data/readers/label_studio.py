@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmsent.config import DataSettings
+from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import ManifestRow, columns_told, json_rows, named
 from mmsent.data.posts import Problem
 from mmsent.data.readers.base import Reader, Reading
@@ -28,6 +29,7 @@ _LOOKED_AT = 1 << 16  # bytes at the start of a file that is recognised
 _TASK = re.compile(rb'"data"\s*:\s*\{')
 _DISAGREE, _SEVERAL = "annotators disagree", "several choices in one answer"
 ID = "id"
+Task = tuple[str, ManifestRow, dict[str, list[list[Any]]]]  # where it stands, what it shows, choices by the question
 _ABOUT = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")  # of JSON-MIN
 
 
@@ -37,20 +39,29 @@ def _locate(path: Path) -> Path | None:
         path = found[0] if len(found) == 1 else path
     if path.suffix.lower() != ".json":
         return None
-    try:
-        with open_file(path) as file:
-            start = file.read(_LOOKED_AT)
-    except OSError:
-        return None
+    start = first_bytes(path)
     whole = b'"annotations"' in start and _TASK.search(start)
     small = b'"annotation_id"' in start and b'"annotator"' in start
-    return path if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") and (whole or small) else None
+    return path if start.startswith(b"[") and (whole or small) else None
+
+
+def first_bytes(path: Path) -> bytes:
+    """The start of a file without a byte order mark and blanks; nothing where it cannot be read."""
+    try:
+        with open_file(path) as file:
+            return file.read(_LOOKED_AT).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return b""
 
 
 def _read(path: Path, settings: DataSettings) -> Reading:
     tasks, decoding = json_rows(path, settings)
+    return read_tasks(path, _tasks(path, tasks), settings, decoding)
+
+
+def read_tasks(path: Path, rows: Iterator[Task], settings: DataSettings, decoding: Decoding) -> Reading:
+    """The posts of tasks. Raises DataError where several questions may ask for the labels."""
     left_out: Counter[str] = Counter()
-    rows = _tasks(path, tasks)
     first = list(islice(rows, 100))
     names = list(dict.fromkeys(name for _, row, _ in first for name in row))
     choices = list(dict.fromkeys(name for _, _, labels in first for name in labels))
@@ -66,9 +77,6 @@ def _read(path: Path, settings: DataSettings) -> Reading:
         problems.append(Problem("warning", "left out", path.name, f"{n} tasks were left out: {why}"))
     told = columns_told(settings, list(dict.fromkeys([*names, *choices])))
     return made.reading((path,), [told], problems, decoding)
-
-
-Task = tuple[str, ManifestRow, dict[str, list[list[Any]]]]  # where it stands, what it shows, choices by the question
 
 
 def _tasks(path: Path, tasks: Iterable[ManifestRow]) -> Iterator[Task]:
@@ -105,7 +113,7 @@ def _labelled(
         if any(len(one) > 1 for one in given):
             left_out[_SEVERAL] += 1
             continue
-        votes = Counter(one[0] for one in given if one)
+        votes = Counter(str(one[0]) for one in given if one)
         best = votes.most_common(2)
         if len(best) == 2 and best[0][1] == best[1][1]:
             left_out[_DISAGREE] += 1
