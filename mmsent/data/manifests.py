@@ -31,6 +31,7 @@ NO_LABEL = ("", "null", "none", "nan", "na", "n/a", "#n/a", "<na>")
 
 _AS_NUMBER = {"true": "1", "false": "0"}
 _PARQUET_ROWS = 4096
+_PACKED = ("gz", "tgz", "bz2", "xz", "zst", "zip", "7z")
 _RECORDS = ", as pandas writes it with orient='records'"
 
 ManifestRow = dict[str, Any]
@@ -63,9 +64,8 @@ def open_manifest(path: Path, settings: DataSettings, *, naming: Naming | None =
     naming = naming or named
     ending = path.suffix.lower().lstrip(".")
     if ending not in MANIFEST_ENDINGS:
-        raise DataError(
-            f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'; rename or convert it"
-        )
+        how = "unpack it first" if ending in _PACKED else "rename or convert it"
+        raise DataError(f"{path}: a manifest ends in {', '.join(MANIFEST_ENDINGS)}; got '.{ending}'; {how}")
     problems: list[Problem] = []
     if ending == "parquet":
         names, rows = _read_parquet(path)

@@ -95,6 +95,7 @@ def test_names_of_columns_in_quotes(tmp_path: Path, delimiter: str) -> None:
     ("name", "text", "message"),
     [
         ("a.xlsx", "x", r"a manifest ends in csv, tsv, jsonl, parquet, json; got '\.xlsx'"),
+        ("a.tar.gz", "x", r"got '\.gz'; unpack it first"),
         ("a.csv", "id,text\n", "has no rows"),
         ("a.csv", "key,text\n1,a\n", "no column 'id'; it has 'key', 'text'; set --id-column"),
         ("a.csv", "id,words\n1,a\n", "neither a column 'image' nor 'text'"),

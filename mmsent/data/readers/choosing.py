@@ -100,4 +100,5 @@ def _holds(path: Path) -> str:
     """What a folder holds, in a few words."""
     if not path.is_dir():
         return ""
-    return f"; it holds {holds(path)}"
+    packed = any(one.name.lower().endswith((".tar.gz", ".tgz")) for one in path.iterdir())
+    return f"; it holds {holds(path)}{', and shards are read once they are unpacked (gunzip)' * packed}"

@@ -45,3 +45,9 @@ def test_an_unknown_folder_is_told_what_it_holds(tmp_path: Path) -> None:
         load_dataset(tmp_path)
     assert "it holds 2 folders (d/, e/), 2 .pdf (a.pdf), 1 no ending" in str(caught.value)
     assert str(caught.value).endswith("the smallest manifest is a CSV of id,image,text,label")
+
+
+def test_packed_shards_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train-0.tar.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"holds 1 \.gz .*, and shards are read once they are unpacked \(gunzip\)"):
+        choose(tmp_path)
