@@ -164,11 +164,12 @@ def repair(
 
     Sound rows stay as they are. Where the damage is not in rows, it says so and what to do.
     """
+    from mmsent.features.cache.states import damaged_states
     from mmsent.features.repair import repair as run
 
     cache = where.cache_to_repair
-    if not cache.damage:
-        unharmed: dict[str, Any] = {"path": str(cache.path), "found": [], "encoded": {}, "dropped": {}}
+    if not cache.damage and not damaged_states(cache):
+        unharmed: dict[str, Any] = {"path": str(cache.path), "found": [], "encoded": {}, "dropped": {}, "states": {}}
         echo_json(unharmed) if json else echo(f"{cache.path}: all checksums hold, nothing to repair")
         return
     path = where.source(cache)
@@ -186,6 +187,8 @@ def repair(
         echo(f"damaged: {line}")
     for name, n in done.encoded.items():
         echo(f"{name}: {n} rows encoded again, {done.cache.rows[name] - n} kept")
+    for tune, n in done.states.items():
+        echo(f"states of {tune}: {n} texts encoded again")
     for name, n in done.dropped.items():
         note(f"{name}: {n} damaged rows were dropped: they are no longer in the list")
     echo(f"cache: {done.cache.path}, all checksums hold")

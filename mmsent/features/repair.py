@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from mmsent.encoders.base import Encoders
 from mmsent.errors import CacheError, DataError
 from mmsent.features.batches import block_rows, blocks, load_views, scaled, text_batches, text_windows
 from mmsent.features.cache import NO_HASH, Cache, find_damage
+from mmsent.features.cache.states import damaged_states, drop_damaged
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
+from mmsent.features.token_states import extract_states
 
 TOLERANCE = 0.045  # relative distance beyond which a row that was encoded again differs; a cosine of 0.999
 
@@ -54,7 +56,7 @@ def verify(cache: Cache, dataset: Dataset | None, encoders: Encoders | None, sam
     """
     total = sum(cache.rows.values())
     damage = find_damage(cache.path) if cache.damage is None else cache.damage
-    damaged = damage.lines() or _not_finite(cache)
+    damaged = [*(damage.lines() or _not_finite(cache)), *damaged_states(cache).values()]
     if damaged or dataset is None or encoders is None or not sample:
         return Verified(total, 0, 0, [], [], 1.0, damaged)
     rng = np.random.default_rng(seed)
@@ -162,13 +164,15 @@ def encode_again(
 @dataclass(frozen=True)
 class Repaired:
     """The result of a repair. cache: the repaired one; found: the damage, in lines; encoded: split -> rows encoded
-    again; dropped: split -> rows that had left the list and could not be encoded again."""
+    again; dropped: split -> rows that had left the list and could not be encoded again; states: as in `text:2` -> texts
+    whose states were encoded again."""
 
     cache: Cache
     found: list[str]
     encoded: dict[str, int]
     dropped: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    states: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -177,10 +181,23 @@ class Repaired:
             "found": self.found,
             "encoded": self.encoded,
             "dropped": self.dropped,
+            "states": self.states,
         }
 
 
 def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSettings) -> Repaired:
+    """Encode again what is damaged in a cache and in the states beside it. Errors as of `repair_rows`; CacheError also
+    where a file of states cannot be read at all."""
+    done = repair_rows(path, dataset, encoders, options)
+    states, found = {}, damaged_states(done.cache)
+    for tune in found:
+        drop_damaged(done.cache, tune)
+        splits = [name for name in dataset.splits if name in done.cache.rows]
+        states[tune] = sum(extract_states(dataset, splits, done.cache, encoders, tune, show=False).values())
+    return replace(done, found=[*done.found, *found.values()], states=states)
+
+
+def repair_rows(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSettings) -> Repaired:
     """Replace a damaged cache by one whose damaged rows are encoded again and whose other rows stay the same.
 
     Rows are encoded in the same batches as by extraction, so an unchanged data set gives the same bytes. Raises
@@ -191,7 +208,7 @@ def repair(path: Path, dataset: Dataset, encoders: Encoders, options: ExtractSet
     assert damaged.damage is not None
     found = damaged.damage.lines()
     if not found:
-        return Repaired(damaged, [], {}, {})
+        return Repaired(Cache.open(path), [], {}, {})
     affected = [*damaged.damage.splits, *(name for name in damaged.rows if damaged.damage.rows.get(name))]
     if absent := [name for name in affected if name not in dataset.splits]:
         raise CacheError(f"{dataset.root} has no {absent[0]} posts, so those rows of {path} cannot be encoded again")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import pytest
 
 import mmsent
 from mmsent.cli.main import main
+from mmsent.data.dataset import Split
 from mmsent.errors import CacheError, RunError
 from mmsent.export.onnx_runtime import OnnxModel
 from mmsent.features.cache import Cache
@@ -25,6 +30,7 @@ from mmsent.inference.tuned import cached_texts, run_blocks
 from mmsent.serve.service import Limits, Service
 from mmsent.training.runs import Run, list_runs
 
+SPLITS: tuple[Split, ...] = ("train", "test")
 FIT = ["--epochs", "2", "--val-size", "0.34", "--no-group", "--recipe", "offline"]
 
 
@@ -234,6 +240,63 @@ def test_stopped_and_continued_gives_the_same_states(
     found = load_states(cache, "train", "text:1")
     np.testing.assert_array_equal(found.offsets, wanted.offsets)
     np.testing.assert_array_equal(found.values, wanted.values)
+
+
+def test_killed_and_continued(small: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kill while the second split is written keeps the first; the next extraction goes on to the same states."""
+    wanted = {split: load_states(cache_of(made), split, "text:1") for split in SPLITS}
+    shutil.copytree(made / "cache", tmp_path / "cache")
+    cache = cache_of(tmp_path)
+    states_path(cache, "text:1").unlink()
+    arguments = [*options(small, tmp_path)[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1"]
+    script = """
+import os, signal, sys
+from mmsent.cli.main import main
+from mmsent.features.cache.journal import Journal
+put = Journal.put
+def put_or_die(self, split, half, entries):
+    if self.path.suffix == ".states" and split == "test":
+        put(self, split, half, entries)
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(self, split, half, entries)
+Journal.put = put_or_die
+main(sys.argv[1:])
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", script, "extract", *arguments], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert run("extract", *arguments, "--json") == 0
+    encoded = json.loads(capsys.readouterr().out)["tokens"]["encoded"]
+    assert encoded == {"train": 0, "test": int(cache.index("test").good.sum())}
+    for split in SPLITS:
+        found = load_states(cache, split, "text:1")
+        np.testing.assert_array_equal(found.offsets, wanted[split].offsets)
+        np.testing.assert_array_equal(found.values, wanted[split].values)
+
+
+def test_a_flipped_byte_is_found_by_verify_and_mended_by_repair(
+    small: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "cache", tmp_path / "cache")
+    cache = cache_of(tmp_path)
+    wanted, name = load_states(cache, "train", "text:1"), cache.index("train").ids[3]
+    path = states_path(cache, "text:1")
+    where = options(small, tmp_path)[:-2]
+    assert run("cache", "verify", *where, "--sample", "0") == 0
+    piece = wanted.values[wanted.offsets[3] : wanted.offsets[4]].tobytes()[:64]
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(piece)] ^= 1
+    path.write_bytes(bytes(raw))
+    capsys.readouterr()
+    assert run("cache", "verify", *where, "--sample", "0") == 1
+    said = capsys.readouterr()
+    assert f"states of text:1: 1 texts ({name})" in said.out
+    assert "mmsent cache repair" in said.err
+    assert path.read_bytes() == bytes(raw)  # verifying writes nothing
+    assert run("cache", "repair", *where) == 0
+    assert "states of text:1: 1 texts encoded again" in capsys.readouterr().out
+    assert run("cache", "verify", *where, "--sample", "0") == 0
+    np.testing.assert_array_equal(load_states(cache, "train", "text:1").values, wanted.values)
 
 
 def test_missing_states_say_what_to_type(small: Path, made: Path, tmp_path: Path) -> None:

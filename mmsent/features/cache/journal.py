@@ -163,14 +163,27 @@ class Journal:
             except sqlite3.Error as error:
                 raise self._unreadable(error) from error
         if damaged:
-            self._drop(split, half, damaged)
+            self.drop(split, half, damaged)
             raise CacheError(
                 f"{self.path}: {len(damaged)} rows were damaged on the disk ({split} {half} of "
                 f"{', '.join(damaged[:3])}); they are dropped; run extract again to encode them"
             )
         return out
 
-    def _drop(self, split: str, half: Half, ids: Sequence[str]) -> None:
+    def damaged(self, split: str, half: Half) -> list[str]:
+        """The ids whose checksums do not hold. Reads everything, drops nothing."""
+        query = "SELECT id, hash, reason, tokens, about_crc, data, data_crc FROM rows WHERE split=? AND half=?"
+        try:
+            return [
+                row[0]
+                for row in self._db.execute(query, (split, half))
+                if row[4] not in (None, _about_crc(*row[:4])) or row[6] not in (None, zlib.crc32(row[5]))
+            ]
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def drop(self, split: str, half: Half, ids: Sequence[str]) -> None:
+        """Forget these halves, at once, so that the next run encodes them again."""
         try:
             self._db.executemany(
                 "DELETE FROM rows WHERE split=? AND half=? AND id=?", [(split, half, row_id) for row_id in ids]

@@ -8,8 +8,11 @@ Shapes: N texts, T tokens of all of them, D_token width of a state.
 
 from __future__ import annotations
 
+import glob
+import re
 import weakref
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +76,30 @@ def open_states(cache: Cache, tune: str, width: int = 0) -> Journal:
 def known_states(store: Journal, split: str) -> dict[str, bytes]:
     """The ids of a split whose states are stored, with the hashes of their texts."""
     return {row_id: digest for row_id, digest, _, _ in store.known(split, "text")}
+
+
+def damaged_states(cache: Cache) -> dict[str, str]:
+    """What is damaged in the files of states beside a cache, by `tune`; a file whose checksums hold is left out."""
+    found = {}
+    for path in sorted(cache.path.parent.glob(f"{glob.escape(cache.path.stem)}.*.states")):
+        tune = re.sub(r"(\d+)$", r":\1", path.suffixes[-2].removeprefix("."))
+        try:
+            with closing(open_states(cache, tune)) as store:
+                rows = [row_id for split in cache.rows for row_id in store.damaged(split, "text")]
+        except CacheError as error:
+            found[tune] = str(error)
+            continue
+        if rows:
+            more = ", ..." if len(rows) > 5 else ""
+            found[tune] = f"states of {tune}: {len(rows)} texts ({', '.join(rows[:5])}{more})"
+    return found
+
+
+def drop_damaged(cache: Cache, tune: str) -> None:
+    """Forget the states whose checksums do not hold. Raises CacheError where the file cannot be read at all."""
+    with closing(open_states(cache, tune)) as store:
+        for split in cache.rows:
+            store.drop(split, "text", store.damaged(split, "text"))
 
 
 class StoredStates:
