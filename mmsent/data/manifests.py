@@ -127,14 +127,13 @@ def named(path: Path, names: Sequence[str], settings: DataSettings, problems: li
     pairs = shlex.quote(",".join(f"{_what(field)}={name}" for field, name in meant.items()))
     has = f"it has {', '.join(map(repr, names))}"
     if "id_column" not in there:
-        options = ", ".join(_option(field) for field in COLUMNS[:3])
-        hint = f"{has}; set {options} and --label-column to your names"
+        hint = f"{has}; name them, as in --columns id=NAME,image=NAME,text=NAME,label=NAME"
         if "id_column" in meant:
             like = f"did you mean {meant['id_column']!r}? "
             hint = f"{like}add --columns {pairs}; {has}"
         raise DataError(f"{path}: no column {settings.id_column!r}; {hint}")
     if "image_column" not in there and "text_column" not in there:
-        hint = f"{has}; set --image-column and --text-column to your names"
+        hint = f"{has}; name them, as in --columns image=NAME,text=NAME"
         if meant:
             hint = f"did you mean {next(iter(meant.values()))!r}? add --columns {pairs}; {has}"
         raise DataError(f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; {hint}")

@@ -273,17 +273,19 @@ class Pair:
 
 
 def paired(evaluations: Sequence[Evaluation]) -> list[Pair]:
-    """McNemar's test for each two runs on the same rows, and for each run against the vote.
+    """McNemar's test for each two runs on the same rows, and for each run against the vote. Where one was also scored
+    on rows that lack a half, the rows of the other count.
 
     Evaluations on other rows make no pair. The soft vote is left out, for it is the counted one but for a few rows, and
     so are baselines: every pair more makes a chance find likelier.
     """
     found = []
     for a, b in combinations([e for e in evaluations if e.fusion not in (SOFT_VOTE, *BASELINES)], 2):
-        if not np.array_equal(a.positions, b.positions):
+        of_a, of_b = np.isin(a.positions, b.positions), np.isin(b.positions, a.positions)
+        if not (of_a.all() or of_b.all()):
             continue
-        test = mcnemar(a.truth, a.predicted, b.predicted)
-        n = len(a.truth)
+        test = mcnemar(a.truth[of_a], a.predicted[of_a], b.predicted[of_b])
+        n = int(of_a.sum())
         difference = (test.only_a - test.only_b) / n
         found.append(Pair(a.name, b.name, n, difference, test.only_a, test.only_b, test.p_value))
     return found

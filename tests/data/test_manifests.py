@@ -97,7 +97,7 @@ def test_names_of_columns_in_quotes(tmp_path: Path, delimiter: str) -> None:
         ("a.xlsx", "x", r"a manifest ends in csv, tsv, jsonl, parquet, json; got '\.xlsx'"),
         ("a.tar.gz", "x", r"got '\.gz'; unpack it first"),
         ("a.csv", "id,text\n", "has no rows"),
-        ("a.csv", "key,text\n1,a\n", "no column 'id'; it has 'key', 'text'; set --id-column"),
+        ("a.csv", "key,text\n1,a\n", "no column 'id'; it has 'key', 'text'; name them, as in --columns id="),
         ("a.csv", "id,words\n1,a\n", "neither a column 'image' nor 'text'"),
         (
             "a.csv",

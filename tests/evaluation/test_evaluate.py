@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -296,9 +296,13 @@ def test_pairs_by_hand() -> None:
 
 def test_only_the_same_rows_make_a_pair() -> None:
     right, vote, soft = made("a", [0] * 5), made("vote", [0] * 5, "vote"), made("soft", [0] * 5, "soft vote")
-    elsewhere, shorter = made("b", [0] * 5, positions=[0, 1, 2, 3, 5]), replace(right, positions=np.arange(4))
+    elsewhere, more = made("b", [0] * 5, positions=[0, 1, 2, 3, 5]), made("c", [1] * 5)
+    more = replace(
+        more, truth=np.append(right.truth, 0), predicted=np.ones(6, int), positions=np.array([0, 1, 2, 3, 4, 9])
+    )
     assert [(p.a, p.b) for p in paired([right, elsewhere, vote, soft])] == [("a", "vote")]
-    assert paired([right, shorter]) == []
+    # a head of one half is scored on more rows: those of the other count
+    assert [(p.n, p.only_a) for p in paired([right, more])] == [(5, int((right.truth == 0).sum()))]
     assert paired([right]) == []
 
 

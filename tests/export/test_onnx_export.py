@@ -389,7 +389,7 @@ def test_the_card_has_the_scores_that_evaluate_prints(runs: dict[str, Run], cach
     for said in (
         "## Limits",
         "## Intended use",
-        "48 posts of `posts`",
+        f"48 posts of <code>{cache.definition}</code>",
         cache.settings.contract,
         "The weakest label is",
     ):
@@ -448,7 +448,7 @@ def test_the_card_says_which_half_may_be_missing(names: str, said: str, runs: di
 def test_the_card_of_names_that_are_markup(runs: dict[str, Run]) -> None:
     info = json.loads(json.dumps(runs["concat"].info))
     info["labels"] = ["<script>", "a|b", "*c*"]
-    info["cache"]["data_name"] = "x`\n# y <img src=z>"
+    info["cache"]["data_name"] = info["cache"]["definition"] = "x`\n# y <img src=z>"
     info["cache"]["encoder"] = "b_16"
     run = Run(runs["concat"].path, info)
     card = model_card([run], 'a: "name"', "onnx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -230,10 +231,10 @@ class FromDisk:
     def __len__(self) -> int:
         return len(TRAIN)
 
-    def parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def parts(self) -> Iterator[tuple[slice, Tensor, Tensor, None]]:
         for start in range(0, len(TRAIN), 16):
             part = slice(start, start + 16)
-            yield part, self._put(TRAIN.image[part, 0].clone()), self._put(TRAIN.text[part].clone())
+            yield part, self._put(TRAIN.image[part, 0].clone()), self._put(TRAIN.text[part].clone()), None
 
 
 def test_nor_by_the_statistics_of_rows_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,10 +494,11 @@ def test_evaluation_in_parts_gives_the_same(fusion: Fusion, monkeypatch: pytest.
     head = train(fusion=fusion).head
     missing = torch.zeros(30, 2, dtype=torch.bool)
     missing[::3, 0] = missing[1::3, 1] = True
-    logits, shares, first = evaluate_head(head, VAL, missing)
+    halves = replace(VAL, missing=missing)
+    logits, shares, first = evaluate_head(head, halves)
     assert torch.equal(first.logits, logits)
     monkeypatch.setattr(mmsent.training.loaders, "PART", 7)
-    parts, part_shares, first = evaluate_head(head, VAL, missing)
+    parts, part_shares, first = evaluate_head(head, halves)
     assert len(first.logits) == 7
     torch.testing.assert_close(parts, logits)
     assert shares == pytest.approx(part_shares)

@@ -88,7 +88,7 @@ def test_columns_that_are_not_there_are_suggested(foreign: Path, commands: Comma
         ("id,caption,x", "add --columns text=caption"),
         ("id,the text,x", "add --columns 'text=the text'"),
         ("id,txet,x", "neither a column 'image' nor 'text'; did you mean 'txet'?"),
-        ("id,a,b", "neither a column 'image' nor 'text'; it has 'id', 'a', 'b'; set --image-column"),
+        ("id,a,b", "neither a column 'image' nor 'text'; it has 'id', 'a', 'b'; name them, as in --columns image="),
     ],
 )
 def test_suggestions(tmp_path: Path, head: str, said: str) -> None:
