@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from mmsent.config import EncoderSettings, FitSettings, SplitSettings, fit_settings
 from mmsent.data.dataset import load_dataset
 from mmsent.data.synthetic.texts import TextMood, write_text
-from mmsent.encoders.blocks import text_blocks
+from mmsent.encoders.blocks import states_of, text_blocks
 from mmsent.encoders.factory import open_encoders
 from mmsent.features.cache import Cache
 from mmsent.features.cache.states import load_states, ragged
@@ -56,7 +56,7 @@ class Posts:
             self.texts = [write_text(list(TextMood)[i % CLASSES], Random(i)) for i in range(96)]
             self.labels = np.arange(96) % CLASSES
             self.image = np.random.default_rng(0).normal(size=(96, 1280)).astype(np.float32)
-            self.states = ragged(self.blocks.states(self.texts))
+            self.states = ragged(states_of(self.encoder, COUNT, self.texts))
             self.train, self.val = np.arange(64), np.arange(64, 96)
         else:
             opened = Cache.open(cache)
