@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,8 @@ def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddin
 def _load(path: Path, runtime: str, threads: int) -> Callable[[Pixels], Embeddings]:
     try:
         if runtime == "openvino":
+            # Its telemetry writes into the home folder and has an address to send to; without the package it is off.
+            sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
             import openvino
 
             options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}

@@ -60,3 +60,22 @@ def test_telemetry_is_off_before_any_library_is_imported() -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ORT_", "RAY_"))}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["1", "1", "0"]
+
+
+def test_openvino_leaves_nothing_in_a_fresh_home(tmp_path: Path) -> None:
+    pytest.importorskip("openvino_telemetry")
+    code = """
+from pathlib import Path
+import numpy as np, sys
+from mmsent.encoders import runtimes
+try:
+    runtimes._load(Path("nothing.onnx"), "openvino", 1)
+except Exception as error:
+    print(type(error).__name__)
+assert "openvino" in sys.modules
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
+"""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.strip()) == (0, "EncoderError"), run.stderr
+    assert list(tmp_path.rglob("*")) == []
