@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,18 @@ class Commands:
         words = ("extract", "--data", data, "--cache", self.folder, "--views", "1", "--json", *options)
         facts = json.loads(self.run(0, *words))
         return Cache.open(Path(facts["cache"])), facts
+
+    def label(self, data: Path, cache: Cache) -> None:
+        """The rest of the way: a head is fitted, and labels every post of the test split, or of the training split
+        where there is none."""
+        where = ("--data", data, "--cache", cache.path)
+        self.run(0, "fit", *where, "--recipe", "paper", "--fusion", "concat", "--epochs", "1")
+        split = "test" if "test" in cache.rows else "train"
+        self.run(0, "vote", *where, "--split", split, "--out", self.folder.parent / "labels.txt")
+        with (self.folder.parent / "labels.csv").open(encoding="utf-8", newline="") as file:
+            found = {row["id"]: row["predicted"] for row in csv.DictReader(file)}
+        assert list(found) == cache.index(split).ids
+        assert set(found.values()) <= set(cache.labels)
 
     def check(self, data: Path, *options: str | Path, status: int = 0) -> dict[str, Any]:
         """What `check --json` says of a data set."""

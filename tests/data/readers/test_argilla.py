@@ -54,6 +54,7 @@ def put(folder: Path, records: list[dict[str, Any]]) -> Path:
 def test_an_export_is_encoded(tmp_path: Path, records: list[dict[str, Any]], commands: Commands) -> None:
     path = put(tmp_path, records)
     cache, facts = commands.extract(path)
+    commands.label(path, cache)
     assert cache.rows == {"train": 20, "test": 4}
     assert facts["quarantined"] == []
     assert facts["read"]["told"][:2] == [

@@ -37,6 +37,7 @@ def sheet(tmp_path: Path) -> Path:
 
 def test_a_sheet_is_encoded(sheet: Path, commands: Commands) -> None:
     cache, facts = commands.extract(sheet)
+    commands.label(sheet, cache)
     assert cache.rows == {"train": 20, "test": 4}
     assert cache.index("test").ids[-1] == "24"
     assert facts["quarantined"] == []

@@ -28,6 +28,7 @@ def parted(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_validation_list_validates(parted: Path, commands: Commands, tmp_path: Path) -> None:
     cache, facts = commands.extract(parted)
+    commands.label(parted, cache)
     assert cache.rows == {"train": 30, "test": 4}
     own = tuple(str(k) for k in range(21, 31))
     assert cache.validation == own

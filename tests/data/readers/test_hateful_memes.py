@@ -42,6 +42,7 @@ def memes(tmp_path: Path) -> Path:
 
 def test_the_published_files_are_encoded(memes: Path, commands: Commands) -> None:
     cache, facts = commands.extract(memes)
+    commands.label(memes, cache)
     assert (cache.data_name, cache.rows) == ("hateful_memes", {"train": 25, "test": 3})
     assert cache.labels == ("not hateful", "hateful")
     assert len(cache.provenance["validation"]) == 9

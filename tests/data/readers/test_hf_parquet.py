@@ -68,6 +68,7 @@ def shards(tmp_path: Path) -> Path:
 
 def test_shards_are_encoded(shards: Path, commands: Commands) -> None:
     cache, facts = commands.extract(shards)
+    commands.label(shards, cache)
     assert cache.rows == {"train": 19, "test": 5}
     assert facts["quarantined"] == []
     assert facts["read"] == {
@@ -95,6 +96,19 @@ def test_images_and_labels_are_those_of_their_rows(shards: Path, tmp_path: Path)
         assert read_image(post.image) == row["image"]["bytes"]
         assert post.label == LABELS[row["label"]]
         assert post.has_image
+
+
+def test_the_library_of_the_form_reads_the_same(shards: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    files = {split: str(shards / "data" / f"{split}-*.parquet") for split in ("train", "validation", "test")}
+    found = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "theirs"))
+    theirs = [row for split in files for row in found[split]]
+    ours = load_dataset(shards).posts
+    assert sorted(row["text"] for row in theirs) == sorted(str(post.text) for post in ours)
+    assert {row["image"].size for row in theirs} == {(32, 32)}
+    names = found["train"].features["label"].names
+    told = {row["text"]: names[row["label"]] for row in theirs}
+    assert {str(post.text): post.label for post in ours if post.label}.items() <= told.items()
 
 
 def test_one_file_and_other_columns(tmp_path: Path, commands: Commands) -> None:

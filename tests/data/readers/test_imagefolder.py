@@ -56,6 +56,7 @@ def with_metadata(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 def test_a_folder_per_label_is_encoded(per_label: Path, commands: Commands) -> None:
     (per_label / "train" / "positive" / "notes.pdf").touch()
     cache, facts = commands.extract(per_label)
+    commands.label(per_label, cache)
     assert cache.rows == {"train": 16, "test": 8}
     assert facts["quarantined"] == []
     assert facts["read"]["by"] == "imagefolder"

@@ -68,6 +68,7 @@ def test_an_export_is_encoded(
 ) -> None:
     path = put(tmp_path, tasks_of(rows, image.format))
     cache, facts = commands.extract(path)
+    commands.label(path, cache)
     assert cache.rows == {"train": 20, "test": 4}
     assert facts["quarantined"] == []
     told = facts["read"]["told"]
@@ -78,6 +79,20 @@ def test_an_export_is_encoded(
     assert "'Positive' is 'positive' (10 rows)" in told[2]
     assert told[3:] == ["splits: with a label is train (20 rows), without a label is test (4 rows)", f"images: {way}"]
     assert choose(path.parent) == choose(path)
+
+
+def test_the_library_of_the_form_reads_the_same(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+    converter = pytest.importorskip("label_studio_converter")
+    path = put(tmp_path, tasks_of(rows, "media/{}".format))
+    config = """<View><Text name="text" value="$text"/><Image name="image" value="$image"/>
+        <Choices name="sentiment" toName="text"><Choice value="Positive"/><Choice value="Neutral"/>
+        <Choice value="Negative"/></Choices></View>"""
+    reader = converter.Converter(config, str(tmp_path), download_resources=False)
+    reader.convert(str(path), str(tmp_path / "theirs"), "CSV", is_dir=False)
+    with next((tmp_path / "theirs").glob("*.csv")).open(encoding="utf-8", newline="") as file:
+        theirs = {row["text"]: row["sentiment"].lower() for row in csv.DictReader(file) if row["sentiment"]}
+    assert theirs == {str(post.text): post.label for post in load_dataset(path).posts if post.label}
+    assert len(theirs) == 20
 
 
 def test_the_small_form(tmp_path: Path, rows: list[dict[str, str]], commands: Commands) -> None:

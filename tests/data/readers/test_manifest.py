@@ -40,6 +40,7 @@ def foreign(tmp_path: Path) -> Path:
 
 def test_a_foreign_manifest_is_encoded_and_its_mapping_remembered(foreign: Path, commands: Commands) -> None:
     cache, facts = commands.extract(foreign, *COLUMNS, *LABELS, "--images", "elsewhere")
+    commands.label(foreign, cache)
     assert cache.rows == {"train": 20, "test": 4}
     assert facts["quarantined"] == []
     assert facts["read"] == {

@@ -38,6 +38,7 @@ def memes(tmp_path: Path) -> Path:
 
 def test_memes_are_encoded_in_three_classes(memes: Path, commands: Commands) -> None:
     cache, facts = commands.extract(memes)
+    commands.label(memes, cache)
     assert (cache.data_name, cache.rows) == ("memotion_dataset_7k", {"train": 20})
     assert facts["quarantined"] == []
     told = facts["read"]["told"]

@@ -46,6 +46,7 @@ def single(tmp_path: Path) -> Path:
 
 def test_one_annotator(single: Path, commands: Commands) -> None:
     cache, facts = commands.extract(single)
+    commands.label(single, cache)
     assert cache.rows == {"train": 16}
     assert cache.data_name == "MVSA_Single"
     assert facts["quarantined"] == []

@@ -33,6 +33,7 @@ def parts(tmp_path: Path) -> Path:
 
 def test_the_files_names_are_the_splits(parts: Path, commands: Commands, tmp_path: Path) -> None:
     cache, facts = commands.extract(parts)
+    commands.label(parts, cache)
     assert cache.rows == {"train": 30, "test": 4}
     assert cache.validation == tuple(f"post {k}" for k in range(21, 31))
     assert cache.definition == "posts: 30 training posts, read by split-files"

@@ -60,6 +60,7 @@ def shards(tmp_path: Path) -> Path:
 
 def test_shards_are_encoded(shards: Path, commands: Commands) -> None:
     cache, facts = commands.extract(shards, *MAP)
+    commands.label(shards, cache)
     assert cache.rows == {"train": 18, "test": 6}
     assert cache.index("train").ids[9] == "part/000009"
     assert facts["quarantined"] == []
