@@ -215,6 +215,17 @@ def is_mended(image: Image.Image) -> bool:
     return _MENDED in image.info
 
 
+def lacks_end(raw: bytes) -> bool:
+    """Whether bytes are of a JPEG file that lacks its end, but no pixel; only where no end is near is it decoded."""
+    if not raw.startswith(b"\xff\xd8") or b"\xff\xd9" in raw[-1024:]:
+        return False
+    try:
+        with opened_rgb(raw) as image:
+            return is_mended(image)
+    except DataError:
+        return False
+
+
 def _without_texts(raw: bytes) -> bytes:
     """A PNG file without its colour profile and texts, which are no pixels."""
     kept, at = [_PNG], len(_PNG)

@@ -51,7 +51,9 @@ def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddin
 
     run = _load(_converted(encoder), runtime, cores())
     if apart := _apart(encoder, run):
-        raise EncoderError(f"{encoder.card.name} on {runtime} is {apart} from torch; use --runtime torch")
+        raise EncoderError(
+            f"{encoder.card.name} on {runtime} is {apart:.2g} of its length from torch; use --runtime torch"
+        )
     return run
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import Pixels, Preprocess, image_hash, is_blank, opened_rgb, read_image
+from mmsent.data.images import Pixels, Preprocess, image_hash, is_blank, lacks_end, opened_rgb, read_image
 from mmsent.data.text import text_hash
 from mmsent.data.vectors import unit_length
 from mmsent.data.views import make_views
@@ -65,6 +65,7 @@ def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable
     numbers = {label: i for i, label in enumerate(dataset.settings.labels)}
     _ = dataset.decoding  # decided here, before threads need it
     ids, labels = Strings(), np.full(len(posts), NO_LABEL, np.int32)
+    mended: list[str] = []
     images, texts = (np.zeros((len(posts), 32), np.uint8) for _ in range(2))
 
     def read(some: range) -> list[str]:
@@ -72,7 +73,10 @@ def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable
         for i in some:
             post = posts[i]
             try:
-                image = image_hash(read_image(post.image))
+                raw = read_image(post.image)
+                image = image_hash(raw)
+                if lacks_end(raw):
+                    mended.append(post.id)
             except DataError:
                 image = NO_HASH
             try:
@@ -93,7 +97,9 @@ def read_rows(dataset: Dataset, posts: Sequence[Post], workers: int) -> RowTable
                 _extend(ids, reading.popleft().result())
         for left in reading:
             _extend(ids, left.result())
-    return RowTable(ids, labels, images, texts)
+    table = RowTable(ids, labels, images, texts)
+    table.mended = sorted(mended)
+    return table
 
 
 def _extend(ids: Strings, names: Iterable[str]) -> None:

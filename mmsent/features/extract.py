@@ -127,6 +127,8 @@ def extract(
             job.journal.remove()
     if any(job.encoded.values()):
         notes += filter(None, [mixture(cache.provenance["made_by"])])
+    if mended := [row_id for table in job.lists.values() for row_id in table.mended]:
+        notes.append(f"{len(mended)} images lack the end of their file, but no pixel, and are used: {mended[0]} first")
     quarantined, cut = _outcome(cache, splits)
     rows = {str(split): len(table) for split, table in job.lists.items()}
     return ExtractResult(cache, job.encoded, rows, quarantined, cut, time.monotonic() - started, notes)

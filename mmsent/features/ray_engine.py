@@ -132,8 +132,9 @@ class RayEngine:
         labels = [numbers[post.label] if post.label is not None else NO_LABEL for post in posts]
         hashes = [np.zeros((len(posts), 32), np.uint8) for _ in HALVES]
         job = json.dumps(job_of(dataset) | {"workers": workers})
-        units = reading_units(posts[0].split, posts)
+        units, mended = reading_units(posts[0].split, posts), []
         for told, _ in self._results(units, Pool(Reader, (job,), self._slots.cores, {"num_cpus": 1})):
+            mended += told["mended"]
             for i, found in enumerate(told["hashes"], told["start"]):
                 digests = [bytes.fromhex(one) for one in found]
                 if NO_HASH in digests:
@@ -142,7 +143,9 @@ class RayEngine:
                         raise _unseen(dataset, posts[i], "image or text", told["node"])
                 for half, digest in zip(hashes, digests, strict=True):
                     half[i] = np.frombuffer(digest, np.uint8)
-        return RowTable(Strings(post.id for post in posts), np.array(labels, np.int32), *hashes)
+        table = RowTable(Strings(post.id for post in posts), np.array(labels, np.int32), *hashes)
+        table.mended = sorted(mended)
+        return table
 
     def entries(
         self,

@@ -204,7 +204,8 @@ class Reader:
     def __call__(self, unit: Unit) -> UnitResult:
         rows = read_rows(self._dataset, unit.posts, self._job["workers"])
         hashes = [(row.image_hash.hex(), row.text_hash.hex()) for row in rows]
-        return {"start": unit.start, "hashes": hashes, "node": socket.gethostname()}, b""
+        found = {"start": unit.start, "hashes": hashes, "mended": rows.mended, "node": socket.gethostname()}
+        return found, b""
 
 
 class Worker:

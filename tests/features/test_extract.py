@@ -680,6 +680,18 @@ def test_the_default_limit_is_one_in_a_hundred(tmp_path: Path, out: Path) -> Non
         run(root, out)
 
 
+def test_images_without_the_end_of_their_file_are_used_and_told(root: Path, out: Path) -> None:
+    sound = run(root, out)
+    assert not [note for note in sound.notes if "the end of their file" in note]
+    for name in ("3", "2"):
+        path = root / "data" / f"{name}.jpg"
+        path.write_bytes(path.read_bytes()[:-2])
+    found = run(root, out)
+    assert found.quarantined == []
+    told = "2 images lack the end of their file, but no pixel, and are used: 2 first"
+    assert [note for note in found.notes if "the end" in note] == [told]
+
+
 def test_a_mended_row_is_encoded(root: Path, out: Path, tmp_path: Path) -> None:
     saved = shutil.copytree(root, tmp_path / "saved")
     sound = stored(run(root, tmp_path / "sound", data=UTF8).cache.path)

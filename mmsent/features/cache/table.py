@@ -27,13 +27,15 @@ class Row:
 
 
 class RowTable(Sequence[Row]):
-    """Rows in list order, in arrays: ids N texts, labels (N,) int32, image_hashes and text_hashes (N, 32) bytes."""
+    """Rows in list order, in arrays: ids N texts, labels (N,) int32, image_hashes and text_hashes (N, 32) bytes.
+    mended: ids of rows whose image is used although its file lacks its end."""
 
     def __init__(
         self, ids: Strings, labels: NDArray[np.int32], image_hashes: NDArray[np.uint8], text_hashes: NDArray[np.uint8]
     ) -> None:
         self.ids, self.labels = ids, labels
         self.image_hashes, self.text_hashes = image_hashes, text_hashes
+        self.mended: list[str] = []
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> RowTable:
