@@ -52,7 +52,8 @@ def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddin
     run = _load(_converted(encoder), runtime, cores())
     if apart := _apart(encoder, run):
         raise EncoderError(
-            f"{encoder.card.name} on {runtime} is {apart:.2g} of its length from torch; use --runtime torch"
+            f"{encoder.card.name} on {runtime} differs from torch by {apart:.2g} of the embedding's length; use "
+            "--runtime torch"
         )
     return run
 

@@ -103,7 +103,7 @@ def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     load = runtimes._load
     monkeypatch.setattr(runtimes, "_load", lambda *given: lambda pixels: load(*given)(pixels) * 1.01)
-    with pytest.raises(EncoderError, match=r"on onnxruntime is 0\.01 of its length from torch; use --runtime torch"):
+    with pytest.raises(EncoderError, match=r"on onnxruntime differs from torch by 0\.01 of the embedding's"):
         lite2("onnxruntime").encode(pixels(1, 260))
 
 
