@@ -156,7 +156,13 @@ def repair(
     options: Annotated[ExtractSettings, Only("wait")],
     device: Annotated[
         str | None,
-        typer.Option("--device", help="Where to encode.", show_default="the cache's", rich_help_panel=RUN),
+        typer.Option(
+            "--device",
+            envvar="MMSENT_DEVICE",
+            help="Where to encode.",
+            show_default="the cache's",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -32,7 +32,13 @@ def report(
     weights: Weights = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", help="Where to compute explanations.", show_default="auto", rich_help_panel=RUN),
+        typer.Option(
+            "--device",
+            envvar="MMSENT_DEVICE",
+            help="Where to compute explanations.",
+            show_default="auto",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     cam_of: CamOf = "logit",
     skip: Annotated[

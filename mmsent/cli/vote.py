@@ -40,7 +40,11 @@ def vote(
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", help="Where to encode a missing split.", show_default="the cache's", rich_help_panel=RUN
+            "--device",
+            envvar="MMSENT_DEVICE",
+            help="Where to encode a missing split.",
+            show_default="the cache's",
+            rich_help_panel=RUN,
         ),
     ] = None,
     json: Json = False,

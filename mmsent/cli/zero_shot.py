@@ -43,6 +43,7 @@ def zero_shot(
         str | None,
         typer.Option(
             "--device",
+            envvar="MMSENT_DEVICE",
             help="Where to encode prompts and a missing split.",
             show_default="the cache's",
             rich_help_panel=RUN,

@@ -482,6 +482,19 @@ def test_command_line_beats_environment_beats_toml(work: Path, monkeypatch: pyte
     assert found == {"from-command-line", "from-environment"}
 
 
+def test_every_command_listens_to_the_environment() -> None:
+    listening = {f"--{name}": f"MMSENT_{name.upper()}" for name in ("data", "cache", "encoder", "runs", "device")}
+    program = typer.main.get_command(cli.whole_program())
+    groups = [program, program.commands["cache"]]  # type: ignore[attr-defined]
+    found = 0
+    for name, command in ((name, one) for group in groups for name, one in group.commands.items()):
+        for option in command.params:
+            if option.opts[0] in listening:
+                found += 1
+                assert option.envvar == listening[option.opts[0]], (name, option.opts)
+    assert found > 60
+
+
 def test_debug_shows_the_traceback(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("extract", "--data", "nowhere", "--debug")
     assert "Traceback" in capsys.readouterr().err
