@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-import socket
 import warnings
 import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from mmsent.errors import EncoderError, first_line
+from mmsent.errors import EncoderError
 from mmsent.system.hashing import file_sha256
 from mmsent.system.memory import Halving
+from mmsent.system.network import unreached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +27,6 @@ _WAYS = (
     "pass a local {what}; or fill the hub cache (HF_HOME) on a machine with a network "
     "and copy it here; or use --encoder offline, whose weights are installed"
 )
-
-ANSWER_SECONDS = 5.0  # for the hub, or a proxy, to take a connection
 
 WAYS_OUT = _WAYS.format(what="file with --weights FILE")
 TEXT_WAYS_OUT = _WAYS.format(what="folder with --text-encoder sentence-transformers:FOLDER")
@@ -93,24 +89,9 @@ def require_hub(what: str, ways: str = WAYS_OUT) -> None:
     """Raise EncoderError at once if the model hub cannot be reached, instead of after a minute of retries."""
     from huggingface_hub import constants
 
-    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreached(constants.ENDPOINT)
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreached(constants.ENDPOINT)
     if reason:
         raise EncoderError(f"no weights for {what} on this machine, and {reason}; {ways}")
-
-
-def _unreached(url: str) -> str:
-    """That a server, or the proxy to it, does not answer within seconds; empty where it does."""
-    server = urlsplit(url)
-    proxies = {} if proxy_bypass(server.hostname or "") else getproxies()
-    proxy = proxies.get(server.scheme) or proxies.get("all")
-    asked = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else server
-    try:
-        port = asked.port or (443 if asked.scheme == "https" else 80)
-        socket.create_connection((asked.hostname or "", port), timeout=ANSWER_SECONDS).close()
-    except (OSError, ValueError) as error:  # ValueError: a port that is no number
-        what = f"the proxy {asked.hostname} (from the environment)" if proxy else str(asked.hostname)
-        return f"{what} cannot be reached ({first_line(error)})"
-    return ""
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,8 @@ def text_folder_of(spec: str) -> Path | None:
     """The folder that a text encoder's spec or a path names; None where it names none here, or an installed encoder."""
     if spec in WHEELS:
         return None
-    path = Path(spec.partition(":")[2] if spec.startswith((_SENTENCES, "st:")) else spec).expanduser()
+    # unlike Path.expanduser it leaves ~ as it is where there is no home
+    path = Path(os.path.expanduser(spec.partition(":")[2] if spec.startswith((_SENTENCES, "st:")) else spec))
     return path.resolve() if path.is_dir() else None
 
 

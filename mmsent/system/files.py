@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from mmsent.errors import DataError, RunError, UsageError, first_line
 from mmsent.system.failures import machine_error
+from mmsent.system.network import dead_proxy, proxy_of
 
 _SHOWN = 200  # characters of a path in a message
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a path has lost the second slash
@@ -105,8 +106,13 @@ def _fetched(url: str, size: int) -> bytes:
     """At most so many bytes of what is at a URL. Errors as of `fetch`."""
     from fsspec.core import url_to_fs
 
+    options = {}
+    if protocol(url) in ("http", "https") and (proxy := proxy_of(url)):
+        if why := dead_proxy(proxy):
+            raise OSError(errno.EHOSTUNREACH, why, url)
+        options = {"proxy": proxy}  # which the library does not look for by itself
     try:
-        store, path = url_to_fs(url)
+        store, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:  # a library that is not installed, or an unknown protocol
         raise UsageError(f"{url} cannot be fetched: {first_line(error)}") from error
     try:

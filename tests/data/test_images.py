@@ -173,13 +173,19 @@ def test_a_jpeg_without_its_end_is_used_if_no_pixel_is_missing(options: dict[str
             open_rgb(raw[: len(raw) // 2])
 
 
-def test_metadata_too_large_to_unpack_is_left_out() -> None:
+def test_metadata_too_large_to_unpack_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 4_000_000)  # Pillow's limit for all texts is 64 MB
     image, info = noise(40, 30), PngImagePlugin.PngInfo()
     info.add_text("c", "x" * 2_000_000, zip=True)
     info.add_itxt("d", "y" * 2_000_000, zip=True)
     exif = Image.Exif()
     exif[0x0112] = 3
-    for options in ({"icc_profile": bytes(2_000_000)}, {"pnginfo": info, "exif": exif}):
+    plain = PngImagePlugin.PngInfo()
+    for key in "abc":
+        plain.add_text(key, "x" * 1_500_000)
+    for options in ({"icc_profile": bytes(2_000_000)}, {"pnginfo": info, "exif": exif}, {"pnginfo": plain}):
+        with pytest.raises(DataError, match="40x30 pixels; the limit is 1199"):
+            open_rgb(encode(image, **options), max_pixels=1199)
         turned = as_pixels(image)[::-1, ::-1] if "exif" in options else as_pixels(image)
         np.testing.assert_array_equal(as_pixels(open_rgb(encode(image, **options))), turned)
     raw = encode(image, pnginfo=info)

@@ -31,6 +31,7 @@ from mmsent.encoders.common import FittingBatches, normalized, versions
 from mmsent.encoders.factory import open_encoders
 from mmsent.encoders.specs import Spec, encoder_label, parse_spec, specs
 from mmsent.errors import EncoderError, UsageError
+from mmsent.system import network
 from mmsent.system.devices import half_precision_for, pick_device, torch_dtype
 from tests.helpers.made import make_picture
 
@@ -525,12 +526,12 @@ def test_an_unreachable_hub_or_proxy_is_said_at_once(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
-    monkeypatch.setattr(common_module, "getproxies", dict)
+    monkeypatch.setattr(network, "getproxies", dict)
     monkeypatch.setattr("socket.create_connection", connected)
     with pytest.raises(EncoderError, match=r"no weights for x on this machine, and hub\.invalid cannot be reached"):
         common_module.require_hub("x")
     proxies = {"https": "http://user:secret@proxy.invalid:3128"}
-    monkeypatch.setattr(common_module, "getproxies", lambda: proxies)
+    monkeypatch.setattr(network, "getproxies", lambda: proxies)
     with pytest.raises(
         EncoderError, match=r"and the proxy proxy\.invalid .* cannot be reached \(timed out\)"
     ) as caught:
@@ -540,7 +541,7 @@ def test_an_unreachable_hub_or_proxy_is_said_at_once(monkeypatch: pytest.MonkeyP
     common_module.require_hub("x")
     answers.clear()
     answers.add(("hub.invalid", 443))
-    monkeypatch.setattr(common_module, "proxy_bypass", lambda host: True)
+    monkeypatch.setattr(network, "proxy_bypass", lambda host: True)
     common_module.require_hub("x")
 
 

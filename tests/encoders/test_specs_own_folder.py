@@ -37,6 +37,17 @@ def test_a_folder_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         open_encoders(apart)
 
 
+def test_no_home_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object) -> None:
+        raise KeyError("uid not found: 12345")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("pwd.getpwnam", nobody)
+    for typed in ("~/own", "sentence-transformers:~other/own"):
+        assert named_apart(EncoderSettings(text_encoder=typed)).text_folder is None
+
+
 def test_each_part_of_a_joined_encoder_goes_by_its_name(tmp_path: Path) -> None:
     places = [tmp_path / "a" / "one", tmp_path / "b" / "two"]
     for place in places:

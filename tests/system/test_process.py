@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import getpass
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from mmsent.system import process
+from tests.helpers.made import make_guid
 
 
 class Library:
@@ -164,3 +166,27 @@ def test_a_user_without_a_name_gets_one(library: Library, monkeypatch: pytest.Mo
     monkeypatch.setattr("pwd.getpwuid", nobody)
     process.tune_process()
     assert getpass.getuser() == f"uid{os.getuid()}"
+
+
+@pytest.mark.slow
+def test_a_user_without_a_name_and_a_home_behind_a_dead_proxy(tmp_path: Path) -> None:
+    """As in a container that runs with a number for a user, at a site whose proxy is gone."""
+    user = ["unshare", "--user", "--map-user=12345"]
+    if not shutil.which("unshare") or subprocess.run([*user, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    make_guid(tmp_path / "data", 6, 0)
+    hidden = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment |= {"HTTPS_PROXY": "http://127.0.0.1:9", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*user, sys.executable, "-m", "mmsent", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+
+    done = run("extract", "--encoder", "offline", "--views", "0")
+    assert (done.returncode, "6 rows, 6 encoded" in done.stdout) == (0, True), done.stderr
+    refused = run("extract", "--encoder", "clip-l14-336")
+    assert refused.returncode == 1
+    assert "the proxy 127.0.0.1 (from the environment) cannot be reached" in refused.stderr
+    assert "bug" not in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data"]

@@ -21,6 +21,7 @@ from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
+from mmsent.system import network
 from mmsent.system.files import fetch, protocol, require_local
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_manifest
@@ -122,6 +123,43 @@ def test_what_does_not_arrive_in_time_is_given_up(store: Any, monkeypatch: pytes
         read_image("memory://a", 0.1)
     assert time.monotonic() - started < 10
     never.set()
+
+
+def test_a_dead_proxy_is_said_at_once_for_every_image(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def refuse(address: tuple[str, int], timeout: float) -> None:
+        asked.append(address)
+        raise ConnectionRefusedError("Connection refused")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr(network, "getproxies", lambda: {"https": "http://me:secret@proxy.invalid:3128"})
+    monkeypatch.setattr(network, "proxy_bypass", lambda host: False)
+    network._asked.cache_clear()
+    with pytest.raises(DataError, match=r"the proxy proxy\.invalid \(.*cannot be reached") as caught:
+        run(moved(posts, "https://host.invalid/"), tmp_path, ("https",))
+    assert "secret" not in str(caught.value)
+    assert set(asked) == {("proxy.invalid", 3128)}
+    assert len(asked) <= 16  # once, or once per thread that came first
+
+
+def test_images_at_urls_come_through_the_proxy(monkeypatch: pytest.MonkeyPatch, store: Any) -> None:
+    given: list[Any] = []
+
+    def url_to_fs(url: str, **options: Any) -> tuple[Any, str]:
+        given.append(options)
+        return store, "/a"
+
+    store.pipe("/a", b"12345")
+    monkeypatch.setattr("fsspec.core.url_to_fs", url_to_fs)
+    monkeypatch.setattr("mmsent.system.files.dead_proxy", lambda proxy: "")
+    monkeypatch.setattr(network, "getproxies", lambda: {"https": "proxy.invalid:3128"})
+    monkeypatch.setattr(network, "proxy_bypass", lambda host: host == "near.invalid")
+    for url in ("https://far.invalid/a", "https://near.invalid/a", "http://far.invalid/a"):
+        assert fetch(url, 5) == b"12345"
+    assert given == [{"proxy": "http://proxy.invalid:3128"}, {}, {}]
 
 
 def test_a_prepared_copy_keeps_urls(posts: Path, tmp_path: Path) -> None:
