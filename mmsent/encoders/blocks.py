@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmsent.encoders.base import TextEncoder
+from mmsent.encoders.base import Embeddings, TextEncoder
 from mmsent.encoders.clip import ClipTextEncoder
 from mmsent.encoders.joined import JoinedTextEncoder
 from mmsent.encoders.sentences import SentenceEncoder
@@ -37,6 +37,12 @@ class Blocks(Protocol):
 
     def module(self) -> TextBlocks:
         """The blocks with the encoder's own weights, on the CPU in fp32; each call gives a copy of its own."""
+
+    def entrance(self, model: Any) -> tuple[nn.Module, bool]:
+        """The first of the blocks in a model of the encoder, and whether the batch is the first axis of its input."""
+
+    def mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Which tokens count, (B, L) int64, of the ids and the mask (B, L) that the encoder reads."""
 
 
 class TextBlocks(nn.Module):
@@ -110,21 +116,54 @@ def with_blocks(encoder: TextEncoder, count: int, weights: dict[str, Tensor], di
     """The whole encoder with tuned weights in its last `count` blocks, in fp32: for gradients and for export. digest:
     of these weights; the card says that it is another encoder. Raises EncoderError where it is of a kind without
     blocks."""
+    if isinstance(encoder, JoinedTextEncoder):
+        raise EncoderError(
+            f"{encoder.card.name} is several encoders joined, whose tuned blocks can be neither explained nor exported "
+            "to ONNX; export with --format hf, or tune one encoder alone (--encoder offline)"
+        )
     tuned = copy.copy(encoder)
     tuned.card = encoder.card.model_copy(update={"weights_sha256": json_sha256([encoder.card.weights_sha256, digest])})
     if isinstance(tuned, SentenceEncoder):
-        model = copy.deepcopy(tuned.fp32_model)
-        owner, name = _layers(model, encoder.card.name)
-        _last(getattr(owner, name), count, encoder.card.name).load_state_dict(weights)
+        owner, name = _layers(tuned.fp32_model, encoder.card.name)
+        last = _last(getattr(owner, name), count, encoder.card.name)
+        model = _with(tuned.fp32_model, last, weights)
         vars(tuned).update(model=model, fp32_model=model)
         return tuned
     if isinstance(tuned, ClipTextEncoder):
         tuned.clip = copy.copy(tuned.clip)
-        model = copy.deepcopy(tuned.clip.fp32_model)
-        _last(getattr(model, "text", model).transformer.resblocks, count, encoder.card.name).load_state_dict(weights)
+        model = tuned.clip.fp32_model
+        last = _last(getattr(model, "text", model).transformer.resblocks, count, encoder.card.name)
+        model = _with(model, last, weights)
         vars(tuned.clip).update(model=model, fp32_model=model)
         return tuned
     raise EncoderError(f"{encoder.card.name} has no blocks of its own that could be tuned")
+
+
+def _with(model: Any, blocks: nn.ModuleList, weights: dict[str, Tensor]) -> Any:
+    """A copy of a model whose `blocks` have these weights; all other weights are the model's own, not copied."""
+    changed = {id(p) for p in blocks.parameters()}
+    kept = [p for p in (*model.parameters(), *model.buffers()) if id(p) not in changed]
+    own = copy.deepcopy(blocks)
+    own.load_state_dict(weights)
+    memo: dict[int, Any] = {id(p): p for p in kept}
+    memo |= {id(old): new for old, new in zip(blocks.parameters(), own.parameters(), strict=True)}
+    return copy.deepcopy(model, memo)
+
+
+class SideBySide:
+    """One text encoder with several sets of weights in its last blocks: B texts to the embeddings of each, (B, sum of
+    widths). tuned: of each set how many blocks, and their weights; None: the encoder as it is. For export."""
+
+    def __init__(self, encoder: TextEncoder, tuned: Sequence[tuple[int, dict[str, Tensor], str] | None]) -> None:
+        self.encoder, self.tuned, own = encoder, list(tuned), encoder.card
+        self.parts = [encoder if one is None else with_blocks(encoder, *one) for one in tuned]
+        digest = json_sha256([part.card.weights_sha256 for part in self.parts])
+        self.card = own.model_copy(update={"weights_sha256": digest, "width": own.width * len(self.parts)})
+        self.lengths = encoder.lengths
+
+    def encode(self, texts: list[str]) -> Embeddings:
+        """B texts to (B, D_text)."""
+        return np.concatenate([part.encode(texts) for part in self.parts], axis=1)
 
 
 def _blocks(encoder: TextEncoder, part: _Part, count: int) -> Blocks:
@@ -160,12 +199,15 @@ class _SentenceBlocks:
 
     def caught(self) -> AbstractContextManager[list[States]]:
         model = self._encoder.model
+        return _caught(*self.entrance(model), model, lambda batch: batch["attention_mask"].sum(dim=1))
+
+    def entrance(self, model: Any) -> tuple[nn.Module, bool]:
         owner, name = _layers(model, self._encoder.card.name)
-        return _caught(
-            list(getattr(owner, name))[-self._count],
-            model,
-            lambda batch: batch["attention_mask"].sum(dim=1),
-        )
+        return list(getattr(owner, name))[-self._count], True
+
+    def mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        assert mask is not None
+        return mask
 
     def module(self) -> TextBlocks:
         model = copy.deepcopy(self._encoder.fp32_model).cpu()
@@ -229,14 +271,21 @@ class _ClipBlocks:
         return tower
 
     def caught(self) -> AbstractContextManager[list[States]]:
-        tower = self._tower(self._encoder.clip.model)
-        first = tower.transformer.resblocks[-self._count]
-        return _caught(first, token_embedding(tower), self._lengths, getattr(tower.transformer, "batch_first", True))
+        model = self._encoder.clip.model
+        return _caught(*self.entrance(model), token_embedding(self._tower(model)), self._lengths)
+
+    def entrance(self, model: Any) -> tuple[nn.Module, bool]:
+        tower = self._tower(model).transformer
+        return tower.resblocks[-self._count], getattr(tower, "batch_first", True)
+
+    def mask(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return (places[None] < self._lengths(ids)[:, None]).to(torch.int64)
 
     def _lengths(self, ids: Tensor) -> Tensor:
         """Tokens of each text up to the one that is pooled, of the ids (B, L)."""
         if self._pool == "last":
-            return torch.full((len(ids),), ids.shape[1])
+            return torch.full((ids.shape[0],), ids.shape[1], device=ids.device)
         marks = ids if self._pool == "argmax" else (ids == torch.tensor(self._end)).int()
         return marks.argmax(dim=1) + 1
 
@@ -260,7 +309,7 @@ class _ClipBody(nn.Module):
         length = states.shape[1]
         causal = None if self.causal is None else self.causal[:length, :length]
         out = self.norm(self.transformer(states, attn_mask=causal))
-        pooled: Tensor = out[torch.arange(len(out), device=out.device), mask.sum(dim=1) - 1]
+        pooled: Tensor = out[torch.arange(out.shape[0], device=out.device), mask.sum(dim=1) - 1]
         if self.projection is None:
             return pooled
         found: Tensor = self.projection(pooled) if isinstance(self.projection, nn.Module) else pooled @ self.projection
@@ -269,7 +318,7 @@ class _ClipBody(nn.Module):
 
 @contextmanager
 def _caught(
-    first: nn.Module, reader: nn.Module, lengths: Callable[[Any], Tensor], batch_first: bool = True
+    first: nn.Module, batch_first: bool, reader: nn.Module, lengths: Callable[[Any], Tensor]
 ) -> Iterator[list[States]]:
     """The states that enter the layer `first`, without padding, which stands at the end. lengths: tokens of each text
     (B,) by what the module `reader` is given before."""

@@ -6,7 +6,7 @@ Shapes: B batch, H height and width of the input, L tokens, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmsent.data.images import Preprocess
 from mmsent.encoders.base import ImageEncoder, TextEncoder
+from mmsent.encoders.blocks import SideBySide, text_blocks
 from mmsent.encoders.clip import ClipImageEncoder, ClipTextEncoder
 from mmsent.encoders.common import scaled
 from mmsent.encoders.sentences import SentenceEncoder
@@ -53,6 +54,50 @@ class SentenceTower(nn.Module):
         return scaled(found, self._normalize)
 
 
+class TowerSideBySide(nn.Module):
+    """A text tower with several sets of weights in its last blocks: what comes before them runs once."""
+
+    def __init__(self, tower: nn.Module, encoder: SideBySide) -> None:
+        super().__init__()
+        self.tower, self.blocks = tower, nn.ModuleList()
+        self._ways: list[Any] = []
+        for one in encoder.tuned:
+            if one is None:
+                self.blocks.append(nn.Identity())
+                self._ways.append(None)
+                continue
+            way = text_blocks(encoder.encoder, one[0])
+            own = way.module()
+            own.load(one[1])
+            self.blocks.append(own)
+            self._ways.append(way)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """ids and mask (B, L) to the embeddings side by side (B, D)."""
+        entered: dict[int, Tensor] = {}
+
+        def keep(k: int, batch_first: bool) -> Any:
+            return lambda _, given: entered.update({k: given[0] if batch_first else given[0].transpose(0, 1)})
+
+        ways = {k: way for k, way in enumerate(self._ways) if way is not None}
+        model: Any = self.tower.model
+        hooks = [
+            first.register_forward_pre_hook(keep(k, batch_first))
+            for k, way in ways.items()
+            for first, batch_first in [way.entrance(model)]
+        ]
+        try:
+            whole = self.tower(ids) if mask is None else self.tower(ids, mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = [
+            blocks(entered[k], ways[k].mask(ids, mask), whole) if k in ways else whole
+            for k, blocks in enumerate(self.blocks)
+        ]
+        return torch.cat(found, dim=1)
+
+
 class ClipTextTower(nn.Module):
     """ids (B, L) int64, L the model's full context, to embeddings (B, D) as a cache holds them."""
 
@@ -88,6 +133,9 @@ class TextForm:
 def text_form(encoder: TextEncoder, normalize: bool) -> TextForm:
     """A text encoder as a module with its tokenizer; normalize: scale embeddings to length 1. Raises EncoderError if
     the encoder is of another kind, or its tokenizer cannot be exported."""
+    if isinstance(encoder, SideBySide):
+        form = text_form(encoder.encoder, normalize)
+        return replace(form, tower=TowerSideBySide(form.tower, encoder).eval())
     if isinstance(encoder, SentenceEncoder):
         fast = getattr(encoder.model.tokenizer, "backend_tokenizer", None)
         if fast is None:

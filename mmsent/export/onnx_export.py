@@ -31,11 +31,11 @@ from mmsent.export.onnx_runtime import (
     Classified,
     OnnxModel,
 )
+from mmsent.export.parts import on_one_encoder
 from mmsent.export.voting_graph import VotingHeads
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts, encoder_settings
 from mmsent.inference.tally import Way, tally
-from mmsent.inference.tuned import baked
 from mmsent.system.failures import cause_of, reason
 from mmsent.system.hashing import file_sha256
 from mmsent.system.provenance import environment
@@ -86,13 +86,11 @@ def export_onnx(
     chosen = encoder_settings(runs, weights=weights, device="cpu")
     if out.exists():
         raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
-    tuned = next((run.name for run in runs if run.tune), None)
-    if tuned and (len(runs) > 1 or not with_encoder):
+    if not with_encoder and (tuned := next((run.name for run in runs if run.tune), None)):
         raise UsageError(
-            f"run {tuned} tunes blocks of the text encoder, and a folder holds one text encoder: export it alone, with "
-            "--with-encoder"
+            f"run {tuned} tunes blocks of the text encoder, so its head takes no cached features: add --with-encoder"
         )
-    heads, way = [run.head() for run in runs], Way.of(runs[0].labels, tie, soft)
+    way = Way.of(runs[0].labels, tie, soft)
     encoders: Encoders | None = None
     if with_encoder:
         from mmsent.encoders.factory import open_encoders
@@ -100,9 +98,8 @@ def export_onnx(
         # The weights as they are: half precision is a property of a machine, not of a model.
         encoders = open_encoders(chosen.model_copy(update={"precision": "fp32", "device": "cpu"}))
         encode_posts([], encoders, runs, chosen.normalize)  # refuses another encoder than the heads'
-        if tuned:
-            own, encoders = baked(runs[0], encoders)
-            runs = [own]
+        runs, encoders = on_one_encoder(runs, encoders)
+    heads = [run.head() for run in runs]
     found: dict[str, float] = {}
 
     def fill(building: Path) -> None:

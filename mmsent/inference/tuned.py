@@ -80,10 +80,15 @@ def baked(run: Run, encoders: Encoders) -> tuple[Run, Encoders]:
     from mmsent.encoders.blocks import with_blocks
 
     text = with_blocks(encoders.text, tuned_count(run.tune), run.blocks(), str(run.info["blocks_sha256"]))
-    pair, cache = Encoders(encoders.image, text), run.info["cache"]
-    contract = contract_of(pair, run, run.encoder_settings.normalize)
-    info = run.info | {"fit": run.info["fit"] | {"tune": ""}, "cache": cache | {"contract": contract}}
-    return replace(run, info=info), pair
+    pair = Encoders(encoders.image, text)
+    return replace(run, info=frozen_info(run, pair)), pair
+
+
+def frozen_info(run: Run, encoders: Encoders) -> dict[str, Any]:
+    """A run's record as that of a run on frozen features of these encoders."""
+    contract = contract_of(encoders, run, run.encoder_settings.normalize)
+    cache = run.info["cache"] | {"contract": contract}
+    return run.info | {"fit": run.info["fit"] | {"tune": ""}, "cache": cache}
 
 
 def contract_of(encoders: Encoders, run: Run, normalize: bool) -> str:

@@ -45,13 +45,15 @@ from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_probabilities
-from mmsent.inference.predict import encode_posts, vote_features
+from mmsent.inference.predict import encode_posts, predict, vote_features
 from mmsent.inference.tally import Way, tally
+from mmsent.inference.tuned import baked
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
 from tests.encoders.test_clip import CONFIG, TEXTS, Tiny, make_tiny
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid
+from tests.helpers.tuned import tuned_world
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 LABELS = ("negative", "neutral", "positive")
@@ -547,3 +549,36 @@ def test_open_clip_as_onnx(tmp_path: Path) -> None:
     ids = encoders.text.clip.tokenizer(texts).numpy()  # type: ignore[attr-defined]
     assert np.array_equal(model.encoders.text.tokens(texts)["ids"], ids)  # type: ignore[attr-defined]
     assert model.encoders.text.lengths(["a b", "so " * 100]) == encoders.text.lengths(["a b", "so " * 100])
+
+
+@pytest.mark.slow
+def test_several_tuned_heads_as_onnx(tmp_path: Path) -> None:
+    """Two heads that tune blocks and one that does not, in one folder: the probabilities are those that torch gives with
+    each head's blocks in the encoder, in fp32; what all share stands in the file once."""
+    onnx = pytest.importorskip("onnx")
+    world = tuned_world()
+    done = export_onnx(world.runs, tmp_path / "out", card="", with_encoder=True)
+    model, posts = OnnxModel.open(done.path), posts_of(world.cache)
+    assert model.about["inputs"]["text"] == 3 * world.cache.settings.text.width
+    pairs = [baked(run, world.encoders) for run in world.runs]
+    each = []
+    for run, pair in pairs:
+        image, text, missing, _ = encode_posts(posts, pair, [run], normalize=False)
+        each.append(head_probabilities(run, image, text, missing))
+    wanted = tally(np.stack(each), Way(), np.stack([~missing.any(axis=1)] * 3)).probabilities
+    found = model.predict(posts)
+    assert found[-1].label is None
+    for i, post in enumerate(found[:-1]):
+        assert list(post.probabilities.values()) == pytest.approx(wanted[i], abs=1e-5), posts[i].text
+    served = predict(posts, world.runs, encoders=world.encoders)  # whose states are float16
+    for one, other in zip(found, served, strict=True):
+        assert one.label == other.label
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
+    text = onnx.load(done.path / "text.onnx").graph
+    softmax = [node for node in text.node if node.op_type == "Softmax"]
+    assert len(softmax) == 1 + 3  # the first block once, the last one with three sets of weights
+
+
+def test_tuned_heads_without_their_encoder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="takes no cached features: add --with-encoder"):
+        export_onnx(tuned_world().runs, tmp_path / "out", card="")

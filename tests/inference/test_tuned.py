@@ -18,6 +18,7 @@ import pytest
 import mmsent
 from mmsent.cli.main import main
 from mmsent.data.dataset import Split
+from mmsent.encoders.factory import open_encoders
 from mmsent.errors import CacheError, RunError
 from mmsent.export.onnx_runtime import OnnxModel
 from mmsent.features.cache import Cache
@@ -26,7 +27,7 @@ from mmsent.features.cache.states import load_states, states_path
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.logits import head_logits
 from mmsent.inference.predict import predict
-from mmsent.inference.tuned import cached_texts, run_blocks
+from mmsent.inference.tuned import baked, cached_texts, run_blocks
 from mmsent.serve.service import Limits, Service
 from mmsent.training.runs import Run, list_runs
 
@@ -146,26 +147,31 @@ def test_explain(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["run"] == tuned.name
 
 
+@pytest.mark.slow
 def test_onnx(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Alone and with its encoder: the probabilities of ONNX are those of torch, and no other features are taken."""
+    """Beside a frozen head, with their encoder: the probabilities of ONNX are those of torch with the tuned blocks in
+    the encoder, and no other features are taken."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    tuned, frozen = runs_of(made)
+    both = tuned, frozen = runs_of(made)
     arguments = ["--format", "onnx", "--out", str(made / "onnx")]
-    assert run("export", str(tuned.path), str(frozen.path), *arguments, "--with-encoder") == 2
-    assert "export it alone, with --with-encoder" in capsys.readouterr().err
     assert run("export", str(tuned.path), *arguments) == 2
-    assert run("export", str(tuned.path), *arguments, "--with-encoder") == 0
+    assert "takes no cached features: add --with-encoder" in capsys.readouterr().err
+    assert run("export", str(tuned.path), str(frozen.path), *arguments, "--with-encoder", "--soft") == 0
     model = OnnxModel.open(made / "onnx")
     assert model.contract != tuned.contract
     image = sorted((small / "posts").glob("*.png"))[1]
     posts = [
         NewPost(str(i), text, image) for i, text in enumerate(["what a lovely day", "sad", "a long, long walk home"])
     ]
-    wanted = predict(posts, [tuned], device="cpu")
-    for one, other in zip(model.predict(posts), wanted, strict=True):
-        assert one.label == other.label
-        assert one.probabilities == pytest.approx(other.probabilities, abs=2e-3)  # states are float16 there
+    encoders = open_encoders(tuned.encoder_settings.model_copy(update={"precision": "fp32", "device": "cpu"}))
+    alike = [predict(posts, [own], encoders=pair) for own, pair in (baked(one, encoders) for one in both)]
+    served = predict(posts, both, device="cpu", soft=True)  # whose states are float16
+    for i, found in enumerate(model.predict(posts)):
+        assert found.label == served[i].label
+        for label, share in found.probabilities.items():
+            assert share == pytest.approx(np.mean([one[i].probabilities[label] for one in alike]), abs=1e-4)
+            assert share == pytest.approx(served[i].probabilities[label], abs=2e-3)
 
 
 def test_hub_folder(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,10 +43,12 @@ from mmsent.features.new_posts import NewPost
 from mmsent.inference.explain import Explanation, Modality
 from mmsent.inference.predict import predict
 from mmsent.inference.tally import Way, tally
+from mmsent.inference.tuned import run_blocks
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run, predictions_csv
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid, make_manifest
+from tests.helpers.tuned import tuned_world
 
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
@@ -225,6 +227,37 @@ def test_answers_under_load_are_those_of_predict_and_go_in_batches(
     assert f"mmsent_batch_posts_sum {float(len(answers))}" in text
     assert f'mmsent_requests_total{{endpoint="/predict",status="200"}} {float(len(answers))}' in text
     assert "mmsent_pending_posts 0.0" in text
+
+
+def test_tuned_heads_under_load_share_one_pass_through_the_encoder() -> None:
+    """Two heads that tune blocks and one that does not: per batch the encoder runs once, then each head's blocks."""
+    world = tuned_world()
+    service = Service(world.runs, Limits(batch_size=8, batch_wait=0.02), opener=lambda _: world.encoders)
+    posts = posts_of(world.data) + posts_of(world.data, "train")
+    wanted = predict(posts, world.runs, encoders=world.encoders)
+    clip = world.encoders.text.clip.model  # type: ignore[attr-defined]
+    watched = {"images": clip.visual, "texts": clip.token_embedding}
+    watched |= {run.name: run_blocks(run, world.encoders) for run in world.runs[:2]}
+    passes = dict.fromkeys(watched, 0)
+
+    def counted(name: str) -> Callable[..., None]:
+        def count(*_: Any) -> None:
+            passes[name] += 1
+
+        return count
+
+    hooks = [module.register_forward_hook(counted(name)) for name, module in watched.items()]
+    try:
+        with TestClient(create_app(service), base_url=BASE) as client, ThreadPoolExecutor(24) as pool:
+            passes |= dict.fromkeys(watched, 0)  # without the warm-up
+            answers = list(pool.map(lambda post: client.post("/predict", json=as_json(post)).json(), posts * 3))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for found, want in zip(answers, wanted * 3, strict=True):
+        close_to(found, want)
+    assert len(set(passes.values())) == 1
+    assert passes["texts"] < len(answers) / 2
 
 
 # --- refusals
