@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -29,12 +29,14 @@ from mmsent.features.new_posts import NewPost
 from mmsent.inference.explain import Explanation, explain, spearman
 from mmsent.inference.logits import head_probabilities
 from mmsent.inference.predict import encode_posts
+from mmsent.inference.tuned import run_blocks
 from mmsent.report.figures.explanations import explanation_figure, grad_cam_figure, word_figure
 from mmsent.report.figures.style import png_bytes
 from mmsent.training.heads import Head, HeadConfig
 from mmsent.training.runs import Run, save_run
 from mmsent.training.train import Trained
 from tests.helpers.fake import PREPROCESS, fake_encoders
+from tests.helpers.tuned import tuned_world
 
 LABELS = ["negative", "neutral", "positive"]
 TEXT: dict[str, Any] = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -473,6 +475,44 @@ def test_gradients_of_words(kind: str, opened: dict[str, Encoders], tmp_path: Pa
     assert total == pytest.approx(found.logit - logit(lambda _: nothing), abs=1e-3)
     assert abs(total) > 0.05
     assert abs(found.text.delta) < 1e-3
+
+
+def test_gradients_go_through_tuned_blocks(picture: Path) -> None:
+    """Gradient x input is what the logit gains on the way that predicts: trunk, states, tuned blocks, head. On frozen
+    features the same head gains something else."""
+    world, text = tuned_world(), "a happy sad day"
+    run, encoder = world.runs[0], cast(Any, world.encoders.text)
+    found = explain(run, world.encoders, NewPost("a", text, picture), occlude=False)
+    assert found.text is not None
+    image, _, _, _ = encode_posts([NewPost("a", text, picture)], world.encoders, [run], normalize=False)
+    tokens, model = encoder.tokenize(text), encoder.clip.fp32_model
+    ids, mask = encoder.batch([tokens.ids])
+
+    def slope(places: Sequence[int], *, tuned: bool) -> float:
+        logits = []
+        for by in (0.01, -0.01):
+            factor = torch.ones(1, len(tokens.ids), 1)
+            factor[0, list(places)] += by
+            states: list[Tensor] = []
+            hooks = [
+                encoder.embedding().register_forward_hook(lambda _, __, out, factor=factor: out * factor),
+                model.transformer.resblocks[-1].register_forward_pre_hook(lambda _, given: states.append(given[0])),
+            ]
+            with torch.no_grad():
+                own = encoder.features_of(ids, mask)
+                for hook in hooks:
+                    hook.remove()
+                own = run_blocks(run, world.encoders)(states[0], mask, own) if tuned else own
+                logits.append(run.head()(torch.from_numpy(image), own)[0, run.labels.index(found.target)].double())
+        return float(logits[0] - logits[1]) / 0.02
+
+    apart = []
+    for score, word in zip(found.text.words, tokens.words, strict=True):
+        assert score.gradient == pytest.approx(slope(word.positions, tuned=True), abs=1e-4, rel=0.02)
+        apart.append(abs(score.gradient - slope(word.positions, tuned=False)))
+    assert max(apart) > 0.01
+    whole = sum(abs(w.gradient) for w in found.text.words)
+    assert whole > 0.01
 
 
 @pytest.mark.parametrize(
