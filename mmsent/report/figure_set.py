@@ -72,6 +72,9 @@ def _architecture(source: Source) -> Made:
     settings = study.cache.settings
     total = sum(p.numel() for p in head.parameters())
     words = f"The {run.fusion} head trains {total:,} parameters on top of two frozen encoders."
+    if run.tune:
+        tuned = sum(values.numel() for values in run.blocks().values())
+        words += f" Of the text encoder the last blocks ({run.tune}) train with it: {tuned:,} parameters more."
     return architecture_figure(head, settings.image, settings.text, study.labels, title_of(run)), words
 
 
@@ -201,20 +204,12 @@ def _projection(fusion: Fusion, hidden: bool) -> Callable[[Source], Made]:
             raise Unavailable(f"a {fusion} head has no hidden layer")
         truth = study.evaluation(run).truth
         what = f"{'Hidden' if hidden else 'Fused'} features, {title_of(run)}"
-        words = f"{features.shape[1]} dimensions, projected to two; " + _separation(features, truth)
+        words = f"{features.shape[1]} dimensions, projected to two; " + projections.separation(features, truth)
+        if run.tune:
+            words += f" The text features come from the text encoder with this run's own last blocks ({run.tune})."
         return projections.projection_figure(projections.project(features), truth, study.labels, what), words
 
     return make
-
-
-def _separation(features: np.ndarray, truth: np.ndarray) -> str:
-    """How far classes lie apart in the full width, in one number."""
-    from sklearn.metrics import silhouette_score
-
-    if len(np.unique(truth)) < 2 or len(np.unique(truth)) >= len(truth):
-        return "there is only one class."
-    value = float(silhouette_score(features, truth, metric="cosine"))
-    return f"the mean silhouette of the true classes is {value:+.3f} by cosine (0: mixed, 1: well separated)."
 
 
 def _grad_cam(source: Source) -> Made:
@@ -250,10 +245,8 @@ def _learning_curve(source: Source) -> Made:
     if len(sizes) > 1:
         gain = float(scores[-1].mean() - scores[-2].mean())
         spread = float(np.ptp(scores[-2:], axis=1).max())
-        words += (
-            f" From {sizes[-2]:,} to {sizes[-1]:,} rows the mean F1 changes by {gain:+.3f}; repeats of one size "
-            f"differ by up to {spread:.3f}."
-        )
+        words += f" From {sizes[-2]:,} to {sizes[-1]:,} rows the mean F1 changes by {gain:+.3f}"
+        words += f"; repeats of one size differ by up to {spread:.3f}." if scores.shape[1] > 1 else "."
     final = study.evaluation(run).scores["f1_weighted"]
     return training.learning_curve_figure(sizes, scores, title_of(run), final), words
 

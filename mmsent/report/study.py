@@ -21,7 +21,7 @@ from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.features.cache.groups import row_groups
-from mmsent.inference.tuned import cached_texts, features_for
+from mmsent.inference.tuned import blocks_from, cached_texts, features_for
 from mmsent.metrics import Labels
 from mmsent.report.figures.posts import PostCase
 from mmsent.training.runs import Run
@@ -242,25 +242,26 @@ def learning_curve(
     run: Run,
     *,
     fractions: Sequence[float] = FRACTIONS,
-    repeats: int = 3,
+    repeats: int | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[list[int], NDArray[np.float64]]:
     """Weighted F1 on a run's validation rows after training on parts of the cache's other rows, which are the run's
     training rows unless the cache has changed; where its split is grouped, no duplicate of a validation row is among
     them.
 
-    Each repeat draws its own rows and seed; its parts grow by adding rows. Returns the sizes and the scores
-    (sizes, repeats). Every part holds each class at least once. Raises Unavailable where no row is left to train on.
+    Each repeat draws its own rows and seed; its parts grow by adding rows. repeats: None means three, and one where the
+    run tunes blocks, which takes minutes per head. Returns the sizes and the scores (sizes, repeats). Every part holds each class at least once. Raises Unavailable where no row is left to train on.
     """
     from mmsent.training.loaders import to_tensors
+    from mmsent.training.sides import tuned
     from mmsent.training.train import train_head
 
     index: Labels = study.features.index.labels
     held, pool = study.evaluation(run).positions, training_rows(study, run)
     if not len(pool):
         raise Unavailable(f"no row is left to train on beside the validation rows of run {run.name}")
-    if run.tune:
-        raise Unavailable(f"run {run.name} tunes blocks of the text encoder, which takes minutes per head")
+    repeats = repeats or (1 if run.tune else 3)
+    blocks = blocks_from(study.cache) if run.tune else None
     image, text = study.features.image, study.features.text
     val = to_tensors(image[held, :1], text[held], index[held], "cpu")
     classes = len(study.labels)
@@ -275,8 +276,9 @@ def learning_curve(
         settings = run.fit.model_copy(update={"seed": run.fit.seed + r})
         for s, size in enumerate(sizes):
             part = order[:size]
-            train = to_tensors(image[part], text[part], index[part], "cpu")
-            trained = train_head(train, val, settings, classes)
+            rows = [(to_tensors(image[part], text[part], index[part], "cpu"), part), (val, held)]
+            train, kept = tuned(study.cache, run.tune, rows, blocks)
+            trained = train_head(train, kept, settings, classes)
             best = trained.history[trained.best_epoch - 1]
             scores[s, r] = best["val_f1_weighted"]
             if on_step:

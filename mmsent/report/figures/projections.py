@@ -73,6 +73,16 @@ def _let_numba_cache() -> None:
 _temporary: list[tempfile.TemporaryDirectory[str]] = []  # removed as the process ends
 
 
+def separation(features: np.ndarray, truth: np.ndarray) -> str:
+    """How far classes lie apart in the full width, in one number: features (N, D), truth (N,)."""
+    from sklearn.metrics import silhouette_score
+
+    if len(np.unique(truth)) < 2 or len(np.unique(truth)) >= len(truth):
+        return "there is only one class."
+    value = float(silhouette_score(features, truth, metric="cosine"))
+    return f"the mean silhouette of the true classes is {value:+.3f} by cosine (0: mixed, 1: well separated)."
+
+
 @in_style
 def projection_figure(points: Mapping[str, Points | None], truth: Labels, labels: Sequence[str], what: str) -> Figure:
     """Figures 12 to 14: one panel per method, coloured and marked by true class. `what` names the features."""

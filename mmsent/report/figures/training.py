@@ -206,8 +206,11 @@ def learning_curve_figure(sizes: Sequence[int], scores: NDArray[np.float64], nam
     """
     fig = new_figure(6, 3.6)
     ax = fig.subplots()
-    ax.fill_between(sizes, scores.min(axis=1), scores.max(axis=1), color=SLATE, alpha=0.18, lw=0, label="range")
-    ax.plot(sizes, scores.mean(axis=1), color=SLATE, marker="o", ms=4, label=f"mean of {scores.shape[1]} repeats")
+    repeats = scores.shape[1]
+    if repeats > 1:
+        ax.fill_between(sizes, scores.min(axis=1), scores.max(axis=1), color=SLATE, alpha=0.18, lw=0, label="range")
+    mean = f"mean of {repeats} repeats" if repeats > 1 else "one head per size"
+    ax.plot(sizes, scores.mean(axis=1), color=SLATE, marker="o", ms=4, label=mean)
     ax.axhline(final, color=INK, lw=0.8, ls="--", label=f"this run: {final:.3f}")
     ax.set_xscale("log")
     ax.set_xticks(list(sizes), [f"{n:,}" for n in sizes])
