@@ -250,7 +250,8 @@ def learning_curve(
     them.
 
     Each repeat draws its own rows and seed; its parts grow by adding rows. repeats: None means three, and one where the
-    run tunes blocks, which takes minutes per head. Returns the sizes and the scores (sizes, repeats). Every part holds each class at least once. Raises Unavailable where no row is left to train on.
+    run tunes blocks, which takes minutes per head. Returns the sizes and the scores (sizes, repeats). Every part holds
+    each class at least once. Raises Unavailable where no row is left to train on.
     """
     from mmsent.training.loaders import to_tensors
     from mmsent.training.sides import tuned

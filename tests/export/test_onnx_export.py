@@ -553,8 +553,8 @@ def test_open_clip_as_onnx(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_tuned_heads_as_onnx(tmp_path: Path) -> None:
-    """Two heads that tune blocks and one that does not, in one folder: the probabilities are those that torch gives with
-    each head's blocks in the encoder, in fp32; what all share stands in the file once."""
+    """Two heads that tune blocks and one that does not, in one folder: the probabilities are those that torch gives
+    with each head's blocks in the encoder, in fp32; what all share is computed once."""
     onnx = pytest.importorskip("onnx")
     world = tuned_world()
     done = export_onnx(world.runs, tmp_path / "out", card="", with_encoder=True)

@@ -41,9 +41,7 @@ def tuned_world() -> World:
     tiny = make_tiny(folder, "mmsent-tuned", CONFIG)
     encoders = tiny.open()
     data = load_dataset(make_guid(folder / "posts", n_train=40, n_test=12, size=40))
-    encoder = EncoderSettings(
-        encoder=f"open_clip:{tiny.arch}", weights=str(tiny.file), device="cpu", precision="fp32"
-    )
+    encoder = EncoderSettings(encoder=f"open_clip:{tiny.arch}", weights=str(tiny.file), device="cpu", precision="fp32")
     cache = extract(
         data,
         ["train", "test"],

@@ -496,7 +496,9 @@ def test_gradients_go_through_tuned_blocks(picture: Path) -> None:
             states: list[Tensor] = []
             hooks = [
                 encoder.embedding().register_forward_hook(lambda _, __, out, factor=factor: out * factor),
-                model.transformer.resblocks[-1].register_forward_pre_hook(lambda _, given: states.append(given[0])),
+                model.transformer.resblocks[-1].register_forward_pre_hook(
+                    lambda _, given, to=states: to.append(given[0])
+                ),
             ]
             with torch.no_grad():
                 own = encoder.features_of(ids, mask)
