@@ -27,15 +27,15 @@ def ls(where: Annotated[Workspace, Only("cache_at")], wide: Wide = False, json: 
 
     Says of each file that cannot be opened why; the exit status is 1 where none can.
     """
-    from mmsent.features.cache.finding import survey
+    from mmsent.features.cache.finding import survey, unfinished
 
     folder = where.cache_at
     found, shut = survey(folder)
     _list(found, folder, wide=wide, as_json=json, any_shut=bool(shut))
     for path, why in shut.items():
         note(f"{path.name} cannot be opened: {why}")
-    for path in sorted(folder.glob("*.h5.journal")):
-        note(f"{path.name}: unfinished; run the same `mmsent extract` again to complete it")
+    for _, told in unfinished(folder):
+        note(told)
     if shut and not found:
         raise typer.Exit(1)
 

@@ -28,7 +28,7 @@ class _Suggesting:
 
 
 _now = _Suggesting()
-_COMMAND = re.compile(r"`mmsent ((?:cache )?[a-z]+)\b([^`]*)`")
+_COMMAND = re.compile(r"`mmsent ((?:cache )?[a-z]+(?:-[a-z]+)*)\b([^`]*)`")
 # Options that name things; others, such as --epochs, belong to one command alone.
 _REPEATED = (
     *("data", "cache", "encoder", "runs", "labels", "label_map", "reader", "images"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -59,7 +60,11 @@ class Dataset:
 
     def _missing(self, split: Split) -> str:
         needs = READERS[self.layout].split[split].format(split=self.settings.split_column)
-        return f"{self.root} has no {split} split: {needs}"
+        said = f"{self.root} has no {split} split: {needs}"
+        if split != "test":
+            return said
+        data, out = shlex.quote(str(self.root)), shlex.quote(f"{self.name}-with-test")
+        return f"{said}; `mmsent prepare --data {data} --out {out} --holdout 0.1` writes a copy that has one"
 
     @property
     def half_reasons(self) -> set[str]:

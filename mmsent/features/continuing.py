@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, Settings, ViewSettings
 from mmsent.encoders.specs import encoder_label, named_apart
 from mmsent.errors import CacheError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.finding import list_caches, slug
+from mmsent.features.cache.fingerprint import FeatureSettings
+from mmsent.features.cache.journal import begun_with
 
 S = TypeVar("S", bound=Settings)
 Options = tuple[DataSettings, EncoderSettings, ViewSettings, ExtractSettings]
@@ -19,21 +23,33 @@ _OF_THE_PAIR = {"encoder", "image_encoder", "text_encoder"}
 _FIXED = {"clean", "text_encoding", "normalize", "precision", "runtime", "count", "seed", "storage"}
 
 
+@dataclass(frozen=True)
+class _There:
+    """A cache, or one that was begun: its file, data set, encoder, settings, and the options that it was made with."""
+
+    name: str
+    data_name: str
+    encoder: str
+    settings: FeatureSettings
+    options: Options
+
+
 def _continued(folder: Path, data_name: str, given: Options) -> tuple[Options, str]:
     try:
-        there = list_caches(folder)
+        caches = [_of(cache) for cache in list_caches(folder)]
     except CacheError:  # extraction says what is wrong with the folder
         return given, ""
-    found = [cache for cache in there if cache.data_name == data_name and _agrees(cache, given)]
+    found: list[_There] = []
+    for there in (caches, _begun(folder)):  # one that is not finished only where no cache agrees
+        found = found or [one for one in there if one.data_name == data_name and _agrees(one, given)]
     if not found or not all(one.encoder == found[0].encoder and found[0].settings.alike(one.settings) for one in found):
         return given, ""
-    cache = found[0]
     data, pair, views, extraction = given
-    stored = _stored(cache)
+    stored = found[0].options
     kept = (_over(stored[0], data), _pair(stored[1], pair), _over(stored[2], views), _over(stored[3], extraction))
     if kept == given:
         return given, ""
-    return kept, f"{cache.path.name} is continued: options that were not given are those that it was made with"
+    return kept, f"{found[0].name} is continued: options that were not given are those that it was made with"
 
 
 def continued(folder: Path, data_name: str, given: Options) -> tuple[Options, str]:
@@ -48,24 +64,46 @@ def continued(folder: Path, data_name: str, given: Options) -> tuple[Options, st
     return _continued(folder, data_name, (data, apart, views, extraction))
 
 
-def _stored(cache: Cache) -> Options:
-    shared = {"storage": cache.settings.storage}
-    if (share := cache.provenance.get("max_bad")) is not None:
-        shared["max_bad"] = share
-    return cache.data_settings, cache.encoder_settings, cache.settings.views, ExtractSettings.model_validate(shared)
+def _of(cache: Cache) -> _There:
+    options = (
+        cache.data_settings,
+        cache.encoder_settings,
+        cache.settings.views,
+        _shared(cache.settings, cache.provenance),
+    )
+    return _There(cache.path.name, cache.data_name, cache.encoder, cache.settings, options)
 
 
-def _agrees(cache: Cache, given: Options) -> bool:
+def _begun(folder: Path) -> list[_There]:
+    """Caches of which there is a journal alone, and that say what they were begun with."""
+    found = []
+    for path in sorted(folder.glob("*.h5.journal")):
+        about = {} if path.with_suffix("").exists() else begun_with(path)
+        if about:
+            settings = FeatureSettings.model_validate(about["features"])
+            pair = EncoderSettings.model_validate(about["encoder_settings"])
+            data = DataSettings.model_validate(about["data_settings"])
+            options = data, pair, settings.views, _shared(settings, about)
+            found.append(_There(path.stem, about["data_name"], encoder_label(pair), settings, options))
+    return found
+
+
+def _shared(settings: FeatureSettings, about: Mapping[str, Any]) -> ExtractSettings:
+    own = {"max_bad": share} if (share := about.get("max_bad")) is not None else {}
+    return ExtractSettings.model_validate({"storage": settings.storage, **own})
+
+
+def _agrees(there: _There, given: Options) -> bool:
     pair = given[1]
     if pair.model_fields_set & _OF_THE_PAIR:
         alone = pair.model_fields_set & _OF_THE_PAIR == {"encoder"}
-        if cache.encoder != encoder_label(pair) and not (
-            alone and pair.encoder in (cache.encoder, slug(cache.encoder))
+        if there.encoder != encoder_label(pair) and not (
+            alone and pair.encoder in (there.encoder, slug(there.encoder))
         ):
             return False
     return all(
         getattr(one, name) == getattr(stored, name)
-        for one, stored in zip(given, _stored(cache), strict=True)
+        for one, stored in zip(given, there.options, strict=True)
         for name in one.model_fields_set & _FIXED
     )
 

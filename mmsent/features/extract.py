@@ -38,6 +38,7 @@ from mmsent.features.engine import Engine, LocalEngine, Plan, Work
 from mmsent.features.extraction_record import (
     content_record,
     empty_record,
+    journal_record,
     makers_record,
     mixture,
     now,
@@ -111,7 +112,10 @@ def extract(
         if not (old or isinstance(target, Cache)):
             notes += _explain_new(target, dataset, encoder, settings)
         notes += filter(None, [dataset.decoding.doubt])
-        job = _Job(dataset, encoder, options, engine, settings, _journal(path, old, settings, options, encoders), old)
+        # A cache keeps its first batch size, because the low bits depend on it.
+        batch = old.provenance["batch_size"] if old else options.batch_size or encoders.image.batch_size
+        journal = _journal(path, journal_record(dataset, encoder, settings, batch, options.max_bad))
+        job = _Job(dataset, encoder, options, engine, settings, journal, old)
         if options.batch_size and job.batch_size != options.batch_size:
             notes.append(f"--batch-size {options.batch_size} is ignored: the cache was begun with {job.batch_size}")
         try:
@@ -219,14 +223,9 @@ def _explain_new(folder: Path, dataset: Dataset, encoder: EncoderSettings, setti
     return [f"a new cache is made, because settings differ from {nearest.path.name}: {changes}"]
 
 
-def _journal(
-    path: Path, old: Cache | None, settings: FeatureSettings, options: ExtractSettings, encoders: Encoders
-) -> Journal:
-    """The journal beside a cache. A cache keeps its first batch size, because the low bits depend on it."""
-    batch_size = old.provenance["batch_size"] if old else options.batch_size or encoders.image.batch_size
-    about = {"fingerprint": settings.fingerprint, "batch_size": batch_size}
+def _journal(path: Path, about: dict[str, object]) -> Journal:
     journal = Journal(path.with_name(path.name + ".journal"), about)
-    if journal.meta["fingerprint"] != settings.fingerprint:
+    if journal.meta["fingerprint"] != about["fingerprint"]:
         journal.close()
         raise CacheError(
             f"{journal.path} was begun with other settings, so its rows would not go with those encoded now; rename it"

@@ -11,6 +11,7 @@ from typing import Any
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import Dataset, Split
 from mmsent.features.cache import HALVES, Cache, RowTable, digests
+from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.cache.journal import Journal
 from mmsent.features.engine import Engine
 from mmsent.system.devices import pick_device
@@ -35,6 +36,15 @@ def settings_record(dataset: Dataset, encoder: EncoderSettings, batch_size: int,
         "written": now(),
         "command": sys.argv,
     }
+
+
+def journal_record(
+    dataset: Dataset, encoder: EncoderSettings, settings: FeatureSettings, batch_size: int, max_bad: float
+) -> dict[str, Any]:
+    """What a journal keeps from its beginning: what its rows must go with, and the options to go on with."""
+    begun = settings_record(dataset, encoder, batch_size, max_bad)
+    begun |= {"data_name": dataset.name, "features": settings.model_dump(mode="json")}
+    return {"fingerprint": settings.fingerprint, "batch_size": batch_size, "begun": begun}
 
 
 def used_later(record: Mapping[str, Any]) -> tuple[Any, ...]:

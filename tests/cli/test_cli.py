@@ -397,8 +397,7 @@ def test_several_caches_ask_for_a_choice(work: Path, capsys: pytest.CaptureFixtu
     run("extract", "--views", "2")
     assert "views.count: 1 -> 2" in capsys.readouterr().err
     _, message = fails(capsys, "fit")
-    assert "2 caches of data match" in message
-    assert "--cache FILE" in message
+    assert "2 caches of data match; choose one with --cache cache/data" in message
     chosen = next((work / "cache").glob("*.h5"))
     assert run("fit", "--cache", str(chosen), "--val-size", "10") == 0
 

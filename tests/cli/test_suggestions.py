@@ -50,6 +50,19 @@ def suggested(text: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in SUGGESTED.findall(text)]
 
 
+def mended(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command says that fails; then each command that it suggests is run, and then it works itself."""
+    status, told = run(capsys, *words)
+    assert status == 1, told
+    assert suggested(told), told
+    for again in suggested(told):
+        status, said = run(capsys, *again)
+        assert status == 0, (again, said)
+    status, said = run(capsys, *words)
+    assert status == 0, said
+    return told
+
+
 def own_columns(folder: Path) -> Path:
     """A manifest whose columns have names of their own."""
     manifest = make_manifest(folder / "posts")
@@ -124,22 +137,11 @@ def test_suggestions_work_as_typed(work: Path, capsys: pytest.CaptureFixture[str
     (cache,) = (work / "store").glob("*.h5")
     heads = [*where, "--runs", "heads"]
 
-    def mended(*words: str) -> str:
-        """What a command says that fails; then each command that it suggests is run, and then it works itself."""
-        status, told = run(capsys, *words)
-        assert status == 1, told
-        for again in suggested(told):
-            status, said = run(capsys, *again)
-            assert status == 0, (again, said)
-        status, said = run(capsys, *words)
-        assert status == 0, said
-        return told
-
-    assert "train them with `mmsent fit --fusion concat" in mended("vote", *heads)
+    assert "train them with `mmsent fit --fusion concat" in mended(capsys, "vote", *heads)
     lines = manifest.read_text(encoding="utf-8").splitlines()
     lines[1] = lines[1].replace("positive", "neutral").replace("negative", "positive")
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    told = mended("fit", *heads)
+    told = mended(capsys, "fit", *heads)
     assert "`mmsent extract --split train --data" in told
     assert [path.name for path in (work / "store").iterdir() if path.suffix == ".h5"] == [cache.name]  # none beside it
     status, told = run(capsys, "fit", *heads, "--folds", "2", "--group", "none")
@@ -150,6 +152,91 @@ def test_suggestions_work_as_typed(work: Path, capsys: pytest.CaptureFixture[str
     assert len(suggested(told)) >= 2
     for again in suggested(told):
         assert run(capsys, *again)[0] == 0, again
+
+
+def test_without_a_cache(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--data", str(make_guid(work / "my posts")), "--cache", "store"]
+    for command in (["vote", *where], ["evaluate", *where], ["fit", *where]):
+        status, told = run(capsys, *command)
+        assert (status, suggested(told)) == (1, [["extract", "--split", "train", *where]]), told
+    mended(capsys, "fit", *where)
+
+
+def test_with_two_caches(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_guid(work / "data")
+    for views in ("0", "1"):
+        assert run(capsys, "extract", "--views", views, "--split", "train", "--cache", "my store")[0] == 0
+    status, told = run(capsys, "fit", "--cache", "my store")
+    assert status == 1
+    ways = [shlex.split(way) for way in told.partition("choose one with ")[2].split(" or ")]
+    assert len(ways) == 2
+    for way in ways:
+        assert run(capsys, "fit", "--cache", "my store", *way)[0] == 0, way
+
+
+def test_without_a_test_split(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_guid(work / "my posts")
+    (data / "test_without_label.txt").unlink()
+    where = ["--data", str(data)]
+    assert run(capsys, "extract", *where, "--views", "0")[0] == 0
+    assert run(capsys, "fit", *where)[0] == 0
+    for k, command in enumerate((["vote", *where], ["extract", *where, "--split", "test"])):
+        status, told = run(capsys, *command)
+        (again,) = suggested(told)
+        assert (status, again[0]) == (1, "prepare"), told
+        assert run(capsys, *again, *["--overwrite"] * k)[0] == 0, told
+    copy = ["--data", again[again.index("--out") + 1], "--cache", "copies"]
+    assert run(capsys, "extract", *copy, "--views", "0")[0] == 0
+    assert run(capsys, "fit", *copy)[0] == 0
+    assert run(capsys, "vote", *copy)[0] == 0
+
+
+def test_with_heads_missing(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--data", str(make_guid(work / "posts")), "--cache", "store", "--runs", "my heads"]
+    assert run(capsys, "extract", *where[:4], "--views", "0")[0] == 0
+    for command in (
+        ["vote"],
+        ["predict", "--text", "x"],
+        ["evaluate"],
+        ["report"],
+        ["explain", "--guid", "1"],
+        ["export"],
+    ):
+        status, told = run(capsys, *command, *where)
+        assert status == 1, told
+        (again,) = suggested(told)
+        assert again[0] == "fit"
+        assert again[-6:] == where
+    assert run(capsys, "fit", "--fusion", "weighted", *where)[0] == 0
+    status, told = run(capsys, "vote", *where)
+    assert status == 0
+    (again,) = suggested(told)
+    assert again == ["fit", "--fusion", "concat", "--fusion", "attention", *where]
+    assert run(capsys, *again)[0] == 0
+    assert suggested(run(capsys, "vote", *where)[1]) == []
+
+
+def test_with_an_extraction_that_was_interrupted(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--data", str(make_guid(work / "my posts")), "--cache", "store"]
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda _: fake_encoders(fail_after=30))
+    assert run(capsys, "extract", *where, "--views", "1", "--clean", "links", "--split", "train")[0] == 130
+    monkeypatch.setattr("mmsent.features.extract.open_encoders", lambda _: fake_encoders())
+    (journal,) = (work / "store").glob("*.journal")
+    told = run(capsys, "cache", "ls", "--cache", "store")[1]
+    assert suggested(told)[-1] == ["extract", "--data", "my posts", "--cache", "store"]
+    for command in (["fit", "--cache", "store"], ["fit", *where]):  # with the data set named and not
+        status, told = run(capsys, *command)
+        (again,) = suggested(told)
+        assert (status, again[:3]) == (1, ["extract", "--data", "my posts"]), told
+    status, told = run(capsys, *again)
+    assert status == 0
+    assert f"{journal.stem} is continued: options that were not given" in told
+    (cache,) = (work / "store").glob("*.h5")
+    assert (cache.name, journal.exists()) == (journal.stem, False)
+    assert "train: 40 rows, 24 encoded, 16 already there" in told
+    assert run(capsys, "fit", *where)[0] == 0
 
 
 def test_a_check_that_fit_suggests_reads_the_same_columns(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from warnings import warn
 
 from mmsent.errors import CacheError, CacheShutError
 from mmsent.features.cache.fingerprint import FeatureSettings, differences
+from mmsent.features.cache.journal import begun_with
 from mmsent.features.cache.reading import Cache
 from mmsent.system.failures import reason
-from mmsent.system.files import require_local
+from mmsent.system.files import from_here, require_local
 
 
 def cache_path(folder: Path, data_name: str, encoder: str, settings: FeatureSettings) -> Path:
@@ -94,10 +96,11 @@ def find_cache(
         raise _none(where, caches, wanted, data_name, encoder)
     newest = matching[0]
     if not all(c.encoder == newest.encoder and newest.settings.alike(c.settings) for c in matching):
-        several = ", ".join(str(c.path) for c in matching)
         encoders = sorted({c.encoder for c in matching})
-        how = f"--encoder {' or '.join(encoders)}" if len(encoders) == len(matching) else "--cache FILE"
-        raise CacheError(f"{len(matching)} caches{wanted} match: {several}; choose one with {how}")
+        ways = [f"--encoder {one}" for one in encoders]
+        if len(encoders) < len(matching):
+            ways = [f"--cache {shlex.quote(str(c.path))}" for c in matching]
+        raise CacheError(f"{len(matching)} caches{wanted} match; choose one with {' or '.join(ways)}")
     if len(matching) > 1:
         others = ", ".join(c.path.name for c in matching[1:])
         tell(
@@ -116,9 +119,18 @@ def _none(where: Path, caches: list[Cache], wanted: str, data_name: str | None, 
     names = "; it holds " + ", ".join(c.path.name for c in caches) if caches else ""
     if data_name and (misnamed := [c for c in caches if named(c.path, data_name, encoder)]):
         names = f"; {misnamed[0].path.name} was made from {misnamed[0].data_name}, another data set"
-    unfinished = sorted(where.glob("*.h5.journal")) if where.is_dir() else []
-    hint = f" ({unfinished[0].name} is unfinished: run the same `mmsent extract` again)" if unfinished else ""
-    return CacheError(f"no cache{wanted} in {where}/{names}; {make}{hint}")
+    left = [told for path, told in unfinished(where) if named(path.with_suffix(""), data_name, encoder)]
+    return CacheError(f"no cache{wanted} in {where}/{names}; {left[0] if left else make}")
+
+
+def unfinished(folder: Path) -> list[tuple[Path, str]]:
+    """The journal of every extraction in a folder that is not finished, and how to finish it."""
+    found = []
+    for path in sorted(folder.glob("*.h5.journal")) if folder.is_dir() else ():
+        data = shlex.quote(from_here(begun_with(path).get("data", "")))
+        how = f"`mmsent extract --data {data}` goes on" if data != "''" else "run the same extraction again"
+        found.append((path, f"{path.name} is unfinished: {how}"))
+    return found
 
 
 def explain(folder: Path, data_name: str, wanted: FeatureSettings) -> list[tuple[Cache, list[str]]]:

@@ -221,6 +221,18 @@ class Journal:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
 
+def begun_with(path: Path) -> dict[str, Any]:
+    """What an unfinished extraction wrote into its journal when it began; empty where that cannot be read, and for
+    journals of earlier versions."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'begun'").fetchone()
+        found: dict[str, Any] = json.loads(row[0]) if row else {}
+    except (sqlite3.Error, ValueError):
+        return {}
+    return found
+
+
 def _about_crc(row_id: str, content: bytes, reason: str, tokens: int) -> int:
     said = f"{row_id}\0{reason}\0{tokens}".encode("utf-8", "surrogatepass")
     return zlib.crc32(said, zlib.crc32(content))
