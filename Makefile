@@ -53,6 +53,7 @@ docs: $(WRITERS)
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
 
 bench: $(DEVELOPERS)
+	$(BIN)/python scripts/bench_startup.py
 	$(BIN)/python scripts/bench_fit.py
 	$(BIN)/python scripts/bench_cpu_tower.py
 	$(BIN)/python scripts/bench_extract.py offline
@@ -62,6 +63,7 @@ bench: $(DEVELOPERS)
 	$(BIN)/python scripts/bench_sweep.py
 
 bench-short: $(DEVELOPERS)
+	$(BIN)/python scripts/bench_startup.py --short
 	$(BIN)/python scripts/bench_fit.py --short
 	$(BIN)/python scripts/bench_cpu_tower.py --short
 	$(BIN)/python scripts/bench_extract.py --short

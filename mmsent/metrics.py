@@ -6,6 +6,7 @@ NumPy; definitions as in scikit-learn, tested against it. Probabilities are (N, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, lgamma, log
 from statistics import NormalDist
 from typing import Any
 
@@ -210,9 +211,8 @@ def mcnemar(truth: Labels, a: Labels, b: Labels) -> McNemar:
     """McNemar's exact test of equal accuracy (McNemar 1947): were both equally good, each row that one alone has right
     would fall to either side like a coin. truth, a, b: (N,) label indices of the same rows; p is 1 without such rows.
     """
-    from scipy.stats import binomtest
-
     only_a = int(((a == truth) & (b != truth)).sum())
     only_b = int(((a != truth) & (b == truth)).sum())
-    disagreeing = only_a + only_b
-    return McNemar(only_a, only_b, float(binomtest(only_a, disagreeing).pvalue) if disagreeing else 1.0)
+    n, total = only_a + only_b, lgamma(only_a + only_b + 1) - (only_a + only_b) * log(2)
+    tail = sum(exp(total - lgamma(k + 1) - lgamma(n - k + 1)) for k in range(min(only_a, only_b) + 1))
+    return McNemar(only_a, only_b, min(1.0, 2 * tail))

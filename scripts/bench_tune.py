@@ -37,7 +37,8 @@ from mmsent.features.cache import Cache
 from mmsent.features.cache.states import load_states, ragged
 from mmsent.metrics import scores
 from mmsent.system.devices import cpu_multiplies_bf16
-from mmsent.training.heads import Head, head_config
+from mmsent.training.head_config import head_config
+from mmsent.training.heads import Head
 from mmsent.training.loaders import to_tensors
 from mmsent.training.sides import split_rows
 from mmsent.training.train import loss_tables, smoothed_loss, train_head

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import Fusion
-from mmsent.errors import RunError
+from mmsent.errors import RunError, first_line
 from mmsent.features.cache import Cache
 from mmsent.inference.tuned import Floats, Texts, features_for
 from mmsent.metrics import Probabilities
 from mmsent.training.calibration import apply_temperature
 from mmsent.training.halves import Missing
+from mmsent.training.numpy_heads import head_outputs
 from mmsent.training.runs import Run
 
 
@@ -28,51 +29,43 @@ def served(run: Run, missing: Missing) -> Missing:
 
 
 def head_logits(
-    run: Run,
-    image: NDArray[np.float32],
-    text: Floats | Texts,
-    missing: Missing | None = None,
-    device: str = "cpu",
+    run: Run, image: NDArray[np.float32], text: Floats | Texts, missing: Missing | None = None
 ) -> NDArray[np.float32]:
     """A run's logits (N, C) for image (N, D_image) and text (N, D_text) features; missing (N, 2) bool. text: an array
     for heads on frozen features, else see mmsent.inference.tuned. Raises RunError where the widths are not the head's,
     or a head that tunes blocks gets an array."""
-    from mmsent.training.loaders import to_tensors
-    from mmsent.training.train import evaluate_head
-
-    head = run.head(device)
-    text = features_for(run, text)
-    widths = (head.config.image_width, head.config.text_width)
-    if widths != (image.shape[1], text.shape[1]):
-        raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], text.shape[1])}")
-    rows = to_tensors(image[:, None], text, np.zeros(len(image), np.int64), device, missing)
-    logits: NDArray[np.float32] = evaluate_head(head, rows)[0].cpu().numpy()
-    return logits
+    return _outputs(run, image, text, missing)[0]
 
 
 def head_probabilities(
-    run: Run,
-    image: NDArray[np.float32],
-    text: Floats | Texts,
-    missing: Missing | None = None,
-    device: str = "cpu",
+    run: Run, image: NDArray[np.float32], text: Floats | Texts, missing: Missing | None = None
 ) -> Probabilities:
     """A run's probabilities (N, C) at its temperature; arguments and errors as for head_logits."""
-    return apply_temperature(head_logits(run, image, text, missing, device), run.temperature)
+    return apply_temperature(head_logits(run, image, text, missing), run.temperature)
 
 
 def head_shares(
     run: Run, image: NDArray[np.float32], text: Floats | Texts, missing: Missing | None = None
 ) -> NDArray[np.float32] | None:
     """How much of a run's fused features is image and text, (N, 2): a weighted head's weights, an attention head's mean
-    attention to each half; None for other fusions. Arguments as for head_logits."""
-    import torch
+    attention to each half; None for other fusions. Arguments and errors as for head_logits."""
+    return _outputs(run, image, text, missing)[1]
 
-    gone = torch.from_numpy(missing) if missing is not None and missing.any() else None
-    with torch.no_grad():
-        own = torch.from_numpy(features_for(run, text))
-        shares = run.head().trace(torch.from_numpy(image), own, gone).shares
-    return shares.numpy() if shares is not None else None
+
+def _outputs(
+    run: Run, image: NDArray[np.float32], text: Floats | Texts, missing: Missing | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    config, weights = run.weights()
+    own = features_for(run, text)
+    widths = (config.image_width, config.text_width)
+    if widths != (image.shape[1], own.shape[1]):
+        raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], own.shape[1])}")
+    try:
+        return head_outputs(config, weights, image, own, missing if missing is not None and missing.any() else None)
+    except (KeyError, ValueError) as error:
+        raise RunError(
+            f"the weights of run {run.name} are not those of its head ({first_line(error)}); run `mmsent fit` again"
+        ) from error
 
 
 def require(run: Run, cache: Cache) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,11 +25,10 @@ from mmsent.inference.predict import encoder_settings, encoders_of, require_enco
 from mmsent.inference.tally import tie_label
 from mmsent.inference.tuned import encode_batch
 from mmsent.serve.limits import Limits
+from mmsent.training.head_config import HeadConfig
+from mmsent.training.numpy_heads import Weights
 from mmsent.training.runs import Run
 from mmsent.version import __version__
-
-if TYPE_CHECKING:
-    from mmsent.training.heads import Head
 
 BATCH = 16
 EXAMPLE_SIDE = 288
@@ -38,15 +37,15 @@ EXAMPLES = (("up", "up"), ("down", "down"), ("down", "praise"), ("up", "down"), 
 
 
 class ServedRun(Run):
-    """A run whose head is loaded once and kept."""
+    """A run whose weights are read once and kept."""
 
     @functools.cached_property
-    def _loaded(self) -> Head:
-        return super().head("cpu")
+    def _read(self) -> tuple[HeadConfig, Weights]:
+        return super().weights()
 
-    def head(self, device: str = "cpu") -> Head:
-        """The head in eval mode, on the CPU."""
-        return self._loaded
+    def weights(self) -> tuple[HeadConfig, Weights]:
+        """What the head is built from, and its weights."""
+        return self._read
 
 
 class Service:

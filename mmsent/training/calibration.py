@@ -6,6 +6,7 @@ probabilities, T < 1 sharpens them; the likeliest label stays what it was. Shape
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,16 +40,21 @@ def fit_temperature(logits: NDArray[Any], truth: Labels) -> float:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True) if len(logits) else logits
     if not shifted.any():
         return 1.0
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
+    right = shifted[np.arange(len(truth)), truth].mean()
 
-    def loss(temperature: float) -> float:
-        return float(-log_softmax(shifted / temperature, axis=1)[np.arange(len(truth)), truth].mean())
+    def too_high(temperature: float) -> bool:
+        """Whether a lower one is as good or better: by the slope of the loss, whose sign changes at most once."""
+        return bool((apply_temperature(shifted, temperature) * shifted).sum(axis=1).mean() <= right)
 
-    bounds = np.log([LOWEST, HIGHEST])
-    inside = minimize_scalar(lambda x: loss(np.exp(x)), bounds=bounds, method="bounded", options={"xatol": 1e-7}).x
-    # It never tries the ends, where the minimum of separable rows lies; of equal ones the sharpest.
-    return min((LOWEST, float(np.exp(inside)), HIGHEST), key=loss)
+    if too_high(LOWEST):  # of separable rows
+        return LOWEST
+    if not too_high(HIGHEST):
+        return HIGHEST
+    low, high = LOWEST, HIGHEST
+    while high / low > 1 + 1e-9:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if too_high(middle) else (middle, high)
+    return high
 
 
 def cross_fitted(logits: NDArray[Any], truth: Labels, folds: int = FOLDS, seed: int = 0) -> Probabilities:

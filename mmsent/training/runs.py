@@ -31,6 +31,8 @@ from mmsent.system.hashing import file_sha256
 from mmsent.system.process import survive_forks
 from mmsent.system.records import Record, RecordKind
 from mmsent.system.safe_csv import csv_text, plain
+from mmsent.training.head_config import HeadConfig
+from mmsent.training.numpy_heads import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,28 +154,40 @@ class Run(Record):
         """What the head's logits are divided by (see mmsent.training.calibration); 1 for a run that has none."""
         return float(self.info["temperature"]) if self.calibrated else 1.0
 
-    def head(self, device: str = "cpu") -> Head:
-        """Load the head in eval mode. Raises RunError where its file is missing or damaged, or knows other labels."""
+    def weights(self) -> tuple[HeadConfig, Weights]:
+        """What the head is built from, and its weights. Raises RunError where its file is missing or damaged, or knows
+        other labels."""
         from safetensors import SafetensorError, safe_open
-        from safetensors.torch import load_file
+        from safetensors.numpy import load_file
 
-        from mmsent.training.heads import Head, HeadConfig
-
-        survive_forks()
         path = self.path / "head.safetensors"
         try:
             if file_sha256(path) != self.info["head_sha256"]:
                 raise RunError(f"{path} is not the file this run wrote: its SHA-256 differs; run `mmsent fit` again")
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "np") as file:
                 about = json.loads(file.metadata()["mmsent"])
             config = HeadConfig.model_validate(about["config"])
             if config.classes != len(self.labels) or about.get("labels", self.labels) != self.labels:
                 raise RunError(f"{path} was trained on other labels than run.json names; run `mmsent fit` again")
-            head = Head(config)
-            head.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            return config, load_file(path)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path} cannot be loaded ({first_line(error)}); run `mmsent fit` again") from error
-        return head.eval().to(device)
+
+    def head(self) -> Head:
+        """Load the head in eval mode, on the CPU. Raises RunError as `weights`, or where they are not such a head's."""
+        import torch
+
+        from mmsent.training.heads import Head
+
+        survive_forks()
+        config, weights = self.weights()
+        try:
+            head = Head(config)
+            head.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        except (ValueError, RuntimeError) as error:
+            path = self.path / "head.safetensors"
+            raise RunError(f"{path} cannot be loaded ({first_line(error)}); run `mmsent fit` again") from error
+        return head.eval()
 
     def validation_ids(self) -> list[str]:
         """The ids of the rows the head was chosen on. Raises RunError where validation.csv cannot be read."""

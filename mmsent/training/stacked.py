@@ -22,7 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmsent.config import FitSettings, Fusion
 from mmsent.metrics import scores
-from mmsent.training.heads import Head, head_config, unit_rms
+from mmsent.training.head_config import head_config
+from mmsent.training.heads import Head, unit_rms
 from mmsent.training.loaders import Picked, Rows, Tensors, draw_epoch
 from mmsent.training.train import Draws, Trained, deterministic, loss_tables, one_cycle, set_statistics, smoothed_loss
 

@@ -28,7 +28,8 @@ from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.system.devices import cpu_multiplies_bf16
 from mmsent.system.memory import free_memory, out_of_memory
 from mmsent.training.calibration import softmax
-from mmsent.training.heads import Head, Trace, head_config, unit_rms
+from mmsent.training.head_config import head_config
+from mmsent.training.heads import Head, Trace, unit_rms
 from mmsent.training.loaders import Rows, Tensors, on_host
 from mmsent.training.tuning import TunedRows, use_bfloat16
 

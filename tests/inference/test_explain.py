@@ -32,7 +32,8 @@ from mmsent.inference.predict import encode_posts
 from mmsent.inference.tuned import run_blocks
 from mmsent.report.figures.explanations import explanation_figure, grad_cam_figure, word_figure
 from mmsent.report.figures.style import png_bytes
-from mmsent.training.heads import Head, HeadConfig
+from mmsent.training.head_config import HeadConfig
+from mmsent.training.heads import Head
 from mmsent.training.runs import Run, save_run
 from mmsent.training.train import Trained
 from tests.helpers.fake import PREPROCESS, fake_encoders

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmsent.config import FitSettings, Fusion
 from mmsent.errors import UsageError
-from mmsent.training.heads import Head, HeadConfig, head_config
+from mmsent.training.head_config import HeadConfig, head_config
+from mmsent.training.heads import Head
 
 ATTENTIONS = [Fusion.attention, Fusion.attention_alt]
 

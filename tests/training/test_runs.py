@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
-from mmsent.training.heads import Head, head_config
+from mmsent.training.head_config import head_config
+from mmsent.training.heads import Head
 from mmsent.training.runs import Run, calibration_note, list_runs, open_run, predictions_csv, save_run
 from mmsent.training.train import Trained
 

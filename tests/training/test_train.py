@@ -19,7 +19,8 @@ from mmsent.config import FitSettings, Fusion
 from mmsent.errors import DataError
 from mmsent.metrics import scores
 from mmsent.training.calibration import softmax
-from mmsent.training.heads import Head, Trace, head_config
+from mmsent.training.head_config import head_config
+from mmsent.training.heads import Head, Trace
 from mmsent.training.loaders import Tensors
 from mmsent.training.train import (
     Draws,

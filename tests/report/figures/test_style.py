@@ -38,7 +38,8 @@ from mmsent.report.figures.style import (
     run_styles,
 )
 from mmsent.report.page import _luminance, label_rules
-from mmsent.training.heads import Head, HeadConfig
+from mmsent.training.head_config import HeadConfig
+from mmsent.training.heads import Head
 from tests.helpers.fake import fake_encoders
 
 NASTY = ["$a_{$", "_b", "c$"]  # broken mathematics, a name that legends drop, a lone dollar
