@@ -38,8 +38,8 @@ def reason(error: OSError) -> str:
 def machine_error(error: BaseException) -> MachineError | None:
     """An error of the system or of memory as one that says what helps; None for any other."""
     if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        return MachineError(f"cannot use{where}: {reason(error)}")
+        what = f"cannot use {error.filename}" if error.filename else "the system refuses"
+        return MachineError(f"{what}: {reason(error)}")
     said = first_line(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
         return MachineError(

@@ -29,3 +29,13 @@ def test_streams_in_another_encoding(tmp_path: Path, encoding: str) -> None:
         run = shell(f"{PROGRAM} {command}", tmp_path, PYTHONIOENCODING=encoding)
         assert (run.returncode, run.stderr) == (0, b"")
     assert b"no caches in " in run.stdout
+
+
+@pytest.mark.parametrize("command", ["cache ls", "cache ls --json", "fit --help"])
+def test_a_reader_that_leaves_and_a_disk_that_is_full(tmp_path: Path, command: str) -> None:
+    run = shell(f"{PROGRAM} {command} | head -c 0; exit ${{PIPESTATUS[0]}}", tmp_path)
+    assert (run.returncode, run.stderr) == (1, b"")
+    if Path("/dev/full").exists():
+        run = shell(f"{PROGRAM} {command} > /dev/full", tmp_path)
+        assert run.returncode == 1
+        assert run.stderr.startswith(b"mmsent: the system refuses: No space left on device; free some space")
