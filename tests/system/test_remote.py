@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from mmsent.errors import CacheError, DataError, UsageError
 from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
+from mmsent.serve import review as review_module
+from mmsent.serve.review import Review, Row
 from mmsent.system import network
 from mmsent.system.files import fetch, protocol, require_local
 from tests.helpers.fake import fake_encoders
@@ -123,6 +126,20 @@ def test_what_does_not_arrive_in_time_is_given_up(store: Any, monkeypatch: pytes
         read_image("memory://a", 0.1)
     assert time.monotonic() - started < 10
     never.set()
+
+
+def test_the_review_waits_only_seconds_for_a_server_that_never_answers(
+    posts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review_module, "FETCHING", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        manifest = moved(posts, f"ftp://127.0.0.1:{silent.getsockname()[1]}/")
+        dataset = load_dataset(manifest, DataSettings(remote=("ftp",)))
+        review = Review([Row("post 1", None, "neutral", 0.5, {"neutral": 0.5}, {})], dataset)
+        started = time.monotonic()
+        with pytest.raises(DataError, match=r"did not arrive within 0\.2 s"):
+            review.picture(0)
+        assert time.monotonic() - started < 10
 
 
 def test_a_dead_proxy_is_said_at_once_for_every_image(
