@@ -47,9 +47,9 @@ class PartRun(Run):
     start: int = 0
     width: int = 0
 
-    def head(self, device: str = "cpu") -> Any:
+    def head(self) -> Any:
         """The head in eval mode."""
-        return HeadOnPart(super().head(device), self.start, self.width).eval()
+        return HeadOnPart(super().head(), self.start, self.width).eval()
 
 
 def on_one_encoder(runs: Sequence[Run], encoders: Encoders) -> tuple[list[Run], Encoders]:
