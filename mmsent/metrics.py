@@ -18,6 +18,7 @@ Probabilities = NDArray[np.float64]
 
 ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 RESAMPLES = 2000
+COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 LEVEL = 0.95
 
 
@@ -143,6 +144,19 @@ def bootstrap_intervals(
         "f1_macro": interval(counts.macro(f1)),
         "f1_per_class": [interval(f1[:, c]) for c in range(classes)],
     }
+
+
+def accuracy_by_coverage(right: NDArray[np.bool_], confidence: NDArray[np.float64]) -> list[dict[str, float]]:
+    """How accurate the surest rows are (El-Yaniv and Wiener 2010): for each share in COVERAGES the accuracy of that
+    part of the rows (N,), the surest first, N > 0, and the confidence of the last of them under `least`."""
+    order = np.argsort(-confidence, kind="stable")
+    hits = np.cumsum(right[order])
+    out = []
+    for share in COVERAGES:
+        k = max(1, round(share * len(order)))
+        accuracy, least = float(hits[k - 1] / k), float(confidence[order[k - 1]])
+        out.append({"coverage": share, "accuracy": accuracy, "least": least})
+    return out
 
 
 def negative_log_likelihood(truth: Labels, probabilities: Probabilities) -> float:

@@ -19,6 +19,7 @@ from sklearn.metrics import (
 
 from mmsent.metrics import (
     McNemar,
+    accuracy_by_coverage,
     bootstrap_intervals,
     brier_score,
     confusion,
@@ -319,3 +320,13 @@ def test_empty_bins_raise_no_warning() -> None:
     with np.errstate(all="raise"):
         found = reliability(np.array([0]), np.array([[0.9, 0.1]]))
     assert np.isnan(found.accuracy).sum() == len(found.count) - 1
+
+
+def test_the_surest_rows_by_hand() -> None:
+    right = np.array([True, False, True, True, False, True, True, True, True, True])
+    confidence = np.array([0.5, 0.4, 0.6, 0.9, 0.3, 0.7, 0.8, 0.55, 0.65, 0.75])
+    found = {part["coverage"]: (part["accuracy"], part["least"]) for part in accuracy_by_coverage(right, confidence)}
+    assert found[1.0] == (0.8, 0.3)
+    assert found[0.9] == (8 / 9, 0.4)
+    assert found[0.8] == (1.0, 0.5)
+    assert found[0.1] == (1.0, 0.9)

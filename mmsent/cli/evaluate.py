@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsent.cli.options import READ, Json, RunNames, Wide
+from mmsent.cli.options import READ, RUN, Json, RunNames, Wide
 from mmsent.cli.output import SCORES, Layout, echo, echo_json, echo_kinds, echo_table, note, resumable
 from mmsent.cli.workspace import Workspace
 from mmsent.errors import DataError, UsageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mmsent.features.cache import Cache
     from mmsent.training.runs import Run
 
+_COVERAGE = Layout(left=["run", "head"])
 _PAIRS = Layout(left=["a", "b"], drop=[("only a right", "only b right")])
 
 
@@ -31,25 +33,34 @@ def evaluate(
             "--split", help="val: each run's validation rows. test: labelled test rows.", rich_help_panel=READ
         ),
     ] = "val",
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", help="PNG file to draw accuracy over coverage into.", rich_help_panel=RUN),
+    ] = None,
     wide: Wide = False,
     json: Json = False,
 ) -> None:
     """Score runs, side by side with their vote, and test which differences are more than chance.
 
     Reads runs and the cache. Prints scores with a 95% bootstrap interval of the weighted F1, how well the calibrated
-    probabilities fit (NLL, ECE), and McNemar's exact test for each two runs and for each run against the vote. Above
-    the runs stand what is not trained: the commonest label for every post and, after `mmsent zero-shot`, its labels.
+    probabilities fit (NLL, ECE), how accurate the surest posts are, and McNemar's exact test for each two runs and for
+    each run against the vote. Above the runs stand what is not trained: the commonest label for every post and, after
+    `mmsent zero-shot`, its labels. Writes nothing but --figure.
 
     --split test opens the data set's test labels, where it has any, and writes that into a log beside the runs.
     """
     from mmsent.evaluation.evaluate import evaluate_validation, paired
 
+    if figure is not None and (figure.suffix != ".png" or figure.is_dir()):
+        raise UsageError(f"--figure {figure}: name a .png file")
     if split not in ("val", "test"):
         raise UsageError(f"--split {split!r}: choose val or test")
     cache = where.cache
     chosen = where.runs(run)
     found = evaluate_validation(chosen, cache) if split == "val" else _on_test_labels(where, chosen)
     pairs = paired(found)
+    if figure is not None:
+        _draw(found, f"{cache.data_name}, {'validation' if split == 'val' else split} rows", figure)
     if json:
         echo_json(
             {
@@ -64,6 +75,18 @@ def evaluate(
         return
     _tell(found, pairs, cache, chosen, crossed=split == "val", wide=wide)
     _tell_zero_shot(chosen, cache)
+
+
+def _draw(found: Sequence[Evaluation], what: str, file: Path) -> None:
+    from mmsent.report.figures.coverage import coverage_figure
+    from mmsent.report.figures.style import png_bytes
+    from mmsent.system.files import write_together
+
+    shown = {e.name: e for e in found if e.coverage}
+    curves = {name: e.coverage for name, e in shown.items()}
+    drawn = coverage_figure(curves, {name: e.fusion for name, e in shown.items()}, what)
+    write_together({file: png_bytes(drawn)})
+    note(f"wrote {file}")
 
 
 def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]:
@@ -98,7 +121,7 @@ def _on_test_labels(where: Workspace, chosen: Sequence[Run]) -> list[Evaluation]
 def _tell(
     found: Sequence[Evaluation], pairs: Sequence[Any], cache: Cache, chosen: Sequence[Run], *, crossed: bool, wide: bool
 ) -> None:
-    from mmsent.evaluation.evaluate import comparison, kinds_table, paired_table
+    from mmsent.evaluation.evaluate import comparison, coverage_table, kinds_table, paired_table
     from mmsent.metrics import ECE_BINS, LEVEL, RESAMPLES
     from mmsent.training.runs import calibration_note
 
@@ -108,6 +131,8 @@ def _tell(
     echo(f"[low, high]: {LEVEL:.0%} interval from {RESAMPLES} bootstrap resamples of the rows; ECE: {ECE_BINS} bins")
     crossed = crossed and any(run.calibrated for run in chosen)
     echo(calibration_note(chosen) + (", here each row's on the other rows (cross-fitted)" if crossed else ""))
+    echo("\nAccuracy of the surest posts, by how many of all they are:")
+    echo_table(coverage_table(found), _COVERAGE, wide=wide)
     if not pairs:
         return
     echo("\nMcNemar's exact test on the rows that only one of two labels correctly:")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmsent.cli.abstaining import Abstain, Sets, abstention
 from mmsent.cli.options import RUN, Json, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import Workspace
@@ -35,6 +36,8 @@ def export(
     ] = False,
     tie: Tie = None,
     soft: Soft = False,
+    abstain: Abstain = None,
+    sets: Sets = False,
     weights: Weights = None,
     json: Json = False,
 ) -> None:
@@ -47,8 +50,9 @@ def export(
     if form not in FORMATS:
         raise UsageError(f"--format {form!r}: choose from {', '.join(FORMATS)}")
     if form == "hf":
-        for flag, typed in (("--with-encoder", with_encoder), ("--tie", tie), ("--soft", soft), ("--weights", weights)):
-            if typed:
+        typed = {"--with-encoder": with_encoder, "--tie": tie, "--soft": soft, "--weights": weights}
+        for flag, value in (typed | {"--abstain": abstain, "--sets": sets}).items():
+            if value:
                 raise UsageError(
                     f"{flag} goes with --format onnx; a hub folder holds heads, and predict takes the rest"
                 )
@@ -61,6 +65,7 @@ def export(
     chosen = where.voting_runs(run)
     encoder_settings(chosen, weights=None, device=None)  # refuses runs that do not fit together
     soft = averages(chosen, soft)
+    when = abstention(chosen, abstain, sets=sets, tie=tie, soft=soft)
     card = model_card(chosen, out.name, form, soft=soft, tie=tie)
     result: dict[str, Any] = {"out": str(out), "format": form, "runs": [str(one.path) for one in chosen]}
     if form == "hf":
@@ -70,7 +75,8 @@ def export(
 
         if with_encoder:
             note("exporting heads, image tower and text tower, and comparing them with torch: a minute or two")
-        done = export_onnx(chosen, out, card=card, tie=tie, soft=soft, with_encoder=with_encoder, weights=weights)
+        how: dict[str, Any] = {"tie": tie, "soft": soft, "abstention": when}
+        done = export_onnx(chosen, out, card=card, with_encoder=with_encoder, weights=weights, **how)
         path = done.path
         result |= {"worst": done.worst, "embeddings": done.embeddings, "tolerance": TOLERANCE}
     if json:
@@ -82,4 +88,6 @@ def export(
         echo(f"probabilities differ from torch by {result['worst']:.1e} at most")
     if result.get("embeddings") is not None:
         echo(f"embeddings differ from torch by {result['embeddings']:.1e} of their length at most")
+    if when is not None:
+        echo(when.in_words())
     echo(calibration_note(chosen))

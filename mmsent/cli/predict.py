@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmsent.cli.abstaining import Abstain, Sets, abstention
 from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, Json, Only, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.targets import refuse_overwriting
@@ -45,6 +46,8 @@ def predict(
     ] = None,
     tie: Tie = None,
     soft: Soft = False,
+    abstain: Abstain = None,
+    sets: Sets = False,
     weights: Weights = None,
     device: Device = DEVICE,
     json: Json = False,
@@ -60,8 +63,8 @@ def predict(
     """
     from mmsent.data.lists import write_text
     from mmsent.features.new_posts import NewPost
+    from mmsent.inference.predict import abstaining, predictions_table
     from mmsent.inference.predict import predict as run_predict
-    from mmsent.inference.predict import predictions_table
     from mmsent.inference.vote import averages
 
     if (manifest is None) == (text is None and image is None):
@@ -70,11 +73,14 @@ def predict(
     if image is not None and not image.is_file():
         raise DataError(f"no image at {image}")
     chosen = where.voting_runs(run)
+    soft = averages(chosen, soft)
+    when = abstention(chosen, abstain, sets=sets, tie=tie, soft=soft)
     dataset = None if manifest is None else _open(manifest, how, chosen[0].labels)
     if out is not None and dataset is not None:
         refuse_overwriting("--out", out, [out], dataset)
     posts = [NewPost("post", text, image)] if dataset is None else _posts_of(dataset)
-    found = run_predict(posts, chosen, weights=weights, device=device, tie=tie, soft=averages(chosen, soft))
+    found = run_predict(posts, chosen, weights=weights, device=device, tie=tie, soft=soft)
+    found = abstaining(found, when)
     given = [p.label for p in dataset.posts] if dataset is not None else []
     if not any(given):
         given = []
@@ -94,6 +100,8 @@ def predict(
         _tell_one(found[0], chosen)
     else:
         _tell_many(found, chosen, table, out)
+    if when is not None:
+        (note if json or out is None else echo)(when.in_words())
     if scored:
         (note if json or out is None else echo)(scored)
     for missed in [p for p in found if p.label is None][:10] if dataset is not None else []:
@@ -148,7 +156,8 @@ def _scored(found: Sequence[Prediction], given: Sequence[str | None], chosen: Se
     from mmsent.metrics import scores
 
     numbers: dict[str | None, int] = {label: i for i, label in enumerate(chosen[0].labels)}
-    pairs = [(numbers[g], numbers[p.label]) for p, g in zip(found, given, strict=True) if g in numbers and p.label]
+    both = zip(found, given, strict=True)
+    pairs = [(numbers[g], numbers[p.label]) for p, g in both if g in numbers and p.label in numbers]
     unknown = sum(g is not None and g not in numbers for g in given)
     test = sum(post.split == "test" and post.label is not None for post in dataset.posts)
     key = record_opening(chosen, dataset.root, test) if test else ""
@@ -175,7 +184,7 @@ def _tell_one(found: Prediction, chosen: Sequence[Run]) -> None:
     echo(columns([[name, f"{p:.4f}"] for name, p in found.probabilities.items()]), raw=True)
     if found.problem:
         note(found.problem)
-    echo(found.decision or agreement(found.agreeing, len(found.heads), found.label))
+    echo(found.decision or agreement(found.agreeing, len(found.heads), found.voted or found.label))
     echo(calibration_note(chosen))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmsent.cli.abstaining import Abstain, Sets, abstention
 from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, Only, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, note
 from mmsent.cli.workspace import Workspace
@@ -105,6 +106,8 @@ def serve(
     workers: _Workers = None,
     tie: Tie = None,
     soft: Soft = False,
+    abstain: Abstain = None,
+    sets: Sets = False,
     weights: Weights = None,
     device: Device = DEVICE,
 ) -> None:
@@ -117,6 +120,7 @@ def serve(
     answered. Writes nothing.
     """
     _require_libraries()
+    from mmsent.inference.vote import averages
     from mmsent.serve.app import create_app
     from mmsent.serve.guard import is_loopback
     from mmsent.serve.server import bind
@@ -129,9 +133,12 @@ def serve(
     bound = bind(host, port)
     try:
         chosen = where.voting_runs(run)
-        service = Service(chosen, bounds, weights=weights, device=device, tie=tie, soft=soft)
+        when = abstention(chosen, abstain, sets=sets, tie=tie, soft=averages(chosen, soft))
+        service = Service(chosen, bounds, weights=weights, device=device, tie=tie, soft=soft, abstention=when)
         note(f"loading {service.runs[0].info['cache']['encoder']} and {len(chosen)} head{'s' * (len(chosen) > 1)}")
         service.warm_up()
+        if when is not None:
+            note(when.in_words())
         shown = None
         if not no_review and (local or api_key is not None or review is not None):
             shown = _review(service.runs, review, where.data, how, tie=tie, soft=soft)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmsent.cli.abstaining import Abstain, Sets, abstention
 from mmsent.cli.options import READ, RUN, Encoding, Json, RunNames, Soft, Tie
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.targets import refuse_overwriting
@@ -37,6 +38,8 @@ def vote(
             rich_help_panel=RUN,
         ),
     ] = False,
+    abstain: Abstain = None,
+    sets: Sets = False,
     device: Annotated[
         str | None,
         typer.Option(
@@ -76,16 +79,23 @@ def vote(
         if one.contract not in known:
             one.require(cache.settings.contract, str(cache.path), cache.encoder)
     soft = twins or averages(chosen, soft)
+    if twins and abstain is not None:
+        raise UsageError("--abstain knows how sure heads are by themselves, not with --twins; leave one of them out")
+    when = abstention(chosen, abstain, sets=sets, tie=tie, soft=soft)
     cache = where.complete(split, device)
     more = [one.complete(split, device) for one in others]
     result = vote_split(chosen, cache, split, tie=tie, soft=soft, twins=twins, others=more)
+    result = result if when is None else result.abstaining(when)
     forms = {str(name): form for name, form in data.forms.items()} if data else {}
     written, table = write_vote(result, out, forms.get(split) or ListForm())
     if json:
-        echo_json({"out": str(written), "table": str(table), **_facts(result, chosen)})
+        told = {"abstain": when.to_json() if when else None}
+        echo_json({"out": str(written), "table": str(table), **_facts(result, chosen), **told})
         return
     _tell_heads(chosen, soft=soft, named=bool(run))
     _tell(result)
+    if when is not None:
+        echo(when.in_words())
     echo(f"wrote {written} ({len(result.ids)} posts) and {table} (with probabilities)")
     from mmsent.training.runs import calibration_note
 
@@ -102,7 +112,7 @@ def _facts(result: Vote, chosen: Sequence[Run]) -> dict[str, Any]:
         "twins": int(result.twins.sum()) if result.twins is not None else None,
         "calibrated": result.calibrated,
         "fallback": [result.ids[i] for i in result.fallback],
-        "predicted": {label: result.predicted.count(label) for label in result.labels},
+        "predicted": dict(_counted(result)),
     }
 
 
@@ -137,5 +147,11 @@ def _tell(result: Vote) -> None:
         )
     if result.fallback:
         note(f"{len(result.fallback)} posts lack what the heads need and got {result.fallback_label!r}")
-    for label in result.labels:
-        echo(f"  {label}: {result.predicted.count(label)}")
+    for label, n in _counted(result):
+        echo(f"  {label}: {n}")
+
+
+def _counted(result: Vote) -> list[tuple[str, int]]:
+    """How often each label was given, and what else was told."""
+    others = sorted({*result.told} - {*result.labels})
+    return [(told, result.told.count(told)) for told in [*result.labels, *others]]

@@ -18,8 +18,10 @@ from mmsent.inference.tally import Way, default_tie, tally
 from mmsent.inference.tuned import cached_texts
 from mmsent.inference.zero_shot import ZeroShot, stored
 from mmsent.metrics import (
+    COVERAGES,
     Labels,
     Probabilities,
+    accuracy_by_coverage,
     bootstrap_intervals,
     brier_score,
     expected_calibration_error,
@@ -59,10 +61,19 @@ class Evaluation:
     positions: NDArray[np.int64]
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `by_kind`
 
+    @property
+    def coverage(self) -> list[dict[str, float]]:
+        """Accuracy of the surest rows, see mmsent.metrics.accuracy_by_coverage; empty for the majority class, which is
+        as sure of every row."""
+        if self.fusion == MAJORITY:
+            return []
+        sure = np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
+        return accuracy_by_coverage(self.predicted == self.truth, sure)
+
     def to_json(self) -> dict[str, Any]:
         """What `--json` shows: all but the arrays."""
         found = {"name": self.name, "fusion": self.fusion, "scores": self.scores, "intervals": self.intervals}
-        return found | ({"kinds": self.kinds} if self.kinds else {})
+        return found | ({"kinds": self.kinds} if self.kinds else {}) | {"coverage": self.coverage}
 
 
 def by_kind(found: Sequence[Evaluation], outcome: NDArray[np.uint8]) -> list[Evaluation]:
@@ -91,6 +102,14 @@ def kinds_table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
         cells = [[str(one["n"]), f"{one['f1_weighted']:.3f}"] if one else ["", ""] for one in scored]
         rows.append([e.name, e.fusion, *(cell for pair in cells for cell in pair)])
     return rows
+
+
+def coverage_table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Accuracy of the surest rows by their share, as rows of text, header first."""
+    found = [(e, e.coverage) for e in evaluations if e.coverage]
+    shown = [i for i, share in enumerate(COVERAGES) if round(10 * share) % 2 == 0]
+    rows = [["run", "head", *(f"{COVERAGES[i]:.0%}" for i in shown)]]
+    return rows + [[e.name, e.fusion, *(f"{curve[i]['accuracy']:.3f}" for i in shown)] for e, curve in found]
 
 
 def evaluate_validation(runs: Sequence[Run], cache: Cache, features: Features | None = None) -> list[Evaluation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsent.errors import RunError
 from mmsent.features.cache.finding import slug
+from mmsent.inference.held_out import held_out
 from mmsent.inference.logits import served
 from mmsent.inference.tally import Way, tally
 from mmsent.metrics import LEVEL, RESAMPLES, bootstrap_intervals, scores
 from mmsent.system.markup import markdown, markdown_code
-from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run, calibration_note
 from mmsent.version import __version__
 
@@ -53,19 +53,13 @@ def scored(runs: Sequence[Run], soft: bool = False, tie: str | None = None) -> l
 
 def _vote(runs: Sequence[Run], soft: bool, tie: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Truth and the vote's choice on the shared validation rows, (n,) label indices each; None without such."""
-    labels = runs[0].labels
-    tables = []
-    for run in runs:
-        try:
-            with (run.path / "validation.csv").open(encoding="utf-8", newline="") as file:
-                tables.append([[plain(cell) for cell in row] for row in csv.reader(file)][1:])
-        except OSError:  # an exported folder keeps none
-            return None
-    if any([row[:2] for row in table] != [row[:2] for row in tables[0]] for table in tables):
+    try:
+        rows = held_out(runs)
+    except RunError:  # an exported folder keeps none
         return None
-    truth = np.array([labels.index(row[1]) for row in tables[0]], np.int64)
-    given = np.array([[row[4 : 4 + len(labels)] for row in table] for table in tables], np.float64)  # (R, n, C)
-    return truth, tally(given, Way.of(labels, tie, soft)).labels
+    if not rows.held.all():
+        return None
+    return rows.truth, tally(rows.probabilities, Way.of(runs[0].labels, tie, soft)).labels
 
 
 def model_card(runs: Sequence[Run], name: str, form: str, *, soft: bool = False, tie: str | None = None) -> str:

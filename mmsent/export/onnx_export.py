@@ -33,6 +33,7 @@ from mmsent.export.onnx_runtime import (
 )
 from mmsent.export.parts import on_one_encoder
 from mmsent.export.voting_graph import VotingHeads
+from mmsent.inference.abstain import Abstention
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.predict import encode_posts, encoder_settings
 from mmsent.inference.tally import Way, tally
@@ -72,11 +73,12 @@ def export_onnx(
     card: str,
     tie: str | None = None,
     soft: bool = False,
+    abstention: Abstention | None = None,
     with_encoder: bool = False,
     weights: str | None = None,
 ) -> Exported:
     """Write the folder that mmsent.export.onnx_runtime reads. card: the text of README.md. weights: the encoder's local
-    checkpoint, if it has moved.
+    checkpoint, if it has moved; abstention: when the model's reader leaves a post to a person.
 
     Raises RunError where the runs do not fit together, a head cannot be converted to ONNX, or ONNX and torch disagree;
     EncoderError where an encoder has none; UsageError where `out` exists already or the packages are missing. Then
@@ -109,6 +111,7 @@ def export_onnx(
             **common_facts(runs),
             "tie": tie,
             "soft": soft,
+            **({"abstain": abstention.to_json()} if abstention else {}),
             "inputs": widths,
             "normalize": chosen.normalize,
             "heads": [_head_facts(run) for run in runs],

@@ -37,7 +37,8 @@ from mmsent.encoders.clip_model import bounded, shortened
 from mmsent.errors import RunError, UsageError
 from mmsent.features.batches import blocks
 from mmsent.features.new_posts import NewPost
-from mmsent.inference.predict import Prediction, encode_posts
+from mmsent.inference.abstain import Abstention
+from mmsent.inference.predict import Prediction, abstaining, encode_posts
 from mmsent.system.files import open_file
 from mmsent.system.records import require_format
 from mmsent.training.runs import Run
@@ -186,6 +187,12 @@ class OnnxModel:
         """The digest of the features that the heads take; see mmsent.features.cache.fingerprint."""
         return str(self.about["contract"])
 
+    @property
+    def abstention(self) -> Abstention | None:
+        """When `predict` leaves a post to a person; None: never."""
+        told = self.about.get("abstain")
+        return None if told is None else Abstention.from_json(told)
+
     @cached_property
     def runs(self) -> list[Run]:
         """The heads' runs, without their weights."""
@@ -263,7 +270,7 @@ class OnnxModel:
             shares = dict(zip(names, found.probabilities[i].astype(float).tolist(), strict=True))
             label = names[int(found.labels[i])]
             out.append(Prediction(post.id, label, shares, choices, int(found.agreeing[i]), problems[i]))
-        return out
+        return abstaining(out, self.abstention)
 
 
 OUTPUTS = ("label", "probabilities", "agreeing", "head_probabilities", "voting")

@@ -4,7 +4,7 @@ heads."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import RunError
 from mmsent.features.new_posts import BATCH, NewPost, prepare_post
+from mmsent.inference.abstain import Abstention
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.tally import Way, decision, tally
 from mmsent.inference.tuned import Floats, Texts, contract_of, encode_batch, joined_texts
@@ -27,7 +28,7 @@ from mmsent.training.runs import Run, predictions_csv
 class Prediction:
     """The heads' answer for one post; probabilities are the mean of the heads' calibrated ones. Where no head could
     label the post, `label` is None and `problem` says why. `decision`: why the label is not the one with the highest
-    probability; empty where it is."""
+    probability; empty where it is. `voted`: the heads' label, where `label` is what `abstaining` tells in its place."""
 
     id: str
     label: str | None
@@ -35,11 +36,12 @@ class Prediction:
     heads: dict[str, str]
     agreeing: int
     problem: str = ""
+    voted: str | None = None
     decision: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        known = self.label is not None
-        words = decision(self.label or "", list(self.heads.values()), self.probabilities) if known else ""
+        won, heads = self.voted or self.label, list(self.heads.values())
+        words = decision(won, heads, self.probabilities) if won and self.probabilities else ""
         object.__setattr__(self, "decision", words)  # always: an answer is made of vars
 
 
@@ -164,6 +166,19 @@ def predict(
     return vote_features([post.id for post in posts], runs, *features, tie=tie, soft=soft).predictions
 
 
+def abstaining(found: Sequence[Prediction], when: Abstention | None) -> list[Prediction]:
+    """The predictions with what an abstention tells in place of their labels; without one as they are. A post that no
+    head could label keeps the label None."""
+    if when is None:
+        return list(found)
+    shares = [[p.probabilities.get(name, 0.0) for name in when.labels] for p in found]
+    answers = [when.answer(p.label, row) for p, row in zip(found, shares, strict=True)]
+    return [
+        p if p.label is None else replace(p, label=answer, voted=p.label)
+        for p, answer in zip(found, answers, strict=True)
+    ]
+
+
 def predictions_table(
     found: Sequence[Prediction],
     labels: Sequence[str],
@@ -174,6 +189,7 @@ def predictions_table(
     labels that were known before, for a column `label`; source: where the posts are listed, as seen from the table, and
     how that was read, so that a review finds them (see mmsent.serve.review.source_of)."""
     probabilities = np.array([[p.probabilities.get(name, np.nan) for name in labels] for p in found])
+    abstained = any(p.voted is not None for p in found)
     extra: dict[str, Sequence[Any]] = {
         "decision": [p.decision for p in found],
         "agreeing": [p.agreeing for p in found],
@@ -186,6 +202,7 @@ def predictions_table(
         labels,
         probabilities.reshape(len(found), len(labels)),
         given,
-        predicted=[p.label or "" for p in found],
+        predicted=[(p.voted if abstained else p.label) or "" for p in found],
         extra=extra,
+        answers=[p.label or "" for p in found] if abstained else None,
     )

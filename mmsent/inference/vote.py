@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from mmsent.config import VOTING_FUSIONS, Fusion, near_cosine
 from mmsent.data.lists import ListForm, encoded, list_text
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Features
+from mmsent.inference.abstain import Abstention
 from mmsent.inference.logits import head_probabilities, require, served
 from mmsent.inference.near_duplicates import compared, labelled_rows, posterior, twin_shares, twin_table
 from mmsent.inference.tally import Way, decision, default_tie, tally, tie_label
@@ -96,6 +97,18 @@ class Vote:
     fallback_label: str
     how: str = ""
     twins: NDArray[np.bool_] | None = None  # (N,) rows that leaned on near-duplicates among the training posts
+    answers: list[str] | None = None  # N: what is told in place of `predicted`, with an abstention
+
+    def abstaining(self, when: Abstention) -> Vote:
+        """The same with `answers`: labels, or what stands in their place."""
+        bad = set(self.fallback)
+        votes = zip(self.predicted, self.probabilities.tolist(), strict=True)
+        return replace(self, answers=[when.answer(None if i in bad else k, p) for i, (k, p) in enumerate(votes)])
+
+    @property
+    def told(self) -> list[str]:
+        """N labels, or what stands in their place."""
+        return self.predicted if self.answers is None else self.answers
 
     @property
     def calibrated(self) -> bool:
@@ -251,7 +264,7 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
 
     Both or neither. Returns both paths.
     """
-    listed = list_text(list(zip(vote.ids, vote.predicted, strict=True)), form)
+    listed = list_text(list(zip(vote.ids, vote.told, strict=True)), form)
     extra: dict[str, Sequence[object]] = {
         **({"vote": [vote.how] * len(vote.ids)} if vote.how else {}),
         **({"twins": vote.twins.astype(int).tolist()} if vote.twins is not None else {}),
@@ -260,6 +273,8 @@ def write_vote(vote: Vote, out: Path, form: ListForm) -> tuple[Path, Path]:
         **{run.name: choices for run, choices in zip(vote.runs, vote.choices, strict=True)},
     }
     table = table_path(out)
-    text = predictions_csv(vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra)
+    text = predictions_csv(
+        vote.ids, vote.labels, vote.probabilities, predicted=vote.predicted, extra=extra, answers=vote.answers
+    )
     write_together({out: encoded(listed), table: encoded(text)})
     return out, table

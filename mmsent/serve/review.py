@@ -31,7 +31,7 @@ FETCHING = 15.0  # seconds for an image at a URL, for somebody waits for it
 VALIDATION = "validation.csv"
 TEXT = 600  # characters of a text that are shown
 OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
-OWN_COLUMNS |= {"decision", "manifest", "read_with"}
+OWN_COLUMNS |= {"voted", "decision", "manifest", "read_with"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
         rows = []
         for given in reader:
             row = {name: plain(value or "") for name, value in given.items() if name is not None}
+            row["predicted"] = row.get("voted", row["predicted"])  # a vote that abstained
             if not row["predicted"]:
                 continue
             if row["predicted"] not in labels:

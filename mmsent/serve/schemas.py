@@ -53,7 +53,10 @@ class Answer(_Out):
     """A labelled post: what `mmsent predict --json` prints, and each head's probabilities."""
 
     id: str
-    label: str | None = Field(description="the label that won the vote; null if no head can label the post")
+    label: str | None = Field(
+        description="the label that won the vote; null if no head can label the post; where the service abstains, "
+        "`uncertain` or the labels that can be it, joined by |"
+    )
     probabilities: Probabilities
     heads: dict[str, str] = Field(description="the label of each voting run")
     agreeing: int = Field(description="how many heads chose the label")
@@ -61,6 +64,7 @@ class Answer(_Out):
         description="what is wrong with the image or the text, such as an end that the encoder does not read; empty if "
         "nothing is"
     )
+    voted: str | None = Field(description="the label that won the vote, where the service abstains; else null")
     decision: str = Field(
         description="why the label is not the one with the highest probability, such as `no majority: neutral by "
         "rule`; empty if it is"
@@ -186,6 +190,29 @@ class Example(_Out):
     text: str
 
 
+class Abstains(_Out):
+    """When the service leaves a post to a person, and what it promises of the others."""
+
+    level: float = Field(description="the share of errors that is promised")
+    labels: list[str]
+    least: float = Field(description="the confidence from which on a post is labelled; above 1: none is")
+    bounds: list[float] = Field(description="per label the probability from which on it is in a set; empty: no sets")
+    rows: int = Field(description="the validation rows that this comes from")
+    answered: int = Field(description="how many of them would be labelled")
+    wrong: int = Field(description="how many of those would be wrong")
+    lowest: float = Field(description="the smallest level at which any of the rows is labelled")
+    whole: bool = Field(description="whether every head voted on each of the rows")
+    shared: list[str] = Field(description="labels with too few rows for a bound of their own")
+
+
+class Part(_Out):
+    """The surest part of the validation posts."""
+
+    coverage: float = Field(description="which share of the posts it is")
+    accuracy: float = Field(description="how many of them are labelled correctly")
+    least: float = Field(description="the lowest confidence among them")
+
+
 class Info(_Out):
     """What the service serves."""
 
@@ -196,6 +223,8 @@ class Info(_Out):
     colours: dict[str, str]
     heads: list[Head]
     calibrated: bool
+    abstain: Abstains | None = Field(description="null: every post is labelled")
+    coverage: list[Part] = Field(description="how accurate the surest validation posts are; empty if none are kept")
     max_text: int
     max_body: int
     max_pixels: int

@@ -17,13 +17,17 @@ from PIL import Image
 from mmsent.config import EncoderSettings, Fusion
 from mmsent.data.images import image_bytes, image_url
 from mmsent.encoders.base import Encoders
-from mmsent.errors import UsageError
+from mmsent.errors import RunError, UsageError
 from mmsent.features.new_posts import NewPost, Prepared, prepare_post
+from mmsent.inference.abstain import Abstention, confidence_of
 from mmsent.inference.attribution import CamOf
+from mmsent.inference.held_out import held_out
 from mmsent.inference.logits import head_shares
-from mmsent.inference.predict import encoder_settings, encoders_of, require_encoders, vote_features
-from mmsent.inference.tally import tie_label
+from mmsent.inference.predict import abstaining, encoder_settings, encoders_of, require_encoders, vote_features
+from mmsent.inference.tally import Way, tally, tie_label
 from mmsent.inference.tuned import encode_batch
+from mmsent.inference.vote import averages
+from mmsent.metrics import accuracy_by_coverage
 from mmsent.serve.limits import Limits
 from mmsent.training.head_config import HeadConfig
 from mmsent.training.numpy_heads import Weights
@@ -61,6 +65,7 @@ class Service:
         device: str | None = None,
         tie: str | None = None,
         soft: bool = False,
+        abstention: Abstention | None = None,
         opener: Callable[[EncoderSettings], Encoders] = encoders_of,
     ) -> None:
         self.runs = [ServedRun(run.path, run.info) for run in runs]
@@ -68,7 +73,7 @@ class Service:
         self.chosen = encoder_settings(self.runs, weights=weights, device=device)
         self.labels = self.runs[0].labels
         tie_label(tie, self.labels)
-        self._tie, self._soft, self._opener = tie, soft, opener
+        self._tie, self._soft, self._opener, self.abstention = tie, soft, opener, abstention
         self.encoders = opener(self.chosen)
         require_encoders(self.encoders, self.runs[0], self.chosen.normalize)
         self._how, self._clean = self.encoders.image.card.preprocess, self.runs[0].data_settings.clean
@@ -96,7 +101,7 @@ class Service:
         voted = vote_features(ids, self.runs, image, text, missing, problems, tie=self._tie, soft=self._soft)
         shares = [head_shares(run, image, text, missing) for run in self.runs]
         out = []
-        for i, found in enumerate(voted.predictions):
+        for i, found in enumerate(abstaining(voted.predictions, self.abstention)):
             heads = []
             for r, run in enumerate(self.runs):
                 votes = bool(voting) if (voting := voted.voting[r, i]) else False
@@ -155,6 +160,16 @@ class Service:
             )
         return out
 
+    @functools.cached_property
+    def coverage(self) -> list[dict[str, float]]:
+        """How accurate the surest validation rows are; empty where runs keep none."""
+        try:
+            rows = held_out(self.runs)
+        except RunError:
+            return []
+        voted = tally(rows.probabilities, Way.of(self.labels, self._tie, averages(self.runs, self._soft)), rows.held)
+        return accuracy_by_coverage(voted.labels == rows.truth, confidence_of(voted)) if rows.ids else []
+
     def info(self) -> dict[str, Any]:
         """What is served, for `schemas.Info`, without what the application adds."""
         from mmsent.report.figures.style import label_colours
@@ -167,6 +182,8 @@ class Service:
             "colours": label_colours(self.labels),
             "heads": self.heads(),
             "calibrated": self.calibrated,
+            "abstain": self.abstention.to_json() if self.abstention else None,
+            "coverage": self.coverage,
             "max_text": self.limits.text,
             "max_body": self.limits.body,
             "max_pixels": self.limits.pixels,

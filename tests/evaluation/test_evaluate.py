@@ -165,7 +165,7 @@ def test_scores_of_probabilities_and_intervals(cache: Cache, runs: list[Run]) ->
 def test_json_holds_no_arrays(cache: Cache, runs: list[Run]) -> None:
     for e in evaluate_validation(runs[:2], cache):
         shown = json.loads(json.dumps(e.to_json()))
-        assert set(shown) == {"name", "fusion", "scores", "intervals"}
+        assert set(shown) == {"name", "fusion", "scores", "intervals", "coverage"}
         assert shown["scores"] == e.scores
         assert shown["intervals"]["f1_weighted"] == list(e.intervals["f1_weighted"])
 
@@ -344,6 +344,9 @@ def test_the_command_prints_tables(cache: Cache, runs: list[Run], capsys: pytest
     assert "95% interval from 2000 bootstrap resamples" in shown
     assert "probabilities are calibrated by temperature scaling on the validation rows" in shown
     assert "cross-fitted" in shown
+    at = lines.index("Accuracy of the surest posts, by how many of all they are:")
+    assert lines[at + 1].split() == ["run", "head", "100%", "80%", "60%", "40%", "20%"]
+    assert lines[at + 2].split()[-5:] == [f"{found[0].coverage[i]['accuracy']:.3f}" for i in (0, 2, 4, 6, 8)]
     pairs = paired(found)
     heads = {e.name: e.fusion for e in found}  # as many as there are: they stand for the names
     assert len(pairs) == 21  # none with the majority class
@@ -352,6 +355,16 @@ def test_the_command_prints_tables(cache: Cache, runs: list[Run], capsys: pytest
         assert line.split()[:1] == heads[p.a].split()[:1]
         assert line.split()[-4:] == [f"{p.accuracy_difference:+.3f}", str(p.only_a), str(p.only_b), f"{p.p_value:.4f}"]
     assert "21 pairs were tested, so by chance alone about 1.05 would" in lines[-1]
+
+
+def test_accuracy_over_coverage_is_drawn(cache: Cache, runs: list[Run], tmp_path: Path) -> None:
+    from PIL import Image
+
+    evaluate_command(cache, runs[:2], "--figure", str(tmp_path / "curve.png"))
+    with Image.open(tmp_path / "curve.png") as drawn:
+        assert drawn.format == "PNG"
+    with pytest.raises(SystemExit):
+        evaluate_command(cache, runs[:2], "--figure", str(tmp_path / "curve.txt"))
 
 
 def test_the_command_with_one_run_and_with_old_ones(
@@ -376,5 +389,9 @@ def test_the_command_gives_all_as_json(
     assert shown["calibrated"] is True
     assert shown["evaluations"] == json.loads(json.dumps([e.to_json() for e in found]))
     assert shown["paired"] == [asdict(pair) for pair in paired(found)]
+    assert all(e["coverage"][0]["accuracy"] == e["scores"]["accuracy"] for e in shown["evaluations"] if e["coverage"])
+    assert [e["coverage"] == [] for e in shown["evaluations"]] == [
+        e["fusion"] == "majority" for e in shown["evaluations"]
+    ]
     evaluate_command(cache, [uncalibrated(runs[0], tmp_path)], "--json")
     assert json.loads(capsys.readouterr().out)["calibrated"] is False

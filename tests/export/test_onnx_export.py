@@ -44,6 +44,8 @@ from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
+from mmsent.inference.abstain import Abstention
+from mmsent.inference.held_out import held_out
 from mmsent.inference.logits import head_probabilities
 from mmsent.inference.predict import encode_posts, predict, vote_features
 from mmsent.inference.tally import Way, tally
@@ -147,6 +149,23 @@ def exported(runs: dict[str, Run], cache: Cache) -> Path:
     assert done.worst < 1e-5
     assert done.embeddings is None
     return done.path
+
+
+def test_a_model_knows_when_to_abstain(tmp_path: Path) -> None:
+    when = Abstention(0.05, ("a", "b"), 0.7, (0.2, 0.3), 100, 50, 2, 0.01, True, ("b",))
+    assert OnnxModel(tmp_path, {"abstain": when.to_json()}, None).abstention == when
+    assert OnnxModel(tmp_path, {}, None).abstention is None
+
+
+@pytest.mark.slow
+def test_export_writes_when_to_abstain(runs: dict[str, Run], cache: Cache) -> None:
+    chosen, out = of(runs, "concat", "weighted"), cache.path.parent / "out" / "abstain"
+    names = [str(run.path) for run in chosen]
+    assert run_command("export", *names, "--out", str(out), "--cache", str(cache.path), "--abstain", "0.6") == 0
+    when = OnnxModel.open(out).abstention
+    assert when is not None
+    assert when == Abstention.of(held_out(chosen), chosen[0].labels, Way.of(chosen[0].labels, None, False), 0.6)
+    assert run_command("export", *names, "--format", "hf", "--abstain", "0.6", "--out", str(out / "x")) == 2
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import {
   $, agreement, askForKey, askJson, chip, decisionOf, el, fusionName, labelName, onLanguage, percent, select, signed,
   startLanguage, t, track,
 } from "./common.js";
+import { coverageCurve } from "./coverage.js";
 import { drawMap, placeOf } from "./heat.js";
 
 let info = null;
@@ -155,23 +156,39 @@ function headCard(head) {
   return card;
 }
 
+/** The label that won the vote, also where the service told something else in its place. */
+const won = (found) => found.voted ?? found.label;
+const toldName = (label) => (label === "uncertain" && info.abstain ? t("uncertain") : label.split("|").map(labelName).join(" / "));
+
+function abstained() {
+  if (!answer.voted) return null;
+  const { level, bounds, rows } = info.abstain;
+  const share = percent(level, level < 0.1 && level * 100 % 1 ? 1 : 0);
+  const sure = percent(answer.probabilities[answer.voted], 1);
+  const more = answer.label === "uncertain" ? `${t("uncertain_vote", { label: labelName(answer.voted), sure })} ` : "";
+  return el("p", { className: "hint", id: "abstained" }, more + t(bounds.length ? "abstain_sets" : "abstain_promise", { share, rows }));
+}
+
 function showAnswer() {
   $("said").textContent = "";
   if (!answer) return $("answer").replaceChildren(el("p", { className: "empty" }, t("no_result")));
   const voters = Object.keys(answer.heads).length;
   const all = answer.agreeing === voters;
-  const words = agreement(answer.agreeing, voters, answer.label);
+  const words = agreement(answer.agreeing, voters, won(answer));
   // A percentage beside the label is the longest bar below; where it is not, words say how the label came about.
-  const sure = answer.decision
+  const plain = answer.label === won(answer);
+  const sure = !plain ? "" : answer.decision
     ? decisionOf(answer.label, answer.heads, answer.probabilities) : percent(answer.probabilities[answer.label], 1);
-  $("said").textContent = `${labelName(answer.label)}, ${sure}. ${words}.`;
-  const label = el("strong", {}, labelName(answer.label));
-  label.style.color = darker(info.colours[answer.label]);
+  $("said").textContent = `${toldName(answer.label)}${sure && `, ${sure}`}. ${words}.`;
+  const label = el("strong", {}, toldName(answer.label));
+  if (plain) label.style.color = darker(info.colours[answer.label]);
   $("answer").replaceChildren(
     el("div", { className: "verdict", id: "verdict" }, label, el("span", { className: answer.decision ? "why" : "" }, sure)),
     el("p", { className: "agree" }, el("span", { className: all ? "tag" : "tag split" }, words)),
     ...(answer.problem ? [el("p", { className: "alert" }, answer.problem)] : []),
     bars(answer.probabilities),
+    abstained() ?? "",
+    ...(info.coverage.length ? [coverageCurve(info.coverage, answer.probabilities[won(answer)])] : []),
     el("p", { className: "hint" }, t(answer.calibrated ? "calibrated" : "not_calibrated")),
     ...(answer.by_head.length > 1 || answer.by_head[0].weights
       ? [el("h3", {}, t("every_head")), el("div", { className: "heads", id: "heads" }, ...answer.by_head.map(headCard))]
@@ -189,7 +206,7 @@ function darker(colour) {
 async function explain(occlude = false) {
   const mine = asked;
   const head = $("head").value || info.heads[0].run;
-  const wanted = $("target").value || answer.label;
+  const wanted = $("target").value || won(answer);
   $("explanation").hidden = false;
   complain("why-problem", "");
   $("thinking").textContent = t(occlude ? "occluding" : "explaining");
@@ -199,7 +216,7 @@ async function explain(occlude = false) {
   const query = new URLSearchParams({ run: head, target: wanted, occlusion: String(occlude) });
   try {
     const found = await askJson(`explain?${query}`, { method: "POST", body: formOf(posted) });
-    if (mine !== asked || head !== ($("head").value || info.heads[0].run) || wanted !== ($("target").value || answer.label)) return;
+    if (mine !== asked || head !== ($("head").value || info.heads[0].run) || wanted !== ($("target").value || won(answer))) return;
     explanation = found;
     listLayers(occlude);
     await showExplanation();
@@ -294,7 +311,7 @@ function showInfo() {
   const n = info.heads.length;
   $("about").textContent = t(n > 1 ? "about" : "about_one", { heads: n, encoder, data });
   select($("head"), info.heads.map((head) => [head.run, fusionName(head.fusion)]), $("head").value || info.heads[0].run);
-  const predicted = answer ? `${t("vote")}: ${labelName(answer.label)}` : t("vote");
+  const predicted = answer ? `${t("vote")}: ${labelName(won(answer))}` : t("vote");
   select($("target"), [["", predicted], ...info.labels.map((name) => [name, labelName(name)])], $("target").value);
 }
 
