@@ -60,7 +60,7 @@ def _reader(encoder: EncoderSettings) -> Callable[[Sequence[str]], Sequence[int]
     if encoder.encoder not in PRESETS or PRESETS[encoder.encoder].languages != "English":
         return None
     try:
-        text = open_encoders(EncoderSettings(encoder="offline", device="cpu")).text
+        text = open_encoders(EncoderSettings(encoder="offline", device="cpu", runtime="torch")).text
     except EncoderError:
         return None
     return lambda texts: text.lengths(list(texts))

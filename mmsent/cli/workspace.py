@@ -274,9 +274,11 @@ def _what_changed(cache: Cache, dataset: Any, split: Any) -> str:
 
 def encoder_settings_of(cache: Cache, device: str | None = None, weights: str | None = None) -> EncoderSettings:
     """What the cache was encoded with; on another device, or with weights at another place, where these are given."""
-    given = {"device": device, "weights": weights}
-    stored = cache.provenance["encoder_settings"]
-    return EncoderSettings.model_validate(stored | {name: value for name, value in given.items() if value})
+    from mmsent.encoders.runtimes import usable
+
+    stored = cache.encoder_settings
+    given = {"device": device, "weights": weights, "runtime": usable(stored.runtime, device)}
+    return settings(EncoderSettings, **stored.model_dump() | {name: value for name, value in given.items() if value})
 
 
 def extract_settings_of(cache: Cache, *, wait: bool = False) -> ExtractSettings:

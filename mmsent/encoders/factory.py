@@ -7,6 +7,7 @@ from typing import Any
 
 from mmsent.config import EncoderSettings
 from mmsent.encoders.base import Encoders, ImageEncoder, TextEncoder
+from mmsent.encoders.runtimes import run_on, with_runtime
 from mmsent.encoders.specs import WHEELS, Spec, own_folders, parts_of, specs
 from mmsent.errors import UsageError
 from mmsent.system.process import survive_forks
@@ -19,6 +20,7 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
     open_clip model, or else to the timm one; no network is used for that encoder.
     """
     survive_forks()
+    settings = with_runtime(settings)
     image_spec, text_spec = specs(settings)
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision}
     if settings.runtime != "torch":
@@ -59,8 +61,6 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
 
     image = [image_of(spec) for spec in images]
     if settings.runtime != "torch":
-        from mmsent.encoders.runtimes import run_on
-
         image = [run_on(one, settings.runtime) for one in image]
     text = [text_of(spec, folder) for spec, folder in zip(texts, own_folders(settings), strict=True)]
     if len(image) == len(text) == 1:

@@ -19,25 +19,58 @@ from typing import Any
 
 import numpy as np
 
+from mmsent.config import EncoderSettings
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, ImageEncoder
 from mmsent.encoders.common import versions
+from mmsent.encoders.specs import parts_of, specs
 from mmsent.errors import EncoderError, UsageError, first_line
+from mmsent.system.devices import pick_device
 from mmsent.system.files import put_folder, write_bytes
 from mmsent.system.hashing import file_sha256, json_sha256
 
 APART = 1e-3  # of an embedding's length: converted encoders that are further from torch are refused
+# The encoders, and the processors by what torch calls them, on which the runtimes were timed; the fastest first.
+_TIMED = "efficientnet-lite2"
+_FASTEST = {"AVX512": ("onnxruntime", "openvino"), "AVX2": ("openvino", "onnxruntime")}
 _FILE, _DIGEST = "image.onnx", "image.onnx.sha256"
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+
+
+def with_runtime(settings: EncoderSettings) -> EncoderSettings:
+    """The settings with the runtime that `auto` means here: of those installed the one that was fastest for these
+    images on this kind of processor (docs/benchmarks.md), torch where nothing was timed."""
+    if settings.runtime != "auto":
+        return settings
+    return settings.model_copy(update={"runtime": _fastest(settings)})
+
+
+def usable(runtime: str, device: str | None) -> str:
+    """A cache's runtime where it can be used for more of its posts, else torch, whose features differ by rounding."""
+    on_cpu = device in (None, "auto", "cpu")
+    return runtime if runtime == "auto" or (on_cpu and not (runtime in _EXTRAS and _missing(runtime))) else "torch"
+
+
+def _fastest(settings: EncoderSettings) -> str:
+    timed = all(spec.name == _TIMED for spec in parts_of(specs(settings)[0])) and settings.precision in ("auto", "fp32")
+    there = [name for name in _EXTRAS if not _missing(name)]
+    if not (timed and there) or pick_device(settings.device) != "cpu":
+        return "torch"
+    import torch
+
+    order = _FASTEST.get(torch.backends.cpu.get_cpu_capability(), ())
+    return next((name for name in order if name in there), "torch")
+
+
+def _missing(runtime: str) -> list[str]:
+    return [name for name in (runtime, "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
 
 
 def run_on(encoder: Any, runtime: str) -> ImageEncoder:
     """A timm or open_clip image encoder that computes on `runtime` (onnxruntime or openvino) from now on; nothing is
     loaded yet. Raises UsageError where its packages are missing or the encoder is not one in fp32 on a CPU."""
-    for needed in (runtime, "onnx", "onnxscript"):
-        if importlib.util.find_spec(needed) is None:
-            extra = _EXTRAS[runtime]
-            raise UsageError(f"--runtime {runtime} needs the package {needed}: pip install 'mmsent[{extra}]'")
+    for needed in _missing(runtime):
+        raise UsageError(f"--runtime {runtime} needs the package {needed}: pip install 'mmsent[{_EXTRAS[runtime]}]'")
     if encoder.card.precision != "fp32":
         raise UsageError(f"--runtime {runtime} computes in fp32; leave --precision out")
     encoder.card = encoder.card.model_copy(update={"libraries": encoder.card.libraries | versions(runtime)})

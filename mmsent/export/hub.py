@@ -37,6 +37,7 @@ def published(run: Run) -> dict[str, Any]:
         "weights": None,
         "text_folder": None,
         "device": "auto",
+        "runtime": "auto",
     }
     return {**info, "cache": cache}
 

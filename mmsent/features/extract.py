@@ -28,6 +28,7 @@ from mmsent.data.dataset import Dataset, Split
 from mmsent.data.readers.files import missing_images
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
+from mmsent.encoders.runtimes import with_runtime
 from mmsent.encoders.specs import encoder_label
 from mmsent.errors import CacheError, DataError
 from mmsent.features.cache import HALVES, Cache, RowTable, Sources, pour
@@ -100,7 +101,11 @@ def extract(
     `options.max_bad` of the rows is bad (what was encoded is kept).
     """
     started = time.monotonic()
-    engine = engine or LocalEngine(open_encoders(encoder))
+    if engine is None:
+        encoder = with_runtime(encoder)
+        engine = LocalEngine(open_encoders(encoder))
+    elif encoder.runtime == "auto":  # the machines of a cluster may differ
+        encoder = encoder.model_copy(update={"runtime": "torch"})
     encoders = engine.open(encoder)
     here = feature_settings(dataset, encoders, encoder, views, options.storage)
     settings, notes = _settings(target, here)

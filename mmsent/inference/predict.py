@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mmsent.config import EncoderSettings, Fusion, settings
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
+from mmsent.encoders.runtimes import usable
 from mmsent.errors import RunError
 from mmsent.features.new_posts import BATCH, NewPost, prepare_post
 from mmsent.inference.abstain import Abstention
@@ -53,8 +54,7 @@ def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | 
         if run.labels != runs[0].labels:
             raise RunError(f"runs {runs[0].name} and {run.name} have different labels")
     stored = runs[0].encoder_settings.model_dump()
-    if device not in (None, "auto", "cpu"):
-        stored["runtime"] = "torch"  # the others compute on the CPU
+    stored["runtime"] = usable(stored["runtime"], device)
     return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
 
 

@@ -131,7 +131,7 @@ class Run(Record):
     @property
     def encoder_settings(self) -> EncoderSettings:
         """How the features were encoded, so that new posts can be encoded alike."""
-        return EncoderSettings.model_validate(self.info["cache"]["encoder_settings"])
+        return EncoderSettings.model_validate({"runtime": "torch"} | self.info["cache"]["encoder_settings"])
 
     def with_text_folder(self, folder: str | None) -> Run:
         """The run, with its text encoder's own folders at another place."""

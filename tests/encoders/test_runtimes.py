@@ -20,6 +20,7 @@ from tests.encoders.test_clip import CONFIG, make_tiny
 from tests.helpers.made import make_guid
 
 RUNTIMES = ("onnxruntime", "openvino")
+KNOWN = (*RUNTIMES, "onnx", "onnxscript")
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,47 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert other.settings.contract == cache.settings.contract
     assert other.settings.fingerprint != cache.settings.fingerprint
     assert apart(cache.load("train").image[:, 0], other.load("train").image[:, 0]) < 1e-4
+
+
+def chosen(**given: str) -> str:
+    return runtimes.with_runtime(
+        EncoderSettings.model_validate({"encoder": "offline", "device": "cpu"} | given)
+    ).runtime
+
+
+def test_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing: set[str] = set()
+    find = runtimes.importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *more: None if name in missing else object() if name in KNOWN else find(name, *more),
+    )
+    for kind, first, second in (("AVX512", "onnxruntime", "openvino"), ("AVX2", "openvino", "onnxruntime")):
+        missing.clear()
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda kind=kind: kind)
+        assert chosen() == first
+        missing.add(first)
+        assert chosen() == second
+        missing.add(second)
+        assert chosen() == "torch"
+    missing.clear()
+    assert chosen(runtime="torch") == chosen(precision="bf16") == chosen(image_encoder="timm:resnet18") == "torch"
+    missing.add("onnxscript")
+    assert chosen() == "torch"
+    missing.clear()
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    assert chosen() == "torch"  # a kind of processor on which nothing was timed
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert (chosen(), chosen(device="auto")) == ("openvino", "torch")
+
+
+def test_a_runtime_that_is_not_here_is_torch_for_more_posts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "openvino" else object())
+    assert [runtimes.usable(name, "cpu") for name in ("auto", "torch", *RUNTIMES)] == [
+        "auto",
+        "torch",
+        "onnxruntime",
+        "torch",
+    ]
+    assert runtimes.usable("onnxruntime", "cuda") == "torch"

@@ -140,7 +140,7 @@ class Cache:
     @property
     def encoder_settings(self) -> EncoderSettings:
         """How the rows were encoded, so that others can be encoded alike."""
-        return EncoderSettings.model_validate(self.provenance["encoder_settings"])
+        return EncoderSettings.model_validate({"runtime": "torch"} | self.provenance["encoder_settings"])
 
     @classmethod
     def open(cls, path: Path) -> Cache:
