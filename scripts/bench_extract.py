@@ -1,7 +1,8 @@
 """How long extraction takes, beside the loops that people use, each in a process of its own, one after the other.
 
-    python scripts/bench_extract.py offline --data mvsa-single            # K = 0 beside timm + sentence-transformers,
-                                                                          # and --runtime, each that is installed
+    python scripts/bench_extract.py offline --data mvsa-single            # K = 0 and 4 beside timm and
+                                                                          # sentence-transformers, each --runtime
+    python scripts/bench_extract.py offline --data mvsa-single --busy     # the same beside another busy process
     python scripts/bench_extract.py clip --data mvsa-single --posts 48    # ViT-L-14-336-quickgelu, random weights
     python scripts/bench_extract.py clip ... --clip-retrieval VENV/bin/clip-retrieval
     python scripts/bench_extract.py text --data mvsa-single --posts 256   # CLIP's text tower, padded to 77 or not
@@ -14,6 +15,7 @@ reaches, counting 382 GFLOP a picture. The weights are made once, by open_clip i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import json
@@ -23,11 +25,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench_common import machine, product_rate, table
 
+PLAIN = "timm + sentence-transformers"
 ARCH = "ViT-L-14-336-quickgelu"
 FLOP = 382e9  # of one picture through ViT-L/14 at 336 px
 MLP = (577 * 16, 1024, 4096)  # of a batch of 16: tokens, width, hidden width
@@ -40,13 +43,24 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-kind, listed, weights = sys.argv[1:4]
-posts = json.loads(Path(listed).read_text())
+kind, listed, weights, views, precision = sys.argv[1:6]
+posts, views = json.loads(Path(listed).read_text()), int(views)
 
 class Pictures(Dataset):
     def __init__(self, transform): self.transform = transform
     def __len__(self): return len(posts)
     def __getitem__(self, i): return self.transform(Image.open(posts[i]["image"]).convert("RGB"))
+
+class Views(Pictures):  # the picture and its K views, the very same as mmsent's
+    def __init__(self, transform):
+        from mmsent.config import ViewSettings
+        from mmsent.data.views import make_views
+        from mmsent.encoders.timm import LITE2_PREPROCESS
+        super().__init__(transform)
+        self.views = lambda picture, name: make_views(picture, name, LITE2_PREPROCESS, ViewSettings(count=views))
+    def __getitem__(self, i):
+        made = self.views(Image.open(posts[i]["image"]).convert("RGB"), posts[i]["id"])
+        return torch.stack([self.transform(Image.fromarray(one)) for one in made])
 
 def offline():
     import timm
@@ -61,22 +75,29 @@ def offline():
     model.eval()
     transform = timm.data.create_transform(input_size=(3, 260, 260), interpolation="bicubic", crop_pct=0.89,
         mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    if views:  # what is left for made views
+        transform = transform.__class__(transform.transforms[-2:])
+    pictures = Views(transform) if views else Pictures(transform)
     text_model = SentenceTransformer(str(ready.text._folder), device="cpu")
     yield
     with torch.no_grad():
-        image = torch.cat([model(x) for x in DataLoader(Pictures(transform), batch_size=32)])
+        image = torch.cat([model(x.flatten(0, -4)) for x in DataLoader(pictures, batch_size=32 // (views + 1))])
+    parts["pictures"] = time.perf_counter() - started
     text = text_model.encode([p["text"] for p in posts], batch_size=32, show_progress_bar=False)
-    assert len(image) == len(text) == len(posts)
+    assert len(image) == (views + 1) * len(posts) and len(text) == len(posts)
 
 def clip():
     import open_clip
     model, _, transform = open_clip.create_model_and_transforms("ViT-L-14-336-quickgelu", pretrained=weights)
     tokenizer = open_clip.get_tokenizer("ViT-L-14-336-quickgelu")
     model.eval()
+    if precision == "bf16":
+        model.bfloat16()
     yield
     texts = [p["text"] for p in posts]
     with torch.no_grad():
-        done = torch.cat([model.encode_image(x) for x in DataLoader(Pictures(transform), batch_size=16)])
+        images = (x.bfloat16() if precision == "bf16" else x for x in DataLoader(Pictures(transform), batch_size=16))
+        done = torch.cat([model.encode_image(x) for x in images])
         parts["pictures"] = time.perf_counter() - started
         also = torch.cat([model.encode_text(tokenizer(texts[i : i + 16])) for i in range(0, len(texts), 16)])
     assert len(done) == len(also) == len(posts)
@@ -86,6 +107,8 @@ def text():
     model, _, _ = open_clip.create_model_and_transforms("ViT-L-14-336-quickgelu", pretrained=weights)
     tokenizer = open_clip.get_tokenizer("ViT-L-14-336-quickgelu")
     model.eval()
+    if precision == "bf16":
+        model.bfloat16()
     yield
     texts = [p["text"] for p in posts]
     with torch.no_grad():
@@ -125,6 +148,15 @@ if kind == "text":
 else:
     size = ready.image.card.preprocess.size
     ready.image.encode(np.zeros((1, size, size, 3), np.uint8)), ready.text.encode(["loads the model"])
+    alone = 0.0
+    if kind == "offline":  # the engine alone, on pixels that are ready
+        pixels = np.random.default_rng(0).integers(0, 256, (ready.image.batch_size, size, size, 3), np.uint8)
+        bursts = []
+        for _ in range(6):
+            started = time.perf_counter()
+            ready.image.encode(pixels)
+            bursts.append((time.perf_counter() - started) / len(pixels))
+        alone = sorted(bursts)[3] * len(dataset.posts) * (int(views) + 1)
     encode, texts = ready.text.encode, 0.0
     def timed(batch):  # texts come first, then pictures: the two parts of the time can be told apart
         global texts
@@ -138,7 +170,7 @@ else:
         extract(dataset, dataset.splits, Path(folder), encoder=chosen, views=ViewSettings(count=int(views)),
                 options=ExtractSettings(), engine=LocalEngine(ready), show=False)
         whole = time.perf_counter() - started
-        print(json.dumps({"seconds": whole, "pictures": whole - texts}))
+        print(json.dumps({"seconds": whole, "pictures": whole - texts, "alone": alone}))
     sys.exit()
 print(json.dumps({"seconds": time.perf_counter() - started}))
 """
@@ -208,6 +240,45 @@ def clip_retrieval(program: str, listed: Path, weights: Path, folder: Path) -> d
     return {"pictures": (whole(pictures) - whole(pictures[:1])) * len(pictures) / (len(pictures) - 1)}
 
 
+@contextlib.contextmanager
+def busy(wanted: bool) -> Iterator[None]:
+    """Another process that keeps one core busy, inside the with block."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if wanted else None
+    try:
+        yield
+    finally:
+        if other:
+            other.kill()
+            other.wait()
+
+
+def offline(given: argparse.Namespace, listed: Path, n: int) -> None:
+    """The table of the offline pair: each runtime beside the plain loop, without views and with them."""
+    runners = {
+        (name, views): functools.partial(
+            seconds_of, PEERS if name == PLAIN else OURS, "offline", str(listed), "", str(views), name
+        )
+        for views in (0, given.views)
+        for name in (PLAIN, *given.runtimes)
+    }
+    found: dict[tuple[str, int], list[dict[str, float]]] = {}
+    with busy(given.busy):
+        for _ in range(given.rounds):
+            for key, run in runners.items():
+                found.setdefault(key, []).append(run())
+                print(f"  {key[0]}, K = {key[1]}: {found[key][-1]['seconds']:.1f} s", flush=True)
+    took = {key: statistics.median(one["seconds"] for one in rounds) for key, rounds in found.items()}
+    beside = " beside a busy process" if given.busy else ""
+    print(f"\noffline{beside}: {n} posts, fp32 on both sides, median of {given.rounds}")
+    rows = [["", "K", "seconds", "posts/s", "to the plain loop", "K / K = 0", "images: engine alone / mmsent"]]
+    for (name, views), seconds in took.items():
+        shares = [one["alone"] / one["pictures"] for one in found[name, views] if "alone" in one]
+        rows.append([name if name == PLAIN else f"mmsent, {name}", str(views), f"{seconds:.1f}", f"{n / seconds:.1f}"])
+        rows[-1] += [f"{seconds / took[PLAIN, views]:.2f}", f"{seconds / took[name, 0]:.2f}"]
+        rows[-1].append(f"{statistics.median(shares):.2f}" if shares else "")
+    print(table(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", nargs="?", choices=("offline", "clip", "text"), default="offline")
@@ -215,6 +286,9 @@ def main() -> None:
     parser.add_argument("--posts", type=int, default=0, help="the first so many; 0: all")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--views", type=int, default=4, help="K of the second measurement of offline")
+    there = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
+    parser.add_argument("--runtimes", nargs="+", default=["torch", *there], help="of offline; by default all installed")
+    parser.add_argument("--busy", action="store_true", help="beside a process that keeps one core busy")
     parser.add_argument("--clip-retrieval", metavar="PROGRAM")
     parser.add_argument("--short", action="store_true")
     given = parser.parse_args()
@@ -225,20 +299,16 @@ def main() -> None:
         folder = Path(temporary)
         listed = make_list(given.data or drawn(folder), given.posts, folder)
         n = len(json.loads(listed.read_text(encoding="utf-8")))
-        weights = make_weights(folder / "weights.pt") if given.kind != "offline" else folder
+        if given.kind == "offline":
+            offline(given, listed, n)
+            return
+        weights = make_weights(folder / "weights.pt")
+        peers = functools.partial(seconds_of, PEERS, given.kind, str(listed), str(weights), "0")
         runners: dict[str, Callable[[], dict[str, float]]] = {
             "mmsent": lambda: seconds_of(OURS, given.kind, str(listed), str(weights), "0", "torch"),
-            "plain loop": lambda: seconds_of(PEERS, given.kind, str(listed), str(weights)),
+            "plain loop, fp32": lambda: peers("fp32"),
+            "plain loop, bf16": lambda: peers("bf16"),
         }
-        if given.kind == "offline":
-            runners[f"mmsent, K = {given.views}"] = lambda: seconds_of(
-                OURS, given.kind, str(listed), str(weights), str(given.views), "torch"
-            )
-            for runtime in filter(importlib.util.find_spec, ("onnxruntime", "openvino")):
-                for views in (0, given.views):
-                    runners[f"mmsent, {runtime}" + (f", K = {views}" if views else "")] = functools.partial(
-                        seconds_of, OURS, given.kind, str(listed), str(weights), str(views), runtime
-                    )
         if given.clip_retrieval:
             runners["clip-retrieval"] = lambda: clip_retrieval(given.clip_retrieval, listed, weights, folder)
         seconds: dict[tuple[str, str], list[float]] = {}
@@ -256,6 +326,7 @@ def main() -> None:
         rows += [[k, f"{v:.1f}", f"{n / v:.2f}", f"{middle['mmsent'] / v:.2f}"] for k, v in middle.items()]
         print(table(rows))
     if given.kind == "clip":
+        print("plain loops: open_clip, its weights cast; mmsent: bf16 where the processor multiplies it, else fp32")
         reached = n * FLOP / middle["mmsent"]
         for dtype in ("bfloat16", "float32"):
             rate = product_rate(*MLP, dtype)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-MLP, QUICKGELU = ["c_fc", "gelu", "c_proj"], 1.702  # open_clip's names, and OpenAI's constant
+MLP = ["c_fc", "gelu", "c_proj"]  # open_clip's names
 
 
 _PROBES = ["a happy day", "the longest of these probes, so that the shorter one is padded: #clouds over the sea"]
@@ -118,7 +118,7 @@ class ClipModel:
         """The function from (B, 3, size, size) to (B, D), in the model's precision."""
         from mmsent.encoders.cpu_tower import quick_tower
 
-        quick = quick_tower(self.model) if self.device == "cpu" and self.precision == "bf16" else None
+        quick = quick_tower(self.model) if self.device == "cpu" else None
         return quick if quick is not None else self.model.encode_image
 
     @functools.cached_property
@@ -197,6 +197,8 @@ def fold_quickgelu(model: Any) -> None:
     """
     import torch
     from open_clip.transformer import QuickGELU
+
+    from mmsent.encoders.cpu_tower import QUICKGELU
 
     for block in model.modules():
         mlp = getattr(block, "mlp", None)

@@ -1,9 +1,9 @@
-"""open_clip's vision transformer in bfloat16 on a CPU, in about seven eighths of the time of its own modules.
+"""open_clip's vision transformer on a CPU, in about seven eighths of the time of its own modules.
 
 It differs in three ways, measured by scripts/bench_cpu_tower.py. None changes the result beyond rounding:
 
-- Attention runs for a few heads at a time, so that their scores stay in the processor's cache; all heads of a batch
-  at once write 43 MB per layer at 336 px, and read them back.
+- In bf16 attention runs for a few heads at a time, so that their scores stay in the processor's cache; all heads of a
+  batch at once write 43 MB per layer at 336 px, and read them back. In fp32 torch's fused attention is faster still.
 - Weights are stored once in the layout that oneDNN's products need, and the products apply the activation. The
   operators are those that torch's own compiler emits; versions of torch without them use the plain ones.
 - The last block computes only the class token, because nothing else of it is used.
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+QUICKGELU = 1.702  # OpenAI's constant
 SCORES_AT_ONCE = 4 * 577 * 577  # 2.7 MB, four heads of ViT-L/14 at 336 px; half or twice as many took the same time
 
 
@@ -66,7 +67,7 @@ class Product(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None) -> None:
         super().__init__()
-        self.weight, self.bias, self.activation = weight, bias, activation
+        self.bias, self.activation = bias, activation
         self.fused: tuple[str, str] | None = ("none", "")
         if type(activation) is nn.SiLU:
             self.fused = ("swish", "")
@@ -75,26 +76,30 @@ class Product(nn.Module):
         elif activation is not None:
             self.fused = None
         self.packed = _packed(weight)
+        self.weight = weight if self.packed is None else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is not None:
             name, algorithm = self.fused or ("none", "")
             y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], algorithm)
             return self.activation(y) if self.fused is None and self.activation is not None else y
+        assert self.weight is not None
         y = functional.linear(x, self.weight, self.bias)
         return y if self.activation is None else self.activation(y)
 
 
 def _packed(weight: Tensor) -> Tensor | None:
     """A weight (D_out, D_in) in oneDNN's own layout; None if this torch has no such operators, or they fail."""
-    if weight.dtype is not torch.bfloat16 or weight.device.type != "cpu":
+    close_enough = {torch.bfloat16: 0.05, torch.float32: 1e-4}.get(weight.dtype)
+    if close_enough is None or weight.device.type != "cpu":
         return None
     try:
         with torch.no_grad():
             packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
             probe = torch.ones(1, weight.shape[1], dtype=weight.dtype)
             found = torch.ops.mkldnn._linear_pointwise(probe, packed, None, "none", [], "")
-            close = torch.allclose(found.float(), functional.linear(probe, weight).float(), rtol=0.05, atol=0.05)
+            wanted = functional.linear(probe, weight).float()
+            close = torch.allclose(found.float(), wanted, rtol=close_enough, atol=close_enough)
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return None
     return packed if close else None
@@ -107,12 +112,18 @@ class QuickBlock(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
+        from open_clip.transformer import QuickGELU
+
         self.heads: int = block.attn.num_heads
         self.ln_1, self.ls_1, self.ln_2, self.ls_2 = block.ln_1, block.ls_1, block.ln_2, block.ls_2
         self._project(block.attn.in_proj_weight, block.attn.in_proj_bias)
         self.out = Product(block.attn.out_proj.weight, block.attn.out_proj.bias)
-        self.up = Product(block.mlp.c_fc.weight, block.mlp.c_fc.bias, block.mlp.gelu)
-        self.down = Product(block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+        up, activation, down = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
+        if type(activation) is QuickGELU:  # x sigmoid(a x) = silu(a x) / a, which oneDNN applies
+            self.up = Product(up.weight * QUICKGELU, up.bias * QUICKGELU, nn.SiLU())
+            self.down = Product(down.weight / QUICKGELU, down.bias)
+        else:
+            self.up, self.down = Product(up.weight, up.bias, activation), Product(down.weight, down.bias)
 
     def _project(self, weight: Tensor, bias: Tensor | None) -> None:
         """Set the products for queries, keys and values; weight (3 D, D)."""
@@ -161,6 +172,8 @@ def _merged(x: Tensor, n: int, length: int, width: int) -> Tensor:
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt d) v of each head: (N, L_q, d), (N, L, d), (N, L, d) to (N, L_q, d)."""
+    if q.dtype is torch.float32:
+        return functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
     q = q * q.shape[-1] ** -0.5
     out = torch.empty_like(q)
     heads = max(1, SCORES_AT_ONCE // (q.shape[1] * k.shape[1]))

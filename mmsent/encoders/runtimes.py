@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,24 @@ def run_on(encoder: Any, runtime: str) -> ImageEncoder:
 def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddings]:
     from mmsent.system.process import cores
 
-    run = _load(_converted(encoder), runtime, cores())
+    run = _each_alone(_load(_converted(encoder), runtime, cores()), cores())
     if apart := _apart(encoder, run):
         raise EncoderError(
             f"{encoder.card.name} on {runtime} differs from torch by {apart:.2g} of the embedding's length; use "
             "--runtime torch"
         )
     return run
+
+
+def _each_alone(run: Callable[[Pixels], Embeddings], threads: int) -> Callable[[Pixels], Embeddings]:
+    """Each image of a batch by itself on a thread of its own: nothing waits for a core that another process holds, and
+    the bytes depend neither on the batch nor on the number of threads."""
+
+    def encode(pixels: Pixels) -> Embeddings:
+        with ThreadPoolExecutor(min(threads, len(pixels))) as pool:  # not kept, so that a fork finds no dead threads
+            return np.concatenate(list(pool.map(run, np.split(pixels, len(pixels)))))
+
+    return encode
 
 
 def _load(path: Path, runtime: str, threads: int) -> Callable[[Pixels], Embeddings]:
@@ -98,15 +110,14 @@ def _load(path: Path, runtime: str, threads: int) -> Callable[[Pixels], Embeddin
             sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
             import openvino
 
-            options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+            options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
             model = openvino.Core().compile_model(str(path), "CPU", options)
             return lambda pixels: np.asarray(model.create_infer_request().infer([pixels])[0])
         import onnxruntime
 
         chosen = onnxruntime.SessionOptions()
         chosen.log_severity_level = 3
-        chosen.intra_op_num_threads = threads
-        chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")  # images are decoded meanwhile
+        chosen.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda pixels: np.asarray(session.run(None, {name: pixels})[0])

@@ -23,6 +23,7 @@ from mmsent.encoders.common import (
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError, first_line
 from mmsent.system.devices import pick_device, torch_dtype, without_tf32
+from mmsent.system.process import cores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +81,9 @@ class TimmImageEncoder:
     def batch_size(self) -> int:
         """How many images per forward pass suit the device."""
         self._device = pick_device(self._device)
-        return 16 if self._device == "cpu" else 256
+        if self._device != "cpu":
+            return 256
+        return 16 if self.on_runtime is None else max(16, cores())
 
     @functools.cached_property
     def model(self) -> Any:

@@ -42,7 +42,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("folded", [False, True])
-def test_in_fp32_it_is_the_same_function(tmp_path: Path, name: str, folded: bool) -> None:
+@pytest.mark.parametrize("packing", [True, False])
+def test_in_fp32_it_is_the_same_function(
+    tmp_path: Path, name: str, folded: bool, packing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not packing:
+        monkeypatch.setattr(cpu_tower, "_packed", lambda weight: None)
     vision, top = VARIANTS[name]
     model = made(tmp_path, vision, **top)
     x = torch.randn(3, 3, 32, 32)
@@ -59,7 +64,7 @@ def test_in_fp32_it_is_the_same_function(tmp_path: Path, name: str, folded: bool
         torch.testing.assert_close(model.encode_image(x), wanted, rtol=1e-4, atol=1e-5)
         assert before.keys() == model.state_dict().keys()
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-        assert quick.transformer.resblocks[0].up.weight is model.visual.transformer.resblocks[0].mlp.c_fc.weight  # type: ignore[union-attr, index, attr-defined]
+        assert quick.transformer.resblocks[0].ln_1.weight is model.visual.transformer.resblocks[0].ln_1.weight  # type: ignore[union-attr, index, attr-defined]
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -102,15 +107,17 @@ def test_an_operator_that_fails_or_errs_is_not_used(monkeypatch: pytest.MonkeyPa
     found = cpu_tower._packed(weight)
     assert found is not None
     assert found.data_ptr() == weight.data_ptr()
-    assert cpu_tower._packed(weight.float()) is None
+    assert cpu_tower._packed(weight.float()) is not None
+    assert cpu_tower._packed(weight.half()) is None
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 9])
 @pytest.mark.parametrize("scores", [1, 10, 20, 25, 1000])
 def test_attention_goes_by_heads(n: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_tower, "SCORES_AT_ONCE", scores)  # a head has 2 x 5
-    q, k, v = torch.randn(n, 2, 8), torch.randn(n, 5, 8), torch.randn(n, 5, 8)
-    torch.testing.assert_close(attention(q, k, v), nn.functional.scaled_dot_product_attention(q, k, v))
+    for dtype in (torch.float64, torch.float32):  # fp32 goes to torch's own
+        q, k, v = (torch.randn(n, length, 8, dtype=dtype) for length in (2, 5, 5))
+        torch.testing.assert_close(attention(q, k, v), nn.functional.scaled_dot_product_attention(q, k, v))
 
 
 @pytest.mark.parametrize(
@@ -128,12 +135,15 @@ def test_other_towers_are_left_to_open_clip(tmp_path: Path, vision: dict[str, An
     assert quick_tower(made(tmp_path, vision, **top)) is None
 
 
-def test_it_serves_in_bfloat16_on_a_cpu_alone(tmp_path: Path) -> None:
+def test_it_serves_on_a_cpu_alone(tmp_path: Path) -> None:
     tiny: Tiny = make_tiny(tmp_path, "mmsent-quick", CONFIG)
-    for precision, quick in (("fp32", False), ("bf16", True)):
+    for precision in ("fp32", "bf16"):
         clip: Any = tiny.open(precision).image.clip  # type: ignore[attr-defined]
-        assert isinstance(clip.encode_image, nn.Module) is quick
-        assert quick or clip.encode_image == clip.model.encode_image
+        assert isinstance(clip.encode_image, nn.Module)
+    clip = tiny.open("fp32").image.clip  # type: ignore[attr-defined]
+    clip.device = "cuda"
+    clip.__dict__["model"] = made(tmp_path, {})
+    assert clip.encode_image == clip.model.encode_image
 
 
 def test_a_mask_is_refused(tmp_path: Path) -> None:
