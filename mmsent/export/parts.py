@@ -47,8 +47,13 @@ class PartRun(Run):
     start: int = 0
     width: int = 0
 
+    @property
+    def columns(self) -> slice:
+        """Its own, as `weights` has it."""
+        return slice(self.start, self.start + self.weights()[0].text_width)
+
     def head(self) -> Any:
-        """The head in eval mode."""
+        """The head in eval mode, for all columns."""
         return HeadOnPart(super().head(), self.start, self.width).eval()
 
 

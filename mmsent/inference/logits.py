@@ -56,7 +56,7 @@ def _outputs(
     run: Run, image: NDArray[np.float32], text: Floats | Texts, missing: Missing | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     config, weights = run.weights()
-    own = features_for(run, text)
+    own = features_for(run, text)[:, run.columns]
     widths = (config.image_width, config.text_width)
     if widths != (image.shape[1], own.shape[1]):
         raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], own.shape[1])}")

@@ -173,6 +173,11 @@ class Run(Record):
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path} cannot be loaded ({first_line(error)}); run `mmsent fit` again") from error
 
+    @property
+    def columns(self) -> slice:
+        """Which columns of the text features its head reads."""
+        return slice(None)
+
     def head(self) -> Head:
         """Load the head in eval mode, on the CPU. Raises RunError as `weights`, or where they are not such a head's."""
         import torch

@@ -131,11 +131,11 @@ def test_the_graph_votes_as_the_vote_does(runs: dict[str, Run], cache: Cache, ti
     assert (~there).any()
     assert (counted.tied & there).sum() > 20
     assert np.array_equal(found[0], np.where(there, winners, -1))
-    assert found[1] == pytest.approx(mean, abs=1e-6)
+    assert found[1] == pytest.approx(mean, abs=2e-6)  # NumPy rounds otherwise than torch
     agreeing = ((each.argmax(axis=2) == winners) & voting).sum(axis=0)
     assert np.array_equal(agreeing, counted.agreeing)
     assert np.array_equal(found[2][there], agreeing[there])
-    assert found[3] == pytest.approx(each.swapaxes(0, 1), abs=1e-6)
+    assert found[3] == pytest.approx(each.swapaxes(0, 1), abs=2e-6)  # NumPy rounds otherwise than torch
     assert np.array_equal(found[4], voting.T)
 
 
