@@ -52,26 +52,12 @@ lint: $(DEVELOPERS)
 docs: $(WRITERS)
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
 
+# All of them, into a page of this kind of machine in docs/results/; the short forms write nothing.
 bench: $(DEVELOPERS)
-	$(BIN)/python scripts/bench_startup.py
-	$(BIN)/python scripts/bench_fit.py
-	$(BIN)/python scripts/bench_cpu_tower.py
-	$(BIN)/python scripts/bench_extract.py offline
-	$(BIN)/python scripts/bench_scale.py
-	$(BIN)/python scripts/bench_serve.py
-	$(BIN)/python scripts/bench_ray.py
-	$(BIN)/python scripts/bench_sweep.py
+	$(BIN)/python scripts/bench_all.py
 
 bench-short: $(DEVELOPERS)
-	$(BIN)/python scripts/bench_startup.py --short
-	$(BIN)/python scripts/bench_fit.py --short
-	$(BIN)/python scripts/bench_cpu_tower.py --short
-	$(BIN)/python scripts/bench_extract.py --short
-	$(BIN)/python scripts/bench_scale.py --short
-	$(BIN)/python scripts/bench_tune.py --short
-	$(BIN)/python scripts/bench_serve.py --short
-	$(BIN)/python scripts/bench_ray.py --short
-	$(BIN)/python scripts/bench_sweep.py --short
+	$(BIN)/python scripts/bench_all.py --short
 
 # Branch coverage of mmsent/ under the default and the slow tests, child processes included.
 coverage: $(DEVELOPERS)

@@ -21,7 +21,10 @@ def machine() -> None:
     import torch
 
     names = ("torch", "numpy", "scikit-learn", "open_clip_torch", "timm", "sentence-transformers", "mmsent")
-    print(f"{processor()}, {torch.get_num_threads()} threads; python {platform.python_version()}", end="")
+    print(
+        f"{processor()} ({kind_of_processor()}), {torch.get_num_threads()} threads; python {platform.python_version()}",
+        end="",
+    )
     print("".join(f", {name} {metadata.version(name)}" for name in names))
     print("command: python " + " ".join([f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]))
 
@@ -37,6 +40,15 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def kind_of_processor() -> str:
+    """The vector instructions that torch uses, and whether it multiplies bf16 numbers in hardware."""
+    import torch
+
+    from mmsent.system.devices import cpu_multiplies_bf16
+
+    return torch.backends.cpu.get_cpu_capability() + (" with bf16" if cpu_multiplies_bf16() else "")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
