@@ -19,11 +19,8 @@ Floats = NDArray[np.float32]
 Weights = Mapping[str, Floats]  # as a run's head.safetensors holds them
 PART = 8192  # rows at a time
 NORM_EPSILON = 1e-5  # torch's LayerNorm's
-# The error function as x P(x²) / Q(x²), highest power first, right to float32's last digits (Eigen's coefficients).
-_ERF_P = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
-          -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02)  # fmt: skip
-_ERF_Q = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
-          -1.42647390514189e-02)  # fmt: skip
+# The error function's approximation 7.1.26 of Abramowitz and Stegun, right to 1.5e-7: p, and a5 to a1.
+_ERF_P, *_ERF_A = (0.3275911, 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
 def head_outputs(
@@ -111,12 +108,11 @@ def _gelu(x: Floats) -> Floats:
 
 def erf(x: Floats) -> Floats:
     """The error function, for NumPy has none and SciPy takes long to import."""
-    x = np.clip(x, -4, 4)  # beyond, float32 knows no difference from ±1
-    square = np.square(x)
-    p, q = (np.full_like(x, coefficients[0]) for coefficients in (_ERF_P, _ERF_Q))
-    for into, coefficients in ((p, _ERF_P), (q, _ERF_Q)):
-        for one in coefficients[1:]:
-            into *= square
-            into += np.float32(one)
-    out: Floats = x * p / q
+    size = np.abs(x)
+    t = 1 / (1 + np.float32(_ERF_P) * size)
+    tail = np.zeros_like(t)
+    for coefficient in _ERF_A:
+        tail += np.float32(coefficient)
+        tail *= t
+    out: Floats = np.copysign(1 - tail * np.exp(-size * size), x)
     return out

@@ -70,4 +70,4 @@ def test_parts_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_error_function_is_right_to_float32() -> None:
     x = np.linspace(-9, 9, 200001, dtype=np.float32)
-    assert np.abs(erf(x) - special.erf(x.astype(np.float64))).max() < 5e-7
+    assert np.abs(erf(x) - special.erf(x.astype(np.float64))).max() < 1e-6
