@@ -146,6 +146,32 @@ def bootstrap_intervals(
     }
 
 
+def bootstrap_differences(
+    truth: Labels,
+    a: Labels,
+    b: Labels,
+    classes: int,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap intervals of how far the scores of b lie above those of a on the same rows (N,), N > 0, that
+    are drawn in pairs: (low, high) under `accuracy`, `f1_weighted` and `f1_macro`."""
+    shape = (classes, classes, classes)
+    cells = np.bincount(np.ravel_multi_index((truth, a, b), shape), minlength=classes**3)
+    drawn = np.random.default_rng(seed).multinomial(len(truth), cells / cells.sum(), size=resamples)
+    joint = drawn.reshape(resamples, *shape)
+    of_a, of_b = _Counts.of(joint.sum(axis=3)), _Counts.of(joint.sum(axis=2))
+    gaps = {
+        "accuracy": of_b.accuracy() - of_a.accuracy(),
+        "f1_weighted": of_b.weighted(of_b.f1()) - of_a.weighted(of_a.f1()),
+        "f1_macro": of_b.macro(of_b.f1()) - of_a.macro(of_a.f1()),
+    }
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return {name: (float(low), float(high)) for name, gap in gaps.items() for low, high in [np.quantile(gap, ends)]}
+
+
 def accuracy_by_coverage(right: NDArray[np.bool_], confidence: NDArray[np.float64]) -> list[dict[str, float]]:
     """How accurate the surest rows are (El-Yaniv and Wiener 2010): for each share in COVERAGES the accuracy of that
     part of the rows (N,), the surest first, N > 0, and the confidence of the last of them under `least`."""

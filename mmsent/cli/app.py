@@ -32,6 +32,7 @@ PANELS = {  # every command with the first sentence of its help
     },
     "Look closer": {
         "evaluate": "Score runs, side by side with their vote, and test which differences are more than chance.",
+        "compare": "Compare two runs: settings, scores, and the posts that only one of them has right.",
         "report": "Show what runs learned: every figure, and one page.",
         "zero-shot": "Label posts by prompts for each label, without training.",
         "explain": "Show what in a post's image and text speaks for a label.",

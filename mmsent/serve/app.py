@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mmsent.errors import MmsentError
+from mmsent.serve.compare_endpoints import compare_routes
 from mmsent.serve.endpoints import Access, post_routes, status_routes
 from mmsent.serve.guard import HEADERS, Guard, Received
 from mmsent.serve.monitoring import Metered, Metrics
@@ -58,7 +60,9 @@ def create_app(
     app.include_router(post_routes(work, access))
     app.include_router(status_routes(work, access, review=review is not None))
     if review is not None:
-        app.include_router(review_routes(work, review, access))
+        opened = functools.cache(review)
+        app.include_router(review_routes(work, opened, access))
+        app.include_router(compare_routes(work, opened, access))
     app.include_router(page_routes())
     _add_errors(app, metrics)
     describe(app)

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,6 +222,16 @@ class Review:
         if self.dataset is None:
             raise DataError("the data set is not available; start mmsent serve with --data")
         return corrected_list(self.dataset, labels)
+
+    def about(self, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Of those of these posts that are in the review: row, text, and whether there is a picture."""
+        found = {}
+        for i, row in enumerate(self._rows):
+            if row.id in ids:
+                text, post = self._text(i) or "", self._posts.get(row.id)
+                shown = text if len(text) <= TEXT else text[:TEXT] + "…"
+                found[row.id] = {"row": i, "text": shown, "picture": post is not None and post.has_image}
+        return found
 
     def _post(self, row: int) -> Post | None:
         if not 0 <= row < len(self._rows):

@@ -262,6 +262,51 @@ class ReviewPage(_Out):
     rows: list[ReviewRow]
 
 
+class Setting(_Out):
+    """A setting that two runs do not share; null where a run does not have it."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+class Gap(_Out):
+    """A score of two runs, how far b lies above a, and the 95% interval of that."""
+
+    measure: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+
+
+class Case(_Out):
+    """A post that only one of two runs has right. row: its place in the review; null where it is not there."""
+
+    id: str
+    label: str
+    a: str
+    b: str
+    row: int | None
+    text: str
+    picture: bool
+
+
+class Compared(_Out):
+    """Two runs side by side, on the posts that both validated on."""
+
+    a: str
+    b: str
+    rows: int
+    others: int = Field(description="posts that only one of them validated on; they are left out")
+    settings: list[Setting]
+    gaps: list[Gap]
+    p_value: float = Field(description="of McNemar's exact test")
+    only_a: list[Case]
+    only_b: list[Case]
+
+
 class CorrectionsIn(_In):
     """Corrected labels by post id."""
 

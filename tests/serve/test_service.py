@@ -6,11 +6,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmsent.data.dataset import Dataset
+from mmsent.evaluation.compare import compare_runs
 from mmsent.inference.abstain import Abstention
 from mmsent.inference.held_out import held_out
 from mmsent.inference.tally import Way
 from mmsent.serve.app import create_app
 from mmsent.serve.limits import Limits
+from mmsent.serve.review import Review, validation_rows
 from mmsent.serve.service import Service
 from mmsent.training.runs import Run
 from tests.helpers.fake import fake_encoders
@@ -45,3 +47,23 @@ def test_without_abstention_every_post_has_its_label(runs: list[Run], world: tup
         info = client.get("/info").json()
     assert (one["voted"], info["abstain"]) == (None, None)
     assert one["label"] in runs[0].labels
+
+
+def test_two_served_runs_side_by_side(runs: list[Run], world: tuple[Dataset, dict[str, Run]]) -> None:  # noqa: F811
+    rows, shared = validation_rows(runs)
+    review = Review(rows, world[0], runs=[run.name for run in shared])
+    app = create_app(Service(runs, Limits(), opener=lambda _: fake_encoders()), review=lambda: review)
+    names = {"a": runs[0].name, "b": runs[1].name}
+    with TestClient(app, base_url=BASE) as client:
+        found = client.get("/compare/runs", params=names).json()
+        assert client.get("/compare").status_code == 200
+        same = client.get("/compare/runs", params=names | {"b": runs[0].name})
+        unknown = client.get("/compare/runs", params=names | {"b": "x"})
+    wanted = compare_runs(runs[0], runs[1]).to_json()
+    sides = ("only_a", "only_b")
+    assert {k: v for k, v in found.items() if k not in sides} == {k: v for k, v in wanted.items() if k not in sides}
+    for side in sides:
+        assert [case["id"] for case in found[side]] == [case["id"] for case in wanted[side]]
+        assert all(rows[case["row"]].id == case["id"] and case["picture"] for case in found[side])
+    assert (same.status_code, unknown.status_code) == (422, 422)
+    assert "compared with itself" in same.json()["detail"]

@@ -1,0 +1,119 @@
+// The page that compares two of the served heads. The address names them: compare?a=RUN&b=RUN.
+
+import {
+  $, ask, askForKey, askJson, chip, el, fusionName, labelName, onLanguage, percent, pool, select, signed, startLanguage, t,
+} from "./common.js";
+
+const PART = 24;
+let info = null;
+let found = null;
+let asked = 0;
+const fetching = pool(4);
+
+function complain(message) {
+  $("problem").textContent = message;
+  $("problem").hidden = !message;
+}
+
+const nameOf = (run) => {
+  const head = info.heads.find((one) => one.run === run);
+  const alike = info.heads.filter((one) => one.fusion === head?.fusion).length > 1;
+  return head && !alike ? fusionName(head.fusion) : run;
+};
+const plain = (value) => (value === null || value === "" ? "–" : Array.isArray(value) ? value.join(", ") || "–" : String(value));
+
+function table(header, rows) {
+  const cell = (name, text) => el(name, name === "th" ? { scope: "col" } : {}, text);
+  return el("div", { className: "scroll" }, el("table", {},
+    el("thead", {}, el("tr", {}, ...header.map((text) => cell("th", text)))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((text) => cell("td", text)))))));
+}
+
+function card(one) {
+  const thumb = el("div", { className: "thumb" }, one.picture ? "" : t("no_picture"));
+  if (one.picture) {
+    fetching(async () => {
+      try {
+        const url = URL.createObjectURL(await (await ask(`review/pictures/${one.row}`)).blob());
+        thumb.replaceChildren(el("img", { alt: "", src: url }));
+      } catch { thumb.textContent = t("no_picture"); }
+    });
+  }
+  const fact = (name, label) => [el("dt", {}, name), el("dd", {}, chip(label, info.colours))];
+  return el("li", { className: "row" }, thumb, el("p", { className: "id" }, one.id),
+    el("p", { className: "text", dir: "auto" }, one.text),
+    el("dl", { className: "facts" }, ...fact(t("row_label"), one.label), ...fact("A", one.a), ...fact("B", one.b)));
+}
+
+function side(cases, title) {
+  const list = el("ol", { className: "rows" });
+  const more = el("button", { type: "button", className: "plain more" }, t("more"));
+  const add = () => {
+    const at = list.children.length;
+    list.append(...cases.slice(at, at + PART).map(card));
+    more.hidden = list.children.length >= cases.length;
+  };
+  more.addEventListener("click", add);
+  add();
+  const all = el("a", { href: `review#${new URLSearchParams({ ids: JSON.stringify(cases.map((one) => one.id)) })}` }, t("in_gallery"));
+  return el("section", { className: "card wide" }, el("h2", {}, `${title} (${cases.length})`), cases.length ? all : "", list, more);
+}
+
+function show() {
+  if (!found) return $("found").replaceChildren();
+  const { gaps, settings, only_a, only_b, p_value: p, rows, others } = found;
+  const [a, b] = [nameOf(found.a), nameOf(found.b)];
+  const names = { accuracy: t("accuracy"), f1_weighted: t("f1_weighted"), f1_macro: t("f1_macro") };
+  const scores = gaps.map((gap) => [names[gap.measure], percent(gap.a, 1), percent(gap.b, 1),
+    t("gap", { d: signed(100 * gap.difference), low: signed(100 * gap.low), high: signed(100 * gap.high) })]);
+  const chance = t(p < 0.05 ? "beyond_chance" : "within_chance", { p: p < 1e-4 ? "< 0.0001" : p.toFixed(4) });
+  $("found").replaceChildren(
+    el("section", { className: "card wide" }, el("h2", {}, t("scores")),
+      el("p", {}, `${t("only_counts", { a: only_a.length, b: only_b.length })} ${chance}`),
+      table([t("score"), `A: ${a}`, `B: ${b}`, "B − A"], scores),
+      el("p", { className: "hint" }, t("compared_on", { rows }) + (others ? ` ${t("left_others", { others })}` : ""))),
+    el("section", { className: "card wide" }, el("h2", {}, t("settings_differ")),
+      settings.length ? table([t("setting"), "A", "B"], settings.map((one) => [one.name, plain(one.a), plain(one.b)]))
+        : el("p", {}, t("no_setting"))),
+    side(only_a, t("only_right", { head: `A: ${a}` })), side(only_b, t("only_right", { head: `B: ${b}` })));
+}
+
+async function compare() {
+  const mine = (asked += 1);
+  const query = new URLSearchParams({ a: $("a").value, b: $("b").value });
+  history.replaceState(null, "", `?${query}`);
+  complain("");
+  try {
+    const answer = await askJson(`compare/runs?${query}`);
+    if (mine !== asked) return;
+    found = answer;
+  } catch (error) {
+    if (mine !== asked) return;
+    found = null;
+    complain(error.status === 404 ? t("compare_none") : error.message);
+  }
+  show();
+}
+
+function showChoice() {
+  if (!info) return;
+  const given = new URLSearchParams(location.search);
+  const runs = info.heads.map((head) => head.run);
+  const chosen = (id, otherwise) => $(id).value || (runs.includes(given.get(id)) ? given.get(id) : otherwise);
+  const options = runs.map((run) => [run, nameOf(run)]);
+  select($("a"), options, chosen("a", runs[0]));
+  select($("b"), options, chosen("b", runs[1]));
+}
+
+for (const id of ["a", "b"]) $(id).addEventListener("change", compare);
+$("choice").addEventListener("submit", (event) => event.preventDefault());
+onLanguage(() => { showChoice(); show(); });
+info = await askJson("info").catch((error) => { complain(error.message); return null; });
+startLanguage();
+if (info) {
+  showChoice();
+  if (info.key) askForKey(compare);
+  if (info.heads.length < 2) complain(t("compare_one"));
+  else await compare();
+}
+document.documentElement.dataset.ready = "yes";
