@@ -30,6 +30,8 @@ from pathlib import Path
 
 from bench_common import machine, product_rate, table
 
+from mmsent.system.devices import cpu_multiplies_bf16
+
 PLAIN = "timm + sentence-transformers"
 ARCH = "ViT-L-14-336-quickgelu"
 FLOP = 382e9  # of one picture through ViT-L/14 at 336 px
@@ -133,9 +135,9 @@ from mmsent.data.dataset import load_dataset
 from mmsent.encoders.factory import open_encoders
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
-kind, listed, weights, views, runtime = sys.argv[1:6]
-chosen = EncoderSettings(encoder="offline", runtime=runtime) if kind == "offline" else EncoderSettings(
-    encoder="open_clip:ViT-L-14-336-quickgelu", weights=weights)
+kind, listed, weights, views, way = sys.argv[1:6]  # way: the runtime of offline, the precision of CLIP
+chosen = EncoderSettings(encoder="offline", runtime=way) if kind == "offline" else EncoderSettings(
+    encoder="open_clip:ViT-L-14-336-quickgelu", weights=weights, precision=way)
 ready = open_encoders(chosen)
 dataset = load_dataset(Path(listed).with_suffix(".jsonl"))
 if kind == "text":
@@ -288,6 +290,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=4, help="K of the second measurement of offline")
     there = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
     parser.add_argument("--runtimes", nargs="+", default=["torch", *there], help="of offline; by default all installed")
+    parser.add_argument("--precision", choices=("auto", "fp32"), default="auto", help="of mmsent's CLIP")
     parser.add_argument("--busy", action="store_true", help="beside a process that keeps one core busy")
     parser.add_argument("--clip-retrieval", metavar="PROGRAM")
     parser.add_argument("--short", action="store_true")
@@ -305,28 +308,33 @@ def main() -> None:
         weights = make_weights(folder / "weights.pt")
         peers = functools.partial(seconds_of, PEERS, given.kind, str(listed), str(weights), "0")
         runners: dict[str, Callable[[], dict[str, float]]] = {
-            "mmsent": lambda: seconds_of(OURS, given.kind, str(listed), str(weights), "0", "torch"),
+            "mmsent": lambda: seconds_of(OURS, given.kind, str(listed), str(weights), "0", given.precision),
             "plain loop, fp32": lambda: peers("fp32"),
-            "plain loop, bf16": lambda: peers("bf16"),
         }
+        if given.precision == "auto" and cpu_multiplies_bf16():
+            runners["plain loop, bf16"] = lambda: peers("bf16")
         if given.clip_retrieval:
             runners["clip-retrieval"] = lambda: clip_retrieval(given.clip_retrieval, listed, weights, folder)
         seconds: dict[tuple[str, str], list[float]] = {}
-        for _ in range(given.rounds):
-            for name, run in runners.items():
-                for part, value in run().items():
-                    seconds.setdefault((part, name), []).append(value)
-                    print(f"  {name}, {part}: {value:.1f}", flush=True)
+        with busy(given.busy):
+            for _ in range(given.rounds):
+                for name, run in runners.items():
+                    for part, value in run().items():
+                        seconds.setdefault((part, name), []).append(value)
+                        print(f"  {name}, {part}: {value:.1f}", flush=True)
     for part, title in (("seconds", "whole posts"), ("pictures", "pictures alone")):
         middle = {name: statistics.median(values) for (p, name), values in seconds.items() if p == part}
         if part == "pictures" and given.kind != "clip":
             continue
-        print(f"\n{given.kind}, {title}: {n} posts, median of {given.rounds}")
+        beside = " beside a busy process" if given.busy else ""
+        print(f"\n{given.kind}{beside}, {title}: {n} posts, median of {given.rounds}")
         rows = [["", "seconds", "posts/s", "mmsent / this"]]
         rows += [[k, f"{v:.1f}", f"{n / v:.2f}", f"{middle['mmsent'] / v:.2f}"] for k, v in middle.items()]
         print(table(rows))
     if given.kind == "clip":
-        print("plain loops: open_clip, its weights cast; mmsent: bf16 where the processor multiplies it, else fp32")
+        print(
+            "plain loops: open_clip, its weights cast; mmsent in bf16 where the processor multiplies it, else in fp32"
+        )
         reached = n * FLOP / middle["mmsent"]
         for dtype in ("bfloat16", "float32"):
             rate = product_rate(*MLP, dtype)
