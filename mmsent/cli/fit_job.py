@@ -87,7 +87,7 @@ def memory_limit(text: str | None) -> int | None:
     if text is None:
         allowed = memory()
         return allowed // 2 if allowed else None
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)i?b?\s*", text.lower())
+    found = re.fullmatch(r"\s*([0-9]{0,15}\.?[0-9]{1,15})\s*([kmgt]?)i?b?\s*", text.lower())
     if not found or not float(found[1]):
         raise UsageError(f"--memory {text!r}: give a size such as 2GB or 500MB")
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))

@@ -26,7 +26,7 @@ from mmsent.metrics import scores
 from mmsent.system.provenance import Difference, differences
 from mmsent.system.safe_csv import plain
 from mmsent.training.calibration import apply_temperature
-from mmsent.training.fit import Training, data_facts, fit
+from mmsent.training.fit import Training, data_facts, fit, read_history
 from mmsent.training.halves import LACKS
 from mmsent.training.runs import Run
 from mmsent.training.sides import Sides, sides
@@ -194,7 +194,7 @@ def _require_rows(run: Run, cache: Cache, given: Sides) -> None:
 
 def _same_history(run: Run, again: Run) -> bool:
     """Whether each value that the old run recorded per epoch is the same in the new one, to the bit."""
-    then, now = (json.loads((r.path / "history.json").read_text(encoding="utf-8")) for r in (run, again))
+    then, now = read_history(run), read_history(again)
     return len(then) == len(now) and all(
         json.dumps(value) == json.dumps(new.get(name))
         for old, new in zip(then, now, strict=True)

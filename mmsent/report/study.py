@@ -6,7 +6,6 @@ Shapes: N validation rows, C classes.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,14 +109,9 @@ class Study:
 
     def history(self, run: Run) -> list[dict[str, Any]]:
         """A run's record of each epoch. Raises RunError where the file cannot be read."""
-        path = run.path / "history.json"
-        try:
-            found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}; fit it again") from error
-        if not isinstance(found, list) or not found:
-            raise RunError(f"{path} holds no epochs; fit it again")
-        return found
+        from mmsent.training.fit import read_history
+
+        return read_history(run)
 
     def trace(self, run: Run) -> Traced:
         """The intermediate results of a run's head on its validation rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -156,17 +157,27 @@ def _save(
     return save_run(runs, name, info, trained, table)
 
 
+def read_history(run: Run) -> list[dict[str, Any]]:
+    """A run's record of each epoch. Raises RunError where the file cannot be read."""
+    path = run.path / "history.json"
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}; run `mmsent fit` again") from error
+    if not (isinstance(found, list) and found and all(isinstance(one, dict) for one in found)):
+        raise RunError(f"{path} holds no epochs; run `mmsent fit` again")
+    return found
+
+
 def write_tensorboard(run: Run, folder: Path) -> Path:
     """Write a run's history as TensorBoard scalars into `folder`/<run name>. Raises UsageError without tensorboard."""
-    import json
-
     from mmsent.errors import UsageError
 
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("--tensorboard needs its package: pip install 'mmsent[tensorboard]'") from error
-    history = json.loads((run.path / "history.json").read_text(encoding="utf-8"))
+    history = read_history(run)
     writer = SummaryWriter(str(folder / run.name))
     started = time.time()
     for record in history:

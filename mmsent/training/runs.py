@@ -199,7 +199,10 @@ class Run(Record):
         path = self.path / "validation.csv"
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                return [plain(row["id"]) for row in csv.DictReader(file)]
+                ids = [plain(row["id"]) for row in csv.DictReader(file)]
+            if not ids or len(ids) != self.info.get("metrics", {}).get("n", len(ids)):
+                raise ValueError(f"it has {len(ids)} rows, which is not how many were written")
+            return ids
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise RunError(f"{path} cannot be read: {error}; run `mmsent fit` again") from error
 

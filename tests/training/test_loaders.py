@@ -168,8 +168,9 @@ def test_the_command(cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "trained on 1750 rows, validated on 250" in printed.out
     assert run("fit", *where, "--memory", "1GB") == 0
     assert "read from disk" not in capsys.readouterr().err
-    assert run("fit", *where, "--memory", "much") == 2
-    assert "--memory 'much': give a size such as 2GB" in capsys.readouterr().err
+    for size in ("much", "9" * 400 + "GB"):
+        assert run("fit", *where, "--memory", size) == 2
+        assert f"--memory '{size}': give a size such as 2GB" in capsys.readouterr().err
 
 
 def test_tuned_heads_train_on_states_from_disk(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from mmsent.config import DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.errors import RunError
+from mmsent.training.fit import read_history
 from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head
 from mmsent.training.runs import Run, calibration_note, list_runs, open_run, predictions_csv, save_run
@@ -272,6 +273,15 @@ def test_a_damaged_run_json(content: bytes, tmp_path: Path) -> None:
     (run.path / "run.json").write_bytes(content)
     with pytest.raises(RunError, match=r"run\.json cannot be read"):
         open_run(run.path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[1]", b"\xff", b"id\n", b"id\n1\n2\n"])
+def test_damaged_tables_of_a_run(content: bytes, tmp_path: Path) -> None:
+    run = save(tmp_path, info={**make_info(), "metrics": {"n": 3}})
+    for name, read in (("history.json", lambda: read_history(run)), ("validation.csv", run.validation_ids)):
+        (run.path / name).write_bytes(content)
+        with pytest.raises(RunError, match=rf"{name} (cannot be read|holds no epochs).*; run `mmsent fit` again"):
+            read()
 
 
 def test_a_run_without_a_temperature_loads_as_uncalibrated(tmp_path: Path) -> None:
