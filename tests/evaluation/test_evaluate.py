@@ -363,8 +363,9 @@ def test_accuracy_over_coverage_is_drawn(cache: Cache, runs: list[Run], tmp_path
     evaluate_command(cache, runs[:2], "--figure", str(tmp_path / "curve.png"))
     with Image.open(tmp_path / "curve.png") as drawn:
         assert drawn.format == "PNG"
-    with pytest.raises(SystemExit):
-        evaluate_command(cache, runs[:2], "--figure", str(tmp_path / "curve.txt"))
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(runs[0].path), "--cache", str(cache.path), "--figure", str(tmp_path / "curve.txt")])
+    assert stop.value.code == 2
 
 
 def test_the_command_with_one_run_and_with_old_ones(
