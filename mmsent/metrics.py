@@ -95,6 +95,15 @@ def scores(truth: Labels, predicted: Labels, classes: int) -> dict[str, Any]:
     return out
 
 
+def matrix_scores(matrices: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Scores of any number of (..., C, C) confusion matrices at once: accuracy and f1_weighted (...,), precision,
+    recall and f1 (..., C)."""
+    counts = _Counts.of(matrices)
+    f1 = counts.f1()
+    each = {"precision": counts.precision(), "recall": counts.recall(), "f1": f1}
+    return {"accuracy": counts.accuracy(), "f1_weighted": counts.weighted(f1), **each}
+
+
 def wilson(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval of a share (1927); n > 0."""
     p, z = hits / n, NormalDist().inv_cdf((1 + level) / 2)

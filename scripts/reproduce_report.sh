@@ -47,4 +47,4 @@ mmsent evaluate "${trained[@]}" --json > "$out/scores.json"
 mmsent vote "${trained[@]}" --tie neutral --out "$out/predictions.txt"
 
 # Section 4: all figures. Grad-CAM is of the cross-entropy, as there.
-mmsent report "${trained[@]}" --cam-of loss --out "$out/report"
+mmsent report "${trained[@]}" --cam-of loss --head concat --out "$out/report"

@@ -41,6 +41,19 @@ def report(
         ),
     ] = None,
     cam_of: CamOf = "logit",
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="<str>",
+            help="Head that the figures of a single head show, by fusion or run.",
+            show_default="the best",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    lang: Annotated[
+        str, typer.Option("--lang", help="Language of page and figures: en or zh.", rich_help_panel=RUN)
+    ] = "en",
     skip: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,9 +70,10 @@ def report(
     Reads the newest run of each fusion of the cache (or the runs named), the cache and the posts. Writes
     --out/report.html, one file that opens from disk, and the figures as PNG and SVG. Test labels stay closed.
     """
-    _refuse(form, out, skip or ())
+    _refuse(form, out, skip or (), lang)
     from mmsent.data.check import check_dataset
     from mmsent.report.explanations import Explainer
+    from mmsent.report.language import speaking
     from mmsent.report.study import open_study
     from mmsent.system.progress import bar
 
@@ -82,15 +96,20 @@ def report(
     if dataset is not None:
         with bar(len(dataset.posts), "reading posts", "post") as shown:
             preflight = check_dataset(dataset, progress=shown.update, **reader)
-    study = open_study(chosen, cache, dataset)
-    written = _write(study, out, form, preflight, Explainer(study, encoders, why, cam_of), skip or ())
+    study = open_study(chosen, cache, dataset, head)
+    with speaking(lang):
+        written = _write(study, out, form, preflight, Explainer(study, encoders, why, cam_of), skip or ())
     echo_json(_facts(written, chosen)) if json else _tell(written, out, no_posts, study.labels)
 
 
-def _refuse(form: str, out: Path, skip: Any) -> None:
+def _refuse(form: str, out: Path, skip: Any, lang: str) -> None:
     """Raise UsageError on what no report can be made of."""
     if form not in ("html", "md"):
         raise UsageError(f"--format {form!r}: choose html or md")
+    from mmsent.report.language import LANGUAGES
+
+    if lang not in LANGUAGES:
+        raise UsageError(f"--lang {lang!r}: choose {' or '.join(LANGUAGES)}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder")
     if not skip:

@@ -11,6 +11,8 @@ from mmsent.encoders.base import Encoders
 from mmsent.errors import MmsentError
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.attribution import METHODS, CamOf, strongest
+from mmsent.report.language import say
+from mmsent.report.naming import title_of
 from mmsent.report.study import Study, Unavailable
 from mmsent.system.memory import free_memory, out_of_memory
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from mmsent.inference.explain import Explanation
 
+ALIKE = 0.6  # rank correlation from which two maps agree
 TRIES = 5  # posts of a class whose pictures can be read but which cannot be explained
 
 
@@ -30,12 +33,12 @@ class Explainer:
         self,
         study: Study,
         encoders: Encoders | None,
-        reason: str = "the encoders were not loaded",
+        reason: str = "",
         cam_of: CamOf = "logit",
     ) -> None:
         self._study = study
         self._encoders = encoders
-        self._reason = reason
+        self._reason = reason or say("the encoders were not loaded")
         self._cam_of = cam_of
 
     def _explain(self, post: NewPost, target: str | None) -> Explanation:
@@ -51,7 +54,7 @@ class Explainer:
             if not out_of_memory(error):
                 raise
         free_memory()
-        raise Unavailable("the memory is too small to explain a post; free some, or use --device cpu")
+        raise Unavailable(say("the memory is too small to explain a post; free some, or use --device cpu"))
 
     def pictures(self) -> tuple[Figure, str]:
         """Figure 15: one post of each class that the head gets right, at the middle of its confidences. Raises
@@ -60,12 +63,12 @@ class Explainer:
 
         study = self._study
         if study.dataset is None:
-            raise Unavailable("the posts are not available; name the data set with --data")
+            raise Unavailable(say("the posts are not available; name the data set with --data"))
         if study.main.fusion is Fusion.text:
-            raise Unavailable("a text head reads no image")
+            raise Unavailable(say("a text head reads no image"))
         found = study.evaluation(study.main)
         explanations = []
-        reason = "no image of a validation post could be read"
+        reason = say("no image of a validation post could be read")
         for c in range(len(study.labels)):
             rows = np.flatnonzero((found.truth == c) & (found.predicted == c))
             if not len(rows):
@@ -88,15 +91,23 @@ class Explainer:
         if not any(e.picture for e in explanations):
             raise Unavailable(reason)
         values = [m.correlation for e in explanations if e.picture for m in e.picture.maps if m.correlation is not None]
-        range_ = f"{min(values):+.2f} to {max(values):+.2f}" if values else "undefined"
-        words = (
-            "One post per class: the brighter a region, the more it supports the predicted label. Grad-CAM of the "
-            f"{self._cam_of} is shown at an early, a middle and a late layer beside occlusion, which needs no "
-            f"gradient; their rank correlation over the image is {range_}. Where they disagree, trust occlusion."
+        words = say(
+            "One post per class that {head} labels correctly: the brighter a region, the more it supports the label.",
+            head=title_of(study.main),
         )
+        if values:
+            far = {"low": min(values), "high": max(values)}
+            words += say(" ") + (
+                say("Grad-CAM and occlusion, which needs no gradient, rank the regions much alike (rank "
+                    "correlation {low:+.2f} to {high:+.2f}).", **far)
+                if min(values) > ALIKE
+                else say("Grad-CAM and occlusion, which needs no gradient, disagree in places (rank correlation "
+                         "{low:+.2f} to {high:+.2f} over the layers): trust occlusion.", **far)
+            )  # fmt: skip
         if self._cam_of == "logit":
-            words += " The coursework report took the gradient of the loss; --cam-of loss does so."
-        return grad_cam_figure(explanations), words
+            words += say(" ") + say("The coursework report took the gradient of the loss; --cam-of loss does so.")
+        title = say("What in an image supports its label, {name}", name=title_of(study.main))
+        return grad_cam_figure(explanations, title), words
 
     def own_words(self) -> tuple[Figure, str]:
         """Figure 16 for a set with labels of its own: the validation post, of those that the head gets right and whose
@@ -110,7 +121,7 @@ class Explainer:
             text = study.text(study.features.index.ids[int(found.positions[i])])
             if text and text.strip():
                 return self.words(text, study.labels[int(found.predicted[i])])
-        raise Unavailable("there is no text of a validation post that the head labels correctly")
+        raise Unavailable(say("there is no text of a validation post that the head labels correctly"))
 
     def words(self, text: str, target: str) -> tuple[Figure, str]:
         """Figure 16. Raises Unavailable where the encoders are not available or the head reads no text."""
@@ -118,15 +129,18 @@ class Explainer:
 
         study = self._study
         if study.main.fusion is Fusion.image:
-            raise Unavailable("an image head reads no text")
+            raise Unavailable(say("an image head reads no text"))
         found = self._explain(NewPost("example", text, None), target)
         if found.text is None or not found.text.words:
-            raise Unavailable("the text has no words")
+            raise Unavailable(say("the text has no words"))
         best = {name: strongest(found.text.words, name, 1, 1) for name in METHODS}
-        first = {name: found_words[0].word if found_words else "none" for name, found_words in best.items()}
+        first = {name: found_words[0].word if found_words else say("none") for name, found_words in best.items()}
+        values = {"text": text, "target": target, **first}
         words = (
-            f"How much each word of “{text}” supports {target}; the mean of the training rows replaces the image. The "
-            f"word that supports it most is {first['grad_cam']} by Grad-CAM at the token embedding, "
-            f"{first['integrated']} by integrated gradients and {first['occlusion']} by occlusion."
-        )
+            say("All three methods find that {occlusion} supports {target} most in “{text}”.", **values)
+            if len(set(first.values())) == 1
+            else say("What supports {target} most in “{text}” is {grad_cam} by Grad-CAM at the token embedding, "
+                     "{integrated} by "
+                     "integrated gradients and {occlusion} by occlusion: where they differ, trust occlusion.", **values)
+        ) + say(" ") + say("The mean of the training rows replaces the image.")  # fmt: skip
         return word_figure(found), words

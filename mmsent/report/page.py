@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmsent.report.figures.style import label_colours
+from mmsent.report.language import catalogue, language, say
 from mmsent.report.web_fonts import font_faces
 
 THUMBNAIL = 220
+SCRIPTS = ("page.js", "contents.js")
 WHITE_LETTERS = 0.18  # luminance below which white letters have a contrast of 4.5
 
 
@@ -24,11 +26,15 @@ def render(name: str, written: str, *, labels: list[str], **values: Any) -> str:
     loader = PackageLoader("mmsent", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     folder = Path(__file__).parent
-    script = (folder / "page.js").read_text(encoding="utf-8")
-    style = "\n".join([(folder / "page.css").read_text(encoding="utf-8"), label_rules(labels), font_faces(written)])
+    script = "\n".join((folder / part).read_text(encoding="utf-8") for part in SCRIPTS)
+    said = "".join(catalogue(language()).values())
+    plain = (folder / "page.css").read_text(encoding="utf-8")
+    style = "\n".join([plain, label_rules(labels), font_faces(written + said)])
     page = environment.get_template(name).render(
         **values,
         labels=labels,
+        say=say,
+        language={"zh": "zh-CN"}.get(language(), language()),
         # Our own files, written into the page as they are; their hashes are all that the page's policy lets run.
         style=Markup(style),
         script=Markup(script),

@@ -16,6 +16,7 @@ from mmsent.config import (
     default,
     fit_settings,
 )
+from mmsent.report.language import say
 from mmsent.report.study import Study
 from mmsent.training.runs import Run
 
@@ -29,15 +30,16 @@ def commands(study: Study) -> tuple[list[str], str]:
     given = [_command(study.cache.provenance.get("command"))]
     given += list(dict.fromkeys(_command(run.info.get("command")) for run in study.runs))
     given = [line for line in given if line]
-    note = (
-        "These commands give every setting that is not a default of this version; put the path of the data set after "
-        "--data. "
-    )
+    parts = [
+        say("These commands give every setting that is not a default of this version; put the path of the data "
+            "set after --data.")
+    ]  # fmt: skip
     fusions = [run.fusion for run in study.runs]
     if len(set(fusions)) < len(fusions):
-        note += "Some runs have the same fusion: name the runs that these commands make after mmsent report. "
-    note += f"The original commands were: {'; '.join(given)}." if given else ""
-    return lines, note
+        parts.append(say("Some runs have the same fusion: name the runs that these commands make after mmsent report."))
+    if given:
+        parts.append(say("The original commands were: {commands}.", commands="; ".join(given)))
+    return lines, say(" ").join(parts)
 
 
 def _extract_line(study: Study) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,14 @@ from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import as_pixels, open_rgb, read_image, shrunk
 from mmsent.errors import DataError, MmsentError, RunError
 from mmsent.evaluation.evaluate import Evaluation, evaluate_validation
+from mmsent.evaluation.repeats import other_seeds
 from mmsent.features.cache import NO_LABEL, Cache, Features
 from mmsent.features.cache.groups import row_groups
 from mmsent.inference.tuned import blocks_from, cached_texts, features_for
 from mmsent.metrics import Labels
+from mmsent.report.certainty import Interval, mean_interval
 from mmsent.report.figures.posts import PostCase
+from mmsent.report.language import say
 from mmsent.training.runs import Run
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7, 1.0)
@@ -46,13 +49,17 @@ class Traced:
 @dataclass(frozen=True)
 class Study:
     """Runs on one cache with their validation results. `evaluations` starts with one per run, in order; the votes
-    follow. dataset: None where the posts are not available; texts and images are then missing."""
+    follow. dataset: None where the posts are not available; texts and images are then missing. repeats: those of other
+    seeds, by name (see mmsent.evaluation.repeats.other_seeds). head: the run that single-head figures show, by name;
+    empty for the best."""
 
     cache: Cache
     features: Features
     runs: list[Run]
     evaluations: list[Evaluation]
     dataset: Dataset | None
+    repeats: dict[str, list[Evaluation]] = field(default_factory=dict)
+    head: str = ""
 
     @property
     def labels(self) -> list[str]:
@@ -61,10 +68,8 @@ class Study:
 
     @property
     def main(self) -> Run:
-        """The run that single-head figures show: the report's concat where there is one, on the split that most runs
-        share if it can be, else the best by validation weighted F1."""
-        shared = next((run for run in self.shared if run.fusion is Fusion.concat), None)
-        return shared or self.of(Fusion.concat) or self.runs[self.best]
+        """The run that all single-head figures show: the one asked for, else the best."""
+        return next((run for run in self.runs if run.name == self.head), self.runs[self.best])
 
     @functools.cached_property
     def splits(self) -> list[list[Run]]:
@@ -86,9 +91,22 @@ class Study:
 
     @property
     def best(self) -> int:
-        """Position of the run with the best validation weighted F1 among `shared`."""
+        """Position of the run with the best validation weighted F1 among `shared`, the mean over its seeds."""
         ranked = [i for i, run in enumerate(self.runs) if run in self.shared]
-        return max(ranked, key=lambda i: self.evaluations[i].scores["f1_weighted"])
+        return max(ranked, key=lambda i: self.mean_f1(self.evaluations[i]))
+
+    def seeds(self, found: Evaluation) -> list[Evaluation]:
+        """An evaluation of this study, and those of the same head's other seeds."""
+        return [found, *self.repeats.get(found.name, ())]
+
+    def mean_f1(self, found: Evaluation) -> float:
+        """The weighted F1, the mean over the seeds."""
+        return float(np.mean([e.scores["f1_weighted"] for e in self.seeds(found)]))
+
+    @functools.cached_property
+    def curve(self) -> tuple[list[int], NDArray[np.float64]]:
+        """The main run's `learning_curve`, which takes minutes."""
+        return learning_curve(self, self.main)
 
     def of(self, fusion: Fusion) -> Run | None:
         """The first run with a fusion, if there is one."""
@@ -176,44 +194,19 @@ class Study:
         return found
 
 
-def open_study(runs: Sequence[Run], cache: Cache, dataset: Dataset | None) -> Study:
-    """Evaluate runs on their validation rows. Raises RunError where a run does not fit the cache."""
+def open_study(runs: Sequence[Run], cache: Cache, dataset: Dataset | None, head: str | None = None) -> Study:
+    """Evaluate runs on their validation rows. head: the run that single-head figures show, by its fusion or its name.
+    Raises RunError where a run does not fit the cache, or none is that head."""
     if not runs:
         raise RunError("a report needs at least one run; train some with `mmsent fit --fusion all`")
+    shown = next((run.name for run in runs if head in (run.name, run.fusion.value)), "")
+    if head and not shown:
+        raise RunError(
+            f"--head {head}: no such run here; there are {', '.join(f'{r.fusion} ({r.name})' for r in runs)}"
+        )
     features = cache.load("train")
-    return Study(cache, features, list(runs), evaluate_validation(runs, cache, features), dataset)
-
-
-def errors(found: Evaluation) -> NDArray[np.int64]:
-    """Positions (within the evaluation) of wrong predictions, the most confident first."""
-    said = np.take_along_axis(found.probabilities, found.predicted[:, None], axis=1)[:, 0]
-    wrong = np.flatnonzero(found.predicted != found.truth)
-    order: NDArray[np.int64] = wrong[np.argsort(-said[wrong], kind="stable")]
-    return order
-
-
-def varied_errors(found: Evaluation, n: int) -> list[int]:
-    """Up to n wrong predictions that show every kind of confusion: one of each (truth, prediction) in turn, from the
-    middle of its confidences outwards."""
-    by_kind: dict[tuple[int, int], list[int]] = {}
-    for i in errors(found).tolist():
-        by_kind.setdefault((int(found.truth[i]), int(found.predicted[i])), []).append(i)
-    queues = []
-    for kind in sorted(by_kind):
-        rows = by_kind[kind]
-        middle = len(rows) // 2
-        outwards = np.argsort(np.abs(np.arange(len(rows)) - middle), kind="stable")
-        queues.append([rows[at] for at in outwards.tolist()])
-    out: list[int] = []
-    while len(out) < n and any(queues):
-        out += [queue.pop(0) for queue in queues if queue]
-    return out[:n]
-
-
-def batch_of(found: Evaluation, n: int = 64, seed: int = 0) -> NDArray[np.int64]:
-    """Positions of a random batch of the rows of an evaluation."""
-    order: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(found.truth))[:n]
-    return order
+    found = evaluate_validation(runs, cache, features)
+    return Study(cache, features, list(runs), found, dataset, other_seeds(runs, found, cache, features), shown)
 
 
 def training_rows(study: Study, run: Run) -> NDArray[np.int64]:
@@ -254,7 +247,7 @@ def learning_curve(
     index: Labels = study.features.index.labels
     held, pool = study.evaluation(run).positions, training_rows(study, run)
     if not len(pool):
-        raise Unavailable(f"no row is left to train on beside the validation rows of run {run.name}")
+        raise Unavailable(say("no row is left to train on beside the validation rows of run {name}", name=run.name))
     repeats = repeats or (1 if run.tune else 3)
     blocks = blocks_from(study.cache) if run.tune else None
     image, text = study.features.image, study.features.text
@@ -279,6 +272,15 @@ def learning_curve(
             if on_step:
                 on_step(1)
     return sizes, scores
+
+
+def growth(sizes: Sequence[int], scores: NDArray[np.float64]) -> tuple[int, int, Interval] | None:
+    """What more posts bring by a `learning_curve`: from at most half of them to all, the gain and its interval; None
+    where the curve is a point."""
+    if len(sizes) < 2:
+        return None
+    start = max((i for i, n in enumerate(sizes) if 2 * n <= sizes[-1]), default=len(sizes) - 2)
+    return sizes[start], sizes[-1], mean_interval(scores[-1] - scores[start])  # paired: repeats grow by adding rows
 
 
 def label_counts(cache: Cache) -> dict[str, dict[str, int]]:

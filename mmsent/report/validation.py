@@ -8,14 +8,16 @@ from typing import Any
 from mmsent.config import near_cosine
 from mmsent.errors import DataError
 from mmsent.evaluation.cross_validation import list_folds
-from mmsent.evaluation.openings import LOG, ordinal, read_openings
+from mmsent.evaluation.openings import LOG, read_openings
 from mmsent.features.cache.groups import find_duplicates
 from mmsent.report.content import Table
+from mmsent.report.language import listed, say
 from mmsent.report.study import Study
 
 ROWS = 50_000  # beyond it comparing all rows takes minutes; `mmsent cache duplicates` does it all the same
 
-_KEPT = {"near": "near-duplicates", "exact": "exact duplicates", "none": "nothing"}
+_KEPT = {"near": "near-duplicates in {n} of {all} runs", "exact": "exact duplicates in {n} of {all} runs",
+         "none": "nothing in {n} of {all} runs"}  # fmt: skip
 
 
 def selection(study: Study) -> dict[str, dict[str, Any]]:
@@ -28,20 +30,34 @@ def duplicates(study: Study) -> dict[str, Any]:
     cache = study.cache
     n = sum(cache.rows.values())
     if n > ROWS:
-        note = f"{n:,} rows are too many to compare with each other in a report; mmsent cache duplicates compares them."
-        return {"note": note, "table": Table([["same", "how", "groups"]], "llr")}
+        note = say(
+            "{n:,} rows are too many to compare with each other in a report; mmsent cache duplicates compares them.",
+            n=n,
+        )
+        return {"note": note, "table": Table([[*map(say, ("same", "how", "groups"))]], "llr")}
     try:
         found = find_duplicates(cache)
     except DataError as error:  # the bound does not fit these features
-        return {"note": f"Not compared: {error}.", "table": Table([["same", "how", "groups"]], "llr")}
+        note = say("Not compared: {reason}.", reason=error)
+        return {"note": note, "table": Table([[*map(say, ("same", "how", "groups"))]], "llr")}
     ways = {words: sum(run.split.group == group for run in study.runs) for group, words in _KEPT.items()}
-    kept = ", ".join(f"{words} in {count} of {len(study.runs)} runs" for words, count in ways.items() if count)
-    note = (
-        f"Images count as near-duplicates from a cosine of {near_cosine(cache.encoder, 'near_image'):g} between their "
-        f"embeddings, texts from {near_cosine(cache.encoder, 'near_text'):g}. The validation splits keep together: "
-        f"{kept}."
-    )
-    return {"note": note, "table": Table(found.table(), "llrrrrr")}
+    note = say(
+        "Images count as near-duplicates from a cosine of {image:g} between their embeddings, texts from {text:g}. The "
+        "validation splits keep together: {kept}.",
+        image=near_cosine(cache.encoder, "near_image"), text=near_cosine(cache.encoder, "near_text"),
+        kept=say(", ").join(say(words, n=count, all=len(study.runs)) for words, count in ways.items() if count),
+    )  # fmt: skip
+    header, *rows = found.table()
+    return {
+        "note": note,
+        "table": Table([[*map(say, header)], *([say(row[0]), _how(row[1]), *row[2:]] for row in rows)], "llrrrrr"),
+    }
+
+
+def _how(words: str) -> str:
+    """How duplicates are alike; what stands in brackets is a number."""
+    how, _, number = words.partition(" (")
+    return say(how) + (f" ({number}" if number else "")
 
 
 def folds(study: Study) -> dict[str, Any]:
@@ -50,22 +66,26 @@ def folds(study: Study) -> dict[str, Any]:
     found = [one for folder in folders for one in list_folds(folder, study.cache)]
     if not found:
         return {
-            "note": "There is no cross-validation beside these runs; mmsent fit --folds 10 makes one.",
+            "note": say("There is no cross-validation beside these runs; mmsent fit --folds 10 makes one."),
             "table": None,
         }
-    rows = [["head", "run", "folds", "kept together", "seed", "rows", "accuracy", "weighted F1", "macro F1"]]
+    header = ["head", "run", "folds", "kept together", "seed", "rows", "accuracy", "weighted F1", "macro F1"]
+    rows = [[*map(say, header)]]
     for one in found:
         cells = [f"{v['mean']:.3f} ± {v['sd']:.3f}" for v in one.summary.values()]
         published = one.info.get("published")
-        kept = f"as {PurePath(published['path']).name} has them" if published else one.split.group.value
+        kept = say("as {file} has them", file=PurePath(published["path"]).name) if published else one.split.group.value
         about = [str(one.info["folds"]), kept, str(one.split.seed), str(one.info["rows"])]
         rows.append([one.fusion.value, one.name, *about, *cells])
-    note = (
+    note = say(
         "Every post was labelled by a head that saw it neither in training nor in early stopping, so these scores do "
         "not have the optimism of a validation split. The heads themselves were not kept."
     )
     if stopped := [one.name for one in found if (one.info.get("published") or {}).get("scored") == "val"]:
-        note += f" Only {', '.join(stopped)} scored the posts on which the heads stopped, as the file has no others."
+        note += say(" ") + say(
+            "Only {names} scored the posts on which the heads stopped, as the file has no others.",
+            names=listed(stopped),
+        )
     return {"note": note, "table": Table(rows, "llrlrrrrr")}
 
 
@@ -74,18 +94,17 @@ def openings(study: Study) -> dict[str, Any]:
     found = read_openings([run.home for run in study.runs], study.cache)
     if not found:
         return {
-            "note": f"The test labels were never opened: there is no entry in {LOG} beside these runs.",
+            "note": say("The test labels were never opened: there is no entry in {log} beside these runs.", log=LOG),
             "table": None,
         }
-    rows = [["opened", "runs", "rows", "weighted F1", "command"]]
+    rows = [[*map(say, ("opened", "runs", "rows", "weighted F1", "command"))]]
     for one in found:
         scores = one.scores or {}
         said = "; ".join(f"{name}: {value['f1_weighted']:.3f}" for name, value in scores.items())
         names = ", ".join(run["name"] for run in one.runs)
-        rows.append([one.time, names, str(one.rows), said or "not finished", " ".join(one.command)])
-    note = (
-        f"The test labels were opened {len(found)} {'time' if len(found) == 1 else 'times'}, last at "
-        f"{found[-1].time}. Choices made after the first opening are no longer independent of the test scores. The "
-        f"next opening would be the {ordinal(len(found) + 1)}."
-    )
+        rows.append([one.time, names, str(one.rows), said or say("not finished"), " ".join(one.command)])
+    note = say(
+        "The test labels were opened {n} time(s), last at {time}. Choices made after the first opening are no longer "
+        "independent of the test scores.", n=len(found), time=found[-1].time,
+    )  # fmt: skip
     return {"note": note, "table": Table(rows, "llrll")}

@@ -25,6 +25,11 @@ from mmsent.errors import DataError
 from mmsent.report import content, sweeps, validation
 from mmsent.report.explanations import Explainer
 from mmsent.report.figure_set import ReportFigure, draw_figures
+from mmsent.report.figures.style import DPI
+from mmsent.report.findings import find
+from mmsent.report.language import say
+from mmsent.report.naming import short_name, title_of
+from mmsent.report.overview import overview
 from mmsent.report.page import THUMBNAIL, render
 from mmsent.report.reproduce import commands
 from mmsent.report.study import Study
@@ -34,8 +39,9 @@ from mmsent.version import __version__
 FOLDER = "figures"  # of the figures, beside the page
 BUILDING = ".building"  # the report in the making, until all of it is there
 SHOWN_WIDTH = 1700  # pixels of a figure in the page; the files beside it hold all 200 dpi
+PER_INCH = 116  # pixels of the page for an inch of a figure, so that letters are alike in all
 PHOTOS = {"errors", "confident-errors", "grad-cam"}
-CARDS = 400
+CARDS = 30
 Format = Literal["html", "md"]
 
 
@@ -106,7 +112,8 @@ def _put_in_place(figures: list[ReportFigure], building: Path, page: Path) -> li
 
 
 def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
-    table, note = content.results(study)
+    found = find(study)
+    table, note = content.results(study, found.best.key)
     best, others, how = content.pairs(study)
     balance, findings, about = content.data(study, preflight)
     cache, runs = content.settings(study)
@@ -114,13 +121,14 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
     voted, outcome = content.vote(study)
     lines, origin = commands(study)
     return {
-        "title": f"{study.cache.data_name} with {study.cache.encoder} - mmsent report",
+        "title": say("{data} with {encoder} - mmsent report", data=study.cache.data_name, encoder=study.cache.encoder),
         "data_name": study.cache.data_name,
         "encoder": study.cache.encoder,
         "version": __version__,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "labels": study.labels,
-        "tiles": content.tiles(study),
+        "shown": title_of(study.main),
+        "overview": overview(found),
         "results": {"table": table, "note": note},
         "pairs": {"table": best, "rest": others, "note": how},
         "data": {"balance": balance, "findings": findings, "note": about},
@@ -141,7 +149,7 @@ def _html(study: Study, values: dict[str, Any], figures: list[ReportFigure]) -> 
     cards, note = content.gallery(study, lambda row_id: _thumbnail(study, row_id), CARDS)
     shown = [_shown(figure) for figure in figures]
     written = " ".join([*(card.text for card in cards), str(values), *(one["caption"] for one in shown)])
-    gallery = {"cards": cards, "note": note, "head": content.short_name(study.main)}
+    gallery = {"cards": cards, "note": note, "head": short_name(study.main)}
     return render("page.html", written, **values, figures=shown, gallery=gallery)
 
 
@@ -152,11 +160,12 @@ def _shown(figure: ReportFigure) -> dict[str, Any]:
         return {**fields, "data": "", "width": 0, "height": 0}
     with Image.open(figure.png) as opened:
         image = opened.convert("RGB")
+    width, height = (round(side / DPI * PER_INCH) for side in image.size)
     if image.width > SHOWN_WIDTH:
         size = (SHOWN_WIDTH, round(image.height * SHOWN_WIDTH / image.width))
         image = image.resize(size, Image.Resampling.LANCZOS)
     options = {"quality": 82} if figure.name in PHOTOS else {"lossless": True, "quality": 60}
-    return {**fields, "data": image_url(image, "WEBP", **options), "width": image.width, "height": image.height}
+    return {**fields, "data": image_url(image, "WEBP", **options), "width": width, "height": height}
 
 
 def _thumbnail(study: Study, row_id: str) -> str | None:
@@ -168,58 +177,70 @@ def _thumbnail(study: Study, row_id: str) -> str | None:
 
 
 def _markdown(study: Study, values: dict[str, Any], figures: list[ReportFigure]) -> str:
-    cards, note = content.gallery(study, lambda _: None, 50)
-    head = content.short_name(study.main)
-    parts = [f"# {markdown(values['data_name'])} with {markdown(values['encoder'])}"]
-    parts.append(
-        "\n".join(
-            f"- {markdown(t['name'])}: **{markdown(t['value'])}** ({markdown(t['more'])})" for t in values["tiles"]
-        )
-    )
-    parts += ["## Results", markdown(values["results"]["note"]), _table(values["results"]["table"])]
+    cards, note = content.gallery(study, lambda _: None, CARDS)
+    head = say("{data} with {encoder}", data=values["data_name"], encoder=values["encoder"])
+    parts = [f"# {markdown(head)}"]
+    first = values["overview"]
+    parts += [f"**{markdown(first['question'])}** {markdown(first['about'])}"]
+    parts += ["\n".join(f"- {markdown(sentence)}" for sentence in first["sentences"])]
+    rows = [[*map(say, ("head", "weighted F1", "interval", "behind the best by"))]]
+    rows += [[line.name, line.value, line.interval, line.behind] for line in first["lines"]]
+    parts += [_table(content.Table(rows, "lrrl", 1)), markdown(first["note"])]
+    parts += [_title("Results"), markdown(values["results"]["note"]), _table(values["results"]["table"])]
     if values["pairs"]["table"]:
-        parts += ["### Paired tests", markdown(values["pairs"]["note"]), _table(values["pairs"]["table"])]
+        parts += [_title("Paired tests", 3), markdown(values["pairs"]["note"]), _table(values["pairs"]["table"])]
         parts += [_table(values["pairs"]["rest"])] if values["pairs"]["rest"] else []
-    parts.append("## Figures")
+    parts.append(_title("Figures"))
     for figure in figures:
         if figure.png is not None:
             parts.append(f"![{markdown(figure.title)}]({FOLDER}/{figure.png.name})")
-        words = figure.caption if figure.png else f"Not made: {figure.missing}."
-        parts.append(f"**Figure {figure.number}. {markdown(figure.title)}.** {markdown(words)}")
-    parts += [f"## Errors of {markdown(head)}", markdown(note)]
-    rows = [["id", "text", "true", "predicted", "confidence"]]
+        words = figure.caption if figure.png else say("Not made: {reason}.", reason=figure.missing)
+        title = say("Figure {n}. {title}.", n=figure.number, title=figure.title)
+        parts.append(f"**{markdown(title)}** {markdown(words)}")
+    parts += [f"## {markdown(say('Errors of {head}', head=short_name(study.main)))}", markdown(note)]
+    rows = [["id", *map(say, ("text", "true", "predicted", "confidence"))]]
     rows += [[c.id, c.text, c.truth, c.predicted, f"{c.confidence:.0%}"] for c in cards]
     parts += [_table(content.Table(rows, "llllr"))] if cards else []
-    parts += ["## Agreement and vote", markdown(values["agreement"]["note"])]
+    parts += [_title("Agreement and vote"), markdown(values["agreement"]["note"])]
     parts += [_table(values["agreement"]["table"])] if values["agreement"]["table"] else []
     parts.append(markdown(values["vote"]["note"]))
     parts += [_table(values["vote"]["table"])] if values["vote"]["table"] else []
     parts += [
-        "## Data, and problems found in it",
+        _title("Data, and problems found in it"),
         _table(values["data"]["balance"]),
         markdown(values["data"]["note"]),
     ]
     parts += [_table(values["data"]["findings"])] if values["data"]["findings"] else []
     chosen = values["selection"]
     parts += [
-        "## Selection",
-        "### Duplicates",
+        _title("Selection"),
+        _title("Duplicates", 3),
         markdown(chosen["duplicates"]["note"]),
         _table(chosen["duplicates"]["table"]),
     ]
-    for name, title in (("folds", "### Cross-validation"), ("openings", "### Test labels")):
-        parts += [title, markdown(chosen[name]["note"])]
+    for name, title in (("folds", "Cross-validation"), ("openings", "Test labels")):
+        parts += [_title(title, 3), markdown(chosen[name]["note"])]
         parts += [_table(chosen[name]["table"])] if chosen[name]["table"] else []
     if (sweep := values["sweep"]) is not None:
-        parts += ["## Sweep", markdown(sweep["note"]), _table(sweep["winners"]), _table(sweep["table"])]
-    parts += ["## Settings and fingerprints", _table(values["settings"]["cache"]), _table(values["settings"]["runs"])]
+        parts += [_title("Sweep"), markdown(sweep["note"]), _table(sweep["winners"]), _table(sweep["table"])]
+    parts += [
+        _title("Settings and fingerprints"),
+        _table(values["settings"]["cache"]),
+        _table(values["settings"]["runs"]),
+    ]
     lines = "\n".join("    " + re.sub(r"\s", " ", line) for line in values["reproduce"]["lines"])
-    parts += ["## Commands that reproduce this", markdown(values["reproduce"]["note"]), lines]
-    parts.append(f"Written by mmsent {values['version']} on {values['date']}.")
+    parts += [_title("Commands that reproduce this"), markdown(values["reproduce"]["note"]), lines]
+    parts.append(say("Written by mmsent {version} on {date}.", version=values["version"], date=values["date"]))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _title(english: str, level: int = 2) -> str:
+    return f"{'#' * level} {say(english)}"
+
+
 def _table(table: content.Table) -> str:
-    lines = [f"| {' | '.join(map(markdown, row))} |" for row in table.rows]
+    bold = ["**" if i and i == table.marked else "" for i in range(len(table.rows))]
+    rows = zip(table.rows, bold, strict=True)
+    lines = [f"| {' | '.join(f'{b}{markdown(cell)}{b}' if cell else '' for cell in row)} |" for row, b in rows]
     marks = ["---:" if a == "r" else "---" for a in table.align]
     return "\n".join([lines[0], f"| {' | '.join(marks)} |", *lines[1:]])

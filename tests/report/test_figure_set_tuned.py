@@ -10,9 +10,10 @@ import torch
 
 from mmsent.features.cache.states import load_states
 from mmsent.inference.tuned import run_blocks
-from mmsent.report import figure_set
-from mmsent.report.figure_set import FIGURES, Source
+from mmsent.report import study as studies
+from mmsent.report.figure_set import FIGURES
 from mmsent.report.figures import projections
+from mmsent.report.source import Source
 from mmsent.report.study import Study, learning_curve, open_study
 from mmsent.training.train import train_head
 from mmsent.training.tuning import TunedRows, padded
@@ -79,8 +80,8 @@ def test_the_learning_curve_trains_blocks(study: Study, monkeypatch: pytest.Monk
             not torch.equal(values, run_blocks(run, fresh).weights()[name]) for name, values in trained.blocks.items()
         )
     assert given[0][0].blocks is not given[1][0].blocks
-    monkeypatch.setattr(figure_set, "learning_curve", lambda *_: (sizes, scores))
+    monkeypatch.setattr(studies, "learning_curve", lambda *_: (sizes, scores))
     figure, caption = made(study, "learning-curve")
-    assert caption.startswith("2 heads were trained for this figure. From ")
+    assert "one head per size tells no chance. 2 heads were trained for this figure." in caption
     assert "repeats" not in caption
     assert "one head per size" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]

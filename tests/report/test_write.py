@@ -19,9 +19,11 @@ from mmsent.config import Fusion, SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
-from mmsent.report import content, figure_set
+from mmsent.report import content, figure_set, result_plates, training_plates
 from mmsent.report.explanations import Explainer
+from mmsent.report.findings import find
 from mmsent.report.reproduce import commands
+from mmsent.report.source import Source
 from mmsent.report.study import Study, Unavailable, open_study, training_rows
 from mmsent.training.runs import Run, list_runs, open_run
 from mmsent.training.sides import split_rows
@@ -94,7 +96,7 @@ def test_hostile_posts_harm_neither_page_nor_files(page: Path, small: Path) -> N
     elements = Elements(text)
     assert [tag for tag, _ in elements.found].count("script") == 1
     assert all(not name.startswith("on") for _, attributes in elements.found for name in attributes)
-    assert not any(tag in {"svg", "iframe", "object", "embed", "b onclick"} for tag, _ in elements.found)
+    assert not any(tag in {"iframe", "object", "embed", "b onclick"} for tag, _ in elements.found)
     assert 'document.title="owned"' in elements.text  # it shows as text
     assert '<b onclick="alert(' in elements.text
     written = [path.name for path in (small / "report").rglob("*")]
@@ -232,8 +234,8 @@ def test_heads_on_other_rows_are_not_ranked(mixed: list[Run], cache: Cache) -> N
     assert [row[1] for row in table.rows] == ["split", "", "A", "A", "B", "A"]
     assert table.rows[1][0] == "majority class"  # on the rows of both splits
     assert "scores of different splits cannot be compared" in note
-    assert "on split A" in content.tiles(study)[0]["more"]
-    _, caption = figure_set._metrics(figure_set.Source(study, Explainer(study, None)))
+    assert {e.name for e in find(study).entries} == {"concat", "concat (seed 1)", "text", "majority class"}
+    _, caption = training_plates.metrics(Source(study, Explainer(study, None)))
     assert "scores of different splits cannot be compared" in caption
     tests, others, words = content.pairs(study)
     assert tests is not None
@@ -252,25 +254,25 @@ def test_one_split_needs_no_letter(mixed: list[Run], cache: Cache) -> None:
 
 
 def test_seeds_are_drawn_apart(mixed: list[Run], cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = open_study([run for run in mixed if run.fusion is Fusion.concat], cache, None)
-    source = figure_set.Source(study, Explainer(study, None))
-    for make in (figure_set._metrics, figure_set._length):
+    study = open_study([run for run in mixed if run.fusion is Fusion.concat], cache, None, "concat")
+    source = Source(study, Explainer(study, None))
+    for make in (training_plates.metrics, result_plates.text_length):
         figure, _ = make(source)
         legend = figure.legends[0] if figure.legends else figure.axes[0].get_legend()
         assert legend is not None
         shown = [t.get_text() for t in legend.get_texts()]
         assert {"concat", "concat (seed 1)"} <= set(shown)
-    figure, caption = figure_set._agreement(source)
+    figure, caption = result_plates.agreement(source)
     assert "concat, concat (seed 1)" in figure.get_suptitle()
     assert "nan" not in caption
-    _, caption = figure_set._length(source)
+    _, caption = result_plates.text_length(source)
     assert "95% Wilson interval of concat's accuracy" in caption
     vote = study.vote()
     assert vote is not None
     here = study.evaluation(study.runs[0])
     opposed = replace(study.evaluation(study.runs[1]), predicted=(here.predicted + 1) % 3)
     apart = replace(study, evaluations=[here, opposed, *study.evaluations[2:]])
-    _, caption = figure_set._agreement(figure_set.Source(apart, Explainer(apart, None)))
+    _, caption = result_plates.agreement(Source(apart, Explainer(apart, None)))
     assert caption == "All 2 heads agree on 0.0% of the rows."
 
 
@@ -292,9 +294,7 @@ def test_no_error_and_no_rows_are_said(mixed: list[Run], cache: Cache) -> None:
     )
     none = {**found.scores, "support": [0, *found.scores["support"][1:]]}
     bare = replace(study, evaluations=[replace(found, scores=none)])
-    assert (
-        "Recall: negative no rows, neutral " in figure_set._confusion(figure_set.Source(bare, Explainer(bare, None)))[1]
-    )
+    assert "Recall: negative no rows, neutral " in result_plates.confusion(Source(bare, Explainer(bare, None)))[1]
 
 
 def test_training_rows_of_the_learning_curve(mixed: list[Run], cache: Cache) -> None:
@@ -353,7 +353,7 @@ def test_pictures_take_the_next_post(
         return one
 
     encoders: Any = object()
-    monkeypatch.setattr("mmsent.report.figures.explanations.grad_cam_figure", lambda found: [e.id for e in found])
+    monkeypatch.setattr("mmsent.report.figures.explanations.grad_cam_figure", lambda found, _: [e.id for e in found])
     monkeypatch.setattr("mmsent.inference.explain.explain", explain(2))
     drawn, _ = Explainer(study, encoders).pictures()
     assert len(asked) == len(set(asked)) == 5

@@ -586,11 +586,11 @@ def test_the_figures_name_their_axes(done: Sweep) -> None:
     found = sweep_figures({**done.info, "importances": importances})
     assert list(found) == ["parallel", "importance"]
     parallel = found["parallel"].axes[0]
-    named = [t.get_text().replace("\n", "_") for t in parallel.get_xticklabels()]
+    named = [t.get_text().replace(" ", "_") for t in parallel.get_yticklabels()]
     assert named == [*done.info["varied"], "weighted_F1"]
     lines = parallel.collections[0].get_segments()
     assert len(lines) == len(done.trials)
-    ends = sorted(len(done.info["varied"]) == line[-1][0] for line in lines)
+    ends = sorted(len(done.info["varied"]) == line[-1][1] for line in lines)
     assert sum(ends) == len(done.finished)  # only these reach the score
     assert [t.get_text() for t in found["importance"].axes[0].get_yticklabels()] == ["hidden", "lr"]
     assert sweep_figures({**done.info, "trials": done.trials[:1], "importances": {}}) == {}

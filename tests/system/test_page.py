@@ -102,3 +102,34 @@ def test_wide_letters_have_glyphs(browser: Any, page: Path) -> None:
         .then(found => done(found.map(f => f.length)));
     """
     assert browser.execute_async_script(script) == [1, 1]
+
+
+def test_the_first_screen_answers_and_the_contents_follow(browser: Any, page: Path) -> None:
+    show(browser, page, 1400)
+    bottom = "return document.querySelector('.answer').getBoundingClientRect().bottom"
+    assert browser.execute_script(bottom) < 900
+    assert len(browser.find_elements("css selector", ".sentences li")) == 3
+    assert len(browser.find_elements("css selector", "tr.best .mark")) == 1
+    current = "return document.querySelector('.contents [aria-current]').hash"
+    assert browser.execute_script(current) == "#found"
+    browser.execute_script("document.getElementById('figure-9').scrollIntoView()")
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(current) == "#figure-9")
+    top = "return document.querySelector('.contents').getBoundingClientRect().top"
+    assert browser.execute_script(top) == 0
+
+
+def test_figures_enlarge(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    show(browser, page, 390)
+    opened = "return document.getElementById('enlarged').open"
+    button = browser.find_element("css selector", "#figure-9 .enlarge")
+    browser.execute_script("arguments[0].focus()", button)
+    button.send_keys(Keys.ENTER)
+    assert browser.execute_script(opened)
+    shown = browser.find_element("css selector", "#enlarged img")
+    assert shown.size["width"] > 800  # letters of the figure as on a wide screen; the phone scrolls
+    browser.find_element("css selector", "body").send_keys(Keys.ESCAPE)
+    assert not browser.execute_script(opened)

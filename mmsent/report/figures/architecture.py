@@ -17,11 +17,13 @@ from mmsent.report.figures.style import (
     ORANGE,
     SKY,
     TEXT_COLOUR,
+    WIDE,
     in_style,
     label_text,
     new_figure,
     printable,
 )
+from mmsent.report.language import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,44 +54,48 @@ def fusion_block(head: Head) -> Block:
     wide = f"{config.fused_width}-d"
     match config.fusion:
         case Fusion.concat:
-            return Block("concatenate", (f"{config.image_width} + {config.text_width}", f"= {wide}"))
+            return Block(say("concatenate"), (f"{config.image_width} + {config.text_width}", f"= {wide}"))
         case Fusion.weighted:
             a, b = head.weight_logits.detach().softmax(dim=0).tolist()
-            weights = (f"{a:.3f} × image", f"+ {b:.3f} × text")
-            return Block("weighted sum", (*weights, wide), head.weight_logits.numel())
+            weights = (f"{a:.3f} × {say('image')}", f"+ {b:.3f} × {say('text')}")
+            return Block(say("weighted sum"), (*weights, wide), head.weight_logits.numel())
         case Fusion.attention | Fusion.attention_alt:
-            heads = (f"{head.attention.num_heads} heads, 2 tokens",)
-            return Block("self-attention", (*heads, f"mean, {wide}"), _count(head.attention))
+            heads = (say("{n} heads, 2 tokens", n=head.attention.num_heads),)
+            return Block(say("self-attention"), (*heads, say("mean, {wide}", wide=wide)), _count(head.attention))
         case Fusion.image:
-            return Block("image only", (wide,))
+            return Block(say("image only"), (wide,))
         case _:
-            return Block("text only", (wide,))
+            return Block(say("text only"), (wide,))
 
 
 def classifier_blocks(head: Head) -> list[Block]:
     """The classifier's layers as boxes, in order."""
 
     def linear(layer: nn.Linear) -> Block:
-        return Block("linear", (f"{layer.in_features} → {layer.out_features}",), _count(layer))
+        return Block(say("linear"), (f"{layer.in_features} → {layer.out_features}",), _count(layer))
 
     if head.config.fusion is Fusion.attention_alt:
         return [linear(head.out)]
-    blocks = []
-    for layer, norm in head.hidden_layers:
-        blocks += [linear(layer), Block("norm + GELU", ("LayerNorm",), _count(norm))]
-        blocks.append(Block("dropout", (f"p = {head.drop.p:g}",)))
+    blocks = [
+        Block(
+            say("hidden layer"),
+            (f"{layer.in_features} → {layer.out_features}", "LayerNorm, GELU", say("dropout {p:g}", p=head.drop.p)),
+            _count(layer, norm),
+        )
+        for layer, norm in head.hidden_layers
+    ]
     return [*blocks, linear(head.out)]
 
 
-def _preparation(head: Head, half: str) -> list[Block]:
-    config, found = head.config, []
-    steps = [name for name, on in (("unit RMS", config.rms), ("standardise", config.standardize)) if on]
-    if steps:
-        found.append(Block(" + ".join(steps), ("per row" if steps == ["unit RMS"] else "training rows",)))
+def _preparation(head: Head, half: str) -> tuple[list[str], list[Block]]:
+    """What is done to the embeddings of a half: lines on what learns nothing, and boxes for what learns."""
+    config = head.config
+    steps = [say(name) for name, on in (("unit RMS", config.rms), ("standardise", config.standardize)) if on]
+    found = []
     if config.projects:
         layer = head.project_image if half == "image" else head.project_text
-        found.append(Block("linear", (f"{layer.in_features} → {layer.out_features}",), _count(layer)))
-    return found
+        found.append(Block(say("linear"), (f"{layer.in_features} → {layer.out_features}",), _count(layer)))
+    return steps, found
 
 
 @in_style
@@ -102,18 +108,18 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
         "image": head.config.fusion is not Fusion.text,
         "text": head.config.fusion is not Fusion.image,
     }
-    lanes = 2 + max(len(half["image"]), len(half["text"]))
+    lanes = 2 + max(len(boxes) for _, boxes in half.values())
     columns = lanes + len(after) + 1
-    fig = new_figure(1.42 * columns, 3.6)
+    fig = new_figure(WIDE, 3.6)
     ax = fig.subplots()
     ax.set_xlim(-0.5, columns - 0.5)
-    ax.set_ylim(-1.15, 1.3)
+    ax.set_ylim(-1.35, 1.25)
     ax.axis("off")
-    width = 0.84
+    width = 0.86
 
     def box(x: float, y: float, block: Block, colour: str, *, frozen: bool = False, dim: bool = False) -> None:
         alpha = 0.3 if dim else 1.0
-        lines = [*block.details, *([f"{block.parameters:,} param."] if block.parameters else [])]
+        lines = [*block.details, *([say("{n:,} param.", n=block.parameters)] if block.parameters else [])]
         height = max(0.72, 0.42 + LINE * len(lines))
         patch = FancyBboxPatch(
             (x - width / 2, y - height / 2),
@@ -127,10 +133,8 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
             alpha=alpha,
         )
         ax.add_patch(patch)
-        ax.text(
-            x, y + height / 2 - 0.16, block.title, ha="center", va="center", fontsize=8.5, weight="bold", alpha=alpha
-        )
-        ax.text(x, y - 0.1, "\n".join(lines), ha="center", va="center", fontsize=7.6, alpha=alpha, linespacing=1.35)
+        ax.text(x, y + height / 2 - 0.16, block.title, ha="center", va="center", fontsize=9, weight="bold", alpha=alpha)
+        ax.text(x, y - 0.1, "\n".join(lines), ha="center", va="center", fontsize=8, alpha=alpha, linespacing=1.35)
 
     def arrow(x0: float, y0: float, x1: float, y1: float, *, dim: bool = False) -> None:
         style = {"arrowstyle": "-|>", "color": INK, "lw": 1, "alpha": 0.25 if dim else 1, "shrinkA": 0, "shrinkB": 0}
@@ -138,16 +142,18 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
 
     for side, card, y, colour in (("image", image, 0.62, IMAGE_COLOUR), ("text", text, -0.62, TEXT_COLOUR)):
         dim = not used[side]
-        what = "image" if side == "image" else "text"
+        what = say("image") if side == "image" else say("text")
         size = getattr(getattr(card, "preprocess", None), "size", None)
-        shape = f"{size} × {size} RGB" if size else f"≤ {getattr(card, 'max_tokens', 0)} tokens"
+        shape = f"{size} × {size} RGB" if size else say("≤ {n} tokens", n=getattr(card, "max_tokens", 0))
         box(0, y, Block(what, (shape,)), colour, dim=dim)
-        encoder = Block(f"{what} encoder", (_short(card.name), f"{card.width}-d, frozen"))
+        encoder = Block(
+            say("{what} encoder", what=what), (_short(card.name), say("{n}-d, frozen", n=card.width), *half[side][0])
+        )
         box(1, y, encoder, colour, frozen=True, dim=dim)
         arrow(0, y, 1, y, dim=dim)
         at = 1
-        for block in half[side]:
-            box(at + 1, y, block, colour if block.parameters else GREY, frozen=not block.parameters, dim=dim)
+        for block in half[side][1]:
+            box(at + 1, y, block, colour, dim=dim)
             arrow(at, y, at + 1, y, dim=dim)
             at += 1
         arrow(at, y, lanes, 0.12 if side == "image" else -0.12, dim=dim)
@@ -156,24 +162,24 @@ def architecture_figure(head: Head, image: Card, text: Card, labels: Sequence[st
         box(lanes + i, 0, block, colour if block.parameters or i == 0 else GREY, frozen=not block.parameters and i > 0)
         arrow(lanes + i, 0, lanes + i + 1, 0)
     shown = [label_text(label, 14) for label in labels[: MOST - 1 if len(labels) > MOST else MOST]]
-    rest = [f"and {len(labels) - len(shown)} more"] if len(labels) > len(shown) else []
-    box(columns - 1, 0, Block(f"{len(labels)} classes", (*shown, *rest)), INK)
+    rest = [say("and {n} more", n=len(labels) - len(shown))] if len(labels) > len(shown) else []
+    box(columns - 1, 0, Block(say("{n} classes", n=len(labels)), (*shown, *rest)), INK)
     trained = _count(head)
     ax.text(
         (columns - 1) / 2,
-        -1.12,
-        f"{trained:,} trained parameters; dashed grey boxes are frozen or have none",
+        -1.32,
+        say("{n:,} trained parameters; dashed grey boxes are frozen or have none", n=trained),
         ha="center",
         va="bottom",
         fontsize=9,
     )
-    fig.suptitle(f"Architecture of {label_text(name)}")
+    fig.suptitle(say("Architecture of {name}", name=label_text(name)))
     return fig
 
 
 def _short(name: str) -> str:
     name = printable(name)
-    return name if len(name) <= 20 else name[:19] + "…"
+    return name if len(name) <= 17 else name[:16] + "…"
 
 
 def _tint(colour: str) -> tuple[float, float, float]:

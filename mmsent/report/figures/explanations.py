@@ -22,6 +22,7 @@ from mmsent.report.figures.style import (
     INK,
     OPPOSE,
     SUPPORT,
+    WIDE,
     drawable,
     in_style,
     label_colours,
@@ -31,6 +32,7 @@ from mmsent.report.figures.style import (
     printable,
 )
 from mmsent.report.figures.style import wrapped as wrap
+from mmsent.report.language import say
 
 MOST_WORDS = 25
 COLOURS = "inferno"  # perceptually uniform, and dark where nothing is
@@ -123,19 +125,20 @@ class ExplanationData(Protocol):
 
 
 @in_style
-def grad_cam_figure(explanations: Sequence[ExplanationData]) -> Figure:
+def grad_cam_figure(explanations: Sequence[ExplanationData], title: str = "") -> Figure:
     """One row per post: the image as the encoder sees it, Grad-CAM at each layer, occlusion. Posts whose image is not
     explained are left out; raises ValueError where none is left."""
     shown = [(e, e.picture) for e in explanations if e.picture is not None]
     if not shown:
         raise ValueError("none of these explanations has an image")
     columns = max(len(picture.maps) for _, picture in shown) + 2
-    figure = new_figure(2.3 * columns + 0.6, 2.75 * len(shown) + 0.4)
+    figure = new_figure(WIDE, (WIDE / columns + 0.5) * len(shown) + 0.4)
     axes = figure.subplots(len(shown), columns, squeeze=False)
     for row, (explanation, picture) in zip(axes, shown, strict=True):
-        name = f"{printable(explanation.id, 24)}, for “{label_text(explanation.target, 16)}”"
+        name = say("{id}, for “{label}”", id=printable(explanation.id, 24), label=label_text(explanation.target, 16))
         _draw_maps(row, picture, name)
     _colour_bar(figure, axes)
+    figure.suptitle(title or say("What in an image supports its label"))
     return figure
 
 
@@ -145,8 +148,9 @@ def word_figure(explanation: ExplanationData) -> Figure:
     rest. Raises ValueError where the text is not explained or has no words."""
     if explanation.text is None or not explanation.text.words:
         raise ValueError("this explanation has no words")
-    figure = new_figure(9.0, 1.6 + 0.24 * len(_rows(explanation.text.words)))
+    figure = new_figure(WIDE, 2.1 + 0.24 * len(_rows(explanation.text.words)))
     _draw_words(figure, explanation.text, explanation.target)
+    figure.suptitle(say("How much each word supports “{label}”", label=label_text(explanation.target, 24)))
     return figure
 
 
@@ -191,16 +195,23 @@ def _draw_maps(row: Sequence[Any], picture: PictureData, name: str) -> None:
     for axes in row:
         axes.set_axis_off()
     row[0].imshow(picture.pixels)
-    row[0].set_title(wrap(name, 30, 2), fontsize=8.5)
+    row[0].set_title(wrap(name, 20, 3), fontsize=8.5)
     panels: list[tuple[NDArray[np.floating[Any]], str]] = []
     for one in picture.maps:
         h, w = one.values.shape
-        panels.append((one.values, f"{_short(one.layer)}\nGrad-CAM, {h} × {w}"))
+        panels.append((one.values, f"{_short(one.layer)}\nGrad-CAM\n{h} × {w}"))
     if picture.occlusion is not None:
         losses = np.maximum(picture.occlusion, 0)
         strongest = float(losses.max())
         shares = losses / strongest if strongest > 0 else losses
-        panels.append((shares, f"occlusion\nwindow {picture.window} px, {shares.shape[0]} × {shares.shape[1]}"))
+        panels.append(
+            (
+                shares,
+                say(
+                    "occlusion\nwindow {side} px\n{h} × {w}", side=picture.window, h=shares.shape[0], w=shares.shape[1]
+                ),
+            )
+        )
     for axes, (values, title) in zip(row[1:], panels, strict=False):
         axes.imshow(_overlay(picture.pixels, values))
         axes.set_title(title, fontsize=8.5)
@@ -217,14 +228,14 @@ def _overlay(pixels: NDArray[np.uint8], shares: NDArray[np.floating[Any]]) -> ND
 
 
 def _short(layer: str) -> str:
-    """A layer's name in at most 26 characters, its end kept."""
+    """A layer's name in at most 20 characters, its end kept."""
     plain = printable(layer)
-    return plain if len(plain) <= 26 else f"…{plain[-25:]}"
+    return plain if len(plain) <= 20 else f"…{plain[-19:]}"
 
 
 def _colour_bar(figure: Any, axes: Any) -> None:
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), ax=axes, fraction=0.025, pad=0.01)
-    bar.set_label("support for the target\n(share of the maximum)", fontsize=8)
+    bar.set_label(say("support for the target\n(share of the maximum)"), fontsize=8.5)
     bar.outline.set_visible(False)
 
 
@@ -246,29 +257,28 @@ def _rows(words: Sequence[WordData]) -> list[tuple[str, dict[str, float]]]:
     ]
     if rest := [word for i, word in enumerate(words) if i not in kept]:
         means = {m: sum(float(getattr(w, m)) for w in rest) / len(rest) for m in METHODS}
-        rows.append((f"(mean of {len(rest)} others)", means))
+        rows.append((say("(mean of {n} others)", n=len(rest)), means))
     return rows
 
 
 def _draw_words(figure: Any, text: TextData, target: str) -> None:
     rows = _rows(text.words)
     places = np.arange(len(rows))
+    opposed = any(value < 0 for _, row in rows for value in row.values())
     for number, (axes, (method, title)) in enumerate(
         zip(figure.subplots(1, 3, sharey=True), METHODS.items(), strict=True)
     ):
         values = [row[method] for _, row in rows]
-        axes.barh(places, values, height=0.72, **_signs(values))
+        reach = max(map(abs, values)) or 1.0  # the methods' sizes differ tenfold: each is drawn by its strongest word
+        axes.barh(places, [value / reach for value in values], height=0.72, **_signs(values))
         axes.axvline(0, color=INK, linewidth=0.8)
-        reach = max(map(abs, values)) or 1.0
-        axes.set_xlim(
-            -1.12 * reach if min(values) < 0 else -0.06 * reach, 1.12 * reach if max(values) > 0 else 0.06 * reach
-        )
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("logit units", fontsize=8)
+        axes.set_xlim(-1.1 if opposed else -0.05, 1.1)
+        axes.set_title(f"{say(title)}\n" + say("(1 is {reach:.2g} logit units)", reach=reach), fontsize=9)
         if number == 0:
-            axes.set_ylabel("word, in the order of the text", fontsize=8)
-        axes.locator_params(axis="x", nbins=4)
-        axes.tick_params(axis="x", labelsize=7.5)
+            axes.set_ylabel(say("word, in the order of the text"), fontsize=8.5)
+        axes.set_xticks([-1, 0, 1] if opposed else [0, 0.5, 1])
+        axes.set_xlabel(say("share of the strongest word"), fontsize=8.5)
+        axes.tick_params(axis="x", labelsize=8.5)
         axes.grid(axis="y", visible=False)
         if number == 0:
             axes.set_yticks(places, [name for name, _ in rows])
@@ -276,7 +286,11 @@ def _draw_words(figure: Any, text: TextData, target: str) -> None:
         else:
             axes.tick_params(axis="y", length=0)
     figure.supxlabel(
-        f"change in the logit of “{label_text(target, 24)}”: violet supports it, yellow opposes it", fontsize=8
+        say(
+            "change in the logit of “{label}”: violet supports it, yellow opposes it",
+            label=label_text(target, 24),
+        ),
+        fontsize=8.5,
     )
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mmsent.report.figures.style import in_style, label_colours, label_text, new_figure, printable, wrapped
+from mmsent.report.language import say
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class PostCase:
 
 
 @in_style
-def posts_figure(cases: Sequence[PostCase], labels: Sequence[str], title: str, columns: int = 4) -> Figure:
+def posts_figure(cases: Sequence[PostCase], labels: Sequence[str], title: str, columns: int = 3) -> Figure:
     """Posts in a grid: picture, text, true label, predicted label and confidence."""
     colours = label_colours(labels)
     rows = max(1, -(-len(cases) // columns))
@@ -36,7 +37,9 @@ def posts_figure(cases: Sequence[PostCase], labels: Sequence[str], title: str, c
     for ax, case in zip(grid.flat, cases, strict=False):
         if case.picture is None:
             ax.set_facecolor("#F4F4F4")
-            ax.text(0.5, 0.5, "image not available", ha="center", va="center", transform=ax.transAxes, color="#666666")
+            ax.text(
+                0.5, 0.5, say("image not available"), ha="center", va="center", transform=ax.transAxes, color="#666666"
+            )
         else:
             ax.imshow(_square(case.picture), aspect="equal")
         ax.set_xticks([])
@@ -46,10 +49,10 @@ def posts_figure(cases: Sequence[PostCase], labels: Sequence[str], title: str, c
             side.set_visible(True)
             side.set_color(colours[case.truth])
             side.set_linewidth(2.5)
-        head = f"id {printable(case.id, 18)}   true: {label_text(case.truth, 14)}"
-        ax.set_title(head, fontsize=8, color=colours[case.truth], pad=4)
-        said = f"predicted {label_text(case.predicted, 14)}, {case.confidence:.0%}"
-        ax.set_xlabel(f"{said}\n{wrapped(case.text, 36, 4)}", fontsize=7.5, labelpad=4)
+        head = say("{id}   true: {label}", id=printable(case.id, 18), label=label_text(case.truth, 14))
+        ax.set_title(head, fontsize=9, color=colours[case.truth], pad=4)
+        said = say("predicted {label}, {share:.0%}", label=label_text(case.predicted, 14), share=case.confidence)
+        ax.set_xlabel(f"{said}\n{wrapped(case.text, 38, 4)}", fontsize=8.5, labelpad=4)
     fig.suptitle(label_text(title))
     return fig
 

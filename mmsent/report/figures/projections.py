@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mmsent.metrics import Labels
-from mmsent.report.figures.style import in_style, label_colours, label_markers, label_text, new_figure
+from mmsent.report.figures.style import WIDE, in_style, label_colours, label_markers, label_text, new_figure
+from mmsent.report.language import say
 
 Points = NDArray[np.float64]
 
@@ -73,40 +74,29 @@ def _let_numba_cache() -> None:
 _temporary: list[tempfile.TemporaryDirectory[str]] = []  # removed as the process ends
 
 
-def separation(features: np.ndarray, truth: np.ndarray) -> str:
-    """How far classes lie apart in the full width, in one number: features (N, D), truth (N,)."""
-    from sklearn.metrics import silhouette_score
-
-    if len(np.unique(truth)) < 2 or len(np.unique(truth)) >= len(truth):
-        return "there is only one class."
-    value = float(silhouette_score(features, truth, metric="cosine"))
-    return f"the mean silhouette of the true classes is {value:+.3f} by cosine (0: mixed, 1: well separated)."
-
-
 @in_style
 def projection_figure(points: Mapping[str, Points | None], truth: Labels, labels: Sequence[str], what: str) -> Figure:
-    """Figures 12 to 14: one panel per method, coloured and marked by true class. `what` names the features."""
+    """Figures 12 to 14: one panel per method with points, coloured and marked by true class. `what` names the features.
+    The axes have no ticks, for their numbers mean nothing."""
     colours, markers = label_colours(labels), label_markers(labels)
-    fig = new_figure(12, 4.3)
-    for ax, (method, found) in zip(fig.subplots(1, len(points)), points.items(), strict=True):
+    shown = {method: found for method, found in points.items() if found is not None}
+    fig = new_figure(WIDE, 3.9)
+    for ax, (method, found) in zip(fig.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         ax.set_title(method)
-        ax.set_xlabel(f"{method} 1 (no unit)")
-        ax.set_ylabel(f"{method} 2 (no unit)")
-        if found is None:
-            hint = "this needs five rows or more, and umap-learn:\npip install 'mmsent[umap]'"
-            ax.text(0.5, 0.5, hint, ha="center", va="center", transform=ax.transAxes)
-            continue
+        ax.set_xlabel(say("{method} 1 (no unit)", method=method))
+        ax.set_ylabel(say("{method} 2 (no unit)", method=method))
+        ax.set_xticks([])
+        ax.set_yticks([])
         order = np.random.default_rng(0).permutation(len(found))  # no class hides another by being drawn last
         for k in range(0, len(order), 25):
             for c, label in enumerate(labels):
                 rows = [i for i in order[k : k + 25] if truth[i] == c]
-                style = {"c": colours[label], "marker": markers[label], "s": 16, "alpha": 0.75, "lw": 0.3}
+                style = {"c": colours[label], "marker": markers[label], "s": 13, "alpha": 0.75, "lw": 0.3}
                 ax.scatter(found[rows, 0], found[rows, 1], edgecolors="white", **style)
-        ax.tick_params(labelsize=7)
     handles = [
         fig.axes[0].scatter([], [], c=colours[name], marker=markers[name], label=label_text(name, 24))
         for name in labels
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=min(8, len(labels)), title="true class")
-    fig.suptitle(f"{label_text(what)}, {len(truth)} validation rows")
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(8, len(labels)), title=say("true class"))
+    fig.suptitle(say("{what}, {n} validation rows", what=label_text(what), n=len(truth)))
     return fig

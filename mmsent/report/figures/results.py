@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from mmsent.metrics import Labels, Probabilities, Reliability, confusion, wilson
@@ -20,6 +21,7 @@ from mmsent.report.figures.style import (
     INK,
     ORANGE,
     SLATE,
+    WIDE,
     in_style,
     label_colours,
     label_text,
@@ -30,6 +32,7 @@ from mmsent.report.figures.style import (
     run_styles,
     wrapped,
 )
+from mmsent.report.language import say
 
 CALIBRATED = "calibrated confidence (probability)"
 UNCALIBRATED = "confidence (probability, not calibrated)"
@@ -47,35 +50,36 @@ def _ticks(labels: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 @in_style
 def labels_figure(balance: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> Figure:
-    """Figure 3: rows per label, one panel per split; splits without labels show their number of rows."""
+    """Figure 3: the share of each label, one panel per split with labels, all on one scale."""
     colours = label_colours(labels)
     known = {split: [counts.get(label, 0) for label in labels] for split, counts in balance.items()}
+    known = {split: counts for split, counts in known.items() if sum(counts)}
     names, turned = _ticks(labels)
     longest = max(map(len, names)) if turned else 0
-    fig = new_figure(max(4.5, max(2.7, 0.62 * len(labels)) * len(balance) + 0.6), 3.4 + 0.06 * longest)
-    axes = fig.subplots(1, len(balance), squeeze=False)[0]
+    width = max(5.0, max(2.7, 0.62 * len(labels)) * len(known) + 0.6)
+    fig = new_figure(width, 3.4 + 0.06 * longest)
+    if not known:
+        empty = fig.subplots()
+        empty.axis("off")
+        empty.text(0.5, 0.5, say("no split has labels"), ha="center", va="center")
+        return fig
+    axes = fig.subplots(1, len(known), squeeze=False, sharey=True)[0]
+    top = 1.0
     for ax, (split, counts) in zip(axes, known.items(), strict=True):
         total = sum(counts)
-        rows = sum(balance[split].values())
-        if not total:
-            ax.bar(["no label"], [rows], color="white", edgecolor=INK, hatch="///", width=0.5)
-            ax.set_xlim(-1, 1)
-            ax.set_ylim(0, rows * 1.15)
-            ax.text(0, rows, f"{rows:,}", ha="center", va="bottom", fontsize=8)
-        else:
-            bars = ax.bar(range(len(labels)), counts, color=[colours[label] for label in labels])
-            ax.set_xticks(range(len(labels)), names, **turned)
-            for bar, n in zip(bars, counts, strict=True):
-                at = bar.get_x() + bar.get_width() / 2
-                ax.text(
-                    at, n, f"{n:,}\n{n / total:.1%}", ha="center", va="bottom", fontsize=8 if len(labels) < 5 else 7
-                )
-            ax.set_ylim(0, max(counts) * 1.22)
-        ax.set_title(f"{label_text(split)}: {rows:,} rows")
-        ax.set_xlabel("label")
+        shares = [n / total for n in counts]
+        ax.bar(range(len(labels)), shares, color=[colours[label] for label in labels])
+        ax.set_xticks(range(len(labels)), names, **turned)
+        for at, (n, share) in enumerate(zip(counts, shares, strict=True)):
+            ax.text(at, share, f"{share:.1%}\n{n:,}", ha="center", va="bottom", fontsize=8.5 if len(labels) < 5 else 8)
+        top = max(shares) * 1.22
+        ax.set_title(say("{split}: {rows:,} rows with a label", split=label_text(split), rows=total))
+        ax.set_xlabel(say("label"))
         ax.grid(False, axis="x")
-    axes[0].set_ylabel("rows")
-    fig.suptitle("Label distribution")
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0].set_ylim(0, max([top, *(ax.get_ylim()[1] for ax in axes)]))
+    axes[0].set_ylabel(say("share of the rows"))
+    fig.suptitle(say("Label distribution"))
     return fig
 
 
@@ -91,7 +95,10 @@ def confusion_figure(truth: Labels, predicted: Labels, labels: Sequence[str], na
     fig = new_figure(2 * (side + 1.1 + 0.06 * longest), side + 0.9)
     left, right = fig.subplots(1, 2)
     shares = ".0%" if many else ".1%"
-    for ax, values, form, unit in ((left, counts, "d", "rows"), (right, rates, shares, "share of the true class")):
+    for ax, values, form, unit in (
+        (left, counts, "d", say("rows")),
+        (right, rates, shares, say("share of the true class")),
+    ):
         top = {"vmax": 1.0} if ax is right else {}
         sns.heatmap(
             values,
@@ -103,18 +110,18 @@ def confusion_figure(truth: Labels, predicted: Labels, labels: Sequence[str], na
             linewidths=1,
             xticklabels=names,
             yticklabels=names,
-            annot_kws={"fontsize": 7 if many else 9},
+            annot_kws={"fontsize": 8 if many else 10},
             cbar_kws={"label": unit, "shrink": 0.85},
             ax=ax,
             **top,
         )
-        ax.set_xlabel("predicted label")
-        ax.set_ylabel("true label")
+        ax.set_xlabel(say("predicted label"))
+        ax.set_ylabel(say("true label"))
         ax.set_xticklabels(names, **(turned or {"rotation": 0}))
         ax.tick_params(axis="y", rotation=0)
-    left.set_title("counts")
-    right.set_title("rates (diagonal: recall)")
-    fig.suptitle(f"Confusion matrix, {label_text(name)}, {len(truth)} validation rows")
+    left.set_title(say("counts"))
+    right.set_title(say("rates (diagonal: recall)"))
+    fig.suptitle(say("Confusion matrix, {name}, {n} validation rows", name=label_text(name), n=len(truth)))
     return fig
 
 
@@ -132,22 +139,25 @@ def confidence_figure(
     rows as strokes."""
     colours = label_colours(labels)
     confidence = np.take_along_axis(probabilities, predicted[:, None], axis=1)[:, 0]
-    fig = new_figure(9.5, 3.7)
-    left, right = fig.subplots(1, 2)
+    named = {k: f"{label_text(label, NAME)} (n = {(predicted == k).sum()})" for k, label in enumerate(labels)}
+    lines = max(2, -(-len(named) // (columns := legend_columns(named.values(), 2))))
+    fig = new_figure(WIDE, 3.4 + 0.2 * lines)
+    left, right = fig.subplots(1, 2, sharey=True)
     for k, label in enumerate(labels):
         chosen = confidence[predicted == k]
-        _density(left, chosen, colours[label], f"{label_text(label, NAME)} (n = {len(chosen)})")
-    for name_of, ok, colour in (("correct", True, GREEN), ("wrong", False, ORANGE)):
+        _density(left, chosen, colours[label], named[k])
+    for name_of, ok, colour in ((say("correct"), True, GREEN), (say("wrong"), False, ORANGE)):
         chosen = confidence[(predicted == truth) == ok]
         _density(right, chosen, colour, f"{name_of} (n = {len(chosen)})")
-    for ax, title in ((left, "by predicted label"), (right, "correct and wrong predictions")):
+    for ax, title in ((left, say("by predicted label")), (right, say("correct and wrong predictions"))):
         ax.set_xlim(1 / len(labels) - 0.02, 1.0)
-        ax.set_xlabel(CALIBRATED if calibrated else UNCALIBRATED)
-        ax.set_ylabel("density (each scaled to its peak)")
-        ax.set_ylim(0, 1.05)
+        ax.set_xlabel(say(CALIBRATED) if calibrated else say(UNCALIBRATED))
         ax.set_title(title)
-        ax.legend(loc="upper left" if len(labels) < 5 else "best", fontsize=8 if len(labels) < 5 else 7)
-    fig.suptitle(f"Confidence of the predictions, {label_text(name)}")
+        ax.legend(loc="upper left", ncols=columns, fontsize=8.5)
+        ax.set_ylim(0, 1.05 * (2.4 + 0.2 * lines) / 2.2)  # the legend lies above the curves, never on them
+    left.set_ylabel(say("density (each scaled to its peak)"))
+    left.set_yticks(np.linspace(0, 1, 6))
+    fig.suptitle(say("Confidence of the predictions, {name}", name=label_text(name)))
     return fig
 
 
@@ -172,7 +182,7 @@ def pattern_figure(probabilities: Probabilities, truth: Labels, labels: Sequence
     own = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0]
     order = np.lexsort((-own, truth))
     colours = label_colours(labels)
-    fig = new_figure(11, 2.6 + 0.28 * len(labels))
+    fig = new_figure(WIDE, 2.8 + 0.3 * len(labels))
     top, main = fig.subplots(2, 1, height_ratios=[0.12, 1], sharex=True)
     sns.heatmap(
         probabilities[order].T,
@@ -181,12 +191,12 @@ def pattern_figure(probabilities: Probabilities, truth: Labels, labels: Sequence
         vmax=1,
         yticklabels=[label_text(label, NAME) for label in labels],
         xticklabels=False,
-        cbar_kws={"label": "probability"},
+        cbar_kws={"label": say("probability")},
         ax=main,
     )
     main.tick_params(axis="y", rotation=0)
-    main.set_ylabel("predicted class")
-    main.set_xlabel("validation posts, sorted by true class, then by its probability")
+    main.set_ylabel(say("probability of"))
+    main.set_xlabel(say("validation posts, sorted by true class, then by its probability"))
     for i, k in enumerate(truth[order]):
         top.axvspan(i, i + 1, color=colours[labels[k]], lw=0)
     edges = np.flatnonzero(np.diff(truth[order])) + 1
@@ -194,13 +204,13 @@ def pattern_figure(probabilities: Probabilities, truth: Labels, labels: Sequence
         for edge in edges:
             ax.axvline(edge, color="white", lw=1.5)
     top.set_yticks([])
-    top.set_ylabel("true class", rotation=0, ha="right", va="center")
+    top.set_ylabel(say("true class"), rotation=0, ha="right", va="center")
     top.tick_params(axis="both", length=0, labelbottom=False)
     top.grid(False)
     for side in top.spines.values():
         side.set_visible(False)
     legend_of(top, colours, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=legend_columns(labels, 8))
-    fig.suptitle(f"Prediction pattern of {len(truth)} validation posts, {label_text(name)}")
+    fig.suptitle(say("Prediction pattern of {n} validation posts, {name}", n=len(truth), name=label_text(name)))
     return fig
 
 
@@ -208,14 +218,14 @@ def pattern_figure(probabilities: Probabilities, truth: Labels, labels: Sequence
 def reliability_figure(before: Reliability, after: Reliability, name: str, temperature: float) -> Figure:
     """Reliability diagram: accuracy over confidence in bins, before and after cross-fitted temperature scaling, with
     the rows in each bin. A calibrated head lies on the diagonal. temperature: the run's own, for the title."""
-    fig = new_figure(9, 4.6)
-    axes = fig.subplots(2, 2, height_ratios=[3, 1], sharex=True)
-    crossed = f"calibrated, cross-fitted (stored temperature {temperature:.2f})"
-    for column, found, title in ((0, before, "as trained"), (1, after, crossed)):
+    fig = new_figure(WIDE, 5.0)
+    axes = fig.subplots(2, 2, height_ratios=[3, 1], sharex=True, sharey="row")
+    crossed = say("calibrated, cross-fitted\n(stored temperature {temperature:.2f})", temperature=temperature)
+    for column, found, title in ((0, before, say("as trained")), (1, after, crossed)):
         ax, below = axes[0, column], axes[1, column]
         filled = found.count > 0
         width = np.diff(found.edges)
-        ax.plot([0, 1], [0, 1], color=INK, lw=0.9, ls="--", label="perfectly calibrated")
+        ax.plot([0, 1], [0, 1], color=INK, lw=0.9, ls="--", label=say("perfectly calibrated"))
         ax.bar(
             found.edges[:-1][filled],
             found.accuracy[filled],
@@ -224,7 +234,7 @@ def reliability_figure(before: Reliability, after: Reliability, name: str, tempe
             color=SLATE,
             alpha=0.55,
             edgecolor="white",
-            label="accuracy in the bin",
+            label=say("accuracy in the bin"),
         )
         ax.plot(
             found.confidence[filled],
@@ -232,19 +242,19 @@ def reliability_figure(before: Reliability, after: Reliability, name: str, tempe
             "o",
             color=ORANGE,
             ms=4,
-            label="mean confidence in the bin",
+            label=say("mean confidence in the bin"),
         )
         share = found.count / max(1, found.count.sum())
         ece = float((share * np.abs(found.accuracy - found.confidence))[filled].sum())
-        ax.set_title(f"{title}: ECE {ece:.3f}", fontsize=9)
-        ax.set_ylabel("accuracy (share of correct labels)")
+        ax.set_title(f"{title}: ECE {ece:.3f}")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.02)
         below.bar(found.edges[:-1], found.count, width, align="edge", color=SLATE, edgecolor="white")
-        below.set_ylabel("rows")
-        below.set_xlabel("confidence (probability)")
-    axes[0, 0].legend(loc="upper left")
-    fig.suptitle(f"Reliability on validation rows, {label_text(name)}")
+        below.set_xlabel(say("confidence (probability)"))
+    axes[0, 0].set_ylabel(say("accuracy (share of correct labels)"))
+    axes[1, 0].set_ylabel(say("rows"))
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    fig.suptitle(say("Reliability on validation rows, {name}", name=label_text(name)))
     return fig
 
 
@@ -267,21 +277,27 @@ def length_figure(
     group = np.clip(np.searchsorted(edges[1:-1], values, side="right"), 0, max(0, len(edges) - 2))
     groups = [g for g in range(max(1, len(edges) - 1)) if (group == g).any()]
     names = [f"{values[group == g].min()}–{values[group == g].max()}\nn = {(group == g).sum()}" for g in groups]
-    fig = new_figure(7, 3.7)
+    fig = new_figure(7, 4.2)
     ax = fig.subplots()
     for head, hits in right.items():
         share = np.array([hits[group == g].mean() for g in groups])
         if head == shaded:
             low, high = np.array([wilson(int(hits[group == g].sum()), int((group == g).sum())) for g in groups]).T
             ax.fill_between(
-                range(len(groups)), low, high, color=SLATE, alpha=0.15, lw=0, label=f"95% interval, {printable(head)}"
+                range(len(groups)),
+                low,
+                high,
+                color=SLATE,
+                alpha=0.15,
+                lw=0,
+                label=say("95% interval, {head}", head=printable(head)),
             )
         ax.plot(range(len(groups)), share, **styles[head], marker="o", ms=4, lw=1.5, label=label_text(head))
     ax.set_xticks(range(len(groups)), names)
-    ax.set_xlabel(f"text length ({unit})")
-    ax.set_ylabel("accuracy (share of correct labels)")
-    ax.set_title("Accuracy by text length, validation rows")
-    ax.legend(ncols=legend_columns(right, 3))
+    ax.set_xlabel(say("text length ({unit})", unit=unit))
+    ax.set_ylabel(say("accuracy (share of correct labels)"))
+    ax.set_title(say("Accuracy by text length, validation rows"))
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns(right, 4))
     return fig
 
 
@@ -291,26 +307,31 @@ def agreement_figure(agreeing: NDArray[np.int64], right: NDArray[np.bool_], head
     kinds = sorted(set(agreeing.tolist()), reverse=True)
     count = np.array([(agreeing == k).sum() for k in kinds])
     hits = np.array([right[agreeing == k].sum() for k in kinds])
-    fig = new_figure(8, 3.5)
-    left, other = fig.subplots(1, 2)
-    names = [f"{k} of {len(heads)}" for k in kinds]
+    fig = new_figure(8, 3.7)
+    left, other = fig.subplots(1, 2, sharey=True)
+    names = [say("{k} of {n}", k=k, n=len(heads)) for k in kinds]
     left.bar(names, count / count.sum(), color=SLATE)
     for i, n in enumerate(count):
-        left.text(i, n / count.sum(), f"{n} rows\n{n / count.sum():.1%}", ha="center", va="bottom", fontsize=8)
-    left.set_ylim(0, float(count.max() / count.sum()) * 1.25)
-    left.set_ylabel("share of validation rows")
-    left.set_title("rows by agreement")
+        left.text(
+            i,
+            n / count.sum(),
+            say("{n} rows\n{share:.1%}", n=n, share=n / count.sum()),
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+        )
+    left.set_ylabel(say("share"))
+    left.set_title(say("share of the validation rows"))
     share = hits / count
     low, high = np.array([wilson(int(h), int(n)) for h, n in zip(hits, count, strict=True)]).T
     bars = np.maximum(0, np.stack([share - low, high - share]))
     other.bar(names, share, color=SLATE, alpha=0.6, yerr=bars, capsize=4, ecolor=INK)
     for i, (s, top) in enumerate(zip(share, high, strict=True)):
-        other.text(i, top + 0.01, f"{s:.1%}", ha="center", va="bottom", fontsize=8)
-    other.set_ylim(0, 1.12)
-    other.set_ylabel("accuracy of the vote (95% interval)")
-    other.set_title("accuracy by agreement")
+        other.text(i, top + 0.01, f"{s:.1%}", ha="center", va="bottom", fontsize=8.5)
+    other.set_ylim(0, 1.16)
+    other.set_title(say("accuracy of the vote (95% interval)"))
     for ax in (left, other):
-        ax.set_xlabel("heads that chose the vote's label")
+        ax.set_xlabel(say("heads that chose the vote's label"))
         ax.grid(False, axis="x")
-    fig.suptitle(wrapped(f"Agreement of {', '.join(heads)}", 80, 4))
+    fig.suptitle(wrapped(say("Agreement of {heads}", heads=say(", ").join(heads)), 70, 4))
     return fig

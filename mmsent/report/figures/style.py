@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from mmsent.system.files import write_together
 
 DPI = 200  # of PNG files
+WIDE = 8.4  # inches of the widest figures: at the width of a README, 830 pixels, 8 points are then 11 pixels
 OWN_FONT = Path(__file__).parent.parent / "fonts" / "NotoEmoji-Regular.ttf"
 
 # Okabe and Ito's palette (2008), which stays apart under the common forms of colour blindness.
@@ -207,7 +208,7 @@ def styled() -> Iterator[None]:
             "grid.color": "#E4E4E4",
             "grid.linewidth": 0.6,
             "legend.frameon": False,
-            "legend.fontsize": 8,
+            "legend.fontsize": 8.5,
             "figure.titlesize": 12,
             "figure.titleweight": "bold",
             "lines.linewidth": 1.8,

@@ -14,7 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mmsent.report.figures.style import INK, SLATE, VERMILLION, in_style, label_text, new_figure
+from mmsent.report.figures.style import INK, SLATE, VERMILLION, WIDE, in_style, label_text, new_figure
+from mmsent.report.language import say
 
 STOPPED = "#D9D9D9"  # trials that were stopped early have no score to colour them by
 LEAST = 2  # finished trials that a figure needs
@@ -34,9 +35,9 @@ def sweep_figures(info: Mapping[str, Any]) -> dict[str, Figure]:
 
 @in_style
 def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], logs: Mapping[str, bool]) -> Figure:
-    """Parallel coordinates: one axis per setting and one for the score, one line per trial, coloured by its score.
-    Trials that were stopped early are grey and end before the score. The best is drawn over all others.
-
+    """Parallel coordinates: one axis per setting, from top to bottom, and one for the score; one line per trial,
+    coloured by its score. Trials that were stopped early are grey and end before the score. The best is drawn over all
+    others.
     names: the settings that vary; logs: those on a logarithmic axis.
     """
     finished = [one for one in trials if one["score"] is not None]
@@ -45,50 +46,57 @@ def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], l
     low, high = float(np.quantile(scores, 0.1)), float(scores.max())
     norm = Normalize(low, high if high > low else low + 1e-6)
     colours = mpl.colormaps["viridis"]
-    fig = new_figure(max(8.0, 1.05 * (len(names) + 1)), 4.6)
+    last = len(names)
+    fig = new_figure(WIDE, 1.6 + 0.52 * (last + 1))
     ax = fig.subplots()
     ax.grid(False)
-    ax.set_xlim(-0.3, len(names) + 0.3)
-    ax.set_ylim(-0.06, 1.04)
-    ax.set_yticks([])
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_ylim(last + 0.45, -0.3)
+    ax.set_xticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
     places = []
-    for at, name in enumerate(names):
-        values = [one["params"][name] for one in trials]
-        place, ticks = _axis(values, name in logs)
-        places.append(place)
-        ax.plot([at, at], [0, 1], color=INK, lw=0.8, zorder=3)
-        for height, text in ticks:
-            ax.plot([at - 0.04, at], [height, height], color=INK, lw=0.8, zorder=3)
+    scored = [(0.0, f"≤ {low:.3f}"), (0.5, f"{(low + high) / 2:.3f}"), (1.0, f"{high:.3f}")]
+    for at, name in enumerate([*names, ""]):
+        place, ticks = _axis([one["params"][name] for one in trials], name in logs) if name else ([], scored)
+        if name:
+            places.append(place)
+        ax.plot([0, 1], [at, at], color=INK, lw=0.8, zorder=3)
+        for along, text in ticks:
+            ax.plot([along, along], [at - 0.05, at + 0.05], color=INK, lw=0.8, zorder=3)
+            side = "left" if along == 0 else "right" if along == 1 else "center"
             ax.text(
-                at - 0.06, height, label_text(text, 14), ha="right", va="center", fontsize=7, zorder=5,
-                bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 0.8},
+                along, at + 0.1, label_text(text, 14), ha=side, va="top", fontsize=8.5, zorder=5,
+                bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.8},
             )  # fmt: skip
-    last = len(names)
-    ax.plot([last, last], [0, 1], color=INK, lw=0.8, zorder=3)
     lines = np.array(places).T  # (trials, settings)
     # Trials with the same choice would lie on one another: those of a kind are spread a little, always alike.
-    lines = lines + np.random.default_rng(0).uniform(-0.018, 0.018, lines.shape)
+    lines = lines + np.random.default_rng(0).uniform(-0.012, 0.012, lines.shape)
     order = np.argsort([one["score"] if one["score"] is not None else -1.0 for one in trials], kind="stable")
     paths, shades, widths = [], [], []
     for i in order:
         score = trials[i]["score"]
-        points = [(float(at), float(y)) for at, y in enumerate(lines[i])]
+        points = [(float(at), float(along)) for at, along in enumerate(lines[i])]
         if score is not None:
             points.append((float(last), float(np.clip(norm(score), 0, 1))))
-        paths.append(_curved(points))
+        paths.append(_curved(points)[:, ::-1])
         shades.append(mpl.colors.to_rgba(STOPPED, 0.6) if score is None else (*colours(norm(score))[:3], 0.75))
         widths.append(0.5 if score is None else 0.9)
     widths[-1], shades[-1] = 2.4, mpl.colors.to_rgba(VERMILLION)
     ax.add_collection(LineCollection(paths, colors=shades, linewidths=widths, zorder=2))
-    ax.set_xticks(range(last + 1), [*(label_text(name).replace("_", "\n") for name in names), "weighted\nF1"])
-    ax.tick_params(axis="x", length=0)
-    ax.set_xlabel("setting")
-    bar = fig.colorbar(ScalarMappable(norm, colours), ax=ax, pad=0.01, extend="min")
-    bar.set_label("weighted F1 of finished trials")
+    ax.set_yticks(range(last + 1), [*(label_text(name).replace("_", " ") for name in names), say("weighted F1")])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylabel(say("setting, and the score at the bottom"))
+    bar = fig.colorbar(ScalarMappable(norm, colours), ax=ax, pad=0.01, extend="min", shrink=0.6)
+    bar.set_label(say("weighted F1 of finished trials"))
     pruned = len(trials) - len(finished)
-    ax.set_title(f"{len(finished)} finished trials, {pruned} stopped early (grey); the best is the thick line")
+    ax.set_title(
+        say(
+            "{n} finished trials, {pruned} stopped early (grey); the best is the thick line",
+            n=len(finished),
+            pruned=pruned,
+        )
+    )
     return fig
 
 
@@ -133,9 +141,9 @@ def importance_figure(importances: Mapping[str, float], finished: int) -> Figure
     ax = fig.subplots()
     shares = [importances[name] for name in names]
     bars = ax.barh([label_text(name) for name in names], shares, color=SLATE)
-    ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=8)
+    ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=8.5)
     ax.set_xlim(0, max(shares) * 1.15)
-    ax.set_xlabel(f"share of what the settings explain (PED-ANOVA over {finished} finished trials)")
-    ax.set_ylabel("setting")
-    ax.set_title("Which settings matter for the weighted F1")
+    ax.set_xlabel(say("share of what the settings explain (PED-ANOVA over {n} finished trials)", n=finished))
+    ax.set_ylabel(say("setting"))
+    ax.set_title(say("Which settings matter for the weighted F1"))
     return fig

@@ -17,12 +17,14 @@ from mmsent.report.figures.style import (
     ORANGE,
     SLATE,
     TEXT_COLOUR,
+    WIDE,
     in_style,
     label_text,
     legend_columns,
     new_figure,
     run_styles,
 )
+from mmsent.report.language import say
 
 History = Sequence[Mapping[str, Any]]
 RIDGES = 9  # epochs shown in Figure 2, evenly spaced, beside the state before training
@@ -38,8 +40,9 @@ def first_layer_figure(history: History, name: str, layer: str) -> Figure:
     shown = sorted(set(np.linspace(0, len(history) - 1, RIDGES).round().astype(int).tolist()))
     epochs = [0, *(int(history[i]["epoch"]) for i in shown)]
     states = [history[0]["first_layer_before"], *(history[i]["first_layer"] for i in shown)]
-    fig = new_figure(9, max(3.2, 1.5 + 0.3 * len(epochs)))
-    for ax, what, unit in zip(fig.subplots(1, 2), ("weights", "outputs"), ("weight", "output"), strict=True):
+    fig = new_figure(WIDE, max(3.4, 1.7 + 0.3 * len(epochs)))
+    titles = {"weights": say("weights"), "outputs": say("outputs")}
+    for ax, what in zip(fig.subplots(1, 2), titles, strict=True):
         found = [s[what] for s in states]
         sampled = [_density(f) for f in found]
         # The tails of a distribution are long and empty: show what lies within four standard deviations.
@@ -56,12 +59,15 @@ def first_layer_figure(history: History, name: str, layer: str) -> Figure:
             peak = 1.6 * normal / (spread * np.sqrt(2 * np.pi)) / top
             ax.plot(grid, i + peak, color=INK, lw=0.7, ls="--", zorder=100 - i)
         ax.set_xlim(low, high)
-        ax.set_yticks(range(len(epochs)), ["before" if e == 0 else str(e) for e in epochs])
+        ax.set_yticks(range(len(epochs)), [say("before") if e == 0 else str(e) for e in epochs])
         ax.set_ylim(-0.1, len(epochs) + 1.3)
-        ax.set_xlabel(f"{unit} value (no unit); std {found[0]['std']:.3f} before, {found[-1]['std']:.3f} at the end")
-        ax.set_ylabel("epoch (density above each line)")
-        ax.set_title(f"{layer}: {what}")
-    fig.suptitle(f"First linear layer through training, {label_text(name)} (dashed: normal, same mean and std)")
+        stds = {"before": found[0]["std"], "after": found[-1]["std"]}
+        ax.set_xlabel(say("value (no unit)\nstd {before:.3f} before, {after:.3f} at the end", **stds))
+        ax.set_ylabel(say("epoch (density above each line)"))
+        ax.set_title(f"{layer}: {titles[what]}")
+    fig.suptitle(
+        say("First linear layer through training, {name}\n(dashed: normal, same mean and std)", name=label_text(name))
+    )
     return fig
 
 
@@ -84,12 +90,14 @@ def loss_figure(history: History, name: str, best_epoch: int) -> Figure:
     epochs = [r["epoch"] for r in history]
     fig = new_figure(6, 3.6)
     ax = fig.subplots()
-    ax.plot(epochs, [r["train_loss"] for r in history], color=ORANGE, marker="o", ms=4, label="training (with dropout)")
-    ax.plot(epochs, [r["val_loss"] for r in history], color=SLATE, marker="s", ms=4, label="validation")
-    ax.axvline(best_epoch, color=INK, lw=1, ls=":", label=f"kept: epoch {best_epoch}")
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("cross-entropy loss (nats, class-weighted)")
-    ax.set_title(f"Loss, {label_text(name)}")
+    ax.plot(
+        epochs, [r["train_loss"] for r in history], color=ORANGE, marker="o", ms=4, label=say("training (with dropout)")
+    )
+    ax.plot(epochs, [r["val_loss"] for r in history], color=SLATE, marker="s", ms=4, label=say("validation"))
+    ax.axvline(best_epoch, color=INK, lw=1, ls=":", label=say("kept: epoch {epoch}", epoch=best_epoch))
+    ax.set_xlabel(say("epoch"))
+    ax.set_ylabel(say("cross-entropy loss (nats, class-weighted)"))
+    ax.set_title(say("Loss, {name}", name=label_text(name)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return fig
@@ -105,11 +113,11 @@ METRICS = (
 
 @in_style
 def metrics_figure(histories: Mapping[str, History], best: Mapping[str, int], fusions: Mapping[str, str]) -> Figure:
-    """Figure 5: validation metrics per epoch of all variants, side by side. Keys are names, fusions their fusions; dots
-    mark kept epochs."""
+    """Figure 5: validation metrics per epoch of all variants, side by side on one scale. Keys are names, fusions their
+    fusions; dots mark kept epochs."""
     styles = run_styles(fusions)
-    fig = new_figure(10, 6.4)
-    axes = fig.subplots(2, 2, sharex=True)
+    fig = new_figure(WIDE, 6.4)
+    axes = fig.subplots(2, 2, sharex=True, sharey=True)
     for ax, (key, title) in zip(axes.flat, METRICS, strict=True):
         for name, history in histories.items():
             epochs = [r["epoch"] for r in history]
@@ -117,84 +125,81 @@ def metrics_figure(histories: Mapping[str, History], best: Mapping[str, int], fu
             ax.plot(epochs, values, **styles[name], label=label_text(name), lw=1.6)
             kept = best[name]
             ax.plot([kept], [values[epochs.index(kept)]], "o", color=styles[name]["color"], ms=6, mec="white")
-        ax.set_title(title)
-        ax.set_ylabel("share of validation rows" if "accuracy" in key else "score (0 to 1)")
+        ax.set_title(say(title))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in axes[1]:
-        ax.set_xlabel("epoch")
+        ax.set_xlabel(say("epoch"))
+    for ax in axes[:, 0]:
+        ax.set_ylabel(say("score (0 to 1)"))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns(histories))
-    fig.suptitle("Validation metrics per epoch (dot: the epoch kept)")
+    fig.suptitle(say("Validation metrics per epoch (dot: the epoch kept)"))
     return fig
 
 
-@in_style
-def shares_figure(history: History, name: str, best_epoch: int, what: str = "fusion weight") -> Figure:
-    """Figure 7: the shares of image and text through training (weighted fusion: the two weights)."""
+def _shares(ax: Any, history: History, best_epoch: int) -> None:
+    """The shares of image and text per epoch, on the whole scale: what moves little shall look so."""
     epochs = [r["epoch"] for r in history]
+    ax.plot(epochs, [r["image_share"] for r in history], color=IMAGE_COLOUR, marker="o", ms=4, label=say("image"))
+    ax.plot(epochs, [r["text_share"] for r in history], color=TEXT_COLOUR, marker="s", ms=4, label=say("text"))
+    ax.axhline(0.5, color=INK, lw=0.8, ls="--", label=say("equal"))
+    ax.axvline(best_epoch, color=INK, lw=1, ls=":", label=say("kept: epoch {epoch}", epoch=best_epoch))
+    ax.set_ylim(0, 1)
+    ax.set_xlabel(say("epoch"))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(ncols=2, loc="upper left")
+
+
+@in_style
+def shares_figure(history: History, name: str, best_epoch: int) -> Figure:
+    """Figure 7: the weights of image and text in the weighted fusion through training."""
     fig = new_figure(6, 3.6)
     ax = fig.subplots()
-    ax.plot(epochs, [r["image_share"] for r in history], color=IMAGE_COLOUR, marker="o", ms=4, label="image")
-    ax.plot(epochs, [r["text_share"] for r in history], color=TEXT_COLOUR, marker="s", ms=4, label="text")
-    ax.axhline(0.5, color=INK, lw=0.8, ls="--", label="equal")
-    ax.axvline(best_epoch, color=INK, lw=1, ls=":", label=f"kept: epoch {best_epoch}")
-    values = [r[k] for r in history for k in ("image_share", "text_share")]
-    reach = max(0.02, *(abs(v - 0.5) for v in values)) * 1.3
-    ax.set_ylim(0.5 - reach, 0.5 + reach)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(f"{what} (the two sum to 1)")
-    ax.set_title(f"{what.capitalize()} through training, {label_text(name)}")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(ncols=2)
+    _shares(ax, history, best_epoch)
+    ax.set_ylabel(say("fusion weight (the two sum to 1)"))
+    ax.set_title(say("Fusion weights through training, {name}", name=label_text(name)))
     return fig
 
 
 @in_style
-def attention_figure(attention: NDArray[np.float32], history: History, name: str) -> Figure:
-    """Figure 8: attention (N, heads, 2, 2) of validation rows: the mean map, its spread over rows, and its course.
-
-    Rows of the map are the asking half, columns the half attended to.
-    """
-    halves = ("image", "text")
-    mean = attention.mean(axis=(0, 1))
-    fig = new_figure(11, 3.5)
-    left, middle, right = fig.subplots(1, 3, width_ratios=[1, 1.3, 1.3])
-    shown = left.imshow(mean, vmin=0, vmax=1, cmap="cividis")
-    for i in range(2):
-        for j in range(2):
-            ink = "black" if mean[i, j] > 0.55 else "white"
-            left.text(j, i, f"{mean[i, j]:.3f}", ha="center", va="center", color=ink, fontsize=12)
-    left.set_xticks([0, 1], halves)
-    left.set_yticks([0, 1], halves)
-    left.set_xlabel("attended to")
-    left.set_ylabel("from")
-    left.grid(False)
-    left.set_title("mean attention")
-    fig.colorbar(shown, ax=left, label="attention (share)", shrink=0.8)
+def attention_figure(attention: NDArray[np.float32], history: History, name: str, best_epoch: int) -> Figure:
+    """Figure 8: attention (N, heads, 2, 2) of validation rows: to which half each half attends, the spread over rows,
+    and the course, all on one scale."""
+    mean = attention.mean(axis=(0, 1))  # asking half, half attended to
+    fig = new_figure(WIDE, 5.6)
+    whole, under = fig.subfigures(2, 1, height_ratios=[1, 1.9], squeeze=False)[:, 0]
+    bars = whole.subplots()
+    halves = (say("image"), say("text"))
+    for half, start, colour in ((0, np.zeros(2), IMAGE_COLOUR), (1, mean[:, 0], TEXT_COLOUR)):
+        bars.barh([0, 1], mean[:, half], left=start, color=colour, height=0.6, label=halves[half])
+        for asking in range(2):
+            bars.text(
+                start[asking] + mean[asking, half] / 2, asking, f"{mean[asking, half]:.3f}", ha="center", va="center",
+                color="white" if half == 0 else INK, fontsize=10,
+            )  # fmt: skip
+    bars.axvline(0.5, color=INK, lw=0.8, ls="--")
+    bars.set_yticks([0, 1], [say("from {half}", half=half) for half in halves])
+    bars.set_ylim(1.5, -0.5)
+    bars.set_xlim(0, 1)
+    bars.grid(visible=False)
+    bars.set_xlabel(say("mean attention (share)"))
+    bars.set_title(say("to the image (left) and to the text (right)"))
+    spread, course = under.subplots(1, 2, sharey=True)
     received = attention.mean(axis=2)[:, :, 0]  # (N, heads): the share that the image receives
     order = [received[:, h] for h in range(received.shape[1])]
-    parts = middle.violinplot(order, showmedians=True, widths=0.8)
+    parts = spread.violinplot(order, showmedians=True, widths=0.8)
     for body in parts["bodies"]:
         body.set_facecolor(IMAGE_COLOUR)
         body.set_alpha(0.6)
     for line in ("cbars", "cmins", "cmaxes", "cmedians"):
         parts[line].set_color(INK)
-    middle.axhline(0.5, color=INK, lw=0.8, ls="--")
-    middle.set_xticks(range(1, len(order) + 1), [str(h + 1) for h in range(len(order))])
-    middle.set_ylim(0, 1)
-    middle.set_xlabel("attention head")
-    middle.set_ylabel("share that the image receives")
-    middle.set_title(f"over {len(attention)} validation rows")
-    epochs = [r["epoch"] for r in history]
-    right.plot(epochs, [r["image_share"] for r in history], color=IMAGE_COLOUR, marker="o", ms=4, label="image")
-    right.plot(epochs, [r["text_share"] for r in history], color=TEXT_COLOUR, marker="s", ms=4, label="text")
-    right.axhline(0.5, color=INK, lw=0.8, ls="--")
-    right.set_ylim(0, 1)
-    right.set_xlabel("epoch")
-    right.set_ylabel("mean attention received (share)")
-    right.set_title("through training")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.legend()
-    fig.suptitle(f"Attention between image and text, {label_text(name)}")
+    spread.axhline(0.5, color=INK, lw=0.8, ls="--")
+    spread.set_xticks(range(1, len(order) + 1), [str(h + 1) for h in range(len(order))])
+    spread.set_xlabel(say("attention head"))
+    spread.set_ylabel(say("attention received (share)"))
+    spread.set_title(say("by the image, over {n} validation rows", n=len(attention)))
+    _shares(course, history, best_epoch)
+    course.set_title(say("by both, through training"))
+    fig.suptitle(say("Attention between image and text, {name}", name=label_text(name)))
     return fig
 
 
@@ -208,15 +213,16 @@ def learning_curve_figure(sizes: Sequence[int], scores: NDArray[np.float64], nam
     ax = fig.subplots()
     repeats = scores.shape[1]
     if repeats > 1:
-        ax.fill_between(sizes, scores.min(axis=1), scores.max(axis=1), color=SLATE, alpha=0.18, lw=0, label="range")
-    mean = f"mean of {repeats} repeats" if repeats > 1 else "one head per size"
+        low, high = scores.min(axis=1), scores.max(axis=1)
+        ax.fill_between(sizes, low, high, color=SLATE, alpha=0.18, lw=0, label=say("range"))
+    mean = say("mean of {n} repeats", n=repeats) if repeats > 1 else say("one head per size")
     ax.plot(sizes, scores.mean(axis=1), color=SLATE, marker="o", ms=4, label=mean)
-    ax.axhline(final, color=INK, lw=0.8, ls="--", label=f"this run: {final:.3f}")
+    ax.axhline(final, color=INK, lw=0.8, ls="--", label=say("this run: {score:.3f}", score=final))
     ax.set_xscale("log")
     ax.set_xticks(list(sizes), [f"{n:,}" for n in sizes])
     ax.minorticks_off()
-    ax.set_xlabel("training rows (log scale)")
-    ax.set_ylabel("weighted F1 on validation (0 to 1)")
-    ax.set_title(f"Learning curve, {label_text(name)}")
+    ax.set_xlabel(say("training rows (log scale)"))
+    ax.set_ylabel(say("weighted F1 on validation (0 to 1)"))
+    ax.set_title(say("Learning curve, {name}", name=label_text(name)))
     ax.legend()
     return fig
