@@ -55,7 +55,7 @@ def pictures(sizes: list[tuple[int, int]]) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def offline() -> Encoders:
-    return open_encoders(EncoderSettings(encoder="offline", device="cpu"))
+    return open_encoders(EncoderSettings(encoder="offline", device="cpu", runtime="torch"))
 
 
 def test_special_tokens_in_a_text_are_text(offline: Encoders) -> None:

@@ -496,7 +496,7 @@ def test_a_worker_dies(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_real_encoders_give_the_same_bits(cluster: Any, tmp_path: Path) -> None:
     """With the same number of threads, on both nodes."""
     root = make_guid(tmp_path / "posts", n_train=70, n_test=10, size=64)
-    pair = EncoderSettings(encoder="offline", device="cpu")
+    pair = EncoderSettings(encoder="offline", device="cpu", runtime="torch")
     dataset = load_dataset(root)
     common: dict[str, Any] = {
         "encoder": pair,

@@ -310,7 +310,7 @@ def test_what_a_run_records(cache: Cache, tmp_path: Path) -> None:
         assert info["cache"]["fingerprint"] == cache.fingerprint
         assert info["cache"]["contract"] == cache.settings.contract
         assert info["cache"]["data_name"] == "posts"
-        assert run.encoder_settings == EncoderSettings(encoder="offline")
+        assert run.encoder_settings == EncoderSettings(encoder="offline", runtime="torch")
         assert run.data_settings == DataSettings()
         history = json.loads((run.path / "history.json").read_text())
         assert [(run.fusion, r["epoch"]) for r in history] == [(run.fusion, k) for k in range(1, len(history) + 1)]
