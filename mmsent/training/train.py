@@ -91,19 +91,19 @@ def deterministic(seed: int, device: str) -> Iterator[None]:
     """
     fill_memory: Any = torch.utils.deterministic  # a module whose one switch its type does not know
     with _ONE, torch.random.fork_rng(devices=[]), _on_cpu():
-        before = torch.are_deterministic_algorithms_enabled()
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        before = torch.get_deterministic_debug_mode()
         cudnn, fill = torch.backends.cudnn.benchmark, fill_memory.fill_uninitialized_memory
         torch.default_generator.manual_seed(seed)
         # On CUDA some matrix products need CUBLAS_WORKSPACE_CONFIG, which a library must not set: warn there.
-        torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+        # Not by use_deterministic_algorithms, which imports torch's whole compiler to tell it too.
+        torch.set_deterministic_debug_mode("error" if device == "cpu" else "warn")
         torch.backends.cudnn.benchmark = False
         # Nothing here reads memory before it is written, and filling all of it first takes time at every step.
         fill_memory.fill_uninitialized_memory = False
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+            torch.set_deterministic_debug_mode(before)
             torch.backends.cudnn.benchmark = cudnn
             fill_memory.fill_uninitialized_memory = fill
 
