@@ -76,7 +76,7 @@ def _separation(features: NDArray[Any], before: NDArray[Any] | None, truth: Labe
     worst = min(means, key=lambda k: means[k][0])
     if means[worst][2] < 0:
         words += say(" ") + say(
-            "{label} posts lie nearer to another class than to their own ({mean}).",
+            "{label} posts lie nearer to another class than to their own: {mean}.",
             label=worst,
             mean=shown(means[worst], "+.2f"),
         )

@@ -201,7 +201,7 @@ def calibration(source: Source) -> Made:
         )
         if over[2] < 0
         else say(
-            "As trained the head is neither too sure nor too unsure beyond chance ({gap}).", gap=shown(over, "+.1%")
+            "As trained the head is neither too sure nor too unsure beyond chance: {gap}.", gap=shown(over, "+.1%")
         ),
         say("Calibration lowers the NLL by {less} nats, beyond chance.", less=shown(less))
         if less[1] > 0
@@ -260,12 +260,12 @@ def agreement(source: Source) -> Made:
         values = {"rest": share(*rest), "gap": shown(gap, "+.0%")}
         said += say(" ") + (
             say(
-                "Where they differ the vote is right on {rest}, beyond chance less ({gap}): a person should "
+                "Where they differ the vote is right on {rest}, beyond chance less, {gap}: a person should "
                 "look there first.",
                 **values,
             )
             if beyond_chance(gap) and gap[0] > 0
-            else say("Where they differ the vote is right on {rest}, no less beyond chance ({gap}).", **values)
+            else say("Where they differ the vote is right on {rest}, no less beyond chance: {gap}.", **values)
         )
     known = names(study)
     return results.agreement_figure(agreeing, right, [known[run.name] for run in voters]), said
