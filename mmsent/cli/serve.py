@@ -19,6 +19,7 @@ from mmsent.serve.limits import Limits
 
 if TYPE_CHECKING:
     from mmsent.data.dataset import Dataset
+    from mmsent.report.landscape import Landscape
     from mmsent.serve.review import Review
     from mmsent.training.runs import Run
 
@@ -117,7 +118,7 @@ def serve(
     page is at /, a page to review predictions at /review, the API's description at /docs.
 
     It listens on this machine alone unless told otherwise. SIGTERM and Ctrl-C end it once every post that was taken is
-    answered. Writes nothing.
+    answered. Writes nothing but the places of the map's posts, once, beside the cache.
     """
     _require_libraries()
     from mmsent.inference.vote import averages
@@ -144,7 +145,9 @@ def serve(
             shown = _review(service.runs, review, where.data, how, tie=tie, soft=soft)
         # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
         hosts = [*(allow_host or ()), *(["localhost"] if local else [])] if local or allow_host else []
-        app = create_app(service, key=api_key, hosts=hosts, review=shown, workers=workers, root_path=prefix)
+        places = _places(service.runs, tie=tie, soft=soft) if shown is not None else None
+        how_served: dict[str, Any] = {"workers": workers, "root_path": prefix}
+        app = create_app(service, key=api_key, hosts=hosts, review=shown, places=places, **how_served)
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
         heads = ", ".join(f"{one.fusion} ({one.name})" for one in service.runs)
         listen(app, bound, bounds, lambda: echo(f"serving {heads} on {address}; Ctrl-C ends it"))
@@ -201,6 +204,19 @@ def _review(
         source = {"runs": [run.name for run in shared]}
     dataset = _dataset(runs[0], data, how, listed)
     return lambda: Review(rows, dataset, **source)
+
+
+def _places(runs: Sequence[Run], *, tie: str | None, soft: bool) -> Callable[[], Landscape] | None:
+    """How to make the map of the runs' cache; None where it is not at hand."""
+    from mmsent.features.cache import Cache
+    from mmsent.report.landscape import landscape
+
+    try:
+        cache = Cache.open(Path(runs[0].info["cache"]["path"]))
+    except MmsentError as error:
+        note(f"there is no map: the cache of these runs cannot be opened ({error})")
+        return None
+    return lambda: landscape(cache, runs, tie=tie, soft=soft)
 
 
 def _dataset(

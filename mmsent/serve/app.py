@@ -12,9 +12,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mmsent.errors import MmsentError
+from mmsent.report.landscape import Landscape
 from mmsent.serve.compare_endpoints import compare_routes
 from mmsent.serve.endpoints import Access, post_routes, status_routes
 from mmsent.serve.guard import HEADERS, Guard, Received
+from mmsent.serve.map_endpoints import Atlas, map_routes
 from mmsent.serve.monitoring import Metered, Metrics
 from mmsent.serve.openapi import describe
 from mmsent.serve.pages import page_routes
@@ -32,11 +34,13 @@ def create_app(
     key: str | None = None,
     hosts: Sequence[str] = (),
     review: Callable[[], Review] | None = None,
+    places: Callable[[], Landscape] | None = None,
     workers: int | None = None,
     root_path: str = "",
 ) -> FastAPI:
     """The application. key: what clients must send, None: nothing; hosts: host names that requests may name, empty:
-    any; review: opens the predictions to review, called at first use; workers: threads that decode images, by default
+    any; review: opens the predictions to review, places: makes the map of
+    all posts, both called at first use; workers: threads that decode images, by default
     one per core; root_path: the path before the service's own behind a proxy, whether the proxy strips it or not."""
     metrics = Metrics()
     work = Work(service, metrics, workers)
@@ -63,6 +67,8 @@ def create_app(
         opened = functools.cache(review)
         app.include_router(review_routes(work, opened, access))
         app.include_router(compare_routes(work, opened, access))
+        if places is not None:
+            app.include_router(map_routes(work, lambda: Atlas(opened(), places), access))
     app.include_router(page_routes())
     _add_errors(app, metrics)
     describe(app)

@@ -12,7 +12,13 @@ from mmsent.serve.requests import Refused
 from mmsent.serve.service import examples
 
 STATIC = Path(__file__).parent / "static"
-PAGES = {"/": "index.html", "/review": "review.html", "/compare": "compare.html", "/docs": "docs.html"}
+PAGES = {
+    "/": "index.html",
+    "/review": "review.html",
+    "/compare": "compare.html",
+    "/map": "map.html",
+    "/docs": "docs.html",
+}
 MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".html": "text/html"}
 
 

@@ -307,6 +307,41 @@ class Compared(_Out):
     only_b: list[Case]
 
 
+class MapPoints(_Out):
+    """All posts of the cache as points: x and y as base64 of little-endian float32, the others as base64 of bytes, 255
+    for none."""
+
+    method: str = Field(description="UMAP or PCA")
+    labels: list[str]
+    ids: list[str]
+    heads: int
+    x: str
+    y: str
+    label: str = Field(description="the known label, its place in `labels`; test labels stay closed")
+    predicted: str
+    confidence: str = Field(description="0 to 255")
+    split: str = Field(description="0: train, 1: validation, 2: test")
+    agreeing: str = Field(description="how many heads chose the prediction")
+
+
+class MapNeighbour(_Out):
+    """A similar post: its row in the map, the cosine of the features, the beginning of its text."""
+
+    row: int
+    similarity: float
+    text: str
+
+
+class MapPost(_Out):
+    """A post of the map. review: its row there; null where it is not."""
+
+    row: int
+    text: str
+    picture: bool
+    review: int | None
+    near: list[MapNeighbour]
+
+
 class CorrectionsIn(_In):
     """Corrected labels by post id."""
 

@@ -40,10 +40,11 @@ def project(features: NDArray[np.float32], seed: int = 0) -> dict[str, Points | 
     tsne: Points | None = None
     if not few:
         tsne = TSNE(2, perplexity=min(30.0, (n - 1) / 3), init="pca", random_state=seed).fit_transform(slim)
-    return {"PCA": pca, "t-SNE": tsne, "UMAP": None if few else _umap(slim, seed)}
+    return {"PCA": pca, "t-SNE": tsne, "UMAP": None if few else umap_points(slim, seed)}
 
 
-def _umap(values: Points, seed: int) -> Points | None:
+def umap_points(values: Points, seed: int) -> Points | None:
+    """(N, D) -> (N, 2) by UMAP; None where umap-learn is not installed."""
     try:
         _let_numba_cache()
         with warnings.catch_warnings():

@@ -333,7 +333,7 @@ onLanguage(() => {
 info = await askJson("info").catch((error) => { complain("problem", error.message); return null; });
 if (info) {
   if (info.key) askForKey(() => {});
-  $("to-review").hidden = !info.review;
+  for (const link of [$("to-review"), ...document.querySelectorAll(".to-map, .to-compare")]) link.hidden = !info.review;
   $("examples").replaceChildren(...info.examples.map((example) =>
     el("li", {}, el("button", { type: "button", onclick: () => tryExample(example) },
       el("img", { src: example.image, alt: "" }), el("span", {}, example.text)))));
