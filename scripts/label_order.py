@@ -4,10 +4,10 @@
 
 Each seed holds out a fifth of the labelled training rows, with near-duplicates on one side, and labels the rest step by
 step: 100 posts drawn at random, then 100 and later 200 more at a time in the order of a strategy. It sees the model
-fitted on the labels so far. The model is a logistic regression on 150 principal components of the features, which scores
-as a head does (weighted F1 0.69 with all labels) and is fitted in a fraction of a second. Prints per strategy how many
-labels it takes to come within 0.01 of the weighted F1 with all labels, how many fewer than at random in the same seed,
-and the score by the number of labels. Reads training rows only.
+fitted on the labels so far. The model is a logistic regression on 150 principal components of the features, which
+scores as a head does (weighted F1 0.69 with all labels) and is fitted in a fraction of a second. Prints per strategy
+how many labels it takes to come within 0.01 of the weighted F1 with all labels, how many fewer than at random in the
+same seed, and the score by the number of labels. Reads training rows only.
 """
 
 from __future__ import annotations

@@ -81,12 +81,13 @@ def landscape(cache: Cache, runs: Sequence[Run], *, tie: str | None = None, soft
     validated = set.intersection(*(set(_validated(run)) for run in runs)) if runs else set()
     columns: dict[str, list[Bytes]] = {}
     for split, index in indexes.items():
-        known = np.where(index.labels == NO_LABEL, NONE, index.labels)
-        known = known if split == "train" else np.full(len(index), NONE)  # test labels stay closed
-        _add(columns, _predictions(cache, runs, split, tie, averages(runs, soft)) | {"label": known})
+        labels = np.where(index.labels == NO_LABEL, NONE, index.labels)
+        labels = labels if split == "train" else np.full(len(index), NONE)  # test labels stay closed
+        _add(columns, _predictions(cache, runs, split, tie, averages(runs, soft)) | {"label": labels})
         _add(columns, {"split": _sides(split, index.ids, validated)})
     parts = {name: np.concatenate(values).astype(np.uint8) for name, values in columns.items()}
-    return Landscape(cache, ids, *placed, **parts, heads=len(runs))
+    known, said, sure = parts["label"], parts["predicted"], parts["confidence"]
+    return Landscape(cache, ids, *placed, known, said, sure, parts["split"], parts["agreeing"], len(runs))
 
 
 def _add(columns: dict[str, list[Bytes]], more: dict[str, Any]) -> None:

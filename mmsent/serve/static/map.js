@@ -16,7 +16,12 @@ let chosen = null; // the places in the selection; null: all
 let opened = null;
 let asked = 0;
 
-const unpack = (text, Kind) => new Kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+function unpack(text, Kind) {
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i += 1) bytes[i] = raw.charCodeAt(i);
+  return new Kind(bytes.buffer);
+}
 const step = (share) => STEPS[Math.min(4, Math.floor(5 * share))];
 
 function complain(message) {

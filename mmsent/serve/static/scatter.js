@@ -12,10 +12,13 @@ export function makeScatter(canvas, { x, y }, on) {
   let [image, pixels, width, height, ratio] = [null, null, 0, 0, 1];
   let view = { scale: 1, left: 0, top: 0 };
   let [path, drag, waiting, mode, marked, background] = [null, null, false, "pan", -1, 0xffffffff];
-  let low = [Infinity, Infinity], high = [-Infinity, -Infinity];
+  let dirty = true; // the points' pixels are to be written anew; a lasso alone leaves them as they are
+  const [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
   for (let i = 0; i < n; i += 1) {
-    low = [Math.min(low[0], x[i]), Math.min(low[1], y[i])];
-    high = [Math.max(high[0], x[i]), Math.max(high[1], y[i])];
+    if (x[i] < low[0]) low[0] = x[i];
+    if (y[i] < low[1]) low[1] = y[i];
+    if (x[i] > high[0]) high[0] = x[i];
+    if (y[i] > high[1]) high[1] = y[i];
   }
 
   function fit() {
@@ -57,6 +60,13 @@ export function makeScatter(canvas, { x, y }, on) {
     waiting = false;
     if (!image) return;
     const radius = (n > 30000 ? 1 : n > 5000 ? 2 : 3) * ratio * Math.min(2, Math.max(1, Math.sqrt(zoom())));
+    if (dirty) write(radius);
+    dirty = false;
+    context.putImageData(image, 0, 0);
+    over(radius);
+  }
+
+  function write(radius) {
     const steps = disc(radius);
     const edge = Math.ceil(radius) + 1;
     const { scale, left, top } = view;
@@ -72,7 +82,10 @@ export function makeScatter(canvas, { x, y }, on) {
         for (let k = 0; k < steps.length; k += 1) pixels[at + steps[k]] = colour;
       }
     }
-    context.putImageData(image, 0, 0);
+  }
+
+  /** What lies over the points: the mark and the lasso. */
+  function over(radius) {
     const ink = getComputedStyle(canvas).color;
     context.strokeStyle = context.fillStyle = ink;
     context.lineWidth = 2 * ratio;
@@ -90,7 +103,10 @@ export function makeScatter(canvas, { x, y }, on) {
   }
 
   const zoom = () => view.scale / (0.94 * Math.min(width / Math.max(high[0] - low[0], 1e-9), height / Math.max(high[1] - low[1], 1e-9)));
-  const ask = () => { if (!waiting) { waiting = true; requestAnimationFrame(draw); } };
+  const ask = (anew = true) => {
+    dirty ||= anew;
+    if (!waiting) { waiting = true; requestAnimationFrame(draw); }
+  };
 
   function zoomAt(factor, a = width / 2, b = height / 2) {
     const by = Math.min(200 / zoom(), Math.max(0.5 / zoom(), factor));
@@ -137,7 +153,7 @@ export function makeScatter(canvas, { x, y }, on) {
     if (!drag) return;
     const now = place(event);
     if (Math.hypot(now[0] - drag.from[0], now[1] - drag.from[1]) > 4 * ratio) drag.moved = true;
-    if (path) { path.push(now); ask(); } else if (drag.moved) pan(now[0] - drag.last[0], now[1] - drag.last[1]);
+    if (path) { path.push(now); ask(false); } else if (drag.moved) pan(now[0] - drag.last[0], now[1] - drag.last[1]);
     drag.last = now;
   });
   canvas.addEventListener("pointerup", (event) => {
@@ -146,9 +162,9 @@ export function makeScatter(canvas, { x, y }, on) {
     drag = path = null;
     if (!moved) on.pick(nearest(...place(event), 10 * ratio));
     else if (corners) on.lasso(inside(corners));
-    ask();
+    ask(false);
   });
-  canvas.addEventListener("pointercancel", () => { drag = path = null; ask(); });
+  canvas.addEventListener("pointercancel", () => { drag = path = null; ask(false); });
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
     zoomAt(Math.exp(-Math.min(100, Math.max(-100, event.deltaY)) / 250), ...place(event));
@@ -173,7 +189,7 @@ export function makeScatter(canvas, { x, y }, on) {
     inside,
     draw,
     mode(wanted) { mode = wanted; canvas.dataset.mode = wanted; },
-    mark(point) { marked = point; ask(); },
+    mark(point) { marked = point; ask(false); },
     /** of(i): a colour as #rrggbb; paper: that of the background. */
     colour(of, paper = "#ffffff") {
       const packed = (hex) => (0xff000000 | (parseInt(hex.slice(5, 7), 16) << 16) | (parseInt(hex.slice(3, 5), 16) << 8) | parseInt(hex.slice(1, 3), 16)) >>> 0;
