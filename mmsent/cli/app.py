@@ -37,6 +37,7 @@ PANELS = {  # every command with the first sentence of its help
         "zero-shot": "Label posts by prompts for each label, without training.",
         "explain": "Show what in a post's image and text speaks for a label.",
         "audit": "List training labels that are likely wrong, worst first.",
+        "correct": "Write a data set's list with the labels that people gave.",
         "replay": "Fit runs again from what they recorded, and compare.",
     },
     "Search and maintain": {

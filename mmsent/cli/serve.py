@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from mmsent.cli.abstaining import Abstain, Sets, abstention
 from mmsent.cli.options import DEVICE, READ, RUN, Device, Encoding, Only, RunNames, Soft, Tie, Weights
 from mmsent.cli.output import echo, note
-from mmsent.cli.workspace import Workspace
+from mmsent.cli.workspace import DATA, Workspace
 from mmsent.config import DataSettings, settings
 from mmsent.errors import DataError, MmsentError, UsageError
 from mmsent.serve.limits import Limits
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from mmsent.data.dataset import Dataset
     from mmsent.report.landscape import Landscape
     from mmsent.serve.review import Review
+    from mmsent.serve.service import Service
     from mmsent.training.runs import Run
 
-_POSTS = ("text_encoding", "remote", "reader", "columns", "images")
+_POSTS = ("labels", "text_encoding", "remote", "reader", "columns", "images")
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
@@ -77,6 +79,11 @@ _ReviewTable = Annotated[
 _NoReview = Annotated[
     bool, typer.Option("--no-review", help="Serve no review page, so none of the posts.", rich_help_panel=RUN)
 ]
+_NoHeads = Annotated[
+    bool,
+    typer.Option("--no-heads", help="Serve only /review, to label the posts of --data by hand.", rich_help_panel=RUN),
+]
+_Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.", rich_help_panel=RUN)]
 _Workers = Annotated[
     int | None,
     typer.Option(
@@ -103,6 +110,8 @@ def serve(
     review: _ReviewTable = None,
     how: Annotated[DataSettings, Only(*_POSTS)],
     no_review: _NoReview = False,
+    no_heads: _NoHeads = False,
+    open_page: _Open = False,
     bounds: Limits,
     workers: _Workers = None,
     tie: Tie = None,
@@ -115,7 +124,8 @@ def serve(
     """Label posts over HTTP, with a page to try them on.
 
     Loads the newest concat, weighted and attention runs (or the runs named) and answers POST /predict and /explain. The
-    page is at /, a page to review predictions at /review, the API's description at /docs.
+    page is at /, a page to look through posts and to label them at /review, the API's description at /docs. With
+    --no-heads, posts of any data set are labelled at /review before there is a first head.
 
     It listens on this machine alone unless told otherwise. SIGTERM and Ctrl-C end it once every post that was taken is
     answered. Writes nothing but the places of the map's posts, once, beside the cache.
@@ -133,24 +143,29 @@ def serve(
     _refuse(host, api_key, allow_host or (), open_to_all=no_auth or local)
     bound = bind(host, port)
     try:
-        chosen = where.voting_runs(run)
-        when = abstention(chosen, abstain, sets=sets, tie=tie, soft=averages(chosen, soft))
-        service = Service(chosen, bounds, weights=weights, device=device, tie=tie, soft=soft, abstention=when)
-        note(f"loading {service.runs[0].info['cache']['encoder']} and {len(chosen)} head{'s' * (len(chosen) > 1)}")
-        service.warm_up()
-        if when is not None:
-            note(when.in_words())
+        service: Service
         shown = None
-        if not no_review and (local or api_key is not None or review is not None):
-            shown = _review(service.runs, review, where.data, how, tie=tie, soft=soft)
+        if no_heads:
+            service, shown = _by_hand(where.data, how, bounds)
+        else:
+            if "labels" in how.model_fields_set:
+                raise UsageError("--labels goes with --no-heads; heads have the labels that they were trained with")
+            chosen = where.voting_runs(run)
+            when = abstention(chosen, abstain, sets=sets, tie=tie, soft=averages(chosen, soft))
+            service = Service(chosen, bounds, weights=weights, device=device, tie=tie, soft=soft, abstention=when)
+            note(f"loading {service.encoder} and {len(chosen)} head{'s' * (len(chosen) > 1)}")
+            service.warm_up()
+            if when is not None:
+                note(when.in_words())
+            if not no_review and (local or api_key is not None or review is not None):
+                shown = _review(service.runs, review, where.data, how, tie=tie, soft=soft)
         # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
         hosts = [*(allow_host or ()), *(["localhost"] if local else [])] if local or allow_host else []
-        places = _places(service.runs, tie=tie, soft=soft) if shown is not None else None
+        places = _places(service.runs, tie=tie, soft=soft) if shown is not None and service.runs else None
         how_served: dict[str, Any] = {"workers": workers, "root_path": prefix}
         app = create_app(service, key=api_key, hosts=hosts, review=shown, places=places, **how_served)
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
-        heads = ", ".join(f"{one.fusion} ({one.name})" for one in service.runs)
-        listen(app, bound, bounds, lambda: echo(f"serving {heads} on {address}; Ctrl-C ends it"))
+        listen(app, bound, bounds, lambda: _told(service, address, open_page=open_page))
         note("stopped; every accepted post was answered")
     finally:
         bound.close()
@@ -217,6 +232,24 @@ def _places(runs: Sequence[Run], *, tie: str | None, soft: bool) -> Callable[[],
         note(f"there is no map: the cache of these runs cannot be opened ({error})")
         return None
     return lambda: landscape(cache, runs, tie=tie, soft=soft)
+
+
+def _told(service: Service, address: str, *, open_page: bool) -> None:
+    heads = ", ".join(f"{one.fusion} ({one.name})" for one in service.runs)
+    echo(f"serving {heads or f'{service.data}, to label its posts,'} on {address}; Ctrl-C ends it")
+    if open_page:
+        webbrowser.open(address)
+
+
+def _by_hand(data: Path | None, how: DataSettings, bounds: Limits) -> tuple[Service, Callable[[], Review]]:
+    """A service without heads, and the review of a data set's posts."""
+    from mmsent.data.dataset import load_dataset
+    from mmsent.serve.review import Review, unlabelled_rows
+    from mmsent.serve.service import NoHeads
+
+    dataset = load_dataset(data or DATA, how, strict=False)
+    service = NoHeads(bounds, dataset.settings.labels, dataset.name)
+    return service, lambda: Review(unlabelled_rows(dataset), dataset)
 
 
 def _dataset(

@@ -13,6 +13,7 @@ from mmsent.errors import MmsentError
 from mmsent.evaluation.evaluate import BASELINES, baselines_first, paired, paired_table
 from mmsent.inference.vote import Vote, vote_split
 from mmsent.metrics import LEVEL
+from mmsent.report.gallery import Row
 from mmsent.report.language import listed, say
 from mmsent.report.naming import calibrated, name_of, names, splits, unlike
 from mmsent.report.picks import errors
@@ -30,19 +31,6 @@ class Table:
     rows: Rows
     align: str
     marked: int = 0
-
-
-@dataclass(frozen=True)
-class Card:
-    """One wrong prediction in the gallery. heads: what the other heads say, in words."""
-
-    id: str
-    text: str
-    truth: str
-    predicted: str
-    confidence: float
-    heads: str
-    picture: str | None
 
 
 def results(study: Study, best: str = "") -> tuple[Table, str]:
@@ -250,28 +238,20 @@ def _agreeing(found: Vote) -> str:
     return said + (say("; {n} posts ({share:.1%}) have no majority", n=tied, share=tied / n) if tied else "")
 
 
-def gallery(study: Study, picture: Any, limit: int) -> tuple[list[Card], str]:
-    """Wrong predictions of the main head, the most confident first; picture: row id -> data URI or None."""
+def gallery(study: Study, limit: int) -> tuple[list[Row], str]:
+    """Wrong predictions of the main head, the most confident first."""
     run = study.main
     found = study.evaluation(run)
     wrong = errors(found)
-    others = [r for r in study.runs if r is not run and np.array_equal(study.evaluation(r).positions, found.positions)]
+    beside = [r for r in study.runs if np.array_equal(study.evaluation(r).positions, found.positions)]
     known = names(study)
-    cards = []
+    rows = []
     for i in wrong[:limit].tolist():
+        said = {known[r.name]: study.labels[int(study.evaluation(r).predicted[i])] for r in beside}
+        shares = dict(zip(study.labels, map(float, found.probabilities[i]), strict=True))
+        predicted = study.labels[int(found.predicted[i])]
         case_id = study.features.index.ids[int(found.positions[i])]
-        said = [f"{known[r.name]}: {study.labels[int(study.evaluation(r).predicted[i])]}" for r in others]
-        cards.append(
-            Card(
-                case_id,
-                study.text(case_id) or "",
-                study.labels[int(found.truth[i])],
-                study.labels[int(found.predicted[i])],
-                float(found.probabilities[i, found.predicted[i]]),
-                "; ".join(said),
-                picture(case_id),
-            )
-        )
+        rows.append(Row(case_id, study.labels[int(found.truth[i])], predicted, shares[predicted], shares, said))
     if not len(wrong):
         return [], say("All {n} validation rows are labelled correctly.", n=len(found.truth))
     counts = {"wrong": len(wrong), "n": len(found.truth), "limit": limit}
@@ -283,10 +263,9 @@ def gallery(study: Study, picture: Any, limit: int) -> tuple[list[Card], str]:
         if len(wrong) > limit
         else say("{wrong} of {n} validation rows are labelled wrongly; this list shows all of them.", **counts),
         calibrated([run]),
-        say("The last line of each post gives the labels of the other heads."),
     ]
     if len(wrong) > limit:
         parts.append(
             say("The page /review of mmsent serve {run} shows the rest, to filter and to correct.", run=run.name)
         )
-    return cards, say(" ").join(parts)
+    return rows, say(" ").join(parts)

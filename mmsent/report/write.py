@@ -27,10 +27,11 @@ from mmsent.report.explanations import Explainer
 from mmsent.report.figure_set import ReportFigure, draw_figures
 from mmsent.report.figures.style import DPI
 from mmsent.report.findings import find
+from mmsent.report.gallery import THUMBNAIL, gallery_json
 from mmsent.report.language import say
 from mmsent.report.naming import short_name, title_of
 from mmsent.report.overview import overview
-from mmsent.report.page import THUMBNAIL, render
+from mmsent.report.page import render
 from mmsent.report.reproduce import commands
 from mmsent.report.study import Study
 from mmsent.system.markup import markdown
@@ -41,7 +42,7 @@ BUILDING = ".building"  # the report in the making, until all of it is there
 SHOWN_WIDTH = 1700  # pixels of a figure in the page; the files beside it hold all 200 dpi
 PER_INCH = 116  # pixels of the page for an inch of a figure, so that letters are alike in all
 PHOTOS = {"errors", "confident-errors", "grad-cam"}
-CARDS = 30
+CARDS = 30  # errors in the page; the server's review shows all
 Format = Literal["html", "md"]
 
 
@@ -126,7 +127,6 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
         "encoder": study.cache.encoder,
         "version": __version__,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "labels": study.labels,
         "shown": title_of(study.main),
         "overview": overview(found),
         "results": {"table": table, "note": note},
@@ -146,11 +146,14 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
 
 
 def _html(study: Study, values: dict[str, Any], figures: list[ReportFigure]) -> str:
-    cards, note = content.gallery(study, lambda row_id: _thumbnail(study, row_id), CARDS)
+    rows, note = content.gallery(study, CARDS)
+    gallery = gallery_json(
+        rows, study.labels, study.dataset, study.text, lambda name: _thumbnail(study, name), order="listed"
+    )
     shown = [_shown(figure) for figure in figures]
-    written = " ".join([*(card.text for card in cards), str(values), *(one["caption"] for one in shown)])
-    gallery = {"cards": cards, "note": note, "head": short_name(study.main)}
-    return render("page.html", written, **values, figures=shown, gallery=gallery)
+    written = " ".join([gallery, str(values), *(one["caption"] for one in shown)])
+    errors = {"note": note, "head": short_name(study.main)}
+    return render("page.html", written, **values, figures=shown, gallery=gallery, errors=errors)
 
 
 def _shown(figure: ReportFigure) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def _thumbnail(study: Study, row_id: str) -> str | None:
 
 
 def _markdown(study: Study, values: dict[str, Any], figures: list[ReportFigure]) -> str:
-    cards, note = content.gallery(study, lambda _: None, CARDS)
+    cards, note = content.gallery(study, CARDS)
     head = say("{data} with {encoder}", data=values["data_name"], encoder=values["encoder"])
     parts = [f"# {markdown(head)}"]
     first = values["overview"]
@@ -199,7 +202,7 @@ def _markdown(study: Study, values: dict[str, Any], figures: list[ReportFigure])
         parts.append(f"**{markdown(title)}** {markdown(words)}")
     parts += [f"## {markdown(say('Errors of {head}', head=short_name(study.main)))}", markdown(note)]
     rows = [["id", *map(say, ("text", "true", "predicted", "confidence"))]]
-    rows += [[c.id, c.text, c.truth, c.predicted, f"{c.confidence:.0%}"] for c in cards]
+    rows += [[c.id, study.text(c.id) or "", c.label or "", c.predicted or "", f"{c.confidence:.0%}"] for c in cards]
     parts += [_table(content.Table(rows, "llllr"))] if cards else []
     parts += [_title("Agreement and vote"), markdown(values["agreement"]["note"])]
     parts += [_table(values["agreement"]["table"])] if values["agreement"]["table"] else []

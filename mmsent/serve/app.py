@@ -61,7 +61,8 @@ def create_app(
     )
 
     access = Access(key)
-    app.include_router(post_routes(work, access))
+    if service.runs:
+        app.include_router(post_routes(work, access))
     app.include_router(status_routes(work, access, review=review is not None))
     if review is not None:
         opened = functools.cache(review)

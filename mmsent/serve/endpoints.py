@@ -15,7 +15,6 @@ from mmsent.serve.monitoring import MEDIA
 from mmsent.serve.openapi import any_of, documented, posts_body
 from mmsent.serve.queueing import Work
 from mmsent.serve.requests import JSON, Refused
-from mmsent.serve.service import examples
 from mmsent.version import __version__
 
 
@@ -125,9 +124,8 @@ def status_routes(work: Work, access: Access, *, review: bool) -> APIRouter:
 
     @router.get("/info", operation_id="info", summary="What is served", responses=documented(403))
     async def info() -> schemas.Info:
-        """Labels, heads, limits and examples, for a page; needs no key."""
-        drawn = [{"image": f"examples/{i}.jpg", "text": text} for i, (_, text) in enumerate(examples())]
-        about = work.service.info() | {"examples": drawn, "review": review, "key": access.needs_key}
+        """Labels, heads and limits, for a page; needs no key."""
+        about = work.service.info() | {"review": review, "key": access.needs_key}
         return schemas.Info.model_validate(about)
 
     return router

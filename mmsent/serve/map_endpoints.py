@@ -12,13 +12,14 @@ from fastapi.responses import JSONResponse, Response
 from mmsent.data.dataset import Post
 from mmsent.data.images import image_bytes, open_rgb, read_image, shrunk
 from mmsent.errors import DataError, MmsentError
+from mmsent.report.gallery import THUMBNAIL
 from mmsent.report.landscape import Landscape
 from mmsent.serve import schemas
 from mmsent.serve.endpoints import Access
 from mmsent.serve.openapi import documented
 from mmsent.serve.queueing import Work, in_thread
 from mmsent.serve.requests import Refused
-from mmsent.serve.review import FETCHING, THUMBNAIL, Review
+from mmsent.serve.review import FETCHING, Review
 
 NEAR = 8
 TEXT = 140  # characters of a similar post's text

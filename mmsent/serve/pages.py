@@ -8,8 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from mmsent.serve.requests import Refused
-from mmsent.serve.service import examples
+from mmsent.report.page import WEB
 
 STATIC = Path(__file__).parent / "static"
 PAGES = {
@@ -25,7 +24,8 @@ MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", 
 def page_routes() -> APIRouter:
     """The pages and their files. They hold no data, so they need no key."""
     router = APIRouter(include_in_schema=False)
-    files = {path.name: (path.read_bytes(), MEDIA[path.suffix]) for path in STATIC.iterdir() if path.suffix in MEDIA}
+    paths = [path for folder in (WEB, STATIC) for path in folder.iterdir() if path.suffix in MEDIA]
+    files = {path.name: (path.read_bytes(), MEDIA[path.suffix]) for path in paths}
 
     def file(name: str) -> Callable[[], Awaitable[Response]]:
         raw, media = files[name]
@@ -40,12 +40,5 @@ def page_routes() -> APIRouter:
     for name in files:
         if not name.endswith(".html"):
             router.add_api_route(f"/static/{name}", file(name))
-
-    @router.get("/examples/{number}.jpg")
-    async def example(number: int) -> Response:
-        drawn = examples()
-        if not 0 <= number < len(drawn):
-            raise Refused(404, f"there are only {len(drawn)} examples")
-        return Response(drawn[number][0], media_type="image/jpeg", headers={"cache-control": "max-age=3600"})
 
     return router

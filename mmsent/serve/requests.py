@@ -7,14 +7,14 @@ import binascii
 import json
 import logging
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from mmsent.errors import MmsentError
 from mmsent.features.new_posts import NewPost
 from mmsent.serve.limits import Limits
-from mmsent.serve.schemas import CorrectionsIn, PostIn, PostsIn
+from mmsent.serve.schemas import PostIn, PostsIn
 
 # Its warnings say what a client sent, and would let any client fill the log.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -22,6 +22,8 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)
 JSON, FORM = "application/json", "multipart/form-data"
 _DATA_URL = re.compile(r"data:[\w.+/;=-]*;base64,", re.ASCII)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class Refused(MmsentError):
@@ -57,19 +59,17 @@ def _called(post: NewPost, many: bool) -> str:
     return f"post {post.id!r}: " if many else ""
 
 
-def parse_corrections(body: bytes, content_type: str) -> dict[str, str]:
-    """Corrected labels by post id. Raises Refused as parse does."""
+def parse_json(body: bytes, content_type: str, model: type[T]) -> T:
+    """A JSON body as a model. Raises Refused as parse does."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind != JSON:
         raise Refused(415, f"content type {kind[:100] or '(none)'!r} is not supported; send {JSON}")
     given = _object(body)
-    labels = given.get("corrections")
-    if isinstance(labels, dict):
-        for name, label in labels.items():
-            if not isinstance(label, str):
-                raise Refused(422, _shown(f"corrections.{name[:60]}: Input should be a valid string"))
-    found: CorrectionsIn = _validated(CorrectionsIn, given)
-    return found.corrections
+    for field, values in given.items():  # here, for a model would keep an error for each
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if not isinstance(value, str):
+                raise Refused(422, _shown(f"{field[:60]}.{name[:60]}: Input should be a valid string"))
+    return _validated(model, given)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -95,8 +95,7 @@ def _from_json(body: bytes, limits: Limits) -> tuple[list[NewPost], bool]:
         _require_few(len(given["posts"]), limits)
         for i, post in enumerate(given["posts"]):
             _require_known(PostIn, post, f"posts.{i}.")
-    found = _validated(PostsIn if many else PostIn, given)
-    rows = found.posts if isinstance(found, PostsIn) else [found]
+    rows = _validated(PostsIn, given).posts if many else [_validated(PostIn, given)]
     return [
         NewPost(_id(row.id, i, many), row.text, _bytes_of(row.image) if row.image is not None else None)
         for i, row in enumerate(rows)
@@ -110,7 +109,7 @@ def _require_known(model: type[BaseModel], given: Any, where: str = "") -> None:
             raise Refused(422, _shown(f"{where}{name[:60]}: Extra inputs are not permitted"))
 
 
-def _validated(model: type[BaseModel], given: Any) -> Any:
+def _validated(model: type[T], given: Any) -> T:
     _require_known(model, given)
     try:
         return model.model_validate(given, strict=True)

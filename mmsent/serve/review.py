@@ -1,69 +1,37 @@
-"""The predictions of a whole run beside its posts: filtered, sorted, and corrected into a list."""
+"""Posts to look through and to label: with the predictions of a whole run, or with none."""
 
 from __future__ import annotations
 
 import csv
 import functools
-import hashlib
 import io
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmsent.data.corrections import correctable, corrected_list
+from mmsent.data.corrections import corrected_list
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import image_bytes, open_rgb, read_image, shrunk
 from mmsent.errors import DataError
-from mmsent.inference.tally import Way, decision, tally
+from mmsent.evaluation.agreement import Agreement, agreement, majority
+from mmsent.inference.tally import Way, tally
 from mmsent.inference.vote import averages
-from mmsent.serve.schemas import Only, Order
+from mmsent.report.gallery import THUMBNAIL, Row, kept_under, rows_json
 from mmsent.system.files import read_file
 from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run
 
-THUMBNAIL = 360
 FETCHING = 15.0  # seconds for an image at a URL, for somebody waits for it
 VALIDATION = "validation.csv"
+FORMS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif"}  # sent as they are
+PEOPLE = 50  # who may label at once
 TEXT = 600  # characters of a text that are shown
 OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
 OWN_COLUMNS |= {"voted", "decision", "manifest", "read_with"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One prediction. label: the one that is known, None where none is; heads: each head's label."""
-
-    id: str
-    label: str | None
-    predicted: str
-    confidence: float
-    probabilities: dict[str, float]
-    heads: dict[str, str]
-
-    @property
-    def agreeing(self) -> int | None:
-        """How many heads are behind the prediction; None where the heads are not known."""
-        return sum(label == self.predicted for label in self.heads.values()) if self.heads else None
-
-    @property
-    def decision(self) -> str:
-        """Why the prediction is not the label with the highest probability; empty where it is."""
-        return decision(self.predicted, list(self.heads.values()), self.probabilities)
-
-    @property
-    def disagreement(self) -> float:
-        """The share of heads that say something else."""
-        return 1 - (self.agreeing or 0) / len(self.heads) if self.heads else 0.0
-
-    @property
-    def doubt(self) -> float:
-        """The probability that the known label is wrong; -1 without one."""
-        return 1 - self.probabilities.get(self.label, 0.0) if self.label is not None else -1.0
 
 
 def read_table(path: Path, labels: Sequence[str]) -> list[Row]:
@@ -139,40 +107,20 @@ def validation_rows(runs: Sequence[Run], *, tie: str | None = None, soft: bool =
     for i, name in enumerate(ids):
         shares = dict(zip(labels, found.probabilities[i].tolist(), strict=True))
         said = labels[found.labels[i]]
-        heads = {run.name: tables[run.name][name].predicted for run in shared}
+        heads = {run.name: tables[run.name][name].predicted or "" for run in shared}
         rows.append(Row(name, tables[shared[0].name][name].label, said, shares[said], shares, heads))
     return rows, shared
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A filter. only: wrong, whose label is not the predicted one; split, on which heads differ. find: a part of an id
-    or a text. None and the empty text take any."""
-
-    label: str | None = None
-    predicted: str | None = None
-    only: Only = "all"
-    least: float = 0.0
-    most: float = 1.0
-    find: str = ""
-
-    def takes(self, row: Row) -> bool:
-        """Whether a row passes, its text aside."""
-        return (
-            self.label in (None, row.label)
-            and self.predicted in (None, row.predicted)
-            and self.least <= row.confidence <= self.most
-            and (self.only != "wrong" or row.label not in (None, row.predicted))
-            and (self.only != "split" or len({*row.heads.values(), row.predicted}) > 1)
-        )
-
-
-EVERY_ROW = Wanted()
+def unlabelled_rows(dataset: Dataset) -> list[Row]:
+    """All posts of a data set, with nothing predicted."""
+    return [Row(post.id, post.label, None, 0.0, {}, {}) for post in dataset.posts]
 
 
 class Review:
-    """Predictions to look through. dataset: None where the posts are not available; ids and numbers are all there is
-    then, and nothing can be corrected. table, runs: where the predictions come from, for the page."""
+    """Posts to look through and to label, for one or several people. dataset: None where the posts are not available;
+    ids and numbers are all there is then, and nothing can be corrected. table, runs: where the predictions come from,
+    for the page. People's labels stay in memory here and in their browsers."""
 
     def __init__(
         self, rows: Sequence[Row], dataset: Dataset | None, *, table: str = "", runs: Sequence[str] = ()
@@ -180,57 +128,83 @@ class Review:
         self._rows, self.dataset, self._table, self._runs = list(rows), dataset, table, list(runs)
         wanted = {row.id for row in rows}
         self._posts = {post.id: post for post in dataset.posts if post.id in wanted} if dataset else {}
-        said = "\n".join([table, *runs, *(f"{row.id}\t{row.predicted}" for row in rows)])
-        self._digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self._people: dict[str, dict[str, str]] = {}
 
-    def page(
-        self, wanted: Wanted = EVERY_ROW, *, order: Order = "unsure", offset: int = 0, limit: int = 24
-    ) -> dict[str, Any]:
-        """The rows that pass a filter, sorted, a part of them; see `schemas.ReviewPage`."""
-        keep = [i for i, row in enumerate(self._rows) if wanted.takes(row)]
-        if wanted.find:
-            sought = wanted.find.casefold()
-            keep = [i for i in keep if sought in self._rows[i].id.casefold() or sought in self._every_text[i]]
-        rows = self._rows
-        if order == "unsure":
-            keep.sort(key=lambda i: rows[i].confidence)
-        elif order == "sure":
-            keep.sort(key=lambda i: -rows[i].confidence)
-        elif order == "disagreement":
-            keep.sort(key=lambda i: (-rows[i].disagreement, rows[i].confidence))
-        elif order == "doubtful":
-            keep.sort(key=lambda i: -rows[i].doubt)
-        return {
-            "digest": self._digest,
-            "table": self._table,
-            "runs": self._runs,
-            "total": len(rows),
-            "matching": len(keep),
-            "rows": [self._shown(i) for i in keep[offset : offset + limit]],
-        }
+    def page(self) -> dict[str, Any]:
+        """All rows, without their texts; see `schemas.ReviewPage`."""
+        rows = rows_json(self._rows, self.dataset)
+        for row in rows:
+            post = self._posts.get(row["id"])
+            row["picture"] = post is not None and post.has_image
+        digest = kept_under(self.dataset, "\n".join([self._table, *self._runs]))
+        known = {"digest": digest, "table": self._table, "runs": self._runs, "posts": self.dataset is not None}
+        return {**known, "rows": rows}
 
-    def picture(self, row: int) -> bytes:
-        """A row's picture as a small WebP. Raises DataError where there is none."""
+    def texts(self, rows: Sequence[int], *, whole: bool = False) -> list[str]:
+        """The beginnings of the texts of some rows, or all of them; empty where there is none."""
+        found = [self._text(row) for row in rows]
+        return [text if whole or len(text) <= TEXT else text[:TEXT] + "…" for text in found]
+
+    def examples(self) -> list[int]:
+        """Rows to show somebody first, all with image and text: for each label the surest of those that are right, and
+        one on which the heads differ."""
+        sure = sorted(range(len(self._rows)), key=lambda i: -self._rows[i].confidence)
+        known = [i for i in sure if self._rows[i].predicted is not None]
+        right = [i for i in known if self._rows[i].label in (None, self._rows[i].predicted)]
+        clear = [[i for i in right if self._rows[i].predicted == label] for label in sorted({*self._predicted(right)})]
+        split = [i for i in reversed(known) if len({*self._rows[i].heads.values()}) > 1]
+        found = [next(filter(self._whole, places), None) for places in [*clear, split]]
+        return list(dict.fromkeys(i for i in found if i is not None))
+
+    def _predicted(self, rows: Sequence[int]) -> list[str]:
+        return [self._rows[i].predicted or "" for i in rows]
+
+    def _whole(self, row: int) -> bool:
+        post = self._post(row)
+        return post is not None and post.has_image and bool(self._text(row))
+
+    def find(self, text: str) -> list[int]:
+        """The rows with this text in their post's text or id."""
+        sought = text.casefold()
+        return [i for i, one in enumerate(self._every_text) if sought in one or sought in self._rows[i].id.casefold()]
+
+    def picture(self, row: int, *, whole: bool = False) -> tuple[bytes, str]:
+        """A row's image as a small WebP, or whole as it is, with its media type. Raises DataError where there is
+        none."""
         post = self._post(row)
         if post is None:
             raise DataError("the data set of this post is not available")
-        return image_bytes(shrunk(open_rgb(read_image(post.image, FETCHING)), THUMBNAIL), "WEBP", quality=75)
+        raw = read_image(post.image, FETCHING)
+        if not whole:
+            return image_bytes(shrunk(open_rgb(raw), THUMBNAIL), "WEBP", quality=75), "image/webp"
+        media = next((one for start, one in FORMS.items() if raw.startswith(start)), None)
+        return (raw, media) if media else (image_bytes(open_rgb(raw), "PNG"), "image/png")
+
+    def share(self, person: str, labels: Mapping[str, str]) -> Agreement:
+        """Keep somebody's labels, in place of those they gave before; how far all people agree. Raises DataError where
+        there are too many people."""
+        if person not in self._people and len(self._people) >= PEOPLE:
+            raise DataError(f"{PEOPLE} people label here already")
+        self._people[person] = dict(labels)
+        self._people = {name: given for name, given in self._people.items() if given or name == person}
+        return agreement(self._people)
 
     def corrected(self, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
-        """The data set's list with corrected labels: file name, media type, bytes. Raises DataError as corrected_list,
-        and where the posts are not available."""
+        """The data set's list with corrected labels: file name, media type, bytes. Where several people label, with
+        what most of them say, and else with these. Raises DataError as corrected_list, and where the posts are not
+        available."""
         if self.dataset is None:
             raise DataError("the data set is not available; start mmsent serve with --data")
-        return corrected_list(self.dataset, labels)
+        return corrected_list(self.dataset, majority(self._people) if len(self._people) > 1 else labels)
 
     def about(self, ids: Collection[str]) -> dict[str, dict[str, Any]]:
         """Of those of these posts that are in the review: row, text, and whether there is a picture."""
         found = {}
         for i, row in enumerate(self._rows):
             if row.id in ids:
-                text, post = self._text(i) or "", self._posts.get(row.id)
-                shown = text if len(text) <= TEXT else text[:TEXT] + "…"
-                found[row.id] = {"row": i, "text": shown, "picture": post is not None and post.has_image}
+                post = self._posts.get(row.id)
+                (text,) = self.texts([i])
+                found[row.id] = {"row": i, "text": text, "picture": post is not None and post.has_image}
         return found
 
     def _post(self, row: int) -> Post | None:
@@ -238,34 +212,13 @@ class Review:
             raise DataError(f"there is no row {row}; the table has {len(self._rows)}")
         return self._posts.get(self._rows[row].id)
 
-    @functools.cached_property
-    def _correctable(self) -> set[str]:
-        return correctable(self.dataset) if self.dataset is not None else set()
-
-    def _text(self, row: int) -> str | None:
+    def _text(self, row: int) -> str:
         post = self._post(row)
         try:
-            return self.dataset.text_of(post) if self.dataset and post else None
+            return self.dataset.text_of(post) if self.dataset and post else ""
         except DataError:
-            return None
+            return ""
 
     @functools.cached_property
     def _every_text(self) -> list[str]:
-        return [(self._text(i) or "").casefold() for i in range(len(self._rows))]
-
-    def _shown(self, i: int) -> dict[str, Any]:
-        row, post, text = self._rows[i], self._post(i), self._text(i)
-        return {
-            "row": i,
-            "id": row.id,
-            "label": row.label,
-            "predicted": row.predicted,
-            "confidence": row.confidence,
-            "probabilities": row.probabilities,
-            "heads": row.heads,
-            "agreeing": row.agreeing,
-            "decision": row.decision,
-            "text": text if text is None or len(text) <= TEXT else text[:TEXT] + "…",
-            "picture": post is not None and post.has_image,
-            "correctable": row.id in self._correctable,
-        }
+        return [self._text(i).casefold() for i in range(len(self._rows))]

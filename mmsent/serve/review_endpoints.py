@@ -1,21 +1,24 @@
-"""The endpoints behind the page that reviews the predictions of a whole run."""
+"""The endpoints behind the page to look through posts and to label them."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from mmsent.errors import MmsentError
 from mmsent.serve import schemas
 from mmsent.serve.endpoints import Access
 from mmsent.serve.openapi import documented, json_body
 from mmsent.serve.queueing import Work, in_thread, read_body
-from mmsent.serve.requests import Refused, parse_corrections
-from mmsent.serve.review import Review, Wanted
+from mmsent.serve.requests import Refused, parse_json
+from mmsent.serve.review import Review
+
+T = TypeVar("T", bound=BaseModel)
 
 
 def review_routes(work: Work, opener: Callable[[], Review], access: Access) -> APIRouter:
@@ -28,68 +31,81 @@ def review_routes(work: Work, opener: Callable[[], Review], access: Access) -> A
     return router
 
 
-async def wanted(
-    label: Annotated[str | None, Query(max_length=255, description="only rows with this label")] = None,
-    predicted: Annotated[str | None, Query(max_length=255, description="only rows with this prediction")] = None,
-    only: Annotated[
-        schemas.Only, Query(description="wrong: the prediction differs from the label; split: the heads disagree")
-    ] = "all",
-    least: Annotated[float, Query(ge=0, le=1, description="the lowest confidence")] = 0,
-    most: Annotated[float, Query(ge=0, le=1, description="the highest confidence")] = 1,
-    find: Annotated[str, Query(max_length=200, description="a part of the id or the text")] = "",
-) -> Wanted:
-    """The filter of a request."""
-    return Wanted(label, predicted, only, least, most, find)
-
-
 def _add_rows(router: APIRouter, work: Work, review: Callable[[], Review], access: Access) -> None:
     @router.get(
         "/rows",
         operation_id="review_rows",
-        summary="Predictions of a whole run",
+        summary="All posts of the review",
         responses=documented(*access.refusals, 422),
     )
-    async def rows(
-        chosen: Annotated[Wanted, Depends(wanted)],
-        order: Annotated[schemas.Order, Query(description="the order of the rows")] = "unsure",
-        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-        limit: Annotated[int, Query(ge=1, le=100)] = 24,
-    ) -> schemas.ReviewPage:
-        """The rows that pass the filter, sorted, with the texts of their posts. unsure, sure: lowest or highest
-        confidence first; disagreement: where the heads disagree most; doubtful: where the known label is least
-        likely."""
+    async def rows() -> schemas.ReviewPage:
+        """Every post with what is predicted for it, without its text."""
+        return await in_thread(work.reviewer, lambda: schemas.ReviewPage.model_validate(review().page()))
 
-        def part() -> schemas.ReviewPage:
-            return schemas.ReviewPage.model_validate(review().page(chosen, order=order, offset=offset, limit=limit))
+    @router.get(
+        "/texts",
+        operation_id="review_texts",
+        summary="Texts of some rows",
+        responses=documented(*access.refusals, 422),
+    )
+    async def texts(
+        row: Annotated[list[int], Query(max_length=100, description="places in the table")],
+        whole: Annotated[bool, Query(description="all of each text, and not its beginning alone")] = False,
+    ) -> list[str]:
+        """The beginnings of the texts; empty where there is none."""
+        return await in_thread(work.reviewer, lambda: review().texts(row, whole=whole))
 
-        return await in_thread(work.reviewer, part)
+    @router.get(
+        "/examples",
+        operation_id="review_examples",
+        summary="Rows to try",
+        responses=documented(*access.refusals),
+    )
+    async def examples() -> list[int]:
+        """One clear post for each label, and one on which the heads differ."""
+        return await in_thread(work.reviewer, lambda: review().examples())
+
+    @router.get(
+        "/find",
+        operation_id="review_find",
+        summary="Rows whose text or id holds a text",
+        responses=documented(*access.refusals, 422),
+    )
+    async def find(
+        text: Annotated[str, Query(max_length=200, description="a part of the id or the text")],
+    ) -> list[int]:
+        """Places in the table."""
+        return await in_thread(work.reviewer, lambda: review().find(text))
 
 
 def _add_picture(router: APIRouter, work: Work, review: Callable[[], Review], access: Access) -> None:
     @router.get(
         "/pictures/{row}",
         operation_id="review_picture",
-        summary="A small copy of a row's image",
+        summary="The image of a row",
         response_class=Response,
         responses={
             200: {
-                "description": "WebP.",
-                "content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}},
+                "description": "A small copy as WebP, or the image as it is.",
+                "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
             },
             **documented(*access.refusals, 404, 422, 503),
         },
     )
-    async def picture(row: int) -> Response:
+    async def picture(
+        row: int, whole: Annotated[bool, Query(description="the image as it is, and no small copy")] = False
+    ) -> Response:
         """The image of the post in this row of the table."""
 
-        def small() -> bytes:
+        def read() -> tuple[bytes, str]:
             try:
-                return review().picture(row)
+                return review().picture(row, whole=whole)
             except MmsentError as error:
                 raise Refused(404, str(error)) from error
 
         with work.admission.take(1):
-            return Response(await in_thread(work.reviewer, small), media_type="image/webp")
+            raw, media = await in_thread(work.reviewer, read)
+            return Response(raw, media_type=media)
 
 
 def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], access: Access) -> None:
@@ -108,12 +124,30 @@ def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], acces
         openapi_extra=json_body(schemas.CorrectionsIn),
     )
     async def corrected(request: Request) -> Response:
-        """The file with these labels corrected and nothing else changed. The service itself writes no file."""
-        limits = work.service.limits
-        with work.admission.read() as more:
-            raw = await read_body(request, more, limits.body, limits.read_timeout)
-            labels = parse_corrections(raw, request.headers.get("content-type", ""))
-            name, _, data = await in_thread(work.reviewer, lambda: review().corrected(labels))
+        """The file with these labels corrected and nothing else changed; where several people label, with what most of
+        them say instead. The service itself writes no file."""
+        asked = await _read(request, work, schemas.CorrectionsIn)
+        name, _, data = await in_thread(work.reviewer, lambda: review().corrected(asked.corrections))
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
         headers = {"content-disposition": f'attachment; filename="{safe}"'}
         return Response(data, media_type="application/octet-stream", headers=headers)
+
+    @router.post(
+        "/labels",
+        operation_id="review_labels",
+        summary="Somebody's labels",
+        responses=documented(400, *access.refusals, 408, 413, 415, 422, 503),
+        openapi_extra=json_body(schemas.LabelsIn),
+    )
+    async def labels(request: Request) -> schemas.AgreementOut:
+        """Keep all labels of a person in place of those given before, until the service ends; how far people agree."""
+        asked = await _read(request, work, schemas.LabelsIn)
+        found = await in_thread(work.reviewer, lambda: review().share(asked.person, asked.labels))
+        return schemas.AgreementOut.model_validate(vars(found))
+
+
+async def _read(request: Request, work: Work, model: type[T]) -> T:
+    limits = work.service.limits
+    with work.admission.read() as more:
+        raw = await read_body(request, more, limits.body, limits.read_timeout)
+        return parse_json(raw, request.headers.get("content-type", ""), model)

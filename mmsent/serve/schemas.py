@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Order = Literal["unsure", "sure", "disagreement", "doubtful", "listed"]
-Only = Literal["all", "wrong", "split"]
 Probabilities = Annotated[dict[str, float], Field(description="a probability by label; they sum to 1")]
 
 
@@ -183,13 +181,6 @@ class Head(_Out):
     calibrated: bool
 
 
-class Example(_Out):
-    """A generated post to try."""
-
-    image: str = Field(description="its address, from that of the page")
-    text: str
-
-
 class Abstains(_Out):
     """When the service leaves a post to a person, and what it promises of the others."""
 
@@ -229,36 +220,34 @@ class Info(_Out):
     max_body: int
     max_pixels: int
     max_posts: int
-    examples: list[Example]
     review: bool
     key: bool = Field(description="whether a key is needed")
 
 
 class ReviewRow(_Out):
-    """A reviewed prediction. row: its place in the table."""
+    """A post and what is predicted for it; null, without probabilities, where nothing is. row: its place."""
 
     row: int
     id: str
     label: str | None
-    predicted: str
+    predicted: str | None
     confidence: float
-    probabilities: Probabilities
+    probabilities: dict[str, float]
     heads: dict[str, str]
-    agreeing: int | None
     decision: str = Field(description="why the prediction is not the label with the highest probability")
-    text: str | None
+    marked: bool = Field(description="whether an audit marks it")
+    useful: float | None = Field(description="how much a label of it would teach")
     picture: bool
     correctable: bool
 
 
 class ReviewPage(_Out):
-    """A part of the reviewed predictions. total: all rows; matching: rows that pass the filter."""
+    """All posts of the review."""
 
-    digest: str = Field(description="changes with the predictions")
+    digest: str = Field(description="names the data set")
     table: str = Field(description="the name of the table; empty when the runs' validation rows are reviewed")
     runs: list[str] = Field(description="the runs that these validation rows belong to")
-    total: int
-    matching: int
+    posts: bool = Field(description="whether the data set is available")
     rows: list[ReviewRow]
 
 
@@ -346,6 +335,23 @@ class CorrectionsIn(_In):
     """Corrected labels by post id."""
 
     corrections: dict[str, str] = Field(min_length=1)
+
+
+class LabelsIn(_In):
+    """All labels that somebody gave, by post id."""
+
+    person: str = Field(min_length=1, max_length=60)
+    labels: dict[str, str]
+
+
+class AgreementOut(_Out):
+    """How far people agree."""
+
+    people: list[str]
+    posts: int = Field(description="posts that all of them have labelled")
+    cohen: list[tuple[str, str, float | None]] = Field(description="Cohen's kappa of each two; null without a post")
+    fleiss: float | None = Field(description="Fleiss' kappa of all; null without a post")
+    conflicts: dict[str, dict[str, str]] = Field(description="posts with several labels: each person's")
 
 
 def form_schema() -> dict[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from random import Random
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mmsent.config import EncoderSettings, Fusion
-from mmsent.data.images import image_bytes, image_url
+from mmsent.data.images import image_url
 from mmsent.encoders.base import Encoders
 from mmsent.errors import RunError, UsageError
 from mmsent.features.new_posts import NewPost, Prepared, prepare_post
@@ -35,9 +34,6 @@ from mmsent.training.runs import Run
 from mmsent.version import __version__
 
 BATCH = 16
-EXAMPLE_SIDE = 288
-# Moods of image and text of the examples: plain ones, a conflict of the two, irony, and a neutral post.
-EXAMPLES = (("up", "up"), ("down", "down"), ("down", "praise"), ("up", "down"), ("flat", "flat"))
 
 
 class ServedRun(Run):
@@ -71,7 +67,8 @@ class Service:
         self.runs = [ServedRun(run.path, run.info) for run in runs]
         self.limits = limits
         self.chosen = encoder_settings(self.runs, weights=weights, device=device)
-        self.labels = self.runs[0].labels
+        self.labels, cache = self.runs[0].labels, self.runs[0].info["cache"]
+        self.encoder, self.data = cache["encoder"], cache["data_name"]
         tie_label(tie, self.labels)
         self._tie, self._soft, self._opener, self.abstention = tie, soft, opener, abstention
         self.encoders = opener(self.chosen)
@@ -87,7 +84,6 @@ class Service:
         size = self._how.size
         self.answer([("warm-up", Prepared(np.zeros((size, size, 3), np.uint8), "warm-up"))])
         self.info()
-        examples()
 
     def prepare(self, post: NewPost) -> Prepared:
         """Decode a post's picture and clean its text."""
@@ -176,8 +172,8 @@ class Service:
 
         return {
             "version": __version__,
-            "encoder": self.runs[0].info["cache"]["encoder"],
-            "data": self.runs[0].info["cache"]["data_name"],
+            "encoder": self.encoder,
+            "data": self.data,
             "labels": self.labels,
             "colours": label_colours(self.labels),
             "heads": self.heads(),
@@ -191,17 +187,9 @@ class Service:
         }
 
 
-@functools.cache
-def examples() -> list[tuple[bytes, str]]:
-    """Generated posts to try: JPEG bytes and text."""
-    from mmsent.data.synthetic.canvas import ImageMood
-    from mmsent.data.synthetic.images import draw_image
-    from mmsent.data.synthetic.posts import QUALITY
-    from mmsent.data.synthetic.texts import TextMood, write_text
+class NoHeads(Service):
+    """A service before anything is trained: posts are looked through and labelled by people."""
 
-    found = []
-    for i, (picture, text) in enumerate(EXAMPLES):
-        drawn = draw_image(ImageMood(picture), Random(f"mmsent example {i} picture"), EXAMPLE_SIDE)
-        words = write_text(TextMood(text), Random(f"mmsent example {i} text"))
-        found.append((image_bytes(drawn, "JPEG", quality=QUALITY), words))
-    return found
+    def __init__(self, limits: Limits, labels: Sequence[str], data: str) -> None:
+        self.runs, self.limits, self.labels, self.encoder, self.data = [], limits, list(labels), "", data
+        self.batch_size, self.calibrated, self.abstention, self.coverage = 1, False, None, []

@@ -53,15 +53,16 @@ from tests.helpers.tuned import tuned_world
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
+from mmsent.report.gallery import Row
 from mmsent.serve import schemas
 from mmsent.serve.app import create_app
 from mmsent.serve.batching import Batcher
 from mmsent.serve.guard import HEADERS, is_loopback
 from mmsent.serve.limits import Limits
 from mmsent.serve.queueing import Admission
-from mmsent.serve.requests import Refused, parse, parse_corrections
-from mmsent.serve.review import Review, Row, Wanted, read_table, validation_rows
-from mmsent.serve.service import Service, examples
+from mmsent.serve.requests import Refused, parse, parse_json
+from mmsent.serve.review import Review, read_table, unlabelled_rows, validation_rows
+from mmsent.serve.service import NoHeads, Service
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
 NAMES = ("concat", "weighted", "attention", "half")
@@ -319,7 +320,11 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
 )
 def test_a_short_body_takes_no_great_memory(body: bytes, reason: str) -> None:
     kind = "application/json"
-    read = partial(parse_corrections, body, kind) if b"corr" in body else partial(parse, body, kind, Limits())
+    read = (
+        partial(parse_json, body, kind, schemas.CorrectionsIn)
+        if b"corr" in body
+        else partial(parse, body, kind, Limits())
+    )
     tracemalloc.start()
     try:
         with pytest.raises(Refused, match=reason):
@@ -590,7 +595,7 @@ def test_pages_of_a_name_that_was_given_may_post(
 @pytest.mark.parametrize("prefix", ["", "/mmsent"])
 def test_below_a_path_whether_the_proxy_strips_it_or_not(runs: list[Run], prefix: str) -> None:
     with client_of(runs, hosts=["mood.example"], root_path="/mmsent") as client:
-        for path in ("/", "/static/style.css", "/examples/0.jpg", "/info", "/docs"):
+        for path in ("/", "/static/style.css", "/info", "/docs"):
             assert client.get(prefix + path).status_code == 200
         assert client.get(f"{prefix}/healthz", headers={"host": "balancer.example"}).status_code == 200
         assert client.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": "/mmsent"}]
@@ -635,7 +640,7 @@ def test_head_is_answered_as_get(client: TestClient) -> None:
 
 
 def test_every_answer_has_the_security_headers(client: TestClient) -> None:
-    for path in ("/", "/healthz", "/nothing", "/static/index.js", "/examples/0.jpg", "/examples/99.jpg"):
+    for path in ("/", "/healthz", "/nothing", "/static/index.js", "/static/gallery.js"):
         found = client.get(path)
         assert HEADERS.items() <= dict(found.headers).items(), path
     assert "'unsafe-inline'" not in HEADERS["content-security-policy"]
@@ -655,7 +660,9 @@ def test_not_loopback(host: str) -> None:
 
 
 def test_the_pages_load_nothing_from_elsewhere_and_hold_no_script_of_their_own(client: TestClient) -> None:
-    script = "".join(client.get(f"/static/{name}.js").text for name in ("index", "review", "docs", "common", "heat"))
+    script = "".join(
+        client.get(f"/static/{name}.js").text for name in ("index", "review", "docs", "common", "gallery", "heat")
+    )
     assert not re.search(r"""(ask|askJson|fetch)\(["`']/""", script)
     for path in ("/", "/review", "/docs"):
         page = client.get(path)
@@ -682,15 +689,11 @@ def test_both_languages_say_everything(client: TestClient) -> None:
         assert set(named) <= keys(english).keys()
 
 
-def test_what_is_served_and_its_examples(client: TestClient, runs: list[Run]) -> None:
+def test_what_is_served(client: TestClient, runs: list[Run]) -> None:
     info = client.get("/info").json()
     assert [head["run"] for head in info["heads"]] == [run.name for run in runs]
     assert info["labels"] == ["negative", "neutral", "positive"]
     assert (info["key"], info["review"]) == (False, False)
-    assert len(info["examples"]) == len(examples())
-    for example, (raw, text) in zip(info["examples"], examples(), strict=True):
-        assert example["text"] == text
-        assert client.get(example["image"]).content == raw
 
 
 def test_the_description_names_every_answer(client: TestClient) -> None:
@@ -878,60 +881,93 @@ def test_validation_rows_are_voted_on_as_the_service_votes(runs: list[Run], tmp_
 def test_reviewed_labels_say_why_they_are_not_the_likeliest() -> None:
     shares = {"negative": 0.34, "neutral": 0.24, "positive": 0.42}
     heads = {"a": "negative", "b": "neutral", "c": "positive"}
-    (row,) = Review([Row("1", None, "neutral", 0.24, shares, heads)], None).page()["rows"]
-    assert row["decision"] == "no majority: neutral by rule"
-    (row,) = Review([Row("1", None, "positive", 0.42, shares, heads)], None).page()["rows"]
-    assert row["decision"] == ""
-
-
-ROWS = [
-    Row("1", "negative", "negative", 0.9, {"negative": 0.9, "positive": 0.1}, {"a": "negative", "b": "negative"}),
-    Row("2", "positive", "negative", 0.6, {"negative": 0.6, "positive": 0.4}, {"a": "negative", "b": "positive"}),
-    Row("3", None, "positive", 0.7, {"negative": 0.3, "positive": 0.7}, {"a": "positive", "b": "positive"}),
-    Row("4", "negative", "positive", 0.8, {"negative": 0.2, "positive": 0.8}, {"a": "positive", "b": "positive"}),
-]
-
-
-def test_rows_are_sorted_and_filtered() -> None:
-    def ids(offset: int = 0, limit: int = 24, **asked: Any) -> list[str]:
-        order = asked.pop("order")
-        page = Review(ROWS, None).page(Wanted(**asked), order=order, offset=offset, limit=limit)
-        return [row["id"] for row in page["rows"]]
-
-    assert ids(order="listed") == ["1", "2", "3", "4"]
-    assert ids(order="unsure") == ["2", "3", "4", "1"]
-    assert ids(order="sure") == ["1", "4", "3", "2"]
-    assert ids(order="disagreement") == ["2", "3", "4", "1"]
-    assert ids(order="doubtful") == ["4", "2", "1", "3"]
-    assert ids(order="listed", only="wrong") == ["2", "4"]
-    assert ids(order="listed", only="split") == ["2"]
-    assert ids(order="listed", label="negative") == ["1", "4"]
-    assert ids(order="listed", predicted="positive") == ["3", "4"]
-    assert ids(order="listed", least=0.7, most=0.8) == ["3", "4"]
-    assert ids(order="listed", find="4") == ["4"]
-    assert ids(order="listed", offset=1, limit=2) == ["2", "3"]
-    page = Review(ROWS, None).page(Wanted(only="wrong"), limit=1)
-    assert (page["total"], page["matching"], len(page["rows"])) == (4, 2, 1)
-    schemas.ReviewPage.model_validate(page)
+    row = Row("1", None, "neutral", 0.24, shares, heads)
+    assert row.decision == "no majority: neutral by rule"
+    row = Row("1", None, "positive", 0.42, shares, heads)
+    assert row.decision == ""
 
 
 def test_review_through_the_service(runs: list[Run], review: Review, world: tuple[Dataset, dict[str, Run]]) -> None:
     with client_of(runs, review=lambda: review) as client:
-        page = client.get("/review/rows", params={"order": "doubtful", "limit": 3}).json()
-        assert (page["total"], len(page["rows"])) == (5, 3)
-        row = page["rows"][0]
-        assert row["text"] == world[0].text_of(next(p for p in world[0].posts if p.id == row["id"]))
+        page = client.get("/review/rows").json()
+        assert len(page["rows"]) == 5
+        row = page["rows"][3]
+        post = next(p for p in world[0].posts if p.id == row["id"])
+        text = world[0].text_of(post)
+        assert client.get("/review/texts", params={"row": [3]}).json() == [text]
+        assert client.get("/review/texts", params={"row": [3, 99]}).status_code == 422
         assert row["correctable"]
+        assert client.get("/review/find", params={"text": text.upper()}).json() == [3]
+        assert client.get("/review/find", params={"text": "nowhere"}).json() == []
         picture = client.get(f"/review/pictures/{row['row']}")
         assert (picture.headers["content-type"], picture.content[8:12]) == ("image/webp", b"WEBP")
+        whole = client.get(f"/review/pictures/{row['row']}", params={"whole": True})
+        assert isinstance(post.image, Path)
+        assert whole.content == post.image.read_bytes()
         assert client.get("/review/pictures/99").status_code == 404
-        assert client.get("/review/rows", params={"order": "odd"}).status_code == 422
         found = client.post("/review/list", json={"corrections": {row["id"]: "neutral"}})
         assert found.headers["content-disposition"] == 'attachment; filename="train.txt"'
         assert f"\n{row['id']},neutral\n" in found.text
         for wrong in ({row["id"]: "odd"}, {"nobody": "neutral"}, {}, {row["id"]: 3}):
             assert client.post("/review/list", json={"corrections": wrong}).status_code == 422
         assert client.post("/review/list", content=b"x").status_code == 415
+
+
+def test_the_list_holds_what_most_people_say(runs: list[Run], review: Review) -> None:
+    ids = [row["id"] for row in review.page()["rows"]]
+    with client_of(runs, review=lambda: review) as client:
+        for person, said in (("anna", "neutral"), ("ben", "neutral"), ("caro", "positive")):
+            labels = {ids[0]: said, ids[1]: (person[0] == "a" and "negative") or "positive"}
+            found = client.post("/review/labels", json={"person": person, "labels": labels}).json()
+        assert (found["people"], found["posts"]) == (["anna", "ben", "caro"], 2)
+        assert found["conflicts"][ids[0]] == {"anna": "neutral", "ben": "neutral", "caro": "positive"}
+        assert found["cohen"][1][:2] == ["anna", "caro"]
+        listed = client.post("/review/list", json={"corrections": {ids[0]: "negative"}}).text
+        assert f"\n{ids[0]},neutral\n" in listed
+        assert f"\n{ids[1]},positive\n" in listed
+        client.post("/review/labels", json={"person": "caro", "labels": {}})  # who takes all back is no party
+        client.post("/review/labels", json={"person": "ben", "labels": {ids[0]: "negative"}})
+        split = client.post("/review/list", json={"corrections": {ids[0]: "positive"}}).text
+        before = next(row["label"] for row in review.page()["rows"] if row["id"] == ids[0])
+        assert f"\n{ids[0]},{before}\n" in split  # one against one: the label stays
+        for wrong in ({"person": "", "labels": {}}, {"person": "a", "labels": {"1": 2}}, {"labels": {}}):
+            assert client.post("/review/labels", json=wrong).status_code == 422
+
+
+def test_examples_are_clear_ones_and_one_that_heads_differ_on(world: tuple[Dataset, dict[str, Run]]) -> None:
+    a, b, c, d, e = (post.id for post in world[0].posts.of("train")[:5])
+
+    def row(name: str, label: str | None, predicted: str, confidence: float, *said: str) -> Row:
+        return Row(name, label, predicted, confidence, {predicted: confidence}, {str(i): x for i, x in enumerate(said)})
+
+    rows = [
+        row("gone", "negative", "negative", 1.0, "negative", "negative"),
+        row(a, "negative", "negative", 0.7, "negative", "negative"),
+        row(b, "negative", "negative", 0.8, "negative", "negative"),
+        row(c, "positive", "neutral", 0.9, "neutral", "neutral"),  # wrong
+        row(d, "neutral", "neutral", 0.6, "neutral", "positive"),
+        row(e, None, "positive", 0.5, "positive", "negative"),
+    ]
+    assert Review(rows, world[0]).examples() == [2, 4, 5]
+    assert Review(rows, None).examples() == []
+
+
+def test_a_service_without_heads_shows_posts_alone(world: tuple[Dataset, dict[str, Run]]) -> None:
+    review = Review(unlabelled_rows(world[0]), world[0])
+    app = create_app(NoHeads(Limits(), ["a", "b"], "posts"), review=lambda: review)
+    with TestClient(app, base_url=BASE) as client:
+        info = client.get("/info").json()
+        assert (info["heads"], info["labels"], info["data"], info["review"]) == ([], ["a", "b"], "posts", True)
+        assert len(client.get("/review/rows").json()["rows"]) == len(world[0].posts)
+        assert client.get("/review/examples").json() == []
+        assert client.post("/predict", json={"text": "a"}).status_code == 404
+
+
+def test_posts_that_nothing_is_predicted_for(world: tuple[Dataset, dict[str, Run]]) -> None:
+    page = Review(unlabelled_rows(world[0]), world[0]).page()
+    row = schemas.ReviewPage.model_validate(page).rows[0]
+    assert (row.predicted, row.probabilities, row.decision, row.picture) == (None, {}, "", True)
+    assert {one["correctable"] for one in page["rows"]} == {True, False}  # the test rows are only shown
 
 
 def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -954,7 +990,7 @@ def test_columns_of_a_vote_are_no_heads(tmp_path: Path) -> None:
         "id,predicted,confidence,p_0,p_1,vote,twins,decision,agreeing,head\n1,0,1,1,0,soft,1,0,1,0\n"
     )
     (row,) = read_table(tmp_path / "t.csv", ["0", "1"])
-    assert (row.heads, row.agreeing) == ({"head": "0"}, 1)
+    assert row.heads == {"head": "0"}
 
 
 # --- corrected lists
@@ -1141,7 +1177,7 @@ def test_the_command_serves_until_it_is_told_to_stop(
         ready()
         with TestClient(app, base_url=BASE) as client:
             seen.append(client.post("/predict", json=as_json(posts_of(world[0])[0])).json())
-            seen.append(client.get("/review/rows").json()["total"])
+            seen.append(len(client.get("/review/rows").json()["rows"]))
             seen.append(client.get("/info", headers={"host": "evil.example"}).status_code)
             seen.append(client.get("/openapi.json").json()["servers"])
 

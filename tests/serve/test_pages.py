@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from mmsent.cli.workspace import Workspace
 from mmsent.data.dataset import load_dataset
+from mmsent.data.images import image_bytes
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import predict
 from mmsent.inference.tally import agreement
 from mmsent.serve.app import create_app
 from mmsent.serve.limits import Limits
-from mmsent.serve.review import Review, validation_rows
+from mmsent.serve.review import Review, unlabelled_rows, validation_rows
 from mmsent.serve.server import bind
-from mmsent.serve.service import Service, examples
+from mmsent.serve.service import NoHeads, Service
+from tests.helpers.made import LABELS, make_picture, make_rows
+from tests.helpers.small import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -44,6 +50,23 @@ document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, bub
 """
 
 
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """The address of an application that is served in a thread."""
+    import uvicorn
+
+    bound = bind("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    until = time.monotonic() + 60
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
 @pytest.fixture(scope="module")
 def runs(small: Path) -> list[Any]:
     found = Workspace(runs_at=small / "runs").named_runs(sorted(path.name for path in (small / "runs").iterdir()))
@@ -55,24 +78,13 @@ def runs(small: Path) -> list[Any]:
 @pytest.fixture(scope="module")
 def address(small: Path, runs: list[Any]) -> Iterator[str]:
     """A server of three small runs with the offline encoders, in a thread."""
-    import uvicorn
-
     service = Service(runs, Limits(), device="cpu")
     service.warm_up()
     rows, shared = validation_rows(runs)
     dataset = load_dataset(small / "posts" / "posts.jsonl")
     review = Review(rows, dataset, runs=[run.name for run in shared])
-    app = create_app(service, hosts=["localhost"], review=lambda: review)
-    bound = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    until = time.monotonic() + 60
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    with serving(create_app(service, hosts=["localhost"], review=lambda: review)) as found:
+        yield found
 
 
 def wait(browser: Any, script: str, seconds: float = 60) -> Any:
@@ -109,14 +121,15 @@ def explained(browser: Any) -> None:
 
 
 def example(number: int) -> tuple[str, bytes, str]:
-    raw, text = examples()[number]
-    return base64.b64encode(raw).decode(), raw, text
+    raw = image_bytes(make_picture("positive", 96, np.random.default_rng(number)), "JPEG")
+    return base64.b64encode(raw).decode(), raw, "What a lovely day, and nobody is angry"
 
 
 def test_a_dropped_picture_and_a_typed_text_are_labelled_and_explained(
     browser: Any, address: str, runs: list[Any]
 ) -> None:
     show(browser, address)
+    click(browser, "clear")
     data, raw, text = example(0)
     browser.execute_script(DROP, "post.jpg", "image/jpeg", data, browser.find_element("id", "drop"))
     wait(browser, "document.getElementById('preview').naturalWidth > 0")
@@ -220,6 +233,7 @@ def test_a_pasted_picture_the_words_in_numbers_and_another_target(browser: Any, 
     from selenium.webdriver.support.ui import Select
 
     show(browser, address)
+    click(browser, "clear")
     browser.execute_script(PASTE, "post.jpg", "image/jpeg", example(1)[0])
     wait(browser, "document.getElementById('preview').naturalWidth > 0")
     browser.find_element("id", "text").send_keys("An awful day")
@@ -265,12 +279,31 @@ def test_every_control_has_a_name(browser: Any, address: str) -> None:
 
 
 def test_a_refusal_is_said(browser: Any, address: str) -> None:
-    show(browser, address)
-    click(browser, "submit")
-    assert browser.find_element("id", "problem").text == "Add an image or a text."
-    browser.find_element("id", "text").send_keys("only words")
-    click(browser, "submit")
-    wait(browser, "document.getElementById('problem').textContent.startsWith('no picture; ')")
+    for language, said in (("en", "Add an image and a text: "), ("zh", "请添加图片和文字：")):
+        show(browser, address, language=language)
+        click(browser, "clear")
+        browser.find_element("id", "text").send_keys("only words")  # the heads need both
+        click(browser, "submit")
+        assert browser.find_element("id", "problem").text.startswith(said)
+
+
+def test_an_example_is_answered_on_load_and_explained_when_asked(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    show(browser, address, 390)
+    assert browser.find_element("id", "verdict").is_displayed()
+    assert not browser.find_element("id", "explanation").is_displayed()
+    assert browser.execute_script("return scrollY") == 0
+    assert 2 <= len(browser.find_elements("css selector", "#examples button")) <= 4
+    browser.execute_script("document.querySelectorAll('#examples button')[1].click()")
+    explained(browser)
+    assert browser.execute_script("return document.getElementById('result').getBoundingClientRect().top") < 450
+    click(browser, "text")  # an example's text is replaced, not added to
+    ActionChains(browser).send_keys("mine").perform()
+    assert browser.find_element("id", "text").get_attribute("value") == "mine"
+    show(browser, f"{address}/?row=3")
+    explained(browser)
+    assert browser.title == "mmsent: label a post"
 
 
 def test_a_label_is_corrected_and_the_list_downloaded(
@@ -291,12 +324,12 @@ def test_a_label_is_corrected_and_the_list_downloaded(
     assert re.match(r"\d+ of", browser.find_element("id", "count").text)
     card = wait(browser, "document.querySelector('#rows .row')")
     name = card.get_attribute("data-id")
-    buttons = card.find_elements("css selector", ".choose button")
-    before = next(b.text for b in buttons if b.get_attribute("aria-pressed") == "true")
-    new = next(b for b in buttons if b.text != before)
-    label = new.text
+    buttons = card.find_elements("css selector", "[data-label]")
+    before = next(b.get_attribute("data-label") for b in buttons if b.get_attribute("aria-pressed") == "true")
+    new = next(b for b in buttons if b.get_attribute("data-label") != before)
+    label = new.get_attribute("data-label")
     browser.execute_script("arguments[0].click()", new)
-    assert browser.find_element("id", "changed").text == "1 corrected label"
+    assert browser.find_element("id", "changed").text == "1 label of yours"
     show(browser, address + "/review")  # a correction outlives the page
     wait(browser, "!document.getElementById('tray').hidden")
     click(browser, "download")
@@ -315,7 +348,210 @@ def test_a_label_is_corrected_and_the_list_downloaded(
     assert old[name][0] == before
     assert new_posts == old | {name: (label, old[name][1])}
     click(browser, "discard")
-    assert not browser.find_element("id", "tray").is_displayed()
+    browser.execute_script("[...document.querySelectorAll('dialog button')].at(-1).click()")  # Cancel
+    wait(browser, "!document.querySelector('dialog')")
+    assert browser.find_element("id", "tray").is_displayed()
+    click(browser, "discard")
+    browser.find_element("css selector", "dialog .primary").click()
+    wait(browser, "document.getElementById('tray').hidden")
+
+
+SHOWN = "[...document.querySelectorAll('#rows .row')].map((card) => card.dataset.id)"
+
+
+def press(browser: Any, *keys: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    for key in keys:
+        ActionChains(browser).send_keys(key).perform()
+
+
+def text_of(browser: Any, name: str) -> str:
+    return str(browser.find_element("id", name).get_attribute("textContent"))
+
+
+def test_keys_filters_and_place_outlive_a_reload(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    show(browser, address + "/review")
+    choose(browser, "order", "unsure")
+    ids = browser.execute_script(f"return {SHOWN}")
+    press(browser, Keys.ESCAPE, "1", " ", Keys.ARROW_RIGHT, "2")  # Esc leaves the field
+    assert text_of(browser, "looked").startswith("3 of")
+    press(browser, "z")
+    assert text_of(browser, "looked").startswith("2 of")
+    wait(browser, f"document.activeElement.dataset.id === {ids[3]!r}")
+    press(browser, "g")
+    wait(browser, "location.hash.includes('one=1')")
+    browser.refresh()
+    wait(browser, "document.documentElement.dataset.ready === 'yes'")
+    assert text_of(browser, "looked").startswith("2 of")
+    assert browser.find_element("id", "order").get_attribute("value") == "unsure"
+    cards = [card for card in browser.find_elements("css selector", ".row") if card.is_displayed()]
+    assert [card.get_attribute("data-id") for card in cards] == [ids[3]]
+    press(browser, "g")
+    choose(browser, "only", "open")
+    assert browser.execute_script(f"return {SHOWN}")[:2] == ids[2:4]
+    press(browser, Keys.ESCAPE, "/")
+    assert browser.execute_script("return document.activeElement.id") == "find"
+    press(browser, "?")  # in a field it is a letter
+    assert not browser.find_elements("css selector", "dialog")
+    show(browser, f"{address}/review#ids={json.dumps(ids[5:7])}")
+    assert set(browser.execute_script(f"return {SHOWN}")) == set(ids[5:7])
+    click(browser, "every")
+    wait(browser, f"({SHOWN}).length > 2")
+    press(browser, Keys.ENTER)
+    wait(browser, "document.querySelector('dialog.zoom img')?.naturalWidth === 64")  # whole, and no small copy
+    press(browser, Keys.ESCAPE)
+    for _ in range(30):  # to the end and beyond: the focus stays in sight
+        press(browser, Keys.ARROW_DOWN)
+    bottom = "document.activeElement.getBoundingClientRect().bottom"
+    wait(browser, f"{bottom} <= document.getElementById('tray').getBoundingClientRect().top + 1")
+    browser.execute_script("localStorage.clear()")
+
+
+def test_people_who_disagree_are_shown_and_most_of_them_decide(browser: Any, address: str) -> None:
+    ids: list[str] = []
+    for name, said in (("anna", "1"), ("ben", "1"), ("caro", "2")):
+        show(browser, f"{address}/review?{name}#order=listed")
+        field = browser.find_element("id", "annotator")
+        field.clear()
+        field.send_keys(name + "\n")
+        browser.execute_script("arguments[0].blur()", field)
+        wait(browser, "document.getElementById('rows').getAttribute('aria-busy') === 'false'")
+        ids = ids or browser.execute_script(f"return {SHOWN}")
+        assert text_of(browser, "looked").startswith("0 of")  # everybody has their own labels
+        press(browser, said, "3")
+        wait(browser, "document.getElementById('looked').textContent.startsWith('2 of')")
+    said = "Posts on which people disagree: 1. Posts that all have labelled: 2. "
+    wait(browser, f"document.getElementById('team').textContent.startsWith({said!r})")
+    assert text_of(browser, "team").endswith("; all together 0.45")  # (2/3 - 7/18) / (1 - 7/18)
+    choose(browser, "only", "conflict")
+    assert browser.execute_script(f"return {SHOWN}") == ids[:1]
+    assert "anna: negative, ben: negative, caro: neutral" in browser.find_element("css selector", ".others").text
+    browser.execute_script("localStorage.clear()")
+
+
+def downloaded(folder: Path, ending: str) -> Path:
+    until = time.monotonic() + 20
+    while not (found := [path for path in folder.iterdir() if path.suffix == ending]) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found[0]
+
+
+def test_twenty_posts_are_labelled_by_keys_alone_and_a_head_of_them_is_served(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    rng = np.random.default_rng(0)
+    posts, taken = tmp_path / "posts", tmp_path / "taken"
+    posts.mkdir()
+    taken.mkdir()
+    known = {}
+    for i, (label, text) in enumerate(make_rows(20, rng)):
+        make_picture(label, 64, rng).save(posts / f"{i}.png")
+        known[f"post {i}"] = (label, text)
+    rows = [{"id": name, "image": f"{i}.png", "text": text} for i, (name, (_, text)) in enumerate(known.items())]
+    manifest = posts / "posts.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    dataset = load_dataset(manifest)
+    review = Review(unlabelled_rows(dataset), dataset)
+    app = create_app(NoHeads(Limits(), LABELS, "posts"), hosts=["localhost"], review=lambda: review)
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(taken)})
+    with serving(app) as address:
+        browser.get(address)
+        wait(browser, "location.pathname === '/review' && document.documentElement.dataset.ready === 'yes'")
+        ids = browser.execute_script(f"return {SHOWN}")
+        assert ids == list(known)
+        press(browser, *(str(LABELS.index(known[name][0]) + 1) for name in ids))
+        assert text_of(browser, "looked") == "20 of 20 looked at"
+        for _ in range(60):
+            press(browser, Keys.TAB)
+            if browser.execute_script("return document.activeElement.id") == "download":
+                break
+        press(browser, Keys.ENTER)
+        manifest.write_bytes(downloaded(taken, ".jsonl").read_bytes())
+    assert {post.id: post.label for post in load_dataset(manifest).posts} == {k: v[0] for k, v in known.items()}
+    where = ["--data", str(manifest), "--cache", str(tmp_path / "cache")]
+    assert run("extract", *where, "--encoder", "offline", "--views", "0") == 0
+    assert run("fit", *where, "--runs", str(tmp_path / "runs"), "--val-size", "6", "--epochs", "20") == 0
+    service = Service(
+        Workspace(runs_at=tmp_path / "runs").named_runs([next((tmp_path / "runs").iterdir()).name]), Limits()
+    )
+    with serving(create_app(service, hosts=["localhost"])) as address:
+        files: dict[str, Any] = {"image": example(1)[1], "text": (None, b"a lovely, sunny win")}
+        assert httpx.post(f"{address}/predict", files=files, timeout=60).json()["label"] == "positive"
+
+
+def test_three_rows_are_corrected_on_the_audits_own_page(browser: Any, small: Path, tmp_path: Path) -> None:
+    manifest = small / "posts" / "posts.jsonl"
+    where = ["--data", str(manifest), "--cache", str(small / "cache"), "--runs", str(tmp_path / "runs")]
+    assert run("fit", *where, "--epochs", "3", "--folds", "3") == 0
+    assert run("audit", *where, "--out", str(tmp_path / "audit")) == 0
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    show(browser, (tmp_path / "audit" / "audit.html").as_uri())
+    old = {post.id: post.label for post in load_dataset(manifest).posts}
+    wanted = {
+        name: LABELS[(LABELS.index(str(old[name])) + 1) % 3] for name in browser.execute_script(f"return {SHOWN}")[:3]
+    }
+    press(browser, *(str(LABELS.index(label) + 1) for label in wanted.values()))
+    browser.refresh()
+    wait(browser, "document.documentElement.dataset.ready === 'yes'")
+    assert text_of(browser, "changed") == "3 labels of yours"
+    click(browser, "download")
+    saved = downloaded(tmp_path, ".json")
+    assert "mmsent correct labels.json" in text_of(browser, "next")
+    assert run("correct", str(saved), "--data", str(manifest), "--out", str(tmp_path / "new.jsonl")) == 0
+    lines = map(json.loads, (tmp_path / "new.jsonl").read_text(encoding="utf-8").splitlines())
+    assert {row["id"]: row["label"] for row in lines} == old | wanted
+    browser.execute_script("localStorage.clear()")
+
+
+CONTRAST = """
+const parse = (text) => {
+  const canvas = parse.canvas ??= new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  canvas.clearRect(0, 0, 1, 1);
+  canvas.fillStyle = text;
+  canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+  .map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+const behind = (node) => {
+  const layers = [];
+  for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+  return layers.reverse().reduce((under, over) => under.map((v, i) => v + (over[i] - v) * over[3] / 255),
+    matchMedia("(prefers-color-scheme: dark)").matches ? [18, 18, 18] : [255, 255, 255]);
+};
+const bad = [];
+for (const node of document.querySelectorAll("body *")) {
+  const words = [...node.childNodes].filter((one) => one.nodeType === 3 && one.data.trim());
+  if (!words.length || !node.checkVisibility()) continue;
+  if (node.closest(".unseen, .skip, :disabled, noscript, option, kbd")) continue;
+  const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+  if ((a + .05) / (b + .05) < 4.5) bad.push(`${((a + .05) / (b + .05)).toFixed(2)} ${node.outerHTML.slice(0, 160)}`);
+}
+return bad;
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_word_can_be_read(browser: Any, address: str, scheme: str) -> None:
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        for path in ("/", "/review", "/docs"):
+            show(browser, address + path)
+            if path == "/":
+                browser.execute_script("document.querySelector('#examples button').click()")
+                explained(browser)
+            if path == "/review":
+                press(browser, "1")
+                wait(browser, "!document.getElementById('tray').hidden")
+            assert browser.execute_script(CONTRAST) == [], (path, scheme)
+        browser.execute_script("localStorage.clear()")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_nothing_from_the_posts_runs_and_nothing_comes_from_elsewhere(browser: Any, address: str) -> None:

@@ -10,12 +10,6 @@ import pytest
 pytestmark = pytest.mark.slow  # the report takes a minute
 
 
-def click(browser: Any, name: str) -> None:
-    button = browser.find_element("id", name)
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-    button.click()
-
-
 def show(browser: Any, page: Path, width: int) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -28,52 +22,50 @@ def show(browser: Any, page: Path, width: int) -> None:
     WebDriverWait(browser, 20).until(lambda b: b.execute_script(done))
 
 
-def shown_cards(browser: Any) -> list[Any]:
-    script = "return [...document.querySelectorAll('#cards li')].filter(c => c.getClientRects().length)"
-    found: list[Any] = browser.execute_script(script)
+def shown(browser: Any) -> list[str]:
+    found: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#rows .row')].map(c => c.dataset.id)"
+    )
     return found
 
 
-def pick(browser: Any, name: str, value: str) -> None:
-    from selenium.webdriver.support.ui import Select
+def fill(browser: Any, **fields: str) -> None:
+    """Set filters, the others to what they are at first, and wait for the posts."""
+    from selenium.webdriver.support.ui import WebDriverWait
 
-    Select(browser.find_element("id", f"filter-{name}")).select_by_visible_text(value)
+    browser.execute_script(
+        """for (const name of ["order", "only", "label", "predicted", "least", "most", "find"]) {
+          const field = document.getElementById(name);
+          field.value = arguments[0][name] ?? field.dataset.usual;
+        }
+        document.getElementById("filters").requestSubmit();""",
+        fields,
+    )
+    done = "return document.getElementById('rows').getAttribute('aria-busy') === 'false'"
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(done))
 
 
 def test_filters_work(browser: Any, page: Path) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
     show(browser, page, 1400)
-    every = shown_cards(browser)
-    count = browser.find_element("id", "filter-count")
+    posts = browser.execute_script("return JSON.parse(document.getElementById('posts').textContent).rows")
+    every = [post["id"] for post in posts]
     assert len(every) > 3
-    assert count.text == f"{len(every)} of {len(every)} errors"
-    truth = every[0].get_attribute("data-truth")
-    pick(browser, "truth", truth)
-    some = shown_cards(browser)
-    assert {card.get_attribute("data-truth") for card in some} == {truth}
-    assert 0 < len(some) == sum(card.get_attribute("data-truth") == truth for card in every)
-    assert count.text == f"{len(some)} of {len(every)} errors"
-    predicted = some[0].get_attribute("data-predicted")
-    pick(browser, "predicted", predicted)
-    assert {c.get_attribute("data-predicted") for c in shown_cards(browser)} == {predicted}
-    click(browser, "filter-reset")
-    WebDriverWait(browser, 20).until(lambda _: len(shown_cards(browser)) == len(every))
-    values = sorted(float(card.get_attribute("data-confidence")) for card in every)
-    middle = (values[0] + values[-1]) / 2
-    low = browser.find_element("id", "filter-low")
-    low.clear()
-    low.send_keys(f"{100 * middle:.2f}")
-    sure = shown_cards(browser)
-    assert len(sure) == sum(value >= middle - 1e-4 for value in values) < len(every)
-    click(browser, "filter-reset")
-    browser.find_element("id", "filter-text").send_keys("quotes")
-    assert all("quotes" in card.text for card in shown_cards(browser))
-    assert 0 < len(shown_cards(browser)) < len(every)
-    click(browser, "filter-reset")
-    pick(browser, "order", "least confident first")
-    shown = [float(card.get_attribute("data-confidence")) for card in shown_cards(browser)]
-    assert shown == values
+    fill(browser)
+    assert shown(browser) == every[:24]
+    for name in ("label", "predicted"):
+        value = posts[0][name]
+        fill(browser, **{name: value})
+        some = [post["id"] for post in posts if post[name] == value]
+        assert (shown(browser), len(some) > 0) == (some[:24], True)
+        assert browser.find_element("id", "count").text == f"{len(some)} of {len(every)} posts"
+    values = sorted(post["confidence"] for post in posts)
+    middle = round(50 * (values[0] + values[-1]), 2)
+    fill(browser, least=str(middle))
+    assert len(shown(browser)) == sum(100 * value >= middle for value in values) < len(every)
+    fill(browser, find="quotes")
+    assert shown(browser) == [post["id"] for post in posts if "quotes" in post["text"]]
+    fill(browser, order="unsure")
+    assert shown(browser) == [post["id"] for post in sorted(posts, key=lambda post: post["confidence"])][:24]
 
 
 def test_nothing_from_the_posts_runs(browser: Any, page: Path) -> None:

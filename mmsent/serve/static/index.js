@@ -1,7 +1,7 @@
 // The page to try posts on.
 
 import {
-  $, agreement, askForKey, askJson, chip, decisionOf, el, fusionName, labelName, onLanguage, percent, select, signed,
+  $, agreement, ask, askForKey, askJson, chip, decisionOf, el, fusionName, labelName, onLanguage, percent, select, signed,
   startLanguage, t, track,
 } from "./common.js";
 import { coverageCurve } from "./coverage.js";
@@ -12,6 +12,7 @@ let picture = null; // a File or Blob
 let posted = null; // the post behind the shown answer: {picture, text}
 let answer = null;
 let explanation = null;
+let shownRow = false; // whether what stands in the form is an example, and nobody's own
 let asked = 0; // so that an answer to an older question is left
 
 // --- the post
@@ -29,7 +30,10 @@ function showPicture(blob) {
 function takeFile(file) {
   if (file && !file.type.startsWith("image/")) return complain("problem", t("not_picture"));
   complain("problem", "");
-  if (file) showPicture(file);
+  if (!file) return;
+  if (shownRow) $("text").value = "";
+  shownRow = false;
+  showPicture(file);
 }
 
 function complain(id, message) {
@@ -45,7 +49,8 @@ function countText() {
 
 $("file").addEventListener("change", (event) => { takeFile(event.target.files[0]); event.target.value = ""; });
 $("remove").addEventListener("click", () => { showPicture(null); $("file").focus(); });
-$("text").addEventListener("input", countText);
+$("text").addEventListener("input", () => { shownRow = false; countText(); });
+$("text").addEventListener("focus", () => { if (shownRow) $("text").select(); });
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); $("form").requestSubmit(); }
 });
@@ -70,6 +75,7 @@ $("clear").addEventListener("click", () => {
   complain("problem", "");
   asked += 1;
   answer = explanation = posted = null;
+  $("why-now").hidden = true;
   showAnswer();
   $("explanation").hidden = true;
   $("file").focus();
@@ -83,9 +89,21 @@ function formOf(post) {
   return form;
 }
 
-async function label() {
+/** Which posts the heads can label: those with an image, with a text, with one of them alone. */
+function served() {
+  const reads = (half) => info.heads.some((head) => head.halves.includes(half));
+  const alone = (half) => info.heads.some((head) => head.halves.includes(half) && !head.needs_both);
+  return { picture: reads("image"), text: reads("text"), pictureAlone: alone("image"), textAlone: alone("text") };
+}
+
+/** Label the post. asking: somebody asked for it, so the answer is explained and brought into view. */
+async function label(asking = true) {
   const post = { picture, text: $("text").value };
-  if (!post.picture && !post.text) return complain("problem", t("give_one"));
+  const { pictureAlone, textAlone } = served();
+  if (!(post.picture ? post.text || pictureAlone : post.text && textAlone)) {
+    return complain("problem", t(pictureAlone && textAlone ? "give_one" : pictureAlone ? "give_picture" : textAlone ? "give_text" : "give_both"));
+  }
+  if ([...post.text].length > info.max_text || (post.picture?.size ?? 0) > info.max_body) return complain("problem", t("problem_413"));
   complain("problem", "");
   const mine = (asked += 1);
   $("submit").disabled = true;
@@ -102,6 +120,9 @@ async function label() {
     $("target").value = "";
     showInfo();
     showAnswer();
+    $("why-now").hidden = asking;
+    if (!asking) return;
+    if (matchMedia("(max-width: 860px)").matches) $("result").scrollIntoView({ block: "start" });
     explain();
   } catch (error) {
     if (mine !== asked) return;
@@ -181,11 +202,11 @@ function showAnswer() {
     ? decisionOf(answer.label, answer.heads, answer.probabilities) : percent(answer.probabilities[answer.label], 1);
   $("said").textContent = `${toldName(answer.label)}${sure && `, ${sure}`}. ${words}.`;
   const label = el("strong", {}, toldName(answer.label));
-  if (plain) label.style.color = darker(info.colours[answer.label]);
+  label.style.setProperty("--of-label", plain ? info.colours[answer.label] : "var(--ink)");
   $("answer").replaceChildren(
     el("div", { className: "verdict", id: "verdict" }, label, el("span", { className: answer.decision ? "why" : "" }, sure)),
     el("p", { className: "agree" }, el("span", { className: all ? "tag" : "tag split" }, words)),
-    ...(answer.problem ? [el("p", { className: "alert" }, answer.problem)] : []),
+    ...(answer.problem ? [el("p", { className: "alert" }, t("noticed"), " ", el("span", { lang: "en" }, answer.problem))] : []),
     bars(answer.probabilities),
     abstained() ?? "",
     ...(info.coverage.length ? [coverageCurve(info.coverage, answer.probabilities[won(answer)])] : []),
@@ -196,11 +217,6 @@ function showAnswer() {
   );
 }
 
-function darker(colour) {
-  const rgb = [1, 3, 5].map((at) => Math.round(parseInt(colour.slice(at, at + 2), 16) * 0.8));
-  return `rgb(${rgb.join(", ")})`;
-}
-
 // --- the explanation
 
 async function explain(occlude = false) {
@@ -208,6 +224,7 @@ async function explain(occlude = false) {
   const head = $("head").value || info.heads[0].run;
   const wanted = $("target").value || won(answer);
   $("explanation").hidden = false;
+  $("why-now").hidden = true;
   complain("why-problem", "");
   $("thinking").textContent = t(occlude ? "occluding" : "explaining");
   $("thinking").hidden = false;
@@ -302,6 +319,7 @@ $("method").addEventListener("change", () => explanation?.text && showWords(expl
 $("layer").addEventListener("change", showExplanation);
 $("strength").addEventListener("input", showExplanation);
 $("occlude").addEventListener("click", () => explain(true));
+$("why-now").addEventListener("click", () => explain());
 
 // --- the start
 
@@ -315,12 +333,35 @@ function showInfo() {
   select($("target"), [["", predicted], ...info.labels.map((name) => [name, labelName(name)])], $("target").value);
 }
 
-async function tryExample(example) {
-  const blob = await (await fetch(example.image)).blob();
-  showPicture(blob);
-  $("text").value = example.text;
-  countText();
-  await label();
+const pictureOf = async (row, whole) => (await ask(`review/pictures/${row}${whole ? "?whole=true" : ""}`)).blob();
+
+/** Label one of the posts that are reviewed. */
+async function tryRow(row, asking) {
+  $("explained").hidden = true;
+  try {
+    const [text] = await askJson(`review/texts?row=${row}&whole=true`);
+    showPicture(await pictureOf(row, true).catch(() => null));
+    $("text").value = text;
+    shownRow = true;
+    countText();
+    await label(asking);
+  } catch (error) { complain("problem", error.message); }
+}
+
+/** The examples: posts of the served data. The first, or the one that the address names, is labelled at once. */
+async function showExamples() {
+  if (!info.review) return;
+  const rows = await askJson("review/examples").catch(() => []);
+  const texts = rows.length ? await askJson(`review/texts?${rows.map((row) => `row=${row}`).join("&")}`) : [];
+  $("examples-title").hidden = !rows.length;
+  $("examples").replaceChildren(...rows.map((row, i) => {
+    const image = el("img", { alt: "" });
+    pictureOf(row).then((blob) => { image.src = URL.createObjectURL(blob); }).catch(() => {});
+    return el("li", {}, el("button", { type: "button", onclick: () => tryRow(row, true) }, image, el("span", {}, texts[i])));
+  }));
+  const named = new URLSearchParams(location.search).get("row");
+  if (named !== null) await tryRow(Number(named), true);
+  else if (rows.length && !picture && !$("text").value) await tryRow(rows[0], false);
 }
 
 onLanguage(() => {
@@ -331,12 +372,13 @@ onLanguage(() => {
 });
 
 info = await askJson("info").catch((error) => { complain("problem", error.message); return null; });
-if (info) {
-  if (info.key) askForKey(() => {});
+if (info && !info.heads.length) location.replace("review"); // nothing is trained yet
+else if (info) {
+  if (info.key) askForKey(showExamples);
   for (const link of [$("to-review"), ...document.querySelectorAll(".to-map, .to-compare")]) link.hidden = !info.review;
-  $("examples").replaceChildren(...info.examples.map((example) =>
-    el("li", {}, el("button", { type: "button", onclick: () => tryExample(example) },
-      el("img", { src: example.image, alt: "" }), el("span", {}, example.text)))));
+  $("picture-field").hidden = !served().picture;
+  $("text-field").hidden = !served().text;
 }
 startLanguage();
+if (info?.heads.length) await showExamples();
 document.documentElement.dataset.ready = "yes";

@@ -2,10 +2,11 @@
 
 import { FUSIONS, LABELS, STRINGS } from "./strings.js";
 
-const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
-const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* private windows keep nothing */ } };
+export const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
+export const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* private windows keep nothing */ } };
 
-export let language = kept("mmsent language") || (navigator.language.startsWith("zh") ? "zh" : "en");
+const written = document.getElementById("language") ? null : document.documentElement.lang; // of a page in one language
+export let language = (written ?? kept("mmsent language") ?? navigator.language).startsWith("zh") ? "zh" : "en";
 const listeners = [];
 
 export const $ = (id) => document.getElementById(id);
@@ -27,14 +28,16 @@ function translate() {
     for (const node of document.querySelectorAll(`[${attribute}]`)) node.setAttribute(name, t(node.dataset[key]));
   }
   const button = $("language");
-  button.textContent = t("other_language");
-  button.lang = language === "zh" ? "en" : "zh-CN";
+  if (button) {
+    button.textContent = t("other_language");
+    button.lang = language === "zh" ? "en" : "zh-CN";
+  }
   for (const listener of listeners) listener();
 }
 
 /** Start the page's language and its switch. Call once, after all listeners. */
 export function startLanguage() {
-  $("language").addEventListener("click", () => {
+  $("language")?.addEventListener("click", () => {
     language = language === "zh" ? "en" : "zh";
     keep("mmsent language", language);
     translate();
@@ -69,6 +72,20 @@ export function el(name, properties = {}, ...children) {
   }
   made.append(...children.filter((child) => child !== null && child !== undefined));
   return made;
+}
+
+/** An element whose words follow the language. */
+export function said(name, key, properties = {}) {
+  const made = el(name, properties, t(key));
+  made.dataset.t = key;
+  return made;
+}
+
+/** Hand a file to the browser to save. */
+export function saveAs(name, blob) {
+  const url = URL.createObjectURL(blob);
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
 /** A bar of a share in a colour. */
@@ -136,7 +153,9 @@ export async function ask(path, options = {}, onWait = () => {}, tries = 4) {
   }
   if (!answer.ok) {
     const said = await answer.json().catch(() => ({}));
-    throw new Problem(said.detail ?? `${answer.status} ${answer.statusText}`, answer.status);
+    const words = STRINGS[language][`problem_${answer.status}`];
+    const detail = said.detail ?? `${answer.status} ${answer.statusText}`;
+    throw new Problem(!words ? detail : language === "en" ? `${words} (${detail})` : words, answer.status);
   }
   return answer;
 }
