@@ -311,7 +311,7 @@ def test_long_names_are_cut_in_messages(tmp_path: Path) -> None:
 )
 def test_a_manifest_without_a_split_says_what_it_needs(tmp_path: Path, split: str, row: str, needs: str) -> None:
     dataset = load_dataset(manifest(tmp_path, row))
-    told = rf"has no {split} split: it needs {needs}, or a column 'split' that says '{split}'$"
+    told = rf"has no {split} split: it needs {needs}, or a column 'split' that says '{split}'($|; `mmsent prepare)"
     with pytest.raises(DataError, match=told):
         dataset.of("train" if split == "train" else "test")
 

@@ -920,11 +920,11 @@ def test_figures(explained: dict[str, tuple[Run, Explanation]]) -> None:
     found = [replace(explained[kind][1], id=f"post {kind} $5$") for kind in ("vit", "test_efficientnet")]
     rows = grad_cam_figure(found)
     texts = drawn_texts(rows)
-    assert any(t.startswith("conv1\nGrad-CAM, 7 × 7") for t in texts)
-    assert any(t.startswith("conv_stem\nGrad-CAM, 80 × 80") for t in texts)
+    assert any(t.startswith("conv1\nGrad-CAM\n7 × 7") for t in texts)
+    assert any(t.startswith("conv_stem\nGrad-CAM\n80 × 80") for t in texts)
     assert any("share of the maximum" in t for t in texts)
     page = explanation_figure(found[0])
-    assert {"negative", "😀", "isn't", "Grad-CAM, embedding"} <= set(drawn_texts(page))
+    assert {"negative", "😀", "isn't", "Grad-CAM, embedding"} <= {text.replace("\n", " ") for text in drawn_texts(page)}
     for figure in (rows, page, word_figure(found[0])):
         raw = png_bytes(figure, dpi=60)
         with Image.open(io.BytesIO(raw)) as image:
