@@ -21,7 +21,7 @@ DEFAULT_LABELS = ("negative", "neutral", "positive")
 TEXT_ENCODINGS = ("utf-8", "gb18030", "big5", "shift_jis", "euc_kr", "cp1251", "cp1252")
 
 
-TUNE = r"^(text:[1-9][0-9]*)?$"  # which blocks of an encoder: `text:2`, the last two of the text encoder; empty: none
+TUNE = r"^((image|text):[1-9][0-9]*)?$"  # `text:2`: the last two blocks of the text encoder; empty: none
 
 
 class Fusion(StrEnum):
@@ -353,9 +353,9 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def tuned_count(tune: str) -> int:
-    """How many blocks `text:2` means; 0 for an empty one."""
-    return int(tune.partition(":")[2] or 0)
+def tuned_blocks(tune: str) -> tuple[str, int]:
+    """The half and the number of blocks that `text:2` means; of an empty one ("", 0)."""
+    return tune.partition(":")[0], int(tune.partition(":")[2] or 0)
 
 
 class EncoderSettings(Settings):
@@ -431,7 +431,7 @@ class ExtractSettings(Settings):
     storage: Literal["float32", "float16"] = setting("float32", "float32 or float16 in the cache.", _ENCODE)
     tokens: str | None = setting(
         None,
-        "Also store what enters the last blocks of the text encoder, such as text:2, for --tune of `mmsent fit`.",
+        "Also store what enters the last blocks of an encoder, as in text:2 or image:1, for --tune of `mmsent fit`.",
         OnCommandLine(shown="the preset's", panel=Panel.encoding),
         pattern=TUNE,
     )
@@ -537,7 +537,7 @@ class FitSettings(Settings):
     views: bool = setting(True, "Draw one augmented view per image and epoch.", _SCALE)
     tune: str = setting(
         "",
-        "Also train the last blocks of the text encoder, such as text:2, on what --tokens of `mmsent extract` stored.",
+        "Also train the last blocks of an encoder, as in text:2 or image:1, on what `mmsent extract --tokens` stored.",
         OnCommandLine(shown="none", panel=Panel.head),
         pattern=TUNE,
     )

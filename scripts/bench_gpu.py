@@ -286,7 +286,7 @@ def trials(report: Report) -> None:
 
 def tuning(report: Report) -> None:
     """Seconds per epoch of `--tune text:2` from stored states."""
-    from mmsent.encoders.blocks import states_of, text_blocks
+    from mmsent.encoders.blocks import last_blocks, states_of
     from mmsent.features.cache.states import ragged
     from mmsent.training.tuning import TunedRows
 
@@ -294,7 +294,7 @@ def tuning(report: Report) -> None:
     text = open_encoders(EncoderSettings(encoder="offline", device=device, precision="fp32")).text
     texts = [f"words that were drawn, some more of them and a number {i}" for i in range(size.tuned)]
     states = ragged(states_of(text, 2, texts))
-    module = text_blocks(text, 2).module().to(device)
+    module = last_blocks(text, 2).module().to(device)
     labels = np.arange(size.tuned, dtype=np.int64) % CLASSES
     image = np.random.default_rng(0).standard_normal((size.tuned, 1, 64)).astype(np.float32)
     half = np.zeros((size.tuned, text.card.width), np.float32)

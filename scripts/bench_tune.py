@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from mmsent.config import EncoderSettings, FitSettings, SplitSettings, fit_settings
 from mmsent.data.dataset import load_dataset
 from mmsent.data.synthetic.texts import TextMood, write_text
-from mmsent.encoders.blocks import states_of, text_blocks
+from mmsent.encoders.blocks import last_blocks, states_of
 from mmsent.encoders.factory import open_encoders
 from mmsent.features.cache import Cache
 from mmsent.features.cache.states import load_states, ragged
@@ -52,7 +52,7 @@ class Posts:
 
     def __init__(self, cache: Path | None) -> None:
         self.encoder = open_encoders(EncoderSettings(encoder="offline", device="cpu", precision="fp32")).text
-        self.blocks = text_blocks(self.encoder, COUNT)
+        self.blocks = last_blocks(self.encoder, COUNT)
         if cache is None:
             self.texts = [write_text(list(TextMood)[i % CLASSES], Random(i)) for i in range(96)]
             self.labels = np.arange(96) % CLASSES

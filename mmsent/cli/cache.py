@@ -11,7 +11,7 @@ import typer
 from mmsent.cli.options import READ, RUN, Data, Json, Only, Wide
 from mmsent.cli.output import Layout, echo, echo_json, echo_table, note, outline, resumable
 from mmsent.cli.workspace import DATA, Workspace, encoders_of, extract_settings_of
-from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, SplitSettings, ViewSettings
+from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, SplitSettings, ViewSettings, tuned_blocks
 from mmsent.errors import CacheError
 from mmsent.system.tables import columns
 
@@ -194,7 +194,7 @@ def repair(
     for name, n in done.encoded.items():
         echo(f"{name}: {n} rows encoded again, {done.cache.rows[name] - n} kept")
     for tune, n in done.states.items():
-        echo(f"states of {tune}: {n} texts encoded again")
+        echo(f"states of {tune}: {n} {tuned_blocks(tune)[0]}s encoded again")
     for name, n in done.dropped.items():
         note(f"{name}: {n} damaged rows were dropped: they are no longer in the list")
     echo(f"cache: {done.cache.path}, all checksums hold")

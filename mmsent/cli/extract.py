@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from mmsent.cli.options import READ, CacheFolder, Data, Json
 from mmsent.cli.output import echo, echo_json, note, resumable
 from mmsent.cli.workspace import DATA
-from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings, preset_tokens
+from mmsent.config import DataSettings, EncoderSettings, ExtractSettings, ViewSettings, preset_tokens, tuned_blocks
 from mmsent.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -60,14 +61,22 @@ def extract(
     with resumable("what was encoded is kept"), _engine(options) as engine:
         result = run(dataset, wanted, cache, encoder=encoder, views=views, options=options, engine=engine)
         tune = options.tokens if options.tokens is not None else preset_tokens(encoder)
-        states = extract_states(dataset, wanted, result.cache, open_encoders(encoder), tune) if tune else {}
+        states = {}
+        if tune:
+            pair = open_encoders(encoder)
+            states = extract_states(dataset, wanted, result.cache, pair, tune, on_size=partial(_announce, tune))
     facts = _facts(result, dataset) | ({"tokens": {"blocks": tune, "encoded": states}} if tune else {})
     if json:
         echo_json(facts)
         return
     _tell(result, dataset)
     if tune:
-        echo(f"states that enter {tune} of the text encoder: {sum(states.values())} texts encoded")
+        echo(f"states that enter the last blocks ({tune}): {sum(states.values())} {tuned_blocks(tune)[0]}s encoded")
+
+
+def _announce(tune: str, n: int, size: int) -> None:
+    shown = f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
+    note(f"the states of {n} {tuned_blocks(tune)[0]}s for {tune} will take about {shown} beside the cache")
 
 
 def _facts(result: ExtractResult, dataset: Dataset) -> dict[str, Any]:

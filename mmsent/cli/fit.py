@@ -85,7 +85,7 @@ def fit(
     With --folds it trains one head per fold, writes out-of-fold predictions and their scores, and keeps no head; with
     --folds-from the folds, and which of their rows train, validate and are scored, are those of a file. With
     --recipe best, --recipe tuned or --splits it fits a committee: the recipe's fusions (or those named) on several
-    validation splits. With --tune or --recipe tuned the last blocks of the text encoder train too.
+    validation splits. With --tune or --recipe tuned the last blocks of an encoder train too.
     """
     if folds is not None and folds_from is not None:
         raise UsageError("--folds cuts folds and --folds-from reads them from a file; give one of them")

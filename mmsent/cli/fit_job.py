@@ -73,7 +73,7 @@ def plan(
 
 
 def _blocks(cache: Cache) -> Callable[[str], Any]:
-    """Fresh blocks of the cache's text encoder, which is opened when a head first tunes some."""
+    """Fresh blocks of the cache's encoders, which are opened when a head first tunes some."""
     from mmsent.inference.tuned import blocks_from
 
     return blocks_from(cache)

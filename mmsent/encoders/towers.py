@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmsent.data.images import Preprocess
 from mmsent.encoders.base import ImageEncoder, TextEncoder
-from mmsent.encoders.blocks import SideBySide, text_blocks
+from mmsent.encoders.blocks import SideBySide, last_blocks
 from mmsent.encoders.clip import ClipImageEncoder, ClipTextEncoder
 from mmsent.encoders.common import scaled
 from mmsent.encoders.sentences import SentenceEncoder
@@ -66,7 +66,7 @@ class TowerSideBySide(nn.Module):
                 self.blocks.append(nn.Identity())
                 self._ways.append(None)
                 continue
-            way = text_blocks(encoder.encoder, one[0])
+            way = last_blocks(encoder.encoder, one[0])
             own = way.module()
             own.load(one[1])
             self.blocks.append(own)

@@ -119,7 +119,7 @@ def cross_validate(
     plan = plan.of(lackable(settings))
     index, cache, classes = plan.index, plan.cache, len(plan.cache.labels)
     if settings.precision == "auto":  # the record says what it was trained in
-        settings = settings.model_copy(update={"precision": precision_for(device)})
+        settings = settings.model_copy(update={"precision": precision_for(device, settings.tune)})
     labels = plan.labels
     probabilities, plain = np.zeros((len(plan.rows), classes)), np.zeros((len(plan.rows), classes))
     heads = []

@@ -90,7 +90,7 @@ def export_onnx(
         raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
     if not with_encoder and (tuned := next((run.name for run in runs if run.tune), None)):
         raise UsageError(
-            f"run {tuned} tunes blocks of the text encoder, so its head takes no cached features: add --with-encoder"
+            f"run {tuned} tunes blocks of an encoder, so its head takes no cached features: add --with-encoder"
         )
     way = Way.of(runs[0].labels, tie, soft)
     encoders: Encoders | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmsent.config import tuned_count
+from mmsent.config import tuned_blocks
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.blocks import SideBySide
 from mmsent.errors import UsageError
@@ -69,7 +69,9 @@ def on_one_encoder(runs: Sequence[Run], encoders: Encoders) -> tuple[list[Run], 
         raise UsageError(
             "these runs tune blocks on features of length 1 (--normalize): export each alone, or extract without it"
         )
-    tuned = [(tuned_count(run.tune), run.blocks(), name) if name else None for name, run in sets.items()]
+    if other := next((run.name for run in runs if run.tune.startswith("image")), None):
+        raise UsageError(f"run {other} tunes blocks of the image encoder: export it alone")
+    tuned = [(tuned_blocks(run.tune)[1], run.blocks(), name) if name else None for name, run in sets.items()]
     both, at, width = Encoders(encoders.image, SideBySide(encoders.text, tuned)), list(sets), encoders.text.card.width
     return [
         PartRun(run.path, frozen_info(run, both), width * at.index(_set(run)), width * len(sets)) for run in runs

@@ -172,7 +172,7 @@ def explain(
     goal = labels.index(target or label)
     with torch.no_grad():
         logits = chain.logits()
-        encoded = chain.logits(torch.from_numpy(image), torch.from_numpy(features_for(run, text)))
+        encoded = chain.logits(*map(torch.from_numpy, features_for(run, image, text)))
         losses = [logits[0, goal] - chain.logits(gone=chain.gone | half)[0, goal] for half in torch.eye(2).bool()]
     chain.cam_of = cam_of
     reads = {half: run.fusion not in {Fusion.image, Fusion.text} or run.fusion.value == half for half in HALVES}

@@ -56,12 +56,13 @@ def _outputs(
     run: Run, image: NDArray[np.float32], text: Floats | Texts, missing: Missing | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     config, weights = run.weights()
-    own = features_for(run, text)[:, run.columns]
+    image, text = features_for(run, image, text)
+    text = text[:, run.columns]
     widths = (config.image_width, config.text_width)
-    if widths != (image.shape[1], own.shape[1]):
-        raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], own.shape[1])}")
+    if widths != (image.shape[1], text.shape[1]):
+        raise RunError(f"run {run.name} takes features of widths {widths}, got {(image.shape[1], text.shape[1])}")
     try:
-        return head_outputs(config, weights, image, own, missing if missing is not None and missing.any() else None)
+        return head_outputs(config, weights, image, text, missing if missing is not None and missing.any() else None)
     except (KeyError, ValueError) as error:
         raise RunError(
             f"the weights of run {run.name} are not those of its head ({first_line(error)}); run `mmsent fit` again"

@@ -1,7 +1,7 @@
-"""Text features for heads that tuned the last blocks of the text encoder: what each run's own blocks make of the states
-that enter them. For other runs they are the cached or encoded features.
+"""Features for heads that tuned the last blocks of an encoder: what each run's own blocks make of the states that enter
+them. For other runs they are the cached or encoded features.
 
-Shapes: N rows, D_text width.
+Shapes: N rows, D_image and D_text widths.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsent.config import EncoderSettings, ViewSettings, settings, tuned_count
+from mmsent.config import EncoderSettings, ViewSettings, settings, tuned_blocks
 from mmsent.data import views as view_module
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import CacheError, RunError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.fingerprint import FeatureSettings
-from mmsent.features.cache.states import Ragged, StoredStates, ragged
+from mmsent.features.cache.states import Ragged, StoredStates, half_of, ragged
 from mmsent.features.new_posts import Prepared, encode_prepared
 from mmsent.training.runs import Run, open_run
 
@@ -33,8 +33,9 @@ KEPT = 64  # runs whose blocks stay loaded
 
 @dataclass(frozen=True)
 class Texts:
-    """Text features of N rows for any run. frozen (N, D_text): the encoder's own; own: what the blocks of a run make of
-    the rows at places (n,), with their frozen features (n, D_text). places (N,): where these rows stand."""
+    """Text features of N rows for any run, and what becomes of their image features for runs that tune image blocks.
+    frozen (N, D_text): the encoder's own; own: what the blocks of a run make of the rows at places (n,), with the
+    frozen features of the half that it tunes (n, D). places (N,): where these rows stand."""
 
     frozen: Floats
     places: NDArray[np.int64]
@@ -52,10 +53,14 @@ class Texts:
         found = cached_texts(runs, cache, split, text)
         return cls(text, rows, found.own) if isinstance(found, Texts) else found
 
-    def of(self, run: Run) -> Floats:
-        """The features (N, D_text) that a run's head takes. Raises RunError where its blocks are damaged, CacheError
-        where states are missing."""
-        return self.own(run, self.places, self.frozen) if run.tune else self.frozen
+    def of(self, run: Run, image: Floats) -> tuple[Floats, Floats]:
+        """The features (N, D_image), (N, D_text) that a run's head takes; image: the encoder's own. Raises RunError
+        where its blocks are damaged, CacheError where states are missing."""
+        if not run.tune:
+            return image, self.frozen
+        if half_of(run.tune) == "image":
+            return self.own(run, self.places, image), self.frozen
+        return image, self.own(run, self.places, self.frozen)
 
 
 def run_blocks(run: Run, encoders: Encoders) -> Any:
@@ -79,8 +84,9 @@ def baked(run: Run, encoders: Encoders) -> tuple[Run, Encoders]:
         return run, encoders
     from mmsent.encoders.blocks import with_blocks
 
-    text = with_blocks(encoders.text, tuned_count(run.tune), run.blocks(), str(run.info["blocks_sha256"]))
-    pair = Encoders(encoders.image, text)
+    half, count = tuned_blocks(run.tune)
+    own = with_blocks(getattr(encoders, half), count, run.blocks(), str(run.info["blocks_sha256"]))
+    pair = replace(encoders, **{half: own})
     return replace(run, info=frozen_info(run, pair)), pair
 
 
@@ -107,33 +113,39 @@ def contract_of(encoders: Encoders, run: Run, normalize: bool) -> str:
 
 def blocks_of(encoders: Encoders, tune: str, normalize: bool) -> Any:
     """A fresh copy of the encoder's blocks, with its own weights (see mmsent.encoders.blocks)."""
-    from mmsent.encoders.blocks import text_blocks
+    return _last_blocks(encoders, tune, normalize).module()
 
-    return text_blocks(encoders.text, tuned_count(tune), normalize=normalize).module()
+
+def _last_blocks(encoders: Encoders, tune: str, normalize: bool) -> Any:
+    from mmsent.encoders.blocks import last_blocks
+
+    half, count = tuned_blocks(tune)
+    return last_blocks(getattr(encoders, half), count, normalize=normalize)
 
 
 @dataclass(frozen=True)
 class BlocksFrom:
-    """Fresh blocks of a cache's text encoder by `tune`, as training takes them. It can be handed to other processes;
+    """Fresh blocks of a cache's encoders by `tune`, as training takes them. It can be handed to other processes;
     each opens the encoder once, when it is first needed."""
 
     encoder: EncoderSettings
-    weights_sha256: str
+    weights_sha256: dict[str, str]  # by half
     normalize: bool
     name: str  # of the cache
 
     def __call__(self, tune: str) -> Any:
         """Raises CacheError where the encoder is no longer the one that the cache was made with."""
-        found = _opened(self.encoder)
-        if found.text.card.weights_sha256 != self.weights_sha256:
-            raise CacheError(f"the text encoder on this machine has other weights than the one of {self.name}")
+        found, half = _opened(self.encoder), half_of(tune)
+        if getattr(found, half).card.weights_sha256 != self.weights_sha256[half]:
+            raise CacheError(f"the {half} encoder on this machine has other weights than the one of {self.name}")
         return blocks_of(found, tune, self.normalize)
 
 
 def blocks_from(cache: Cache) -> BlocksFrom:
-    """Fresh blocks of a cache's text encoder."""
+    """Fresh blocks of a cache's encoders."""
     known = cache.settings
-    return BlocksFrom(cache.encoder_settings, known.text.weights_sha256, known.normalize, cache.path.name)
+    weights = {"image": known.image.weights_sha256, "text": known.text.weights_sha256}
+    return BlocksFrom(cache.encoder_settings, weights, known.normalize, cache.path.name)
 
 
 @lru_cache(maxsize=1)
@@ -163,19 +175,17 @@ def encode_batch(
     with ExitStack() as stack:
         caught = {}
         for tune in {run.tune for run in runs if run.tune}:
-            from mmsent.encoders.blocks import text_blocks
-
-            blocks = text_blocks(encoders.text, tuned_count(tune), normalize=normalize)
-            caught[tune] = stack.enter_context(blocks.caught())
+            caught[tune] = stack.enter_context(_last_blocks(encoders, tune, normalize).caught())
         image, text, missing, problems = encode_prepared(prepared, encoders, normalize)
     if not caught:
         return image, text, missing, problems
-    there = np.array([post.text is not None for post in prepared], dtype=bool)
     states = {tune: ragged(found) for tune, found in caught.items()}
 
     def made(run: Run) -> Floats:
-        found = text.copy()
-        found[there] = _through_blocks(run, encoders, text[there], states[run.tune], np.arange(there.sum()))
+        given = [post.pixels if half_of(run.tune) == "image" else post.text for post in prepared]
+        there = np.array([one is not None for one in given], dtype=bool)
+        found = (image if half_of(run.tune) == "image" else text).copy()
+        found[there] = _through_blocks(run, encoders, found[there], states[run.tune], np.arange(there.sum()))
         return found
 
     own = {run.path: made(run) for run in runs if run.tune}
@@ -189,26 +199,28 @@ def joined_texts(parts: Sequence[Floats | Texts]) -> Floats | Texts:
     if not batches:
         return text
     return Texts(
-        text, np.arange(len(text)), lambda run, rows, _: np.concatenate([part.of(run) for part in batches])[rows]
+        text,
+        np.arange(len(text)),
+        lambda run, rows, _: np.concatenate([part.own(run, part.places, part.frozen) for part in batches])[rows],
     )
 
 
 def _through_blocks(
-    run: Run, encoders: Encoders, text: Floats, states: Ragged | StoredStates, places: NDArray[np.int64]
+    run: Run, encoders: Encoders, frozen: Floats, states: Ragged | StoredStates, places: NDArray[np.int64]
 ) -> Floats:
     import torch
 
-    from mmsent.training.tuning import tuned_text
+    from mmsent.training.tuning import tuned_features
 
-    blocks, own = run_blocks(run, encoders), torch.from_numpy(np.ascontiguousarray(text))
-    return tuned_text(blocks, own, states, places).numpy()
+    blocks, own = run_blocks(run, encoders), torch.from_numpy(np.ascontiguousarray(frozen))
+    return tuned_features(blocks, own, states, places).numpy()
 
 
-def features_for(run: Run, text: Floats | Texts) -> Floats:
-    """The text features that a run's head takes. Raises RunError where it tunes blocks and only the encoder's own
-    features are at hand."""
+def features_for(run: Run, image: Floats, text: Floats | Texts) -> tuple[Floats, Floats]:
+    """The image and text features that a run's head takes. Raises RunError where it tunes blocks and only the encoders'
+    own features are at hand."""
     if isinstance(text, Texts):
-        return text.of(run)
+        return text.of(run, image)
     if run.tune:
-        raise RunError(f"run {run.name} tunes {run.tune} of the text encoder, so it needs the texts' states")
-    return text
+        raise RunError(f"run {run.name} tunes {run.tune}, blocks of an encoder, so it needs the posts' states")
+    return image, text

@@ -38,7 +38,7 @@ def projection(fusion: Fusion, hidden: bool) -> Callable[[Source], Made]:
         words += _separation(features, traced.fused if hidden else None, truth, study.labels)
         if run.tune:
             words += say(" ") + say(
-                "The text features come from the text encoder with this run's own last blocks ({blocks}).",
+                "The features come from the encoders with this run's own last blocks ({blocks}).",
                 blocks=run.tune,
             )
         points = projections.project(features)

@@ -136,8 +136,8 @@ class Study:
         import torch
 
         rows = self.evaluation(run).positions
-        image = torch.from_numpy(self.features.image[rows, 0])
-        text = torch.from_numpy(features_for(run, cached_texts([run], self.cache, "train", self.features.text)[rows]))
+        texts = cached_texts([run], self.cache, "train", self.features.text)[rows]
+        image, text = map(torch.from_numpy, features_for(run, self.features.image[rows, 0], texts))
         head = run.head()
         with torch.no_grad():
             found = head.trace(image, text)

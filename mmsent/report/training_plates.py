@@ -33,7 +33,7 @@ def architecture(source: Source) -> Made:
     if run.tune:
         tuned = sum(values.numel() for values in run.blocks().values())
         words += say(" ") + say(
-            "Of the text encoder the last blocks ({blocks}) train with it: {n:,} parameters more.",
+            "The last blocks of an encoder ({blocks}) train with it: {n:,} parameters more.",
             blocks=run.tune,
             n=tuned,
         )

@@ -77,7 +77,7 @@ def sweep(
     trials = min(options.trials, space.size()) if options.sampler == "grid" else options.trials
     sampling = Sampling(space, trials, options.sampler, options.seed)
     stacked = options.engine == "stacked" or (options.engine == "local" and device != "cpu")
-    precision = "fp32" if stacked else precision_for(device)
+    precision = "fp32" if stacked else precision_for(device, min(tunes, default=""))
     about = _about(cache, space, split, options) | {"validation split": _kept(shared)}
     ledger = Ledger(url, options.name, about, sampling, prune=options.prune, precision=precision)
     tell = watch or (lambda progress: None)

@@ -25,7 +25,7 @@ from mmsent.config import SplitSettings
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.groups import with_thresholds
-from mmsent.features.cache.states import Ragged, load_states
+from mmsent.features.cache.states import Ragged, half_of, load_states
 from mmsent.training.fit import Training
 from mmsent.training.folds import plan_folds
 from mmsent.training.halves import missing_halves
@@ -209,10 +209,14 @@ def parts_on(shared: SharedRows, device: str) -> PartsOf:
         if not tune:
             return PartRows(train, val, out)
         if tune not in shared.tuned or shared.blocks is None:
-            raise UsageError(f"a sweep that tunes {tune} needs the text encoder's blocks, which are not at hand here")
+            raise UsageError(f"a sweep that tunes {tune} needs the encoder's blocks, which are not at hand here")
         own, states, part = shared.blocks(tune).to(device), shared.tuned[tune], shared.parts[number]
-        last = None if out is None or part.out is None else TunedRows(out, states, part.out, own)
-        return PartRows(TunedRows(train, states, part.train, own), TunedRows(val, states, part.val, own), last)
+
+        def over(rows: Chunked, places: NDArray[np.int64]) -> TunedRows:
+            return TunedRows(rows, states, places, own, half_of(tune))
+
+        last = None if out is None or part.out is None else over(out, part.out)
+        return PartRows(over(train, part.train), over(val, part.val), last)
 
     return rows
 

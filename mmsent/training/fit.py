@@ -91,7 +91,7 @@ def fit(
     for settings, lacking in zip(wanted, may_lack, strict=True):
         given, data = given_for(lacking)
         if settings.precision == "auto":  # a run says what it was trained in
-            settings = settings.model_copy(update={"precision": precision_for(how.device)})
+            settings = settings.model_copy(update={"precision": precision_for(how.device, settings.tune)})
         both = [(given.train, given.rows.train), (given.val, given.rows.val)]
         train, val = tuned(cache, settings.tune, both, how.blocks, how.memory)
         trained = train_head(train, val, settings, len(cache.labels))

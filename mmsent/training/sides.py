@@ -13,7 +13,7 @@ from mmsent.config import SplitSettings
 from mmsent.errors import DataError, UsageError
 from mmsent.features.cache import NO_LABEL, Cache, Columns, Features, RowIndex
 from mmsent.features.cache.groups import row_groups
-from mmsent.features.cache.states import states_of
+from mmsent.features.cache.states import half_of, states_of
 from mmsent.training.halves import LACKS, left_out, missing_halves, taken
 from mmsent.training.loaders import Chunked, Rows, Stored, to_tensors
 from mmsent.training.splits import validation_split
@@ -214,7 +214,7 @@ def tuned(
     if not tune:
         return [rows for rows, _ in sides]
     if blocks is None:
-        raise UsageError(f"--tune {tune} needs the text encoder's blocks, which are not at hand here")
+        raise UsageError(f"--tune {tune} needs the encoder's blocks, which are not at hand here")
     left = None if memory is None else memory - cache.rows["train"] * cache.row_bytes("train")
     states, own = states_of(cache, "train", tune, left), blocks(tune).to(sides[0][0].device)
-    return [TunedRows(rows, states, places, own) for rows, places in sides]
+    return [TunedRows(rows, states, places, own, half_of(tune)) for rows, places in sides]

@@ -23,15 +23,15 @@ from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import OneCycleLR
 
 from mmsent.config import FitSettings
-from mmsent.errors import DataError, UsageError
+from mmsent.errors import DataError
 from mmsent.metrics import negative_log_likelihood, scores
-from mmsent.system.devices import cpu_multiplies_bf16
+from mmsent.system.devices import half_precision_for
 from mmsent.system.memory import free_memory, out_of_memory
 from mmsent.training.calibration import softmax
 from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head, Trace, unit_rms
 from mmsent.training.loaders import Rows, Tensors, on_host
-from mmsent.training.tuning import TunedRows, use_bfloat16
+from mmsent.training.tuning import TunedRows, require_tunable, use_bfloat16
 
 CLIP = 1.0  # the norm of all gradients together, where blocks are tuned
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
@@ -73,10 +73,10 @@ def smoothed_loss(logits: Tensor, labels: Tensor, targets: Tensor, weights: Tens
     return cross_entropy(logits, targets[labels], reduction="sum") / weights[labels].sum()
 
 
-def precision_for(device: str) -> Literal["fp32", "bf16"]:
-    """What `auto` means for the matrix products of training: bf16 on processors that multiply it natively, else fp32.
-    On a GPU fp32 too, for a head's products are too small to matter beside its launches."""
-    return "bf16" if device == "cpu" and cpu_multiplies_bf16() else "fp32"
+def precision_for(device: str, tune: str = "") -> Literal["fp32", "bf16"]:
+    """What `auto` means for the matrix products of training: bf16 where it is multiplied natively, else fp32. On a GPU
+    only where blocks train too, for a head's products are too small to matter beside its launches."""
+    return "bf16" if (device == "cpu" or tune) and half_precision_for(device) == "bf16" else "fp32"
 
 
 _ONE = threading.RLock()  # held by whoever trains: seed and switches belong to the process, not to a thread
@@ -149,11 +149,10 @@ def _train_head(
     started = time.monotonic()
     device = train.device
     blocks = train.blocks if isinstance(train, TunedRows) else None
-    if settings.tune and blocks is None:
-        raise UsageError(f"tune {settings.tune} trains blocks of the text encoder, which are not at hand here")
+    require_tunable(settings, blocks)
     with deterministic(settings.seed, device):
         head = Head(head_config(settings, *train.widths, classes)).to(device)
-        precision = precision_for(device) if settings.precision == "auto" else settings.precision
+        precision = precision_for(device, settings.tune) if settings.precision == "auto" else settings.precision
         head.products = torch.bfloat16 if precision == "bf16" else torch.float32
         if blocks is not None and precision == "bf16":
             use_bfloat16(blocks)

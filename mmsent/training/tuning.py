@@ -1,4 +1,4 @@
-"""Rows whose text features come from blocks that train with the head: the last blocks of the text encoder, on the
+"""Rows whose features of one half come from blocks that train with the head: the last blocks of its encoder, on the
 states that enter them. `train_head` takes such rows as any others; the rest of the encoder has run once, for the cache.
 
 Shapes: N rows, B batch, L tokens, D_token width of a state, D_image and D_text widths.
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from mmsent.config import FitSettings
+from mmsent.config import FitSettings, Fusion
+from mmsent.errors import UsageError
 from mmsent.features.cache.states import Ragged, StoredStates
 from mmsent.training.loaders import Batch, Chunked, Part
 
@@ -25,7 +26,7 @@ PART = 128  # rows at a time without gradients
 
 
 class Blocks(Protocol):
-    """The last blocks of a text encoder (see mmsent.encoders.blocks)."""
+    """The last blocks of an encoder (see mmsent.encoders.blocks)."""
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -46,8 +47,8 @@ class Blocks(Protocol):
     def to(self, device: str) -> Any:
         """On this device."""
 
-    def __call__(self, states: Tensor, mask: Tensor, text: Tensor) -> Tensor:
-        """states (B, L, D_token), mask (B, L), text (B, D_text) as cached -> text (B, D_text)."""
+    def __call__(self, states: Tensor, mask: Tensor, cached: Tensor) -> Tensor:
+        """states (B, L, D_token), mask (B, L), cached (B, D), the features of that half -> these features (B, D)."""
 
 
 BlocksOf = Callable[[str], Blocks]  # fresh blocks by `tune`, as in text:2
@@ -73,13 +74,14 @@ def padded(states: Ragged | StoredStates, places: NDArray[np.int64], device: str
 
 @dataclass(frozen=True)
 class TunedRows:
-    """Rows whose texts go through blocks: those of `rows`, N, and the states of their texts at `places` (N,) of
-    `states`."""
+    """Rows whose texts or images go through blocks: those of `rows`, N, and the states of their `half` at `places` (N,)
+    of `states`."""
 
     rows: Chunked
     states: Ragged | StoredStates
     places: NDArray[np.int64]
     blocks: Blocks
+    half: str = "text"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,8 +102,8 @@ class TunedRows:
         return self.rows.widths
 
     def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One permutation (or weighted draw) of all rows, in batches of texts of similar length; the texts with a
-        gradient to the blocks."""
+        """One permutation (or weighted draw) of all rows, in batches of texts of similar length; the texts or images
+        with a gradient to the blocks."""
         self.blocks.train()
         for which, take in self.rows.chunks(settings, generator):
             places = self.places[which]
@@ -112,27 +114,45 @@ class TunedRows:
                 batches += np.split(some, range(settings.batch_size, len(some), settings.batch_size))
             for at in torch.randperm(len(batches), generator=generator).tolist():
                 image, text, labels, missing = take(batches[at])
-                text = self.blocks(*padded(self.states, places[batches[at]], self.device), text)
+                given = padded(self.states, places[batches[at]], self.device)
+                if self.half == "text":
+                    text = self.blocks(*given, text)
+                else:
+                    image = self.blocks(*given, image)
                 yield image, text, labels, missing
 
     def parts(self) -> Iterator[Part]:
         """Consecutive rows, through the blocks as they are now, without gradients."""
         for part, image, text, missing in self.rows.parts():
-            yield part, image, tuned_text(self.blocks, text, self.states, self.places[part]), missing
+            own = text if self.half == "text" else image
+            own = tuned_features(self.blocks, own, self.states, self.places[part])
+            yield part, *((image, own) if self.half == "text" else (own, text)), missing
 
 
 @torch.no_grad()
-def tuned_text(blocks: Blocks, text: Tensor, states: Ragged | StoredStates, places: NDArray[np.int64]) -> Tensor:
-    """The text features (N, D_text) that blocks make of the states at `places` (N,); text (N, D_text) as cached. Texts
-    of similar length go together, so the result does not depend on what else is asked for beyond the last bits."""
+def tuned_features(blocks: Blocks, cached: Tensor, states: Ragged | StoredStates, places: NDArray[np.int64]) -> Tensor:
+    """The features (N, D) that blocks make of the states at `places` (N,); cached (N, D): the encoder's own. Texts of
+    similar length go together, so the result does not depend on what else is asked for beyond the last bits."""
     blocks.train(False)
-    out = text.clone()
+    out = cached.clone()
     order = np.argsort(states.lengths[places], kind="stable")
     for start in range(0, len(order), PART):
         here = order[start : start + PART]
-        on = torch.from_numpy(here).to(text.device)
-        out[on] = blocks(*padded(states, places[here], str(text.device)), text[on])
+        on = torch.from_numpy(here).to(cached.device)
+        out[on] = blocks(*padded(states, places[here], str(cached.device)), cached[on])
     return out
+
+
+def require_tunable(settings: FitSettings, blocks: Blocks | None) -> None:
+    """Raise UsageError where a head is to tune blocks that are not at hand, or whose features it does not read."""
+    if settings.tune and blocks is None:
+        raise UsageError(f"tune {settings.tune} trains blocks of an encoder, which are not at hand here")
+    half = settings.tune.partition(":")[0]
+    if half and settings.fusion in {Fusion.image, Fusion.text} and settings.fusion.value != half:
+        raise UsageError(
+            f"a head of fusion {settings.fusion} reads no {half}, so --tune {settings.tune} has nothing to learn from; "
+            "leave --tune out, or choose another fusion"
+        )
 
 
 def use_bfloat16(blocks: Blocks) -> None:

@@ -598,6 +598,21 @@ def test_several_tuned_heads_as_onnx(tmp_path: Path) -> None:
     assert len(softmax) == 1 + 3  # the first block once, the last one with three sets of weights
 
 
+@pytest.mark.slow
+def test_a_head_that_tunes_images_as_onnx(tmp_path: Path) -> None:
+    world = tuned_world()
+    done = export_onnx([world.image], tmp_path / "out", card="", with_encoder=True)
+    own, pair = baked(world.image, world.encoders)
+    compare_posts(world.cache, [own], pair, done.path)
+
+
+def test_heads_that_tune_images_are_exported_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tuned_world()
+    monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda settings: world.encoders)
+    with pytest.raises(UsageError, match="tunes blocks of the image encoder: export it alone"):
+        export_onnx([world.runs[0], world.image], tmp_path / "out", card="", with_encoder=True)
+
+
 def test_tuned_heads_without_their_encoder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="takes no cached features: add --with-encoder"):
         export_onnx(tuned_world().runs, tmp_path / "out", card="")

@@ -27,12 +27,14 @@ TUNED: dict[str, Any] = {**QUICK, "tune": "text:1", "tune_lr": 2e-2}
 
 @dataclass(frozen=True)
 class World:
-    """A data set, its cache with states, and three runs: two that tune the last text block, one that tunes none."""
+    """A data set, its cache with states, and runs: two that tune the last text block, one that tunes none; `image`
+    tunes the last image block."""
 
     data: Dataset
     cache: Cache
     encoders: Encoders
     runs: list[Run]
+    image: Run
 
 
 @functools.cache
@@ -52,11 +54,13 @@ def tuned_world() -> World:
         engine=LocalEngine(encoders),
         show=False,
     ).cache
-    extract_states(data, ["train", "test"], cache, encoders, "text:1", show=False)
+    for tune in ("text:1", "image:1"):
+        extract_states(data, ["train", "test"], cache, encoders, tune, show=False)
     wanted = [
         FitSettings(**TUNED, fusion=Fusion.concat),
         FitSettings(**TUNED, fusion=Fusion.weighted),
         FitSettings(**QUICK, fusion=Fusion.attention),
+        FitSettings(**TUNED | {"tune": "image:1"}, fusion=Fusion.concat),
     ]
-    runs = fit(cache, folder / "runs", wanted, SplitSettings(), Training(blocks=blocks_from(cache)))
-    return World(data, cache, encoders, runs)
+    *runs, image = fit(cache, folder / "runs", wanted, SplitSettings(), Training(blocks=blocks_from(cache)))
+    return World(data, cache, encoders, runs, image)

@@ -93,12 +93,12 @@ def test_the_blocks_have_moved_and_matter(made: Path) -> None:
     cache, (tuned, _) = cache_of(made), runs_of(made)
     features = cache.load("train")
     texts = cached_texts([tuned], cache, "train", features.text)
-    own = texts.of(tuned)  # type: ignore[union-attr]
+    _, own = texts.of(tuned, features.image[:, 0])  # type: ignore[union-attr]
     good = features.index.good
     cosine = (own * features.text).sum(axis=1)[good] / np.linalg.norm(own[good], axis=1)
     assert cosine.max() < 0.99999
     assert cosine.min() > 0.5
-    with pytest.raises(RunError, match="needs the texts' states"):
+    with pytest.raises(RunError, match="needs the posts' states"):
         head_logits(tuned, features.image[:, 0], features.text)
 
 

@@ -48,13 +48,26 @@ def test_projections_are_of_tuned_features(
     wanted, other = (trace.hidden if hidden else trace.fused for trace in (wanted, other))
     np.testing.assert_allclose(given[0], wanted.numpy(), atol=1e-5)
     assert np.abs(given[0] - other.numpy()).max() > 0.01
-    assert "The text features come from the text encoder with this run's own last blocks (text:1)." in caption
+    assert "The features come from the encoders with this run's own last blocks (text:1)." in caption
+
+
+def test_traces_of_a_head_that_tunes_images() -> None:
+    world, run = tuned_world(), tuned_world().image
+    study = open_study([run], world.cache, None)
+    rows = study.evaluation(run).positions
+    states, mask = padded(load_states(world.cache, "train", "image:1"), rows, "cpu")
+    image, text = (torch.from_numpy(half) for half in (study.features.image[rows, 0], study.features.text[rows]))
+    with torch.no_grad():
+        wanted = run.head().trace(run_blocks(run, world.encoders)(states, mask, image), text)
+        frozen = run.head().trace(image, text)
+    np.testing.assert_allclose(study.trace(run).fused, wanted.fused.numpy(), atol=1e-5)
+    assert float((frozen.fused - wanted.fused).abs().max()) > 0.01
 
 
 def test_captions_name_what_trains(study: Study) -> None:
     blocks = sum(values.numel() for values in study.runs[0].blocks().values())
     _, caption = made(study, "architecture")
-    assert f"Of the text encoder the last blocks (text:1) train with it: {blocks:,} parameters more." in caption
+    assert f"The last blocks of an encoder (text:1) train with it: {blocks:,} parameters more." in caption
 
 
 def test_the_learning_curve_trains_blocks(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

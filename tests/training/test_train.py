@@ -16,7 +16,7 @@ from torch import Tensor
 import mmsent.training.loaders
 import mmsent.training.train
 from mmsent.config import FitSettings, Fusion
-from mmsent.errors import DataError
+from mmsent.errors import DataError, UsageError
 from mmsent.metrics import scores
 from mmsent.training.calibration import softmax
 from mmsent.training.head_config import head_config
@@ -33,6 +33,7 @@ from mmsent.training.train import (
     smoothed_loss,
     train_head,
 )
+from mmsent.training.tuning import require_tunable
 from tests.helpers.mps import MpsRows, pretended_mps
 
 SMALL: dict[str, Any] = {"hidden": 8, "heads": 2, "batch_size": 8, "lr": 1e-2, "epochs": 3, "precision": "fp32"}
@@ -258,6 +259,23 @@ def test_auto_is_bf16_on_processors_that_have_it(monkeypatch: pytest.MonkeyPatch
         assert precision_for("cuda") == "fp32"
         assert same_weights(train(precision="auto"), train(precision=wanted))
     assert not same_weights(train(precision="fp32"), train(precision="bf16"))
+
+
+def test_auto_is_bf16_on_a_gpu_where_blocks_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, wanted in (("bf16", "bf16"), ("fp16", "fp32")):
+        monkeypatch.setattr("mmsent.training.train.half_precision_for", lambda device, native=native: native)
+        assert precision_for("cuda:1", "text:2") == wanted
+        assert precision_for("cuda:1") == "fp32"
+
+
+@pytest.mark.parametrize(("fusion", "tune"), [(Fusion.image, "text:1"), (Fusion.text, "image:1")])
+def test_blocks_that_a_head_does_not_read_are_refused(fusion: Fusion, tune: str) -> None:
+    blocks: Any = object()
+    with pytest.raises(UsageError, match=rf"reads no {tune[:-2]}, so --tune {tune} has nothing to learn"):
+        require_tunable(FitSettings(fusion=fusion, tune=tune), blocks)
+    require_tunable(FitSettings(fusion=Fusion(tune[:-2]), tune=tune), blocks)
+    with pytest.raises(UsageError, match="not at hand"):
+        train(tune=tune)
 
 
 # --- schedule and stopping

@@ -1,4 +1,4 @@
-"""Hidden states of texts, beside a cache: what enters the last blocks of its text encoder, float16, a row per text.
+"""Hidden states of texts or images, beside a cache: what enters the last blocks of an encoder, float16, a row per post.
 
 They lie in one SQLite file, written as a journal is: rows of any length, a checksum per row, and a kill at any moment
 loses only what was being encoded (see mmsent.features.cache.journal). The cache itself stays as it is.
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.errors import CacheError
-from mmsent.features.cache.journal import Journal
-from mmsent.features.cache.reading import Cache
+from mmsent.features.cache.journal import Half, Journal
+from mmsent.features.cache.reading import Cache, RowIndex
 
 DTYPE = "float16"
 
@@ -73,9 +73,18 @@ def open_states(cache: Cache, tune: str, width: int = 0) -> Journal:
     return found
 
 
-def known_states(store: Journal, split: str) -> dict[str, bytes]:
-    """The ids of a split whose states are stored, with the hashes of their texts."""
-    return {row_id: digest for row_id, digest, _, _ in store.known(split, "text")}
+def half_of(tune: str) -> Half:
+    """Whose blocks `text:2` names."""
+    return "image" if tune.startswith("image") else "text"
+
+
+def behind(index: RowIndex, split: str, store: Journal, half: Half) -> tuple[set[str], list[str]]:
+    """The ids of a split's good texts or images, and those whose states are not stored, or of other content."""
+    known = {row_id: digest for row_id, digest, _, _ in store.known(split, half)}
+    hashes = index.text_hashes if half == "text" else index.image_hashes
+    reasons = index.text_reasons if half == "text" else index.image_reasons
+    wanted = {row_id: digest for row_id, digest, why in zip(index.ids, hashes, reasons, strict=True) if not why}
+    return set(wanted), [row_id for row_id, digest in wanted.items() if known.get(row_id) != digest]
 
 
 def damaged_states(cache: Cache) -> dict[str, str]:
@@ -85,13 +94,13 @@ def damaged_states(cache: Cache) -> dict[str, str]:
         tune = re.sub(r"(\d+)$", r":\1", path.suffixes[-2].removeprefix("."))
         try:
             with closing(open_states(cache, tune)) as store:
-                rows = [row_id for split in cache.rows for row_id in store.damaged(split, "text")]
+                rows = [row_id for split in cache.rows for row_id in store.damaged(split, half_of(tune))]
         except CacheError as error:
             found[tune] = str(error)
             continue
         if rows:
             more = ", ..." if len(rows) > 5 else ""
-            found[tune] = f"states of {tune}: {len(rows)} texts ({', '.join(rows[:5])}{more})"
+            found[tune] = f"states of {tune}: {len(rows)} {half_of(tune)}s ({', '.join(rows[:5])}{more})"
     return found
 
 
@@ -99,28 +108,26 @@ def drop_damaged(cache: Cache, tune: str) -> None:
     """Forget the states whose checksums do not hold. Raises CacheError where the file cannot be read at all."""
     with closing(open_states(cache, tune)) as store:
         for split in cache.rows:
-            store.drop(split, "text", store.damaged(split, "text"))
+            store.drop(split, half_of(tune), store.damaged(split, half_of(tune)))
 
 
 class StoredStates:
-    """States of N texts that stay on disk; lengths (N,): tokens of each. Only what is taken is held in memory."""
+    """States of N texts or images that stay on disk, but for what is taken; lengths (N,): tokens of each."""
 
     def __init__(self, cache: Cache, split: str, tune: str) -> None:
         """Of a split's rows, in the order of its index; a quarantined text has none. Raises CacheError where states are
         missing, or of another text than the cache's."""
-        index, store = cache.index(split), open_states(cache, tune)
+        index, store, half = cache.index(split), open_states(cache, tune), half_of(tune)
         weakref.finalize(self, store.close)
-        known = known_states(store, split)
-        rows = zip(index.ids, index.text_hashes, index.text_reasons, strict=True)
-        wanted = {row_id: digest for row_id, digest, why in rows if not why}
-        if behind := [row_id for row_id, digest in wanted.items() if known.get(row_id) != digest]:
+        wanted, absent = behind(index, split, store, half)
+        if absent:
             raise CacheError(
-                f"{store.path.name} lacks the states of {len(behind)} {split} texts ({behind[0]} first); run "
+                f"{store.path.name} lacks the states of {len(absent)} {split} {half}s ({absent[0]} first); run "
                 f"`mmsent extract --tokens {tune}` again, which encodes only these"
             )
-        self._store, self._split, self._ids = store, split, index.ids
+        self._store, self._split, self._half, self._ids = store, split, half, index.ids
         self._width = int(store.meta["width"])
-        sizes = store.sizes(split, "text")
+        sizes = store.sizes(split, half)
         row = self._width * np.dtype(DTYPE).itemsize
         self.lengths = np.array([sizes[name] // row if name in wanted else 0 for name in index.ids], np.int64)
 
@@ -136,7 +143,7 @@ class StoredStates:
         """The states of the texts at these places. Raises CacheError where they are damaged."""
         ids = [self._ids[i] for i in places.tolist()]
         there = [name for name, length in zip(ids, self.lengths[places], strict=True) if length]
-        found = self._store.vectors(self._split, "text", there, DTYPE)
+        found = self._store.vectors(self._split, self._half, there, DTYPE)
         nothing = np.zeros((0, self._width), np.float16)
         return ragged([found[name].reshape(-1, self._width) if name in found else nothing for name in ids])
 
