@@ -27,6 +27,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     schemas.PostIn,
     schemas.PostsIn,
     schemas.CorrectionsIn,
+    schemas.LabelsIn,
     schemas.Answer,
     schemas.Answers,
     schemas.Problem,
