@@ -6,10 +6,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
 LabelsOf = Mapping[str, Mapping[str, str]]  # by person, then by post id
+
+
+class Pair(NamedTuple):
+    """Two people and their kappa; None without a post that both have labelled."""
+
+    a: str
+    b: str
+    kappa: float | None
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,7 @@ class Agreement:
 
     people: list[str]
     posts: int
-    cohen: list[tuple[str, str, float | None]]
+    cohen: list[Pair]
     fleiss: float | None
     conflicts: dict[str, dict[str, str]]
 
@@ -28,7 +37,7 @@ class Agreement:
 def agreement(labels: LabelsOf) -> Agreement:
     """How far people agree."""
     people = sorted(labels)
-    pairs = [(a, b, cohen_kappa(labels[a], labels[b])) for a, b in combinations(people, 2)]
+    pairs = [Pair(a, b, cohen_kappa(labels[a], labels[b])) for a, b in combinations(people, 2)]
     common = sorted(set.intersection(*(set(labels[one]) for one in people))) if people else []
     every = {name: said for name, said in _by_post(labels).items() if len(set(said.values())) > 1}
     fleiss = fleiss_kappa([[labels[one][name] for one in people] for name in common])

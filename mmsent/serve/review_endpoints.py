@@ -143,7 +143,7 @@ def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], acces
         """Keep all labels of a person in place of those given before, until the service ends; how far people agree."""
         asked = await _read(request, work, schemas.LabelsIn)
         found = await in_thread(work.reviewer, lambda: review().share(asked.person, asked.labels))
-        return schemas.AgreementOut.model_validate(vars(found))
+        return schemas.AgreementOut.model_validate(vars(found), from_attributes=True)
 
 
 async def _read(request: Request, work: Work, model: type[T]) -> T:

@@ -344,12 +344,20 @@ class LabelsIn(_In):
     labels: dict[str, str]
 
 
+class PairOut(_Out):
+    """Two people."""
+
+    a: str
+    b: str
+    kappa: float | None = Field(description="Cohen's kappa; null without a post that both have labelled")
+
+
 class AgreementOut(_Out):
     """How far people agree."""
 
     people: list[str]
     posts: int = Field(description="posts that all of them have labelled")
-    cohen: list[tuple[str, str, float | None]] = Field(description="Cohen's kappa of each two; null without a post")
+    cohen: list[PairOut]
     fleiss: float | None = Field(description="Fleiss' kappa of all; null without a post")
     conflicts: dict[str, dict[str, str]] = Field(description="posts with several labels: each person's")
 

@@ -313,7 +313,7 @@ function showProgress() {
   $("team").hidden = !team;
   if (team) {
     const number = (value) => (value === null ? "–" : value.toFixed(2));
-    const pairs = team.cohen.map(([a, b, kappa]) => `${a} – ${b}: ${number(kappa)}`).join(", ");
+    const pairs = team.cohen.map(({ a, b, kappa }) => `${a} – ${b}: ${number(kappa)}`).join(", ");
     const fleiss = team.people.length > 2 ? t("fleiss", { kappa: number(team.fleiss) }) : "";
     $("team").textContent = t("team", { n: Object.keys(team.conflicts).length, posts: team.posts, pairs }) + fleiss;
   }
