@@ -62,7 +62,7 @@ export const STRINGS = {
     no_setting: "No setting differs.",
     only_counts: "Only A is right on {a} posts, only B on {b}.",
     beyond_chance: "That is more than chance explains (McNemar's exact test, p {p}).",
-    within_chance: "Chance explains that (McNemar's exact test, p {p}).",
+    within_chance: "Chance alone may explain that (McNemar's exact test, p {p}).",
     compared_on: "On the {rows} posts that both validated on.",
     left_others: "{others} posts that only one of them validated on are left out.",
     only_right: "Only right by {head}",
