@@ -546,7 +546,19 @@ def test_what_the_cluster_cannot_do(cluster: Any, tmp_path: Path) -> None:
 def test_the_command_with_a_cluster_of_its_own(tmp_path: Path) -> None:
     """Stopped by SIGTERM on the way, and run again."""
     root = make_guid(tmp_path / "posts", n_train=300, n_test=20, size=64)
-    where = ["--data", str(root), "--encoder", "offline", "--views", "0", "--json", "--device", "cpu"]
+    where = [
+        "--data",
+        str(root),
+        "--encoder",
+        "offline",
+        "--views",
+        "0",
+        "--json",
+        "--device",
+        "cpu",
+        "--runtime",
+        "torch",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(name: str, *more: str) -> subprocess.Popen[str]:
