@@ -14,6 +14,7 @@ from mmsent.report.web_fonts import font_faces
 
 HERE = Path(__file__).parent
 WEB = HERE / "web"  # of these pages and the server's
+MODULES = ("english", "chinese", "common", "decisions", "cards", "filters", "gallery")  # each after those it imports
 
 
 def render(name: str, written: str, *, gallery: str, **values: Any) -> str:
@@ -49,6 +50,6 @@ def policy_hash(text: str) -> str:
 
 def page_script() -> str:
     """The modules of the server's pages in one, for a page that opens from disk can import none."""
-    files = [*(WEB / f"{name}.js" for name in ("strings", "common", "gallery")), HERE / "page.js", HERE / "contents.js"]
+    files = [*(WEB / f"{name}.js" for name in MODULES), HERE / "page.js", HERE / "contents.js"]
     joined = "\n".join(path.read_text(encoding="utf-8") for path in files)
     return re.sub(r"^(import [^;]*;\n|export )", "", joined, flags=re.MULTILINE)

@@ -661,7 +661,8 @@ def test_not_loopback(host: str) -> None:
 
 def test_the_pages_load_nothing_from_elsewhere_and_hold_no_script_of_their_own(client: TestClient) -> None:
     script = "".join(
-        client.get(f"/static/{name}.js").text for name in ("index", "review", "docs", "common", "gallery", "heat")
+        client.get(f"/static/{name}.js").text
+        for name in ("index", "review", "docs", "common", "gallery", "cards", "heat")
     )
     assert not re.search(r"""(ask|askJson|fetch)\(["`']/""", script)
     for path in ("/", "/review", "/docs"):
@@ -675,8 +676,7 @@ def test_the_pages_load_nothing_from_elsewhere_and_hold_no_script_of_their_own(c
 
 
 def test_both_languages_say_everything(client: TestClient) -> None:
-    script = client.get("/static/strings.js").text
-    english, chinese = script.split("  zh: {", 1)[0], script.split("  zh: {", 1)[1].split("\n};", 1)[0]
+    english, chinese = (client.get(f"/static/{name}.js").text for name in ("english", "chinese"))
 
     def keys(text: str) -> dict[str, set[str]]:
         found = re.findall(r'(?:^|,)\s*(\w+): "((?:[^"\\]|\\.)*)"', text, re.MULTILINE)

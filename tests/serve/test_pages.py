@@ -580,3 +580,17 @@ def test_nothing_sticks_out(browser: Any, address: str, width: int, language: st
             wait(browser, "document.querySelectorAll('#rows .row').length > 0")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         assert browser.execute_script("return document.documentElement.lang")[:2] == language
+
+
+def test_two_heads_side_by_side_use_the_gallerys_card(browser: Any, address: str, runs: list[Any]) -> None:
+    show(browser, f"{address}/compare?a={runs[0].name}&b={runs[1].name}")
+    answer = browser.execute_script("return fetch(`compare/runs${location.search}`).then((found) => found.json())")
+    said = browser.find_element("css selector", "#found p").text
+    a, b = (f"{n} post{'s' * (n != 1)}" for n in (len(answer["only_a"]), len(answer["only_b"])))
+    assert said.startswith(f"Only A is right on {a}, only B on {b}.")
+    if shown := [*answer["only_a"], *answer["only_b"]]:
+        card = browser.find_element("css selector", "#found .row")
+        assert card.get_attribute("data-id") == shown[0]["id"]
+        assert [one.text for one in card.find_elements("css selector", "dt")] == ["label", "A", "B"]
+        browser.execute_script("arguments[0].click()", card.find_element("css selector", ".thumb"))
+        wait(browser, "document.querySelector('dialog.zoom')")

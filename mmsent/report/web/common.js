@@ -1,6 +1,9 @@
 // What the pages share: language, elements, and asking the service.
 
-import { FUSIONS, LABELS, STRINGS } from "./strings.js";
+import { CHINESE } from "./chinese.js";
+import { ENGLISH } from "./english.js";
+
+const STRINGS = { en: ENGLISH, zh: CHINESE };
 
 export const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
 export const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* private windows keep nothing */ } };
@@ -10,12 +13,17 @@ export let language = (written ?? kept("mmsent language") ?? navigator.language)
 const listeners = [];
 
 export const $ = (id) => document.getElementById(id);
-export const t = (name, values = {}) =>
-  STRINGS[language][name].replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
-export const labelName = (label) => LABELS[language]?.[label] ?? label;
-export const fusionName = (fusion) => FUSIONS[language][fusion] ?? fusion;
+const named = (kind, name) => (Object.hasOwn(STRINGS[language][kind], name) ? STRINGS[language][kind][name] : name);
+export const labelName = (label) => named("labels", label);
+export const fusionName = (fusion) => named("fusions", fusion);
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}%`;
 export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+
+/** What the page says under a name, in its language and for n things, with values in it. */
+export function t(name, values = {}) {
+  const forms = STRINGS[language][name].split("|");
+  return (values.n === 1 ? forms[0] : forms.at(-1)).replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
+}
 
 /** Call back whenever the language changes, so that what a script wrote is written anew. */
 export const onLanguage = (listener) => listeners.push(listener);
@@ -174,3 +182,28 @@ export function pool(size) {
   };
   return (task) => { waiting.push(task); Promise.resolve().then(next); };
 }
+
+/** How to fetch images of the review, a few at once: picture(row, whole) is an address. Image elements send no key. */
+export function pictures() {
+  const fetching = pool(4);
+  return (row, whole) => new Promise((done, failed) => {
+    fetching(() => ask(`review/pictures/${row.row}${whole ? "?whole=true" : ""}`).then((answer) => answer.blob())
+      .then((blob) => done(URL.createObjectURL(blob))).catch(failed));
+  });
+}
+
+// --- windows over the page
+
+/** A window; false unless its answer was chosen. */
+export function over(className, label, ...children) {
+  return new Promise((answer) => {
+    const window = el("dialog", { className, "aria-label": label }, ...children);
+    window.addEventListener("close", () => { window.remove(); answer(window.returnValue === "yes"); });
+    document.body.append(window);
+    window.showModal();
+  });
+}
+
+/** A button that closes its window. */
+export const closing = (name, value = "") => el("button", { type: "button", className: value ? "primary" : "plain",
+  onclick: (event) => event.target.closest("dialog").close(value) }, t(name));

@@ -2,9 +2,10 @@
 //
 // What is behind the address's # holds filters, order and place: #order=doubtful&only=wrong&ids=["a","b"]&at=a&one=1
 
-import {
-  $, agreement, chip, darkened, decisionOf, el, fusionName, keep, kept, labelName, onLanguage, percent, said, saveAs, select, t,
-} from "./common.js";
+import { cardOf, enlarge, showPicture } from "./cards.js";
+import { $, closing, darkened, el, keep, kept, labelName, onLanguage, over, said, select, t } from "./common.js";
+import { makeDecisions } from "./decisions.js";
+import { ORDERS, showing } from "./filters.js";
 
 const PART = 24;
 const FIELDS = ["order", "only", "label", "predicted", "least", "most", "find"];
@@ -19,99 +20,19 @@ let drawn = 0; // how many of them have a card
 let at = 0; // the place of the current one among them
 let ids = null; // the only ids to show, null: any
 let found = null; // the rows with the sought text, null: any
-let decided = new Map(); // a label by the id of every post looked at; "" where it cannot be corrected
-let undone = []; // [id, label before] for each decision
-let team = null; // what the service says of several people: {people, posts, cohen, fleiss, conflicts}
+let decisions; // see decisions.js
+let kinds; // see filters.js
 
-const against = (row) => {
-  const heads = Object.values(row.heads);
-  return heads.length ? heads.filter((label) => label !== row.predicted).length / heads.length : 0;
-};
-const doubt = (row) => (row.label === null ? -1 : 1 - (row.probabilities[row.label] ?? 0));
-const corrected = (row) => Boolean(decided.get(row.id)) && decided.get(row.id) !== row.label;
-const labelOf = (row) => decided.get(row.id) || row.label;
+const annotator = () => $("annotator").value.trim();
 
-const ORDERS = {
-  useful: { by: (row) => -row.useful, fits: (row) => typeof row.useful === "number" },
-  disagreement: { by: (row) => row.confidence - 1000 * against(row), fits: (row) => Object.keys(row.heads).length > 1 },
-  doubtful: { by: (row) => -doubt(row), fits: (row) => row.label !== null && row.predicted !== null },
-  unsure: { by: (row) => row.confidence, fits: (row) => row.predicted !== null },
-  sure: { by: (row) => -row.confidence, fits: (row) => row.predicted !== null },
-  listed: { by: (row) => row.row, fits: () => true },
-};
-const SHOWN = {
-  all: { takes: () => true, fits: () => true },
-  open: { takes: (row) => !decided.has(row.id), fits: () => true },
-  changed: { takes: corrected, fits: () => true },
-  wrong: { takes: (row) => ![null, row.predicted].includes(row.label), fits: (row) => row.label !== null && row.predicted !== null },
-  split: { takes: against, fits: (row) => Object.keys(row.heads).length > 1 },
-  marked: { takes: (row) => row.marked, fits: (row) => row.marked },
-  conflict: { takes: (row) => team?.conflicts[row.id], fits: () => Boolean(team) },
-};
-
-const nameOf = (run) => {
-  const head = source.info.heads.find((one) => one.run === run);
-  return head ? fusionName(head.fusion) : run;
-};
-const placeOf = () => `mmsent labels ${source.digest} ${$("annotator").value.trim()}`;
-
-function load() {
-  try { decided = new Map(JSON.parse(kept(placeOf()) ?? "[]")); } catch { decided = new Map(); }
-  undone = [];
-}
-
-function store() {
-  keep(placeOf(), JSON.stringify([...decided]));
-  clearTimeout(store.later);
-  store.later = setTimeout(share, 400);
-}
-
-/** The labels of posts that can be corrected, by id. */
-const given = () => Object.fromEntries(rows.filter((row) => row.correctable && decided.get(row.id)).map((row) => [row.id, decided.get(row.id)]));
-
-async function share() {
-  const name = $("annotator").value.trim();
-  if (!source.share || !name) return;
-  try {
-    team = await source.share(name, given());
-    if (team.people.length < 2) team = null;
-    showChoices();
-    showProgress();
-    for (const row of rows) if (row.card) mark(row);
-  } catch (error) { complain(error.message); }
-}
-
-/** Say what a post's label is; the same label twice takes it back. */
-function decide(row, label) {
-  const before = decided.get(row.id);
-  undone.push([row.id, before]);
-  if (before === label) decided.delete(row.id);
-  else decided.set(row.id, label);
-  changed(row);
-}
-
-/** The post is right as it is. Without a label, it is what the heads say. */
-function confirm(row) {
-  const label = row.correctable ? row.label ?? row.predicted : "";
-  if (label === null || decided.get(row.id) === label) return;
-  decided.delete(row.id);
-  decide(row, label);
+function changed(row) {
+  if (row.card) mark(row);
+  showProgress();
 }
 
 function undo() {
-  const [id, before] = undone.pop() ?? [];
-  const row = rows.find((one) => one.id === id);
-  if (!row) return;
-  if (before === undefined) decided.delete(id);
-  else decided.set(id, before);
-  changed(row);
-  if (shown.includes(row)) go(shown.indexOf(row));
-}
-
-function changed(row) {
-  store();
-  if (row.card) mark(row);
-  showProgress();
+  const row = decisions.undo();
+  if (row && shown.includes(row)) go(shown.indexOf(row));
 }
 
 // --- which posts are shown
@@ -120,7 +41,7 @@ const bound = (name, otherwise) => Math.min(100, Math.max(0, Number($(name).valu
 
 function takes(row) {
   const [label, predicted] = [$("label").value, $("predicted").value];
-  return (!ids || ids.has(row.id)) && (!found || found.has(row.row)) && SHOWN[$("only").value].takes(row)
+  return (!ids || ids.has(row.id)) && (!found || found.has(row.row)) && kinds[$("only").value].takes(row)
     && (!label || row.label === (label === NONE ? null : label)) && (!predicted || row.predicted === predicted)
     && row.confidence >= bound("least", 0) - 1e-9 && row.confidence <= bound("most", 100) + 1e-9;
 }
@@ -171,51 +92,15 @@ async function draw(until) {
   const part = shown.slice(drawn, until);
   drawn += part.length;
   try { await source.load?.(part.filter((row) => row.text === undefined)); } catch (error) { complain(error.message); }
-  for (const row of part) row.card = cardOf(row);
-  $("rows").append(...part.map((row) => row.card));
+  $("rows").append(...part.map(drawCard));
   $("more").hidden = one() || drawn >= shown.length;
   focusable();
 }
 
-function cardOf(row) {
-  const thumb = el("button", { type: "button", className: "thumb", onclick: () => enlarge(row) }, row.picture ? "" : t("no_picture"));
-  thumb.disabled = !row.picture;
-  if (row.picture) {
-    thumb.setAttribute("aria-label", t("picture_of", { id: row.id }));
-    showPicture(thumb, row);
-  }
-  const facts = el("dl", { className: "facts" });
-  const fact = (name, ...values) => facts.append(el("dt", {}, t(name)), el("dd", {}, ...values));
-  const { colours, labels } = source.info;
-  if (row.label !== null) fact("row_label", chip(row.label, colours));
-  if (row.predicted !== null) {
-    const how = row.decision ? decisionOf(row.predicted, row.heads, row.probabilities) : percent(row.confidence, 1);
-    fact("row_predicted", chip(row.predicted, colours), ` ${how}`);
-  }
-  const heads = Object.entries(row.heads);
-  if (heads.length > 1) {
-    const each = heads.map(([run, label]) => `${nameOf(run)}: ${labelName(label)}`).join(", ");
-    const words = agreement(heads.length - heads.filter(([, label]) => label !== row.predicted).length, heads.length, row.predicted);
-    fact("row_heads", el("span", { title: each }, words, el("span", { className: "unseen" }, ` (${each})`)));
-  }
-  const shares = labels.filter((name) => name in row.probabilities);
-  const stack = el("div", { className: "stack", role: "img" });
-  stack.setAttribute("aria-label", shares.map((name) => `${labelName(name)} ${percent(row.probabilities[name])}`).join(", "));
-  for (const name of shares) {
-    const part = el("i", { title: `${labelName(name)} ${percent(row.probabilities[name], 1)}` });
-    part.style.width = percent(row.probabilities[name], 2);
-    part.style.background = colours[name];
-    stack.append(part);
-  }
-  const why = source.why?.(row);
-  const card = el("li", { className: "row", tabIndex: -1, "aria-label": row.id }, thumb,
-    el("p", { className: "id" }, row.marked ? `${row.id} · ${t("marked")}` : row.id,
-      ...(why ? [" ", el("a", { className: "why", href: why }, t("why"))] : [])),
-    el("p", { className: "text", dir: "auto", tabIndex: 0 }, row.text ?? ""), facts, ...(shares.length ? [stack] : []), choices(row));
-  card.dataset.id = row.id;
-  row.card = card;
+function drawCard(row) {
+  row.card = cardOf(row, source, { below: [choices(row)] });
   mark(row);
-  return card;
+  return row.card;
 }
 
 function choices(row) {
@@ -223,40 +108,30 @@ function choices(row) {
   const chosen = (decision) => (event) => { decision(); if (event.detail) row.card.focus({ preventScroll: true }); };
   const buttons = source.info.labels.map((label, i) => {
     const key = i < 9 ? el("kbd", { "aria-hidden": "true" }, String(i + 1)) : null;
-    const button = el("button", { type: "button", onclick: chosen(() => decide(row, label)) }, key, labelName(label));
+    const button = el("button", { type: "button", onclick: chosen(() => decisions.toggle(row, label)) }, key, labelName(label));
     button.dataset.label = label;
     return button;
   });
   if ((row.label ?? row.predicted) !== null) {
     const words = t(row.label === null ? "as_predicted" : "keep");
-    buttons.push(el("button", { type: "button", className: "keep", onclick: chosen(() => confirm(row)) }, words));
+    buttons.push(el("button", { type: "button", className: "keep", onclick: chosen(() => decisions.confirm(row)) }, words));
   }
   return el("fieldset", { className: "choose" }, el("legend", {}, t("correct")), el("div", {}, ...buttons), el("p", { className: "others" }));
 }
 
 /** Show what was decided on a post's card. */
 function mark(row) {
-  const label = labelOf(row);
-  row.card.classList.toggle("changed", corrected(row));
-  row.card.classList.toggle("done", decided.has(row.id));
+  const label = decisions.labelOf(row);
+  row.card.classList.toggle("changed", decisions.corrected(row));
+  row.card.classList.toggle("done", decisions.has(row));
   for (const button of row.card.querySelectorAll("[data-label]")) {
     const on = button.dataset.label === label;
     button.setAttribute("aria-pressed", String(on));
     button.style.background = on ? darkened(source.info.colours[label]) : "";
   }
-  row.card.querySelector(".keep")?.setAttribute("aria-pressed", String(decided.has(row.id) && !corrected(row)));
+  row.card.querySelector(".keep")?.setAttribute("aria-pressed", String(decisions.has(row) && !decisions.corrected(row)));
   const others = row.card.querySelector(".others");
-  if (others) others.textContent = Object.entries(team?.conflicts[row.id] ?? {}).map(([name, said]) => `${name}: ${labelName(said)}`).join(", ");
-}
-
-async function showPicture(thumb, row, whole = false) {
-  try {
-    const image = el("img", { alt: t("picture_of", { id: row.id }), src: await source.picture(row, whole) });
-    await image.decode();
-    thumb.replaceChildren(image);
-  } catch {
-    if (thumb.childElementCount === 0) thumb.textContent = t("no_picture");
-  }
+  if (others) others.textContent = Object.entries(decisions.conflict(row) ?? {}).map(([name, said]) => `${name}: ${labelName(said)}`).join(", ");
 }
 
 function focusable() {
@@ -274,7 +149,7 @@ async function go(place) {
   if (at >= drawn) await draw(at + PART);
   focusable();
   const { card, picture } = shown[at];
-  if (one() && picture) showPicture(card.querySelector(".thumb"), shown[at], true);
+  if (one() && picture) showPicture(card.querySelector(".thumb"), shown[at], source, true);
   card.focus();
   remember();
 }
@@ -299,14 +174,14 @@ function showAs(single) {
 // --- what was done so far
 
 function showProgress() {
-  const looked = shown.filter((row) => decided.has(row.id)).length;
-  const n = rows.filter(corrected).length;
-  const any = rows.some((row) => decided.has(row.id));
-  $("count").textContent = t("matching", { n: shown.length, total: rows.length });
+  const looked = shown.filter(decisions.has).length;
+  const n = rows.filter(decisions.corrected).length;
+  const [any, team] = [decisions.any(), decisions.team()];
+  $("count").textContent = t("matching", { n: shown.length, posts: t("posts", { n: rows.length }) });
   $("looked").textContent = t("looked", { k: looked, n: shown.length });
   $("progress").max = shown.length || 1;
   $("progress").value = looked;
-  $("changed").textContent = n === 1 ? t("one_change") : t("changes", { n });
+  $("changed").textContent = t("changes", { n });
   $("tray").hidden = !any;
   $("download").hidden = !n && !team;
   $("every").hidden = !ids;
@@ -327,33 +202,12 @@ function complain(message) {
 
 async function download() {
   try {
-    const mine = Object.fromEntries(rows.filter(corrected).map((row) => [row.id, decided.get(row.id)]));
-    $("next").textContent = await source.save($("annotator").value.trim(), given(), mine);
+    $("next").textContent = await source.save(annotator(), decisions.given(), decisions.corrections());
     $("next").hidden = false;
   } catch (error) { complain(error.message); }
 }
 
 // --- windows over the page
-
-/** A window; false unless its answer was chosen. */
-function over(className, label, ...children) {
-  return new Promise((answer) => {
-    const window = el("dialog", { className, "aria-label": label }, ...children);
-    window.addEventListener("close", () => { window.remove(); answer(window.returnValue === "yes"); });
-    document.body.append(window);
-    window.showModal();
-  });
-}
-
-const closing = (name, value = "") => el("button", { type: "button", className: value ? "primary" : "plain",
-  onclick: (event) => event.target.closest("dialog").close(value) }, t(name));
-
-async function enlarge(row) {
-  const place = el("div", { className: "whole" });
-  showPicture(place, row, true);
-  await over("zoom", t("picture_of", { id: row.id }), place, el("p", { dir: "auto" }, row.text ?? ""), closing("close"));
-  row.card.focus();
-}
 
 function help() {
   const keys = [["1 2 3 …", "k_label"], [t("k_space_key"), "k_space"], ["← → ↑ ↓", "k_arrows"], ["z", "k_undo"],
@@ -363,11 +217,9 @@ function help() {
 }
 
 async function discard() {
-  const n = rows.filter((row) => decided.has(row.id)).length;
-  if (!await over("ask", t("discard"), el("p", {}, t("discard_sure", { n })), el("div", { className: "actions" }, closing("discard", "yes"), closing("cancel")))) return;
-  decided.clear();
-  undone = [];
-  store();
+  const posts = t("posts", { n: rows.filter(decisions.has).length });
+  if (!await over("ask", t("discard"), el("p", {}, t("discard_sure", { posts })), el("div", { className: "actions" }, closing("discard", "yes"), closing("cancel")))) return;
+  decisions.discard();
   $("next").hidden = true;
   for (const row of shown.slice(0, drawn)) mark(row);
   showProgress();
@@ -388,8 +240,8 @@ function onKey(event) {
   const label = row?.correctable ? source.info.labels[Number(event.key) - 1] : undefined;
   const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns(), ArrowUp: -columns() };
   const act = {
-    " ": () => { confirm(row); go(at + 1); },
-    Enter: () => row.picture && enlarge(row),
+    " ": () => { decisions.confirm(row); go(at + 1); },
+    Enter: () => row.picture && enlarge(row, source, row.card),
     z: undo,
     e: () => row.card.querySelector(".why")?.click(),
     "/": () => $("find").focus(),
@@ -398,7 +250,7 @@ function onKey(event) {
   }[event.key];
   if (pressed || (!row && !["/", "?"].includes(event.key)) || !(label || act || event.key in steps)) return;
   event.preventDefault();
-  if (label) { if (decided.get(row.id) !== label) decide(row, label); go(at + 1); }
+  if (label) { decisions.decide(row, label); go(at + 1); }
   else if (act) act();
   else go(at + steps[event.key]);
 }
@@ -449,13 +301,10 @@ function build() {
 
 /** Somebody else's labels, or the first name of whoever labelled without one. */
 function rename() {
-  const name = $("annotator").value.trim();
   const before = kept("mmsent annotator") ?? "";
-  keep("mmsent annotator", name);
-  if (!before && kept(placeOf()) === null) store();
-  else load();
-  team = null;
-  share();
+  keep("mmsent annotator", annotator());
+  decisions.rename(before);
+  decisions.tell();
   filter(shown[at]?.id);
 }
 
@@ -467,7 +316,7 @@ function showChoices() {
   const orders = some(ORDERS, "order");
   if (!orders.some(([name]) => name === $("order").dataset.usual)) $("order").dataset.usual = orders[0][0];
   select($("order"), orders, $("order").value || $("order").dataset.usual);
-  select($("only"), some(SHOWN, "only"), $("only").value || "all");
+  select($("only"), some(kinds, "only"), $("only").value || "all");
   select($("label"), [["", t("any")], ...named, ...bare], $("label").value);
   select($("predicted"), [["", t("any")], ...named], $("predicted").value);
 }
@@ -480,15 +329,24 @@ export async function startGallery(from) {
   source = from;
   rows = from.rows;
   build();
-  load();
+  decisions = makeDecisions(source, annotator, {
+    changed,
+    agreed() {
+      showChoices();
+      showProgress();
+      for (const row of rows) if (row.card) mark(row);
+    },
+    failed: complain,
+  });
+  kinds = showing(decisions);
   onLanguage(() => {
     showChoices();
     for (const name of ["least", "most"]) $(name).setAttribute("aria-label", t(`at_${name}`));
-    for (const row of shown.slice(0, drawn)) row.card.replaceWith(cardOf(row));
+    for (const row of shown.slice(0, drawn)) row.card.replaceWith(drawCard(row));
     focusable();
     showProgress();
   });
   showChoices();
   await recall();
-  await share();
+  await decisions.tell();
 }

@@ -1,14 +1,13 @@
 // The page that compares two of the served heads. The address names them: compare?a=RUN&b=RUN.
 
-import {
-  $, ask, askForKey, askJson, chip, el, fusionName, labelName, onLanguage, percent, pool, select, signed, startLanguage, t,
-} from "./common.js";
+import { cardOf } from "./cards.js";
+import { $, askForKey, askJson, el, fusionName, onLanguage, percent, pictures, select, signed, startLanguage, t } from "./common.js";
 
 const PART = 24;
 let info = null;
 let found = null;
 let asked = 0;
-const fetching = pool(4);
+const picture = pictures();
 
 function complain(message) {
   $("problem").textContent = message;
@@ -29,21 +28,8 @@ function table(header, rows) {
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((text) => cell("td", text)))))));
 }
 
-function card(one) {
-  const thumb = el("div", { className: "thumb" }, one.picture ? "" : t("no_picture"));
-  if (one.picture) {
-    fetching(async () => {
-      try {
-        const url = URL.createObjectURL(await (await ask(`review/pictures/${one.row}`)).blob());
-        thumb.replaceChildren(el("img", { alt: "", src: url }));
-      } catch { thumb.textContent = t("no_picture"); }
-    });
-  }
-  const fact = (name, label) => [el("dt", {}, name), el("dd", {}, chip(label, info.colours))];
-  return el("li", { className: "row" }, thumb, el("p", { className: "id" }, one.id),
-    el("p", { className: "text", dir: "auto" }, one.text),
-    el("dl", { className: "facts" }, ...fact(t("row_label"), one.label), ...fact("A", one.a), ...fact("B", one.b)));
-}
+const card = (one) => cardOf({ ...one, predicted: null }, { info, picture, why: (row) => row.row !== null && `./?row=${row.row}` },
+  { more: [["A", one.a], ["B", one.b]] });
 
 function side(cases, title) {
   const list = el("ol", { className: "rows" });
@@ -63,15 +49,16 @@ function show() {
   if (!found) return $("found").replaceChildren();
   const { gaps, settings, only_a, only_b, p_value: p, rows, others } = found;
   const [a, b] = [nameOf(found.a), nameOf(found.b)];
+  const posts = (some) => t("posts", { n: some.length });
   const names = { accuracy: t("accuracy"), f1_weighted: t("f1_weighted"), f1_macro: t("f1_macro") };
   const scores = gaps.map((gap) => [names[gap.measure], percent(gap.a, 1), percent(gap.b, 1),
     t("gap", { d: signed(100 * gap.difference), low: signed(100 * gap.low), high: signed(100 * gap.high) })]);
   const chance = t(p < 0.05 ? "beyond_chance" : "within_chance", { p: p < 1e-4 ? "< 0.0001" : p.toFixed(4) });
   $("found").replaceChildren(
     el("section", { className: "card wide" }, el("h2", {}, t("scores")),
-      el("p", {}, `${t("only_counts", { a: only_a.length, b: only_b.length })} ${chance}`),
+      el("p", {}, `${t("only_counts", { a: posts(only_a), b: posts(only_b) })} ${chance}`),
       table([t("score"), `A: ${a}`, `B: ${b}`, "B − A"], scores),
-      el("p", { className: "hint" }, t("compared_on", { rows }) + (others ? ` ${t("left_others", { others })}` : ""))),
+      el("p", { className: "hint" }, t("compared_on", { n: rows }) + (others ? ` ${t("left_others", { n: others })}` : ""))),
     el("section", { className: "card wide" }, el("h2", {}, t("settings_differ")),
       settings.length ? table([t("setting"), "A", "B"], settings.map((one) => [one.name, plain(one.a), plain(one.b)]))
         : el("p", {}, t("no_setting"))),

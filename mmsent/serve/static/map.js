@@ -129,7 +129,7 @@ function showPost() {
 function words() {
   if (!points) return;
   const method = points.method === "UMAP" ? t("map_umap") : t("map_pca");
-  $("about").textContent = t("map_about", { n: points.ids.length, method, encoder: info.encoder });
+  $("about").textContent = t("map_about", { posts: t("posts", { n: points.ids.length }), method, encoder: info.encoder });
   $("map").setAttribute("aria-label", $("about").textContent);
   select($("colour"), Object.keys(MODES).map((name) => [name, t(`map_by_${name}`)]), $("colour").value || "label");
   paint();

@@ -1,9 +1,8 @@
 // The page to look through posts and to label them: the gallery over the service.
 
-import { $, ask, askForKey, askJson, fusionName, language, onLanguage, pool, saveAs, startLanguage, t } from "./common.js";
+import { $, ask, askForKey, askJson, fusionName, language, onLanguage, pictures, saveAs, startLanguage, t } from "./common.js";
 import { startGallery } from "./gallery.js";
 
-const fetching = pool(4);
 const json = (body) => ({ method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
 let page = null;
 let team = 1; // people who label
@@ -20,14 +19,8 @@ function showSource() {
   const source = page.table || (runs ? t("validation_of", { runs }) : info.data);
   const open = page.rows.filter((row) => row.correctable);
   const can = open.length ? (open.some((row) => row.label !== null) ? "can_correct" : "can_label") : page.posts ? "can_look" : "no_posts";
-  $("source").textContent = `${t("review_source", { source, total: page.rows.length })} ${t(can)}`;
+  $("source").textContent = `${t("review_source", { source, posts: t("posts", { n: page.rows.length }) })} ${t(can)}`;
 }
-
-/** An address of a row's image. Image elements send no key, so its bytes are fetched. */
-const picture = (row, whole) => new Promise((done, failed) => {
-  fetching(() => ask(`review/pictures/${row.row}${whole ? "?whole=true" : ""}`).then((answer) => answer.blob())
-    .then((blob) => done(URL.createObjectURL(blob))).catch(failed));
-});
 
 async function start() {
   try {
@@ -36,7 +29,7 @@ async function start() {
   complain("");
   showSource();
   await startGallery({
-    ...page, info, alone: true, list: true, picture,
+    ...page, info, alone: true, list: true, picture: pictures(),
     async load(rows) {
       if (!rows.length) return;
       const texts = await askJson(`review/texts?${rows.map(({ row }) => `row=${row}`).join("&")}`);
