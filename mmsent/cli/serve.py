@@ -20,6 +20,8 @@ from mmsent.serve.limits import Limits
 
 if TYPE_CHECKING:
     from mmsent.data.dataset import Dataset
+    from mmsent.features.cache import Cache
+    from mmsent.inference.distances import TrainingRows
     from mmsent.report.landscape import Landscape
     from mmsent.serve.review import Review
     from mmsent.serve.service import Service
@@ -161,7 +163,9 @@ def serve(
                 shown = _review(service.runs, review, where.data, how, tie=tie, soft=soft)
         # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
         hosts = [*(allow_host or ()), *(["localhost"] if local else [])] if local or allow_host else []
-        places = _places(service.runs, tie=tie, soft=soft) if shown is not None and service.runs else None
+        cache = _cache(service.runs)
+        service.training = _training(service.runs, cache)
+        places = _places(cache, service.runs, tie=tie, soft=soft) if shown is not None else None
         how_served: dict[str, Any] = {"workers": workers, "root_path": prefix}
         app = create_app(service, key=api_key, hosts=hosts, review=shown, places=places, **how_served)
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
@@ -221,17 +225,36 @@ def _review(
     return lambda: Review(rows, dataset, **source)
 
 
-def _places(runs: Sequence[Run], *, tie: str | None, soft: bool) -> Callable[[], Landscape] | None:
-    """How to make the map of the runs' cache; None where it is not at hand."""
+def _cache(runs: Sequence[Run]) -> Cache | None:
+    """The cache of the runs; None where it is not at hand."""
     from mmsent.features.cache import Cache
-    from mmsent.report.landscape import landscape
 
     try:
-        cache = Cache.open(Path(runs[0].info["cache"]["path"]))
+        return Cache.open(Path(runs[0].info["cache"]["path"])) if runs else None
     except MmsentError as error:
-        note(f"there is no map: the cache of these runs cannot be opened ({error})")
+        note(f"there is no map, nor distances on /metrics: the cache of these runs cannot be opened ({error})")
         return None
-    return lambda: landscape(cache, runs, tie=tie, soft=soft)
+
+
+def _training(runs: Sequence[Run], cache: Cache | None) -> TrainingRows | None:
+    """The training rows to which distances are measured."""
+    from mmsent.inference.distances import TrainingRows
+    from mmsent.inference.logits import require
+
+    try:
+        if cache is not None:
+            require(runs[0], cache)
+            return TrainingRows.of(cache)
+    except MmsentError as error:
+        note(f"there are no distances on /metrics: {error}")
+    return None
+
+
+def _places(cache: Cache | None, runs: Sequence[Run], *, tie: str | None, soft: bool) -> Callable[[], Landscape] | None:
+    """How to make the map of the runs' cache."""
+    from mmsent.report.landscape import landscape
+
+    return None if cache is None else lambda: landscape(cache, runs, tie=tie, soft=soft)
 
 
 def _told(service: Service, address: str, *, open_page: bool) -> None:

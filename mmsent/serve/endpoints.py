@@ -119,7 +119,7 @@ def status_routes(work: Work, access: Access, *, review: bool) -> APIRouter:
         dependencies=access.dependencies,
     )
     async def metrics() -> Response:
-        """Requests, times, batches, the queue and refused requests."""
+        """Requests, times, batches and the queue; labels, confidence and distance to the training posts."""
         return Response(work.metrics.text(), media_type=MEDIA)
 
     @router.get("/info", operation_id="info", summary="What is served", responses=documented(403))

@@ -80,6 +80,10 @@ class Work:
         self._decoders = workers or min(8, cores())
         self._explaining = 0
         metrics.watch(lambda: self.admission.pending)
+        if service.validated is not None:
+            metrics.know_labels(service.labels, service.validated[1])
+        if service.training is not None:
+            metrics.know_distances(service.training.own())
 
     def start(self) -> None:
         """Start the threads."""
@@ -112,7 +116,7 @@ class Work:
             with self.admission.take(len(posts) - 1):
                 found = await self._in_time(self._labelled(posts), self._limits.timeout)
         for one in found:
-            self.metrics.posts.labels(one["label"] or "none").inc()
+            self.metrics.labelled(one, one.pop("distance"))
         return found, many
 
     async def explain(

@@ -20,11 +20,12 @@ from mmsent.errors import RunError, UsageError
 from mmsent.features.new_posts import NewPost, Prepared, prepare_post
 from mmsent.inference.abstain import Abstention, confidence_of
 from mmsent.inference.attribution import CamOf
-from mmsent.inference.held_out import held_out
+from mmsent.inference.distances import TrainingRows
+from mmsent.inference.held_out import HeldOut, held_out
 from mmsent.inference.logits import head_shares
 from mmsent.inference.predict import abstaining, encoder_settings, encoders_of, require_encoders, vote_features
-from mmsent.inference.tally import Way, tally, tie_label
-from mmsent.inference.tuned import encode_batch
+from mmsent.inference.tally import Tally, Way, tally, tie_label
+from mmsent.inference.tuned import Texts, encode_batch
 from mmsent.inference.vote import averages
 from mmsent.metrics import accuracy_by_coverage
 from mmsent.serve.limits import Limits
@@ -50,7 +51,10 @@ class ServedRun(Run):
 
 class Service:
     """Runs with their encoders. Raises RunError where the runs do not go together or do not fit the encoders,
-    EncoderError where the encoders cannot be had, UsageError on an unknown tie label."""
+    EncoderError where the encoders cannot be had, UsageError on an unknown tie label. training: rows to which the
+    distance of posts is measured, where there are any."""
+
+    training: TrainingRows | None = None
 
     def __init__(
         self,
@@ -90,12 +94,15 @@ class Service:
         return prepare_post(post, self._how, self._clean, self.limits.pixels)
 
     def answer(self, batch: Sequence[tuple[str, Prepared]]) -> list[dict[str, Any]]:
-        """Label prepared posts, (id, post) each; see `schemas.Answer` for what comes back."""
+        """Label prepared posts, (id, post) each; see `schemas.Answer` for what comes back, and besides `distance`, to
+        the nearest training row. That one is for /metrics alone: a 0 would tell who is among the training posts."""
         posts = [post for _, post in batch]
         image, text, missing, problems = encode_batch(posts, self.encoders, self.runs, self.chosen.normalize)
         ids = [name for name, _ in batch]
         voted = vote_features(ids, self.runs, image, text, missing, problems, tie=self._tie, soft=self._soft)
         shares = [head_shares(run, image, text, missing) for run in self.runs]
+        own = text.frozen if isinstance(text, Texts) else text
+        distances = None if self.training is None else self.training.distances(image, own, missing)
         out = []
         for i, found in enumerate(abstaining(voted.predictions, self.abstention)):
             heads = []
@@ -113,7 +120,8 @@ class Service:
                         else {"image": float(share[i, 0]), "text": float(share[i, 1])},
                     }
                 )
-            out.append({**vars(found), "calibrated": self.calibrated, "by_head": heads})
+            distance = None if distances is None else float(distances[i])
+            out.append({**vars(found), "calibrated": self.calibrated, "by_head": heads, "distance": distance})
         return out
 
     @functools.cached_property
@@ -157,14 +165,22 @@ class Service:
         return out
 
     @functools.cached_property
-    def coverage(self) -> list[dict[str, float]]:
-        """How accurate the surest validation rows are; empty where runs keep none."""
+    def validated(self) -> tuple[HeldOut, Tally] | None:
+        """The validation rows and the vote on them; None where runs keep none."""
         try:
             rows = held_out(self.runs)
         except RunError:
+            return None
+        way = Way.of(self.labels, self._tie, averages(self.runs, self._soft))
+        return (rows, tally(rows.probabilities, way, rows.held)) if rows.ids else None
+
+    @functools.cached_property
+    def coverage(self) -> list[dict[str, float]]:
+        """How accurate the surest validation rows are; empty where runs keep none."""
+        if self.validated is None:
             return []
-        voted = tally(rows.probabilities, Way.of(self.labels, self._tie, averages(self.runs, self._soft)), rows.held)
-        return accuracy_by_coverage(voted.labels == rows.truth, confidence_of(voted)) if rows.ids else []
+        rows, voted = self.validated
+        return accuracy_by_coverage(voted.labels == rows.truth, confidence_of(voted))
 
     def info(self) -> dict[str, Any]:
         """What is served, for `schemas.Info`, without what the application adds."""
@@ -192,4 +208,4 @@ class NoHeads(Service):
 
     def __init__(self, limits: Limits, labels: Sequence[str], data: str) -> None:
         self.runs, self.limits, self.labels, self.encoder, self.data = [], limits, list(labels), "", data
-        self.batch_size, self.calibrated, self.abstention, self.coverage = 1, False, None, []
+        self.batch_size, self.calibrated, self.abstention, self.coverage, self.validated = 1, False, None, [], None

@@ -258,7 +258,9 @@ def test_killed_and_continued(small: Path, made: Path, tmp_path: Path, capsys: p
     script = """
 import os, signal, sys
 from mmsent.cli.main import main
+from mmsent.features.cache import journal
 from mmsent.features.cache.journal import Journal
+journal.COMMIT_SECONDS = 1e9  # at the end of each split alone, however slow the machine is
 put = Journal.put
 def put_or_die(self, split, half, entries):
     if self.path.suffix == ".states" and split == "test":
