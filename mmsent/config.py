@@ -348,7 +348,7 @@ PRESETS: dict[str, Preset] = {
         gigabytes=0.5,
         licence="Apache-2.0, MIT",
         measured=True,
-        summary="as `offline-tuned` with all-mpnet-base-v2, four times as large, which needs a network once",
+        summary="as `offline-tuned` with all-mpnet-base-v2, which is four times as large as MiniLM",
     ),
 }
 

@@ -20,14 +20,26 @@ if TYPE_CHECKING:
     from mmsent.training.runs import Run
 
 
+Out = Annotated[Path, typer.Option("--out", help="File to write the labels to.", rich_help_panel=RUN)]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="ENCODER",
+        help="Also take the newest runs of this encoder's cache of the same posts; may be repeated.",
+        show_default=False,
+        rich_help_panel=READ,
+    ),
+]
+
+
 @resumable("no labels were written")
 def vote(
     where: Encoding,
     run: RunNames = None,
+    also: With = None,
     split: Annotated[str, typer.Option("--split", help="test or train.", rich_help_panel=READ)] = "test",
-    out: Annotated[Path, typer.Option("--out", help="File to write the labels to.", rich_help_panel=RUN)] = Path(
-        "predictions.txt"
-    ),
+    out: Out = Path("predictions.txt"),
     tie: Tie = None,
     soft: Soft = False,
     twins: Annotated[
@@ -55,9 +67,9 @@ def vote(
     """Label the test posts with the majority of several heads.
 
     Reads the newest concat, weighted and attention runs of the cache (or the runs named, also of several caches of the
-    same posts), and encodes the split first if a cache lacks it. Writes the labels to --out in the form of the test
-    list, and a table with probabilities beside it. Where all heads disagree, the label is neutral. A committee (see
-    `mmsent fit --help`) is averaged.
+    same posts; --with adds those of another encoder), and encodes the split first if a cache lacks it. Writes the
+    labels to --out in the form of the test list, and a table with probabilities beside it. Where all heads disagree,
+    the label is neutral. Committees (see `mmsent fit --help`) are averaged.
     """
     from mmsent.data.dataset import SPLITS
     from mmsent.data.lists import ListForm
@@ -68,12 +80,14 @@ def vote(
         raise UsageError(f"--out {out} is a folder; name a file")
     if split not in SPLITS:
         raise UsageError(f"--split {split!r}: choose test or train")
-    where, others = where.of_runs(run or ())
+    if run and also:
+        raise UsageError("--with takes the newest runs of another cache; name all runs, or none")
+    where, others = where.of_runs(run or (), also or ())
     cache = where.cache
     tie_label(tie, cache.labels)
     data, _ = where.dataset_if_there()
     refuse_overwriting("--out", out, [out, table_path(out)], *([data] if data else []))
-    chosen = where.runs(run) if run else where.voting_runs(None)
+    chosen = where.runs(run) if run else [one for each in (where, *others) for one in each.voting_runs(None)]
     known = {one.cache.settings.contract for one in others}
     for one in chosen:
         if one.contract not in known:
@@ -92,7 +106,7 @@ def vote(
         told = {"abstain": when.to_json() if when else None}
         echo_json({"out": str(written), "table": str(table), **_facts(result, chosen), **told})
         return
-    _tell_heads(chosen, soft=soft, named=bool(run))
+    _tell_heads(chosen, soft=soft, named=bool(run or also))
     _tell(result)
     if when is not None:
         echo(when.in_words())

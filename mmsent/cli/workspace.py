@@ -191,11 +191,14 @@ class Workspace:
 
         return self._here([run for name in names for path in at(name) for run in open_runs(path)])
 
-    def of_runs(self, names: Sequence[str]) -> tuple[Workspace, list[Workspace]]:
+    def of_runs(self, names: Sequence[str], encoders: Sequence[str] = ()) -> tuple[Workspace, list[Workspace]]:
         """Where the named runs were trained on several caches: the workspace of the first run's cache and those of the
-        others, from the folder of the caches; else this one alone."""
+        others, from the folder of the caches; else this one, and those of these encoders."""
         from mmsent.features.cache.finding import list_caches
 
+        if encoders:
+            folder = self.cache_at.parent if self.cache_at.is_file() else self.cache_at
+            return self, [replace(self, cache_at=folder, encoder=name) for name in encoders]
         contracts = list(dict.fromkeys(run.contract for run in self.named_runs(names)))
         if len(contracts) < 2:
             return self, []

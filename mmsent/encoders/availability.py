@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmsent.config import PRESETS
+from mmsent.encoders import mpnet
 from mmsent.encoders.common import weights_sha256
 from mmsent.encoders.sentences import repository_of
 from mmsent.encoders.specs import Spec, own_name, parse_spec, parts_of
@@ -33,9 +34,14 @@ def presence(preset: str) -> dict[str, str]:
 
 
 def sources(preset: str) -> dict[str, str]:
-    """The encoders of a preset, each with its repository on the hub, or `installed` where its weights come with a
-    package."""
-    return {own_name(spec): repository(spec) or "installed" for spec in _encoders(preset)}
+    """The encoders of a preset, each with its repository on the hub and what else brings its weights, or `installed`
+    where they come with mmsent's own packages."""
+    return {own_name(spec): _source(spec) for spec in _encoders(preset)}
+
+
+def _source(spec: Spec) -> str:
+    where = repository(spec) or "installed"
+    return f"{where} or {mpnet.INSTALL}" if where == mpnet.REPOSITORY else where
 
 
 def repository(spec: Spec) -> str | None:
@@ -56,6 +62,8 @@ def _state(spec: Spec) -> str:
     where = repository(spec)
     if where is None:
         return _INSTALLED[own_name(spec)]()
+    if where == mpnet.REPOSITORY and mpnet.mpnet_parts():
+        return FOUND
     from huggingface_hub import try_to_load_from_cache
 
     cached = any(isinstance(try_to_load_from_cache(where, file), str) for file in FILES[spec.library])

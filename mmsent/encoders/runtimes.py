@@ -1,18 +1,13 @@
 """Image encoders on other runtimes than torch: the same weights as an ONNX file, on the CPU, in fp32.
 
-The file is made once per encoder and version of torch, in the folder mmsent/ of the user's cache folder
-(XDG_CACHE_HOME, else ~/.cache), or for this process alone where that cannot be written.
+The file is made once per encoder and version of torch (see mmsent.encoders.kept).
 """
 
 from __future__ import annotations
 
-import atexit
 import functools
 import importlib.util
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,10 +19,11 @@ from mmsent.config import EncoderSettings
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, ImageEncoder
 from mmsent.encoders.common import versions
+from mmsent.encoders.kept import kept_folder
 from mmsent.encoders.specs import parts_of, specs
 from mmsent.errors import EncoderError, UsageError, first_line
 from mmsent.system.devices import pick_device
-from mmsent.system.files import put_folder, write_bytes
+from mmsent.system.files import write_bytes
 from mmsent.system.hashing import file_sha256, json_sha256
 
 APART = 1e-3  # of an embedding's length: converted encoders that are further from torch are refused
@@ -128,25 +124,11 @@ def _load(path: Path, runtime: str, threads: int) -> Callable[[Pixels], Embeddin
 def _converted(encoder: ImageEncoder) -> Path:
     """The encoder's ONNX file; made where there is none yet, or it is not what was written."""
     key = json_sha256([encoder.card.model_dump(mode="json", exclude={"libraries"}), versions()["torch"]])[:16]
-    try:
-        folder = _home() / f"{encoder.card.library}-{key}"
-        if (folder / _FILE).is_file() and file_sha256(folder / _FILE) == (folder / _DIGEST).read_text(encoding="ascii"):
-            return folder / _FILE
-        shutil.rmtree(folder, ignore_errors=True)
-        return put_folder(folder.parent, folder.name, functools.partial(_write, encoder)) / _FILE
-    except OSError:  # a home that cannot be written
-        folder = Path(tempfile.mkdtemp(prefix="mmsent-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        _write(encoder, folder)
-        return folder / _FILE
+    return kept_folder(f"{encoder.card.library}-{key}", _whole, functools.partial(_write, encoder)) / _FILE
 
 
-def _home() -> Path:
-    """The folder of converted encoders. Raises OSError where there is no home."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmsent"
-    except RuntimeError as error:
-        raise OSError("no home folder") from error
+def _whole(folder: Path) -> bool:
+    return (folder / _FILE).is_file() and file_sha256(folder / _FILE) == (folder / _DIGEST).read_text(encoding="ascii")
 
 
 def _write(encoder: ImageEncoder, folder: Path) -> None:

@@ -7,9 +7,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmsent.encoders import mpnet
 from mmsent.encoders.base import Embeddings, TextCard
 from mmsent.encoders.common import TEXT_WAYS_OUT, read_as_text, refuse_code, require_hub, versions, weights_sha256
 from mmsent.encoders.specs import Spec
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 MINILM = "minilm-l6"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
+WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")  # where both are there, the first are loaded
 
 
 class SentenceEncoder:
@@ -36,8 +38,7 @@ class SentenceEncoder:
         if folder is not None and not folder.is_dir():
             raise EncoderError(f"the folder of the text encoder is no longer at {folder}; name it with --text-encoder")
         self._folder = folder or (minilm_folder() if spec.name == MINILM else _folder_of(spec.name))
-        weights = [p for pattern in WEIGHT_FILES for p in sorted(self._folder.glob(pattern))]
-        if not weights:
+        if not (weights := _weights_in(self._folder)):
             raise EncoderError(f"{self._folder} holds no weights ({', '.join(WEIGHT_FILES)}); {TEXT_WAYS_OUT}")
         hashes = [weights_sha256(path) for path in weights]
         if spec.name == MINILM:
@@ -183,26 +184,37 @@ def minilm_folder() -> Path:
     return Path(package.origin).parent / "model"
 
 
+def _weights_in(folder: Path) -> list[Path]:
+    """The files of weights that are loaded from a model's folder."""
+    return next(filter(None, (sorted(folder.glob(pattern)) for pattern in WEIGHT_FILES)), [])
+
+
 def repository_of(name: str) -> str:
     """A model's repository on the hub; without an owner it is one of sentence-transformers' own."""
     return name if "/" in name else f"sentence-transformers/{name}"
 
 
 def _folder_of(name: str) -> Path:
-    """A local folder, or a model's snapshot in the hub cache; downloads it if there is a network."""
+    """A local folder, a model from packages, or its snapshot in the hub cache; downloads it if there is a network."""
     if Path(name).is_dir():
         return Path(name)
+    repository, ways = repository_of(name), TEXT_WAYS_OUT
+    if repository == mpnet.REPOSITORY:
+        if (here := mpnet.mpnet_folder()) is not None:
+            return here
+        ways = f"{mpnet.INSTALL} has them without the hub; or {ways}"
     from huggingface_hub import snapshot_download
 
-    repository = repository_of(name)
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "*/config.json"]
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
+    with suppress(OSError, ValueError):  # not cached yet
+        if _weights_in(folder := Path(snapshot_download(repository, local_files_only=True))):
+            return folder
+    require_hub(f"sentence-transformers:{name}", ways)
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
-    except (OSError, ValueError):
-        pass  # not cached yet
-    require_hub(f"sentence-transformers:{name}", TEXT_WAYS_OUT)
-    try:
-        return Path(snapshot_download(repository, allow_patterns=wanted))
+        folder = Path(snapshot_download(repository, allow_patterns=wanted))
+        if not _weights_in(folder):
+            snapshot_download(repository, allow_patterns=WEIGHT_FILES[-1])
+        return folder
     except Exception as error:  # hub, proxy and file errors have no common parent class
         reason = first_line(error)
-        raise EncoderError(f"no weights for sentence-transformers:{name}: {reason}; {TEXT_WAYS_OUT}") from error
+        raise EncoderError(f"no weights for sentence-transformers:{name}: {reason}; {ways}") from error

@@ -245,6 +245,11 @@ def ready_folder(folder: Path) -> None:
         raise RunError(
             f"cannot write runs in {folder}: {error.strerror or error}; choose another folder with --runs"
         ) from error
+    clear_unfinished(folder)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of folders in the making."""
     for left in folder.glob(f"{BUILDING}*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:  # writing a run folder takes only a moment

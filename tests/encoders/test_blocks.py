@@ -65,6 +65,10 @@ def test_of_joined_encoders_the_one_with_blocks() -> None:
     found = rebuilt(encoder, 2)
     assert torch.cosine_similarity(found, own).min() > COSINE
     torch.testing.assert_close(found[:, 384:], own[:, 384:], rtol=0, atol=0)  # the lexicon's columns as they are
+    with pytest.raises(
+        EncoderError, match=r"exported to ONNX; export with --format hf, or tune one .*--encoder offline"
+    ):
+        with_blocks(encoder, 2, {}, "")
 
 
 def test_states_are_those_of_each_text_alone() -> None:

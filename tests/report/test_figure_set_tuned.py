@@ -8,22 +8,28 @@ import numpy as np
 import pytest
 import torch
 
+from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.features.cache.states import load_states
-from mmsent.inference.tuned import run_blocks
+from mmsent.inference.tuned import blocks_from, run_blocks
 from mmsent.report import study as studies
 from mmsent.report.figure_set import FIGURES
 from mmsent.report.figures import projections
 from mmsent.report.source import Source
 from mmsent.report.study import Study, learning_curve, open_study
+from mmsent.training.fit import Training, fit
 from mmsent.training.train import train_head
 from mmsent.training.tuning import TunedRows, padded
-from tests.helpers.tuned import tuned_world
+from tests.helpers.tuned import TUNED, tuned_world
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     world = tuned_world()
-    return open_study(world.runs, world.cache, None)
+    wanted = [FitSettings(**TUNED, fusion=Fusion.attention_alt)]
+    more = fit(
+        world.cache, tmp_path_factory.mktemp("runs"), wanted, SplitSettings(), Training(blocks=blocks_from(world.cache))
+    )
+    return open_study([*world.runs, *more], world.cache, None)
 
 
 def made(study: Study, name: str) -> tuple[Any, str]:
@@ -31,11 +37,19 @@ def made(study: Study, name: str) -> tuple[Any, str]:
     return make(Source(study, None))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "hidden"), [("fused-concat", False), ("hidden-concat", True)])
+@pytest.mark.parametrize(
+    ("name", "fusion", "hidden"),
+    [
+        ("fused-concat", Fusion.concat, False),
+        ("hidden-concat", Fusion.concat, True),
+        ("fused-attention-alt", Fusion.attention_alt, False),
+    ],
+)
 def test_projections_are_of_tuned_features(
-    name: str, hidden: bool, study: Study, monkeypatch: pytest.MonkeyPatch
+    name: str, fusion: Fusion, hidden: bool, study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, run, given = tuned_world(), study.runs[0], []
+    world, given = tuned_world(), []
+    run = next(run for run in study.runs if run.fusion == fusion)
     monkeypatch.setattr(projections, "project", lambda features: given.append(features) or {})
     monkeypatch.setattr(projections, "projection_figure", lambda *_: None)
     _, caption = made(study, name)
