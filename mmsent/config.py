@@ -381,8 +381,11 @@ class EncoderSettings(Settings):
         "auto", "auto, cpu, cuda, cuda:1 or mps.", OnCommandLine(panel=Panel.running, env="MMSENT_DEVICE")
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "auto, fp32, bf16 or fp16.", _RUN)
-    runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = setting(
-        "auto", "What computes image features: torch, or in fp32 on a CPU onnxruntime or openvino.", _RUN
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "openvino-int8"] = setting(
+        "auto",
+        "What computes image features: torch; on a CPU onnxruntime or openvino, or openvino-int8, faster and "
+        "less exact.",
+        _RUN,
     )
 
 

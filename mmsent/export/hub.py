@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmsent.encoders.runtimes import INT8
 from mmsent.errors import RunError, UsageError
 from mmsent.system.files import put_folder
 from mmsent.system.records import require_format
@@ -33,12 +34,9 @@ def published(run: Run) -> dict[str, Any]:
     info = {name: value for name, value in run.info.items() if name not in _PRIVATE}
     cache = dict(run.info["cache"])
     cache["path"] = Path(cache["path"]).name
-    cache["encoder_settings"] = dict(cache["encoder_settings"]) | {
-        "weights": None,
-        "text_folder": None,
-        "device": "auto",
-        "runtime": "auto",
-    }
+    told = dict(cache["encoder_settings"])
+    runtime = INT8 if told.get("runtime") == INT8 else "auto"  # its features are others
+    cache["encoder_settings"] = told | {"weights": None, "text_folder": None, "device": "auto", "runtime": runtime}
     return {**info, "cache": cache}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.onnx_file import OPSET, write_onnx
+from mmsent.encoders.runtimes import INT8
 from mmsent.errors import EncoderError, MmsentError, RunError, UsageError, first_line
 from mmsent.export.hub import common_facts, published, write_folder
 from mmsent.export.onnx_runtime import (
@@ -96,6 +97,9 @@ def export_onnx(
     encoders: Encoders | None = None
     if with_encoder:
         from mmsent.encoders.factory import open_encoders
+
+        if chosen.runtime == INT8:
+            raise UsageError(f"export writes no encoder of --runtime {INT8}; leave --with-encoder out")
 
         # The weights as they are: half precision is a property of a machine, not of a model.
         encoders = open_encoders(chosen.model_copy(update={"precision": "fp32", "device": "cpu"}))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mmsent.cli.main import main
-from mmsent.config import EncoderSettings
+from mmsent.config import EncoderSettings, ViewSettings
 from mmsent.data.images import Pixels
 from mmsent.encoders import runtimes
 from mmsent.encoders.base import Embeddings, ImageEncoder
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, UsageError
 from mmsent.features.cache import Cache
+from mmsent.features.cache.fingerprint import FeatureSettings
 from tests.encoders.test_clip import CONFIG, make_tiny
 from tests.helpers.made import make_guid
 
@@ -35,7 +37,7 @@ def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lite2(runtime: str) -> ImageEncoder:
     if runtime != "torch":
-        pytest.importorskip(runtime)
+        pytest.importorskip(runtime.removesuffix("-int8"))
     return open_encoders(EncoderSettings.model_validate({"encoder": "offline", "runtime": runtime})).image
 
 
@@ -108,9 +110,54 @@ def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.Monk
         lite2("onnxruntime").encode(pixels(1, 260))
 
 
+@pytest.mark.slow
+def test_int8_is_near_torch_and_another_set_of_features(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    there, here = lite2("openvino-int8"), lite2("torch")
+    images = pixels(4, 260)
+    found, wanted = there.encode(images), here.encode(images)
+    cosines = (found * wanted).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert 0.8 < cosines.min() < 0.9999
+    assert there.encode(images).tobytes() == found.tobytes()
+    assert there.encode(images[2:3]).tobytes() == found[2:3].tobytes()
+    assert (there.card.precision, set(there.card.libraries) - set(here.card.libraries)) == (
+        "int8",
+        {"openvino", "nncf"},
+    )
+
+
+def test_heads_of_int8_features_are_not_heads_of_fp32() -> None:
+    cards = open_encoders(EncoderSettings(encoder="offline", runtime="torch"))
+
+    def settings(**changes: Any) -> FeatureSettings:
+        return FeatureSettings(
+            image=cards.image.card.model_copy(update=changes),
+            text=cards.text.card,
+            normalize=False,
+            views=ViewSettings(count=0),
+            views_version=1,
+            clean=(),
+            text_encoding="utf-8",
+            storage="float16",
+        )
+
+    usual, half, eighth = settings(), settings(precision="bf16"), settings(precision="int8")
+    assert usual.contract == half.contract != eighth.contract
+    assert usual.alike(half)
+    assert not usual.alike(eighth)
+
+
+def test_int8_is_not_replaced_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_missing", lambda runtime: [runtime])
+    assert runtimes.usable("openvino", None) == "torch"
+    assert runtimes.usable("openvino-int8", None) == "openvino-int8"
+    with pytest.raises(UsageError, match=r"needs the package openvino-int8: pip install 'mmsent\[int8\]'"):
+        open_encoders(EncoderSettings(encoder="offline", runtime="openvino-int8"))
+
+
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"encoder": "offline", "runtime": "onnxruntime"}
-    with pytest.raises(UsageError, match="computes in fp32; leave --precision out"):
+    with pytest.raises(UsageError, match="takes fp32 weights; leave --precision out"):
         open_encoders(EncoderSettings.model_validate(given | {"precision": "bf16"}))
     with pytest.raises(UsageError, match="computes on the CPU, not on cuda"):
         open_encoders(EncoderSettings.model_validate(given | {"device": "cuda"}))

@@ -35,7 +35,7 @@ from mmsent.encoders.base import Encoders
 from mmsent.errors import EncoderError, RunError, UsageError
 from mmsent.evaluation.evaluate import evaluate_validation
 from mmsent.export import onnx_export
-from mmsent.export.hub import open_runs, write_hub
+from mmsent.export.hub import open_runs, published, write_hub
 from mmsent.export.model_card import model_card, scored
 from mmsent.export.onnx_export import export_onnx
 from mmsent.export.onnx_runtime import OnnxModel
@@ -341,6 +341,19 @@ def test_encoders_of_another_kind_are_named(
     monkeypatch.setattr("mmsent.encoders.factory.open_encoders", lambda settings: fake_encoders(seed=1))
     with pytest.raises(RunError, match="this machine's encoder"):
         export_onnx([runs["concat"]], tmp_path / "out", card="", with_encoder=True)
+
+
+def test_heads_of_int8_features_are_exported_alone_or_to_the_hub(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs["concat"]
+    stored = run.info["cache"]["encoder_settings"]
+    monkeypatch.setitem(stored, "runtime", "openvino-int8")
+    with pytest.raises(UsageError, match=r"no encoder of --runtime openvino-int8; leave --with-encoder out"):
+        export_onnx([run], tmp_path / "out", card="", with_encoder=True)
+    assert published(run)["cache"]["encoder_settings"]["runtime"] == "openvino-int8"
+    monkeypatch.setitem(stored, "runtime", "openvino")
+    assert published(run)["cache"]["encoder_settings"]["runtime"] == "auto"
 
 
 # --- the hub folder

@@ -30,8 +30,8 @@ COMMANDS = (
     ("cache", "verify", "--data", "data"),
     ("env",),
 )
-# What libraries keep for the next time, which says nothing to anyone: matplotlib's list of fonts.
-KEPT = (".cache/matplotlib", ".config/matplotlib")
+# What is kept for the next time and says nothing to anyone: the converted encoder, and matplotlib's list of fonts.
+KEPT = (".cache/mmsent", ".cache/matplotlib", ".config/matplotlib")
 
 
 @pytest.mark.slow

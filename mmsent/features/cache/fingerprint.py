@@ -38,7 +38,8 @@ class FeatureSettings(Settings):
     def contract(self) -> str:
         """SHA-256 of what a head relies on: encoders, weights, preprocessing, cleaning and normalisation.
 
-        Precision, library versions and views are not included: they change embeddings only by rounding, or not at all.
+        Precision (but for int8), library versions and views are not included: they change embeddings only by rounding,
+        or not at all.
         """
         return json_sha256(
             _without_rounding(self.model_dump(mode="json", include={"image", "text", "normalize", "clean"}))
@@ -50,9 +51,9 @@ class FeatureSettings(Settings):
 
 
 def _without_rounding(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings without what changes embeddings only by rounding: precision and library versions."""
+    """Settings without what changes embeddings only by rounding: library versions and precision, but for int8."""
     halves = {
-        half: {k: v for k, v in values[half].items() if k not in {"precision", "libraries"}}
+        half: {k: v for k, v in values[half].items() if k not in {"precision", "libraries"} or v == "int8"}
         for half in ("image", "text")
     }
     return values | halves

@@ -259,7 +259,7 @@ function onKey(event) {
 
 function build() {
   const field = (name, key, node) => el("label", {}, said("span", key), Object.assign(node, { id: name }));
-  const bounded = (id, value, name) => el("input", { type: "number", id, min: 0, max: 100, value, "aria-label": t(name) });
+  const bounded = (id, value, name) => el("input", { type: "number", id, min: 0, max: 100, step: "any", value, "aria-label": t(name) });
   const button = (id, key, act, className = "plain") => said("button", key, { id, type: "button", className, onclick: act });
   const range = el("div", { className: "range", role: "group", "aria-labelledby": "range-title" },
     bounded("least", 0, "at_least"), el("span", { "aria-hidden": "true" }, "–"), bounded("most", 100, "at_most"));
