@@ -32,7 +32,7 @@ def check(
     """
     from mmsent.data.check import check_dataset
     from mmsent.data.dataset import load_dataset
-    from mmsent.encoders.factory import open_encoders
+    from mmsent.encoders.token_counts import token_counts
     from mmsent.errors import EncoderError
     from mmsent.system.progress import bar
 
@@ -40,8 +40,8 @@ def check(
     tokenizer, limit, reader = None, None, None
     if tokens:
         try:
-            text = open_encoders(encoder).text
-            tokenizer, limit = (lambda texts: text.lengths(list(texts))), text.card.max_tokens
+            found = token_counts(encoder)
+            tokenizer, limit = found.count, found.max_tokens
         except EncoderError as error:
             note(f"text lengths are counted in characters: {error}")
             reader = _reader(encoder)
@@ -54,13 +54,12 @@ def check(
 def _reader(encoder: EncoderSettings) -> Callable[[Sequence[str]], Sequence[int]] | None:
     """What tells texts that a preset for English hardly reads while its own tokenizer is not here: the one that is
     installed, for English too. None for other encoders."""
-    from mmsent.encoders.factory import open_encoders
+    from mmsent.encoders.token_counts import token_counts
     from mmsent.errors import EncoderError
 
     if encoder.encoder not in PRESETS or PRESETS[encoder.encoder].languages != "English":
         return None
     try:
-        text = open_encoders(EncoderSettings(encoder="offline", device="cpu", runtime="torch")).text
+        return token_counts(EncoderSettings(encoder="offline")).count
     except EncoderError:
         return None
-    return lambda texts: text.lengths(list(texts))

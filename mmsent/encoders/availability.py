@@ -30,7 +30,7 @@ FILES = {
 
 def presence(preset: str) -> dict[str, str]:
     """The encoders of a preset, each with `found`, `not on this machine`, or what is wrong with its weights."""
-    return {own_name(spec): _state(spec) for spec in _encoders(preset)}
+    return {own_name(spec): state(spec) for spec in _encoders(preset)}
 
 
 def sources(preset: str) -> dict[str, str]:
@@ -58,7 +58,8 @@ def _encoders(preset: str) -> list[Spec]:
     return list(dict.fromkeys(part for half in (chosen.image, chosen.text) for part in parts_of(parse_spec(half))))
 
 
-def _state(spec: Spec) -> str:
+def state(spec: Spec) -> str:
+    """`found`, `not on this machine`, or what is wrong with the weights of a preset's encoder."""
     where = repository(spec)
     if where is None:
         return _INSTALLED[own_name(spec)]()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mmsent.encoders.explainable import Tokens
 
-MINILM = "minilm-l6"
+MINILM, MINILM_TOKENS = "minilm-l6", 256
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")  # where both are there, the first are loaded
 
@@ -42,7 +42,7 @@ class SentenceEncoder:
             raise EncoderError(f"{self._folder} holds no weights ({', '.join(WEIGHT_FILES)}); {TEXT_WAYS_OUT}")
         hashes = [weights_sha256(path) for path in weights]
         if spec.name == MINILM:
-            width, max_tokens = 384, 256
+            width, max_tokens = 384, MINILM_TOKENS
         else:
             width, max_tokens = self._read_sizes()
         self.card = TextCard(
