@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from mmsent.system.files import passing_folder
 
 pytest_plugins = ["tests.helpers.small", "tests.helpers.browser"]
 
@@ -12,6 +16,21 @@ pytest_plugins = ["tests.helpers.small", "tests.helpers.browser"]
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 # Threads that spin while they wait make small steps many times slower beside another busy process.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests, and browsers and programs that they start, put into the folder for temporary files goes into one that
+    is removed at the end, or by the next session where this one is killed. Workers of pytest-xdist use their parent's.
+    Left as they are: tmp_path, which pytest removes unless a test fails, and Ray, whose sockets need short paths."""
+    if hasattr(config, "workerinput"):
+        return
+    usual, until_the_end = tempfile.gettempdir(), contextlib.ExitStack()
+    ours = until_the_end.enter_context(passing_folder(Path(usual), "mmsent-tests-"))
+    ours.chmod(0o711)  # a server may run as another user, in a folder in it
+    os.environ["TMPDIR"], tempfile.tempdir = str(ours), None
+    for name in ("PYTEST_DEBUG_TEMPROOT", "RAY_TMPDIR"):
+        os.environ.setdefault(name, usual)
+    config.add_cleanup(until_the_end.close)
 
 
 @pytest.fixture(scope="session")

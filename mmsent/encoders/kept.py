@@ -3,14 +3,12 @@ else ~/.cache), or for this process alone where that cannot be written."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mmsent.system.files import clear_unfinished, put_folder
+from mmsent.system.files import clear_unfinished, folder_of_this_process, put_folder
 
 
 def kept_folder(name: str, whole: Callable[[Path], bool], fill: Callable[[Path], None]) -> Path:
@@ -28,8 +26,7 @@ def kept_folder(name: str, whole: Callable[[Path], bool], fill: Callable[[Path],
             shutil.rmtree(made, ignore_errors=True)
         return folder
     except OSError:  # a home that cannot be written, or has no room
-        folder = Path(tempfile.mkdtemp(prefix="mmsent-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder = folder_of_this_process("mmsent-encoder-")
         fill(folder)
         return folder
 

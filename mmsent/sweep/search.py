@@ -5,10 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -32,7 +28,7 @@ from mmsent.sweep.space import Space
 from mmsent.sweep.trial import Job, Outcome
 from mmsent.sweep.workers import Executor, Here, Stacked, Workers, one_thread
 from mmsent.system import provenance
-from mmsent.system.files import ready_folder
+from mmsent.system.files import passing_folder, ready_folder
 from mmsent.system.process import cores
 from mmsent.training.fit import Training, validated_before
 from mmsent.training.runs import cache_facts
@@ -216,19 +212,14 @@ def _executor(
 
 @contextlib.contextmanager
 def _shared_folder(shared: SharedRows, folder: Path) -> Iterator[Path]:
-    """A folder with the rows for worker processes to map. Folders of processes that are gone are removed first."""
-    here = f"{SHARED}{platform.node()}-"
-    for left in folder.iterdir():
-        owner = left.name.removeprefix(here).partition("-")[0]
-        if left.name.startswith(here) and os.path.isdir("/proc") and not os.path.exists(f"/proc/{owner}"):
-            shutil.rmtree(left, ignore_errors=True)
-    made = Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=folder))
-    try:
-        yield write_shared(shared, made)
-    except OSError as error:
-        raise RunError(f"cannot write the embeddings for the workers in {made}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    """A folder with the rows for worker processes to map."""
+    with passing_folder(folder, SHARED) as made:
+        try:
+            written = write_shared(shared, made)
+        except OSError as error:
+            why = error.strerror or error
+            raise RunError(f"cannot write the embeddings for the workers in {made}: {why}") from error
+        yield written
 
 
 # --- the search

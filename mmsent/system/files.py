@@ -3,16 +3,18 @@ file that is then renamed, so that nobody reads a half-written file."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
+import platform
 import re
 import shutil
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -231,6 +233,34 @@ def put_folder(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
     finally:
         if building is not None:
             shutil.rmtree(building, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def passing_folder(folder: Path, prefix: str) -> Iterator[Path]:
+    """A folder inside another one, removed at the end of the block. Those of its kind that killed processes of this
+    machine left are removed first. Raises OSError where it cannot be made."""
+    here = f"{prefix}{platform.node()}-"
+    with contextlib.suppress(OSError):  # a folder may let us write and not look
+        for left in folder.iterdir():
+            owner = left.name.removeprefix(here).partition("-")[0]
+            if left.name.startswith(here) and os.path.isdir("/proc") and not os.path.exists(f"/proc/{owner}"):
+                shutil.rmtree(left, ignore_errors=True)
+    owner = os.getpid()
+    made = Path(tempfile.mkdtemp(prefix=f"{here}{owner}-", dir=folder))
+    try:
+        yield made
+    finally:
+        if os.getpid() == owner:  # not in a process that was forked meanwhile
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def folder_of_this_process(prefix: str) -> Path:
+    """A `passing_folder` for temporary files that lasts as long as the process."""
+    return _until_the_end.enter_context(passing_folder(Path(tempfile.gettempdir()), prefix))
+
+
+_until_the_end = contextlib.ExitStack()
+atexit.register(_until_the_end.close)
 
 
 BUILDING = ".building."  # prefix of a folder that is not complete yet

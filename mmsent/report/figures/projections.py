@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from mmsent.metrics import Labels
 from mmsent.report.figures.style import WIDE, in_style, label_colours, label_markers, label_text, new_figure
 from mmsent.report.language import say
+from mmsent.system.files import folder_of_this_process
 
 Points = NDArray[np.float64]
 
@@ -66,13 +66,9 @@ def _let_numba_cache() -> None:
     if found is None or found.origin is None or "NUMBA_CACHE_DIR" in os.environ:
         return
     if not any(os.access(folder, os.W_OK) for folder in (Path(found.origin).parent, os.path.expanduser("~"))):
-        _temporary.append(tempfile.TemporaryDirectory(prefix="mmsent-numba-"))
-        os.environ["NUMBA_CACHE_DIR"] = _temporary[0].name
+        os.environ["NUMBA_CACHE_DIR"] = str(folder_of_this_process("mmsent-numba-"))
         if "numba" in sys.modules:
             sys.modules["numba"].core.config.reload_config()
-
-
-_temporary: list[tempfile.TemporaryDirectory[str]] = []  # removed as the process ends
 
 
 @in_style

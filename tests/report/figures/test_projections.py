@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mmsent.report.figures.projections import project
+from mmsent.system import files
 
 FEATURES = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
 
@@ -37,9 +38,15 @@ def umap(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 
 @pytest.mark.parametrize("writable", [True, False])
-def test_numba_has_somewhere_to_cache(umap: types.ModuleType, writable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numba_has_somewhere_to_cache(
+    umap: types.ModuleType, writable: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """In packages that are read-only for a user without a home it would refuse; else it finds a place by itself."""
     monkeypatch.setattr(os, "access", lambda path, mode: writable)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     found = project(FEATURES)["UMAP"]
     assert found is not None
     assert found.any() == (not writable)
+    assert [path.name[:13] for path in tmp_path.iterdir()] == ["mmsent-numba-"] * (not writable)
+    files._until_the_end.close()  # as the process ends
+    assert not list(tmp_path.iterdir())
