@@ -66,7 +66,19 @@ ONLY_IN = {
 # Tests of the whole program, beside those of the room `system`; those of whole commands are in cli.
 WHOLE = {
     "fresh_home",
-    *("cases", "crash", "docs", "export_mvsa", "fixtures", "fuzz", "mvsa", "notebook", "page", "properties"),
+    *(
+        "cases",
+        "container",
+        "crash",
+        "docs",
+        "export_mvsa",
+        "fixtures",
+        "fuzz",
+        "mvsa",
+        "notebook",
+        "page",
+        "properties",
+    ),
     *("quickstart", "refusals", "remote", "reproduce", "robustness", "security"),
 }
 
