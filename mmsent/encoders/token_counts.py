@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsent.config import EncoderSettings
+from mmsent.encoders import mpnet
 from mmsent.encoders.availability import FOUND, OPEN_CLIP, state
 from mmsent.encoders.common import require_hub
 from mmsent.encoders.factory import open_encoders
@@ -58,6 +59,8 @@ def _local(name: str) -> Path | None:
     """A model's folder, where it is on this machine."""
     if Path(name).is_dir():
         return Path(name)
+    if repository_of(name) == mpnet.REPOSITORY and (folder := mpnet.mpnet_folder()) is not None:
+        return folder
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository_of(name), _TOKENIZER)

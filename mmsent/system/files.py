@@ -242,8 +242,8 @@ def passing_folder(folder: Path, prefix: str) -> Iterator[Path]:
     here = f"{prefix}{platform.node()}-"
     with contextlib.suppress(OSError):  # a folder may let us write and not look
         for left in folder.iterdir():
-            owner = left.name.removeprefix(here).partition("-")[0]
-            if left.name.startswith(here) and os.path.isdir("/proc") and not os.path.exists(f"/proc/{owner}"):
+            made_by = left.name.removeprefix(here).partition("-")[0]
+            if left.name.startswith(here) and os.path.isdir("/proc") and not os.path.exists(f"/proc/{made_by}"):
                 shutil.rmtree(left, ignore_errors=True)
     owner = os.getpid()
     made = Path(tempfile.mkdtemp(prefix=f"{here}{owner}-", dir=folder))
