@@ -9,9 +9,10 @@ from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import open_rgb, read_image, thumbnail_url
 from mmsent.data.lists import write_text
 from mmsent.errors import DataError
-from mmsent.evaluation.audit import Audit
+from mmsent.evaluation.audit import LEAST, SHARE, Audit
 from mmsent.features.cache import Cache
 from mmsent.report.gallery import THUMBNAIL, Row, gallery_json
+from mmsent.report.language import LANGUAGES, say, speaking
 from mmsent.report.page import render
 from mmsent.version import __version__
 
@@ -35,11 +36,6 @@ def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path
         )
         for one in shown
     ]
-    note = (
-        f"Ranked by the out-of-fold probabilities of {', '.join(audit.sources)}, the most suspicious first. "
-        f"{audit.in_words().capitalize()}. This page shows the first {len(rows)}. To a head, a hard post looks like a "
-        "wrong label: read the post before you change its label."
-    )
     gallery = gallery_json(
         rows,
         audit.labels,
@@ -49,18 +45,59 @@ def write_gallery(audit: Audit, cache: Cache, dataset: Dataset | None, out: Path
         order="listed",
         alone=True,
     )
+    words = {}
+    for spoken in LANGUAGES:  # the page has both, and a switch
+        with speaking(spoken):
+            words[spoken] = _words(audit, cache.encoder, len(rows))
     page = render(
         "audit.html",
         gallery,
         title=f"{cache.data_name} - mmsent audit",
         data_name=cache.data_name,
-        encoder=cache.encoder,
         version=__version__,
-        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         gallery=gallery,
-        note=note,
+        words=words,
     )
     return write_text(out / "audit.html", page)
+
+
+def _words(audit: Audit, encoder: str, shown: int) -> dict[str, str]:
+    """What stands around the posts, in the language that is spoken."""
+    how = say("estimated by changing {share} of all labels at random", share=f"{SHARE:.0%}")
+    marked = audit.likely_wrong
+    found = say(
+        "No label is marked: fewer than {least} are wrong at every rank, {how}; the list is a ranking.",
+        least=f"{LEAST:.0%}",
+        how=how,
+    )
+    if marked:
+        found = say(
+            "{marked} of {n} labels are marked: {share} of them or more are wrong, {how}.",
+            marked=marked,
+            n=len(audit.suspects),
+            share=f"{audit.suspects[marked - 1].precision:.0%}",
+            how=how,
+        )
+    ranked = say(
+        "Ranked by the out-of-fold probabilities of {runs}, the most suspicious first.",
+        runs=say(", ").join(audit.sources),
+    )
+    rest = say(
+        "This page shows the first {n}. To a head, a hard post looks like a wrong label: read the post before you "
+        "change its label.",
+        n=shown,
+    )
+    date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return {
+        "encoder": say("with {encoder}", encoder=encoder),
+        "title": say("Labels to look at first"),
+        "note": " ".join([ranked, found, rest]),
+        "written": say(
+            "Written by mmsent {version} on {date}. This page loads nothing from a network.",
+            version=__version__,
+            date=date,
+        ),
+    }
 
 
 def _text(dataset: Dataset | None, post: Post | None) -> str:

@@ -22,3 +22,14 @@ def test_every_module_stands_after_those_it_imports() -> None:
     for i, name in enumerate(MODULES):
         wanted = re.findall(r'from "\./(\w+)\.js"', (WEB / f"{name}.js").read_text(encoding="utf-8"))
         assert set(wanted) <= set(MODULES[:i]), name
+
+
+def test_pages_say_the_same_in_both_languages() -> None:
+    def said(name: str) -> dict[str, str]:
+        return dict(re.findall(r'(\w+): "((?:[^"\\]|\\.)*)"', (WEB / f"{name}.js").read_text(encoding="utf-8")))
+
+    english, chinese = said("english"), said("chinese")
+    assert len(english) > 200
+    assert english.keys() == chinese.keys()
+    for key, words in chinese.items():
+        assert set(re.findall(r"\{\w+\}", words)) == set(re.findall(r"\{\w+\}", english[key])), key

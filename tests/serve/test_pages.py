@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,8 @@ from mmsent.inference.tally import agreement
 from mmsent.serve.app import create_app
 from mmsent.serve.limits import Limits
 from mmsent.serve.review import Review, unlabelled_rows, validation_rows
-from mmsent.serve.server import bind
 from mmsent.serve.service import NoHeads, Service
+from tests.helpers.browser import click, explained, press, serving, show, wait
 from tests.helpers.made import LABELS, make_picture, make_rows
 from tests.helpers.small import run
 
@@ -50,23 +48,6 @@ document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, bub
 """
 
 
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """The address of an application that is served in a thread."""
-    import uvicorn
-
-    bound = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    until = time.monotonic() + 60
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
-
-
 @pytest.fixture(scope="module")
 def runs(small: Path) -> list[Any]:
     found = Workspace(runs_at=small / "runs").named_runs(sorted(path.name for path in (small / "runs").iterdir()))
@@ -87,37 +68,12 @@ def address(small: Path, runs: list[Any]) -> Iterator[str]:
         yield found
 
 
-def wait(browser: Any, script: str, seconds: float = 60) -> Any:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, seconds).until(lambda b: b.execute_script(f"return {script}"))
-
-
-def show(browser: Any, address: str, width: int = 1400, language: str = "en") -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(address)
-    wait(browser, "document.documentElement.dataset.ready === 'yes'")
-    if browser.execute_script("return document.documentElement.lang")[:2] != language:
-        click(browser, "language")
-
-
 def choose(browser: Any, name: str, value: str) -> None:
     """Set one of the review page's filters and wait until the rows are those it asks for."""
     from selenium.webdriver.support.ui import Select
 
     Select(browser.find_element("id", name)).select_by_value(value)
     wait(browser, "document.getElementById('rows').getAttribute('aria-busy') === 'false'")
-
-
-def click(browser: Any, name: str) -> None:
-    button = browser.find_element("id", name)
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-    button.click()
-
-
-def explained(browser: Any) -> None:
-    wait(browser, "!document.getElementById('explained').hidden && document.getElementById('thinking').hidden", 120)
 
 
 def example(number: int) -> tuple[str, bytes, str]:
@@ -266,18 +222,6 @@ def test_the_keyboard_is_enough(browser: Any, address: str) -> None:
     wait(browser, "document.getElementById('verdict') !== null")
 
 
-def test_every_control_has_a_name(browser: Any, address: str) -> None:
-    for path in ("/", "/review", "/docs"):
-        for language in ("en", "zh"):
-            show(browser, address + path, language=language)
-            unnamed = browser.execute_script(
-                """return [...document.querySelectorAll("input, select, textarea, button, a")].filter((node) =>
-                  !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length)
-                ).map((node) => node.outerHTML)"""
-            )
-            assert unnamed == []
-
-
 def test_a_refusal_is_said(browser: Any, address: str) -> None:
     for language, said in (("en", "Add an image and a text: "), ("zh", "请添加图片和文字：")):
         show(browser, address, language=language)
@@ -357,13 +301,6 @@ def test_a_label_is_corrected_and_the_list_downloaded(
 
 
 SHOWN = "[...document.querySelectorAll('#rows .row')].map((card) => card.dataset.id)"
-
-
-def press(browser: Any, *keys: str) -> None:
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    for key in keys:
-        ActionChains(browser).send_keys(key).perform()
 
 
 def text_of(browser: Any, name: str) -> str:
@@ -506,54 +443,6 @@ def test_three_rows_are_corrected_on_the_audits_own_page(browser: Any, small: Pa
     browser.execute_script("localStorage.clear()")
 
 
-CONTRAST = """
-const parse = (text) => {
-  const canvas = parse.canvas ??= new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-  canvas.clearRect(0, 0, 1, 1);
-  canvas.fillStyle = text;
-  canvas.fillRect(0, 0, 1, 1);
-  return [...canvas.getImageData(0, 0, 1, 1).data];
-};
-const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
-  .map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-  .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-const behind = (node) => {
-  const layers = [];
-  for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
-  return layers.reverse().reduce((under, over) => under.map((v, i) => v + (over[i] - v) * over[3] / 255),
-    matchMedia("(prefers-color-scheme: dark)").matches ? [18, 18, 18] : [255, 255, 255]);
-};
-const bad = [];
-for (const node of document.querySelectorAll("body *")) {
-  const words = [...node.childNodes].filter((one) => one.nodeType === 3 && one.data.trim());
-  if (!words.length || !node.checkVisibility()) continue;
-  if (node.closest(".unseen, .skip, :disabled, noscript, option, kbd")) continue;
-  const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
-  if ((a + .05) / (b + .05) < 4.5) bad.push(`${((a + .05) / (b + .05)).toFixed(2)} ${node.outerHTML.slice(0, 160)}`);
-}
-return bad;
-"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_word_can_be_read(browser: Any, address: str, scheme: str) -> None:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    try:
-        for path in ("/", "/review", "/docs"):
-            show(browser, address + path)
-            if path == "/":
-                browser.execute_script("document.querySelector('#examples button').click()")
-                explained(browser)
-            if path == "/review":
-                press(browser, "1")
-                wait(browser, "!document.getElementById('tray').hidden")
-            assert browser.execute_script(CONTRAST) == [], (path, scheme)
-        browser.execute_script("localStorage.clear()")
-    finally:
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
 def test_nothing_from_the_posts_runs_and_nothing_comes_from_elsewhere(browser: Any, address: str) -> None:
     browser.get_log("browser")  # what earlier tests left there
     show(browser, address + "/review")
@@ -566,20 +455,6 @@ def test_nothing_from_the_posts_runs_and_nothing_comes_from_elsewhere(browser: A
         assert all(name.startswith((address, "blob:", "data:")) for name in loaded), loaded
     problems = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert problems == []
-
-
-@pytest.mark.parametrize("width", [1400, 390])
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_nothing_sticks_out(browser: Any, address: str, width: int, language: str) -> None:
-    for path in ("/", "/review", "/docs"):
-        show(browser, address + path, width, language)
-        if path == "/":
-            browser.execute_script("document.querySelector('#examples button').click()")
-            explained(browser)
-        if path == "/review":
-            wait(browser, "document.querySelectorAll('#rows .row').length > 0")
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-        assert browser.execute_script("return document.documentElement.lang")[:2] == language
 
 
 def test_two_heads_side_by_side_use_the_gallerys_card(browser: Any, address: str, runs: list[Any]) -> None:

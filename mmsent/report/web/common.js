@@ -53,6 +53,12 @@ export function startLanguage() {
   translate();
 }
 
+/** Leave out the links to pages that this service has nothing for. */
+export function linkPages({ heads, review }) {
+  const there = { "./": heads.length > 0, review, map: review && heads.length > 0, compare: review && heads.length > 1 };
+  for (const link of document.querySelectorAll("nav a:not([aria-current])")) link.hidden = there[link.getAttribute("href")] === false;
+}
+
 /** How many heads are behind a label, in words. */
 export function agreement(agreeing, heads, label) {
   if (heads === 1) return t("one_head");

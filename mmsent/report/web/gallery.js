@@ -181,6 +181,7 @@ function showProgress() {
   $("looked").textContent = t("looked", { k: looked, n: shown.length });
   $("progress").max = shown.length || 1;
   $("progress").value = looked;
+  $("none-found").hidden = shown.length > 0;
   $("changed").textContent = t("changes", { n });
   $("tray").hidden = !any;
   $("download").hidden = !n && !team;
@@ -277,6 +278,7 @@ function build() {
       field("annotator", "annotator", el("input", { maxLength: 60, autocomplete: "off" }))),
     el("p", { className: "hint", id: "team", hidden: true }),
     el("p", { className: "alert", id: "gallery-problem", role: "alert", hidden: true }),
+    said("p", "none_found", { className: "empty", id: "none-found", hidden: true }),
     el("ol", { className: "rows", id: "rows" }),
     button("more", "more", () => draw(drawn + PART), "plain more"),
     el("div", { className: "tray", id: "tray", hidden: true }, el("p", { id: "changed", role: "status" }),

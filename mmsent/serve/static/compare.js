@@ -1,7 +1,7 @@
 // The page that compares two of the served heads. The address names them: compare?a=RUN&b=RUN.
 
 import { cardOf } from "./cards.js";
-import { $, askForKey, askJson, el, fusionName, onLanguage, percent, pictures, select, signed, startLanguage, t } from "./common.js";
+import { $, askForKey, askJson, el, fusionName, linkPages, onLanguage, percent, pictures, select, signed, startLanguage, t } from "./common.js";
 
 const PART = 24;
 let info = null;
@@ -23,7 +23,7 @@ const plain = (value) => (value === null || value === "" ? "–" : Array.isArray
 
 function table(header, rows) {
   const cell = (name, text) => el(name, name === "th" ? { scope: "col" } : {}, text);
-  return el("div", { className: "scroll" }, el("table", {},
+  return el("div", { className: "scroll", tabIndex: 0 }, el("table", {},
     el("thead", {}, el("tr", {}, ...header.map((text) => cell("th", text)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((text) => cell("td", text)))))));
 }
@@ -32,6 +32,7 @@ const card = (one) => cardOf({ ...one, predicted: null }, { info, picture, why: 
   { more: [["A", one.a], ["B", one.b]] });
 
 function side(cases, title) {
+  if (!cases.length) return "";
   const list = el("ol", { className: "rows" });
   const more = el("button", { type: "button", className: "plain more" }, t("more"));
   const add = () => {
@@ -42,10 +43,11 @@ function side(cases, title) {
   more.addEventListener("click", add);
   add();
   const all = el("a", { href: `review#${new URLSearchParams({ ids: JSON.stringify(cases.map((one) => one.id)) })}` }, t("in_gallery"));
-  return el("section", { className: "card wide" }, el("h2", {}, `${title} (${cases.length})`), cases.length ? all : "", list, more);
+  return el("section", { className: "card wide" }, el("h2", {}, `${title} (${cases.length})`), all, list, more);
 }
 
 function show() {
+  $("said").textContent = "";
   if (!found) return $("found").replaceChildren();
   const { gaps, settings, only_a, only_b, p_value: p, rows, others } = found;
   const [a, b] = [nameOf(found.a), nameOf(found.b)];
@@ -54,9 +56,11 @@ function show() {
   const scores = gaps.map((gap) => [names[gap.measure], percent(gap.a, 1), percent(gap.b, 1),
     t("gap", { d: signed(100 * gap.difference), low: signed(100 * gap.low), high: signed(100 * gap.high) })]);
   const chance = t(p < 0.05 ? "beyond_chance" : "within_chance", { p: p < 1e-4 ? "< 0.0001" : p.toFixed(4) });
+  const summary = `${t("only_counts", { a: posts(only_a), b: posts(only_b) })} ${chance}`;
+  $("said").textContent = summary;
   $("found").replaceChildren(
     el("section", { className: "card wide" }, el("h2", {}, t("scores")),
-      el("p", {}, `${t("only_counts", { a: posts(only_a), b: posts(only_b) })} ${chance}`),
+      el("p", {}, summary),
       table([t("score"), `A: ${a}`, `B: ${b}`, "B − A"], scores),
       el("p", { className: "hint" }, t("compared_on", { n: rows }) + (others ? ` ${t("left_others", { n: others })}` : ""))),
     el("section", { className: "card wide" }, el("h2", {}, t("settings_differ")),
@@ -95,11 +99,13 @@ function showChoice() {
 for (const id of ["a", "b"]) $(id).addEventListener("change", compare);
 $("choice").addEventListener("submit", (event) => event.preventDefault());
 onLanguage(() => { showChoice(); show(); });
-info = await askJson("info").catch((error) => { complain(error.message); return null; });
 startLanguage();
+info = await askJson("info").catch((error) => { complain(error.message); return null; });
 if (info) {
+  linkPages(info);
   showChoice();
   if (info.key) askForKey(compare);
+  $("choice").hidden = info.heads.length < 2;
   if (info.heads.length < 2) complain(t("compare_one"));
   else await compare();
 }

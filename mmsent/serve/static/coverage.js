@@ -26,7 +26,7 @@ export function coverageCurve(curve, confidence) {
   const drawn = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "coverage", role: "img", "aria-label": t("coverage_title") },
     ...[lowest, 1].map((value) => label({ x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, percent(value))),
     svg("path", { d: `M${LEFT} ${y(1)}V${HEIGHT - BOTTOM}H${WIDTH - 8}`, class: "frame" }),
-    ...[0.1, 0.5, 1].map((share) => label({ x: x(share), y: HEIGHT - 6, "text-anchor": "middle" }, percent(share))),
+    ...[0.1, 0.5, 1].map((share) => label({ x: x(share), y: HEIGHT - 6, "text-anchor": share < 1 ? "middle" : "end" }, percent(share))),
     svg("path", { d: line, class: "line" }),
     ...(part ? [svg("circle", { cx: x(part.coverage), cy: y(part.accuracy), r: 5 })] : []));
   const said = part

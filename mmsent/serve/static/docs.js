@@ -1,6 +1,6 @@
 // The API's description, made readable.
 
-import { $, askJson, el, onLanguage, startLanguage, t } from "./common.js";
+import { $, askJson, el, linkPages, onLanguage, startLanguage, t } from "./common.js";
 
 let described = null;
 
@@ -17,16 +17,16 @@ const nameOf = (schema) => schema.$ref?.split("/").pop() ?? (schema.anyOf ?? sch
 const prose = (text) => text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
 
 function table(rows) {
-  return el("div", { className: "scroll" }, el("table", {}, el("tbody", {}, ...rows.map((cells) =>
+  return el("div", { className: "scroll" }, el("table", { lang: "en" }, el("tbody", {}, ...rows.map((cells) =>
     el("tr", {}, ...cells.map((cell) => el("td", {}, ...(typeof cell === "string" ? prose(cell) : [cell]))))))));
 }
 
 function endpoint(path, method, about) {
   const card = el("section", { className: "card endpoint" },
     el("h2", {}, el("b", {}, method.toUpperCase()), path),
-    el("p", {}, ...prose(`${about.summary}. ${about.description ?? ""}`)));
+    el("p", { lang: "en" }, ...prose(`${about.summary}. ${about.description ?? ""}`)));
   if (about.security) card.append(el("p", { className: "hint" }, t("needs_key")));
-  if (CURL[path]) card.append(el("pre", {}, el("code", {}, CURL[path].replace("{base}", new URL(".", location).href.slice(0, -1)))));
+  if (CURL[path]) card.append(el("pre", { tabIndex: 0 }, el("code", {}, CURL[path].replace("{base}", new URL(".", location).href.slice(0, -1)))));
   if (about.requestBody) {
     card.append(el("h3", {}, t("body")), table(Object.entries(about.requestBody.content).map(([type, { schema }]) =>
       [el("code", {}, type), schema.description ?? nameOf(schema)])));
@@ -52,14 +52,19 @@ function show() {
   const models = Object.entries(described.components.schemas).map(([name, model]) => {
     const rows = Object.entries(model.properties ?? {}).map(([field, schema]) =>
       [el("code", {}, field), nameOf(schema), schema.description ?? ""]);
-    return el("details", {}, el("summary", {}, name), el("p", {}, model.description ?? ""), table(rows));
+    return el("details", {}, el("summary", {}, name), el("p", { lang: "en" }, model.description ?? ""), table(rows));
   });
   $("endpoints").replaceChildren(...found, el("section", { className: "card endpoint" }, ...models));
 }
 
 onLanguage(show);
-described = await askJson("openapi.json").catch(() => null);
-const info = await askJson("info").catch(() => null);
-$("to-review").hidden = !info?.review;
 startLanguage();
+try {
+  described = await askJson("openapi.json");
+  show();
+  linkPages(await askJson("info"));
+} catch (error) {
+  $("problem").textContent = error.message;
+  $("problem").hidden = false;
+}
 document.documentElement.dataset.ready = "yes";

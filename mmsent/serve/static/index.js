@@ -1,7 +1,7 @@
 // The page to try posts on.
 
 import {
-  $, agreement, ask, askForKey, askJson, chip, decisionOf, el, fusionName, labelName, onLanguage, percent, select, signed,
+  $, agreement, ask, askForKey, askJson, chip, decisionOf, el, fusionName, labelName, linkPages, onLanguage, percent, select, signed,
   startLanguage, t, track,
 } from "./common.js";
 import { coverageCurve } from "./coverage.js";
@@ -371,14 +371,15 @@ onLanguage(() => {
   if (explanation) { listLayers($("layer").value === "occlusion"); showExplanation(); }
 });
 
+startLanguage();
 info = await askJson("info").catch((error) => { complain("problem", error.message); return null; });
 if (info && !info.heads.length) location.replace("review"); // nothing is trained yet
 else if (info) {
   if (info.key) askForKey(showExamples);
-  for (const link of [$("to-review"), ...document.querySelectorAll(".to-map, .to-compare")]) link.hidden = !info.review;
+  showInfo();
+  linkPages(info);
   $("picture-field").hidden = !served().picture;
   $("text-field").hidden = !served().text;
 }
-startLanguage();
 if (info?.heads.length) await showExamples();
 document.documentElement.dataset.ready = "yes";

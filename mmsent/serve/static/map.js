@@ -1,6 +1,6 @@
 // The map: every post of the cache as a point, like posts beside each other.
 
-import { $, ask, askForKey, askJson, chip, el, labelName, onLanguage, percent, select, startLanguage, t } from "./common.js";
+import { $, ask, askForKey, askJson, chip, el, labelName, linkPages, onLanguage, percent, select, startLanguage, t } from "./common.js";
 import { makeScatter } from "./scatter.js";
 
 const PART = 50;
@@ -8,12 +8,17 @@ const NONE = 255; // no label, no prediction
 const SPLITS = ["train", "validation", "test"];
 const PALE = "#9aa3ae";
 const SPLIT_COLOURS = ["#0072b2", "#d55e00", "#009e73"];
-const STEPS = ["#440154", "#3b528b", "#21918c", "#5ec962", "#d8c21c"]; // of confidence and agreement, from low to high
+const STEPS = { // of confidence and agreement, from low to high, on light and on dark paper
+  light: ["#440154", "#3b528b", "#21918c", "#5ec962", "#d8c21c"], dark: ["#2c728e", "#1f9e89", "#4ac16d", "#a0da39", "#fde725"],
+};
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const steps = () => STEPS[dark.matches ? "dark" : "light"];
 let info = null;
 let points = null;
 let map = null;
 let chosen = null; // the places in the selection; null: all
 let opened = null;
+let from = null; // the place in the list where a post was opened
 let asked = 0;
 
 function unpack(text, Kind) {
@@ -22,12 +27,11 @@ function unpack(text, Kind) {
   for (let i = 0; i < raw.length; i += 1) bytes[i] = raw.charCodeAt(i);
   return new Kind(bytes.buffer);
 }
-const step = (share) => STEPS[Math.min(4, Math.floor(5 * share))];
+const step = (share) => steps()[Math.min(4, Math.floor(5 * share))];
 
 function complain(message) {
   $("problem").textContent = message;
   $("problem").hidden = !message;
-  if (message) $("working").hidden = true;
 }
 
 // --- colours
@@ -35,7 +39,7 @@ function complain(message) {
 const named = (i) => (i === NONE ? null : points.labels[i]);
 const ofLabel = (i) => (i === NONE ? PALE : info.colours[points.labels[i]]);
 const labelsOf = () => [...points.labels.map((label) => [labelName(label), info.colours[label]]), [t("map_no_label"), PALE]];
-const stepsOf = (low, high) => STEPS.map((colour, i) => [i === 0 ? low : i === 4 ? high : "", colour]);
+const stepsOf = (low, high) => steps().map((colour, i) => [i === 0 ? low : i === 4 ? high : "", colour]);
 const MODES = {
   label: { colour: (i) => ofLabel(points.label[i]), legend: labelsOf },
   predicted: { colour: (i) => ofLabel(points.predicted[i]), legend: labelsOf },
@@ -49,7 +53,7 @@ const MODES = {
 
 function paint() {
   const mode = MODES[$("colour").value];
-  map.colour(mode.colour);
+  map.colour(mode.colour, getComputedStyle(document.documentElement).getPropertyValue("--card").trim());
   $("legend").replaceChildren(...mode.legend().map(([name, colour]) => {
     const swatch = el("i");
     swatch.style.background = colour;
@@ -69,7 +73,7 @@ function showList() {
     const at = $("list").children.length;
     $("list").append(...all.slice(at, at + PART).map((i) => {
       const label = named(points.label[i]) ?? named(points.predicted[i]);
-      return el("li", {}, el("button", { type: "button", onclick: () => open(i) }, points.ids[i]), label ? chip(label, info.colours) : "");
+      return el("li", {}, el("button", { type: "button", onclick: (event) => { from = event.target; open(i, true); } }, points.ids[i]), label ? chip(label, info.colours) : "");
     }));
     $("more").hidden = $("list").children.length >= all.length;
   };
@@ -84,7 +88,8 @@ function choose(found) {
 
 // --- one post
 
-async function open(i) {
+/** Show a post. reading: go to it, for whoever asked did not do so on the map, beside it. */
+async function open(i, reading = false) {
   const mine = (asked += 1);
   if (i < 0) return;
   map.mark(i);
@@ -94,6 +99,7 @@ async function open(i) {
     if (mine !== asked) return;
     opened = found;
     showPost();
+    if (reading) $("post").querySelector("h2").focus();
   } catch (error) {
     if (mine === asked) $("post").replaceChildren(el("p", { className: "alert" }, error.message));
   }
@@ -117,9 +123,9 @@ function showPost() {
       .then((blob) => thumb.replaceChildren(el("img", { alt: "", src: URL.createObjectURL(blob) })))
       .catch(() => { thumb.textContent = t("no_picture"); });
   }
-  const similar = near.map((one) => el("li", {}, el("button", { type: "button", onclick: () => open(one.row) }, one.text || points.ids[one.row]),
+  const similar = near.map((one) => el("li", {}, el("button", { type: "button", onclick: () => open(one.row, true) }, one.text || points.ids[one.row]),
     ...[named(points.label[one.row])].filter(Boolean).map((name) => chip(name, info.colours)), el("span", { className: "hint" }, ` ${one.similarity.toFixed(2)}`)));
-  $("post").replaceChildren(el("h2", {}, points.ids[row]), thumb, el("p", { className: "text", dir: "auto" }, text), facts,
+  $("post").replaceChildren(el("h2", { tabIndex: -1 }, points.ids[row]), thumb, el("p", { className: "text", dir: "auto" }, text), facts,
     review === null ? "" : el("p", {}, el("a", { href: `./?row=${review}` }, t("why"))),
     el("h3", {}, t("map_near")), el("ol", { className: "map-list" }, ...similar));
 }
@@ -145,7 +151,6 @@ async function start() {
     for (const name of ["label", "predicted", "confidence", "split", "agreeing"]) points[name] = unpack(given[name], Uint8Array);
   } catch (error) { return complain(error.status === 404 ? t("map_absent") : error.message); }
   complain("");
-  $("working").hidden = true;
   $("all").hidden = false;
   map = makeScatter($("map"), points, { pick: open, lasso: choose });
   words();
@@ -164,10 +169,13 @@ $("out").addEventListener("click", () => map.zoom(1 / 1.4));
 $("fit").addEventListener("click", () => map.fit());
 $("clear").addEventListener("click", () => choose(null));
 $("colour").addEventListener("change", paint);
+$("post").addEventListener("keydown", (event) => { if (event.key === "Escape") from?.focus(); });
+dark.addEventListener("change", () => map && paint());
 onLanguage(words);
-info = await askJson("info").catch((error) => { complain(error.message); return null; });
 startLanguage();
+info = await askJson("info").catch((error) => { complain(error.message); return null; });
 if (info) {
+  linkPages(info);
   if (info.key) askForKey(start);
   await start();
 }

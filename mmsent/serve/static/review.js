@@ -1,6 +1,6 @@
 // The page to look through posts and to label them: the gallery over the service.
 
-import { $, ask, askForKey, askJson, fusionName, language, onLanguage, pictures, saveAs, startLanguage, t } from "./common.js";
+import { $, ask, askForKey, askJson, fusionName, language, linkPages, onLanguage, pictures, saveAs, startLanguage, t } from "./common.js";
 import { startGallery } from "./gallery.js";
 
 const json = (body) => ({ method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
@@ -52,11 +52,11 @@ async function start() {
 }
 
 onLanguage(showSource);
-const info = await askJson("info").catch((error) => { complain(error.message); return null; });
 startLanguage();
+const info = await askJson("info").catch((error) => { complain(error.message); return null; });
 if (info) {
   if (info.key) askForKey(() => { if (!page) start(); });
-  $("to-try").hidden = !info.heads.length;
+  linkPages(info);
   if (info.review) await start();
   else complain(t("review_none"));
 }
