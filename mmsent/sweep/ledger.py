@@ -1,8 +1,8 @@
 """The ledger of a sweep: its trials, which one is next, and how each ended. It is an Optuna study in a database.
 
 Every trial has a slot, 0 to trials - 1, and a slot counts once however often it is tried: if a process dies in the
-middle of a trial, the trial fails and its slot is queued again with the same settings. If two processes on different
-machines queue one slot at the same moment, the trial with the lower number counts and the other one fails. So a sweep
+middle of a trial, the trial fails and its slot is tried again with the same settings. If two processes on different
+machines begin one slot at the same moment, the trial with the lower number counts and the other one fails. So a sweep
 ends with exactly the number of trials that was asked for, whatever was killed and however many processes took part.
 
 A dead process is noticed at once if it ran on this machine (by its process id and start time), else when its heartbeat
@@ -16,40 +16,35 @@ import logging
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
 from filelock import BaseFileLock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mmsent.config import FitSettings
 from mmsent.errors import RunError, UsageError, first_line
-from mmsent.sweep.database import BEAT, GRACE, claims_lock, is_gone, open_storage, owner, shown_url
+from mmsent.sweep.database import BEAT, claims_lock, is_gone, open_storage, owner, shown_url
 from mmsent.sweep.pruning import AmongTheBest
-from mmsent.sweep.sampling import SLOT, STARTUP, Sampling
+from mmsent.sweep.sampling import COUNTED, STARTUP, Sampler, Sampling
 from mmsent.sweep.trial import Outcome
 
 LOST = 3  # how often the process of one slot may die before the sweep gives up
-COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-ALIVE = (*COUNTED, TrialState.RUNNING, TrialState.WAITING)
-_ABOUT, _OWNER, _OUTCOME, _FIT = "mmsent", "owner", "outcome", "fit"
-_PROCESS = "process "  # prefix of the attribute with which a process registers itself
+ALIVE = (*COUNTED, TrialState.RUNNING)
+_ABOUT, _SLOT, _OWNER, _OUTCOME, _FIT = "mmsent", "slot", "owner", "outcome", "fit"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial that counts: its slot and number, the varied settings, all settings, and its outcome. curve: the reported
-    values by step."""
+    """A trial that counts: its slot and number, the varied settings, all settings, and its outcome."""
 
     slot: int
     number: int
     params: dict[str, Any]
     settings: FitSettings
     outcome: Outcome
-    curve: dict[int, float]
 
     @property
     def score(self) -> float | None:
@@ -69,17 +64,19 @@ class Ledger:
         self, url: str, name: str, about: Mapping[str, Any], sampling: Sampling, *, prune: bool, precision: str
     ) -> None:
         self._sampling, self._precision = sampling, precision
-        self._mine: dict[int, optuna.Trial] = {}
+        self._me = {**owner(), "ledger": str(uuid.uuid4())}
+        self._mine: dict[int, FrozenTrial] = {}
         self._lost: dict[int, int] = {}
         self._known: dict[int, Entry] = {}
         self._stop = threading.Event()
         self._shown = shown_url(url)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._sampler = Sampler(sampling)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with self._usable():
             self._lock = claims_lock(url)
             with self._lock:
-                self._storage = open_storage(url)
+                self._storage: Any = optuna.storages.get_storage(open_storage(url))
                 self._study = optuna.create_study(
                     storage=self._storage,
                     study_name=name,
@@ -88,8 +85,7 @@ class Ledger:
                     load_if_exists=True,
                 )
                 self._agree(about)
-            self._study.sampler = sampling.optuna_sampler()
-            self._study.set_user_attr(_PROCESS + str(uuid.uuid4()), owner())
+            self._id = self._storage.get_study_id_from_name(name)
             self.reap()
 
     @contextlib.contextmanager
@@ -125,42 +121,40 @@ class Ledger:
     def claim(self) -> tuple[int, FitSettings] | None:
         """The next trial's number and settings; None if every slot has a trial."""
         with self._usable(), self._lock:
-            while self._waiting() or self._queue_next():
-                trial = self._study.ask(self._sampling.space.distributions())
-                slot = trial.user_attrs.get(SLOT)
-                if slot is None or self._holder(slot) != trial.number:  # another process was faster
-                    self._study.tell(trial, state=TrialState.FAIL)
-                    continue
-                self._mine[trial.number] = trial  # before it has an owner: see `reap`
-                trial.set_user_attr(_OWNER, owner())
-                self._storage.record_heartbeat(trial._trial_id)
-                settings = self._sampling.space.settings(trial.params)
-                if settings.precision == "auto":  # the record says what it was trained in
-                    settings = settings.model_copy(update={"precision": self._precision})
-                trial.set_user_attr(_FIT, settings.model_dump(mode="json"))
-                return trial.number, settings
-        return None
+            while True:
+                found = self._study.get_trials(deepcopy=False)
+                alive = {one.user_attrs.get(_SLOT) for one in found if one.state in ALIVE}
+                slot = next((slot for slot in range(self._sampling.trials) if slot not in alive), None)
+                if slot is None:
+                    return None
+                number, settings = self._begin(slot, found)
+                if isinstance(self._lock, BaseFileLock) or self._holder(slot) == number:
+                    return number, settings
+                self.give_up(number)  # another machine was faster
 
-    def _waiting(self) -> bool:
-        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    def _begin(self, slot: int, found: Sequence[FrozenTrial]) -> tuple[int, FitSettings]:
+        """A running trial for a slot, with the settings of the trial that it lost, if any. All that is known of it is
+        written in one transaction; with Optuna's `ask`, each setting would be one."""
+        space = self._sampling.space
+        lost = [one.params for one in found if one.user_attrs.get(_SLOT) == slot]
+        params = lost[-1] if lost and set(lost[-1]) == set(space.varied) else self._sampler.choose(slot, found)
+        settings = space.settings(params)
+        if settings.precision == "auto":  # the record says what it was trained in
+            settings = settings.model_copy(update={"precision": self._precision})
+        about = {_SLOT: slot, _OWNER: self._me, _FIT: settings.model_dump(mode="json")}
+        trial = create_trial(
+            state=TrialState.RUNNING, params=params, distributions=space.distributions(), user_attrs=about
+        )
+        trial._trial_id = self._storage.create_new_trial(self._id, template_trial=trial)
+        trial.number = self._storage.get_trial_number_from_id(trial._trial_id)
+        self._mine[trial.number] = trial
+        self._storage.record_heartbeat(trial._trial_id)
+        return trial.number, settings
 
     def _holder(self, slot: int) -> int:
         """The number of the trial that counts for a slot."""
         alive = self._study.get_trials(deepcopy=False, states=ALIVE)
-        return min(one.number for one in alive if one.user_attrs.get(SLOT) == slot)
-
-    def _queue_next(self) -> bool:
-        """Queue the first slot without a trial, with the settings of the trial that it lost, if any. Returns whether
-        there was one. Only one at a time, because Optuna rereads all waiting trials from the database."""
-        found = self._study.get_trials(deepcopy=False)
-        alive = {one.user_attrs.get(SLOT) for one in found if one.state in ALIVE}
-        slot = next((slot for slot in range(self._sampling.trials) if slot not in alive), None)
-        if slot is None:
-            return False
-        names = set(self._sampling.space.varied)
-        lost = [one.params for one in found if one.user_attrs.get(SLOT) == slot and set(one.params) == names]
-        self._study.enqueue_trial(lost[-1] if lost else self._sampling.planned(slot), user_attrs={SLOT: slot})
-        return True
+        return min(one.number for one in alive if one.user_attrs.get(_SLOT) == slot)
 
     # --- how trials end
 
@@ -171,8 +165,9 @@ class Ledger:
             return True
         with self._usable():
             try:
-                trial.report(value, step)
-                return bool(trial.should_prune())
+                self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+                trial.intermediate_values[step] = value
+                return self._study.pruner.prune(self._study, trial)
             except optuna.exceptions.UpdateFinishedTrialError:  # it counted as lost and runs elsewhere by now
                 return True
 
@@ -184,9 +179,9 @@ class Ledger:
             return False
         with self._usable():
             try:
-                trial.set_user_attr(_OUTCOME, outcome.to_json())
+                self._storage.set_trial_user_attr(trial._trial_id, _OUTCOME, outcome.to_json())
                 state = TrialState.PRUNED if outcome.stopped else TrialState.COMPLETE
-                self._study.tell(trial, None if outcome.stopped else outcome.value, state=state)
+                self._study.tell(number, None if outcome.stopped else outcome.value, state=state)
             except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
                 return False
         return True
@@ -199,9 +194,9 @@ class Ledger:
         trial = self._mine.pop(number, None)
         if trial is None:
             return
-        slot = int(trial.user_attrs[SLOT])
+        slot = int(trial.user_attrs[_SLOT])
         with self._usable():
-            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
             if why is None:
                 return
         self._lost[slot] = self._lost.get(slot, 0) + 1
@@ -219,20 +214,9 @@ class Ledger:
     def reap(self) -> None:
         """Fail the running trials whose process is gone, which frees their slots."""
         with self._usable(), self._lock:
-            taking_part = [v for k, v in self._study.user_attrs.items() if k.startswith(_PROCESS)]
-            # A trial has no owner for a moment after it is claimed. While this process holds the lock, nobody claims
-            # one.
-            nobody = isinstance(self._lock, BaseFileLock) or all(is_gone(one) for one in taking_part if one != owner())
             for one in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if one.number in self._mine:
-                    continue
                 known = one.user_attrs.get(_OWNER)
-                if known is None:
-                    began = one.datetime_start
-                    gone = nobody or began is None or datetime.now() - began > timedelta(seconds=GRACE)
-                else:
-                    gone = is_gone(known)
-                if gone:
+                if one.number not in self._mine and (known == self._me or known is None or is_gone(known)):
                     self._study.tell(one.number, state=TrialState.FAIL, skip_if_finished=True)
             for trial in list(self._mine.values()):  # alive, even if this process was paused for long
                 self._storage.record_heartbeat(trial._trial_id)
@@ -267,8 +251,8 @@ class Ledger:
             found = self._study.get_trials(deepcopy=False, states=COUNTED)
         first: dict[int, FrozenTrial] = {}
         for one in found:
-            if isinstance(one.user_attrs.get(SLOT), int) and _OUTCOME in one.user_attrs:
-                first.setdefault(one.user_attrs[SLOT], one)
+            if isinstance(one.user_attrs.get(_SLOT), int) and _OUTCOME in one.user_attrs:
+                first.setdefault(one.user_attrs[_SLOT], one)
         for one in first.values():  # finished trials do not change, and parsing them takes time
             if one.number not in self._known:
                 self._known[one.number] = _entry(one)
@@ -304,7 +288,7 @@ class Ledger:
 def _entry(one: FrozenTrial) -> Entry:
     settings = FitSettings.model_validate(one.user_attrs[_FIT])
     outcome = Outcome.from_json(one.user_attrs[_OUTCOME])
-    return Entry(one.user_attrs[SLOT], one.number, dict(one.params), settings, outcome, dict(one.intermediate_values))
+    return Entry(one.user_attrs[_SLOT], one.number, dict(one.params), settings, outcome)
 
 
 def _short(value: Any) -> str:

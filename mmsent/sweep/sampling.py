@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from mmsent.sweep.space import Space
 
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 STARTUP = 10  # finished trials before TPE learns from them
-SLOT = "slot"  # the user attribute with a trial's slot
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,6 @@ class Sampling:
     trials: int
     sampler: str
     seed: int
-
-    def optuna_sampler(self) -> optuna.samplers.BaseSampler:
-        """The sampler of the study. Only TPE chooses settings when a trial starts; else they are planned."""
-        return Seeded(self.seed) if self.sampler == "tpe" else optuna.samplers.RandomSampler(seed=self.seed)
 
     def planned(self, slot: int) -> dict[str, Any]:
         """The settings of a slot that are decided in advance: a grid's point, a random trial's settings, and in the
@@ -48,33 +45,26 @@ class Sampling:
         return self.space.grid(self.trials, self.seed)
 
 
-class Seeded(optuna.samplers.BaseSampler):
-    """TPE with one seed per slot, so that processes that start at the same moment do not sample the same trials."""
+class Sampler:
+    """Chooses the settings of slots. TPE learns from a study in memory, into which finished trials are copied once.
+    Each slot has its own seed, so that processes that start at the same moment do not sample the same trials."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._tpe = self._of(-1)
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling, self._copied = sampling, set[int]()
+        self._study = optuna.create_study(direction="maximize")
 
-    def _of(self, slot: int) -> optuna.samplers.TPESampler:
-        own = int(np.random.SeedSequence([self._seed, slot + 1]).generate_state(1)[0])
-        return optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=own)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Seed the random numbers for the trial's slot."""
-        slot = trial.user_attrs.get(SLOT)
-        self._tpe = self._of(slot if isinstance(slot, int) else -1)
-        self._tpe.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """As TPE does."""
-        return self._tpe.infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """As TPE does."""
-        return self._tpe.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        """As TPE does."""
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+    def choose(self, slot: int, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+        """The settings of a slot. trials: those of the sweep so far."""
+        planned = self._sampling.planned(slot)
+        if self._sampling.sampler != "tpe":
+            return planned
+        for one in trials:
+            if one.state in COUNTED and one.number not in self._copied:
+                self._study.add_trial(one)
+                self._copied.add(one.number)
+        own = int(np.random.SeedSequence([self._sampling.seed, slot + 1]).generate_state(1)[0])
+        self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=own)
+        self._study.enqueue_trial(planned)
+        trial = self._study.ask(self._sampling.space.distributions())
+        self._study.tell(trial, state=TrialState.FAIL)  # it runs elsewhere
+        return trial.params

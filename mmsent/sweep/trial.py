@@ -91,7 +91,7 @@ def run_trial(job: Job, sides: PartsOf, classes: int, report: Report) -> Outcome
                 if report(at * FOLD + record["epoch"], (sum(reached) + best) / (at + 1)):
                     raise Stopped
 
-            trained = train_head(part.train, part.val, job.settings, classes, on_epoch)
+            trained = train_head(part.train, part.val, job.settings, classes, on_epoch, traced=False)
             reached.append(best)
             best_epochs.append(trained.best_epoch)
             if part.out is None:

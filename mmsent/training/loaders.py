@@ -10,7 +10,7 @@ Shapes: N rows, V views, B batch, D_image and D_text widths.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,13 +127,15 @@ def draw_epoch(
 class Picked:
     """Some rows of arrays in memory that others use as well, so nothing is copied: those at `places` (N,) of image (M,
     V, D_image), text (M, D_text) float32; labels (N,) int64 and missing (N, 2) are of these rows alone. Trains as
-    `Tensors` does."""
+    `Tensors` does. moments: of each half, mean and standard deviation (D,), by whether rows are scaled to root mean
+    square 1: kept here for all heads that train on these rows."""
 
     image: Tensor
     text: Tensor
     places: Tensor
     labels: Tensor
     missing: Tensor | None = None
+    moments: dict[bool, list[tuple[Tensor, Tensor]]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -162,9 +164,8 @@ class Picked:
         """Consecutive rows."""
         for start in range(0, len(self), PART):
             part = slice(start, start + PART)
-            places = self.places[part]
             missing = None if self.missing is None else self.missing[part]
-            yield part, self.image[places, 0], self.text[places], missing
+            yield part, self.image[self.places[part], 0], self.text[self.places[part]], missing
 
 
 def _batches(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor, size: int) -> Iterator[Batch]:
@@ -225,8 +226,7 @@ def _to(missing: Tensor | None, device: str) -> Tensor | None:
 def on_host(rows: Rows) -> Rows:
     """Rows whose batches come from the host's memory, for the same device; those on disk as they are."""
     if isinstance(rows, Picked):
-        places = rows.places.cpu()
-        image, text = rows.image.cpu()[places], rows.text.cpu()[places]
+        image, text = (half.cpu()[rows.places.cpu()] for half in (rows.image, rows.text))
     elif isinstance(rows, Tensors):
         image, text = rows.image.cpu(), rows.text.cpu()
     else:

@@ -25,7 +25,8 @@ from mmsent.metrics import scores
 from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head, unit_rms
 from mmsent.training.loaders import Picked, Rows, Tensors, draw_epoch
-from mmsent.training.train import Draws, Trained, deterministic, loss_tables, one_cycle, set_statistics, smoothed_loss
+from mmsent.training.moments import set_statistics
+from mmsent.training.train import Draws, Trained, deterministic, loss_tables, one_cycle, smoothed_loss
 
 # What all heads of a stack have in common; everything else each has of its own.
 SHARED = ("fusion", "batch_size", "hidden", "depth", "heads", "common_width", "precision")
@@ -95,18 +96,11 @@ class _Stack:
         self.places = list(range(len(wanted)))
         heads: list[Head] = []
         self._draws: list[Draws] = []
-        moments: dict[bool, Head] = {}
         for settings in wanted:
             torch.default_generator.manual_seed(settings.seed)
             head = Head(head_config(settings, *train.widths, classes)).to(self._device)
             self._draws.append(Draws(settings, head, train.device))
-            known = moments.get(settings.rms)
-            if known is None:  # of these rows, scaled like that; the same for all heads
-                set_statistics(head, train)
-                moments[settings.rms] = head
-            else:
-                for half in ("image", "text"):
-                    head.set_moments(half, getattr(known, f"{half}_mean"), getattr(known, f"{half}_std"))
+            set_statistics(head, train)
             heads.append(head)
         self._heads = heads
         self._steps = -(-len(train) // wanted[0].batch_size)

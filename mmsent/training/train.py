@@ -29,8 +29,9 @@ from mmsent.system.devices import half_precision_for
 from mmsent.system.memory import free_memory, out_of_memory
 from mmsent.training.calibration import softmax
 from mmsent.training.head_config import head_config
-from mmsent.training.heads import Head, Trace, unit_rms
-from mmsent.training.loaders import Rows, Tensors, on_host
+from mmsent.training.heads import Head, Trace
+from mmsent.training.loaders import Rows, on_host
+from mmsent.training.moments import set_statistics
 from mmsent.training.tuning import TunedRows, require_tunable, use_bfloat16
 
 CLIP = 1.0  # the norm of all gradients together, where blocks are tuned
@@ -119,22 +120,24 @@ def train_head(
     settings: FitSettings,
     classes: int,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    traced: bool = True,
 ) -> Trained:
     """Train one head: AdamW, OneCycle with cosine annealing, early stopping on validation weighted F1, best epoch kept.
 
     Rows with blocks (see mmsent.training.tuning) train these too; both sides share them, and they are left as they were
     at the best epoch. The same tensors, settings and device give bit-identical weights. Where a GPU's memory cannot
     hold the rows and a step, it begins again with the rows in the host's memory, and the same weights come out; not
-    where blocks are tuned. Raises DataError where a split has no rows, UsageError where the settings tune blocks and
-    the rows have none.
+    where blocks are tuned. traced: the history says how the first layer is distributed. Raises DataError where a split
+    has no rows, UsageError where the settings tune blocks and the rows have none.
     """
     try:
-        return _train_head(train, val, settings, classes, on_epoch)
+        return _train_head(train, val, settings, classes, on_epoch, traced)
     except (RuntimeError, MemoryError) as error:
         if train.device == "cpu" or isinstance(train, TunedRows) or not out_of_memory(error):
             raise
     free_memory()
-    return _train_head(on_host(train), on_host(val), settings, classes, on_epoch)
+    return _train_head(on_host(train), on_host(val), settings, classes, on_epoch, traced)
 
 
 def _train_head(
@@ -143,6 +146,7 @@ def _train_head(
     settings: FitSettings,
     classes: int,
     on_epoch: Callable[[dict[str, Any]], None] | None,
+    traced: bool,
 ) -> Trained:
     if not len(train) or not len(val):
         raise DataError(f"training needs rows on both sides; got {len(train)} to train on, {len(val)} to validate on")
@@ -166,7 +170,7 @@ def _train_head(
         draws = Draws(settings, head, device)
         truth, truth_here = val.labels.cpu().numpy(), val.labels.to(device)
         history: list[dict[str, Any]] = []
-        before = first_layer(head, first_trace(head, val))
+        before = {"first_layer_before": first_layer(head, first_trace(head, val))} if traced else {}
         best: tuple[float, int, tuple[dict[str, Tensor], ...], Tensor] | None = None
         for epoch in range(1, settings.epochs + 1):
             train_loss = _one_epoch(head, train, tables, optimizer, draws, settings)
@@ -181,8 +185,8 @@ def _train_head(
                 **{f"val_{k}": v for k, v in found.items() if k not in {"n", "confusion", "support"}},
                 "image_share": shares[0] if shares else None,
                 "text_share": shares[1] if shares else None,
-                "first_layer": first_layer(head, first),
-                **({"first_layer_before": before} if epoch == 1 else {}),
+                **({"first_layer": first_layer(head, first)} if traced else {}),
+                **(before if epoch == 1 else {}),
             }
             history.append(record)
             if on_epoch:
@@ -306,27 +310,6 @@ class Draws:
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, dtype=torch.float32, device=self._device, generator=self._masks)
-
-
-@torch.no_grad()
-def set_statistics(head: Head, rows: Rows) -> None:
-    """Give a head the mean and standard deviation of its training rows, of each half over the rows that have it."""
-    if isinstance(rows, Tensors) and rows.missing is None:
-        head.set_statistics(rows.image[:, 0], rows.text)
-        return
-    where = "cpu" if rows.device.startswith("mps") else rows.device  # that device has no float64
-    sums = [torch.zeros(2, width, dtype=torch.float64, device=where) for width in rows.widths]
-    counts = [0, 0]
-    for _, image, text, missing in rows.parts():
-        for at, (half, total) in enumerate(zip((image, text), sums, strict=True)):
-            there = half if missing is None else half[~missing[:, at]]
-            values = (unit_rms(there) if head.config.rms else there).to(where).double()
-            total += torch.stack([values.sum(dim=0), values.square().sum(dim=0)])
-            counts[at] += len(there)
-    for name, n, total in zip(("image", "text"), counts, sums, strict=True):
-        mean, square = total / max(n, 1)  # without any row: zeros
-        std = (square - mean.square()).clamp(min=0).sqrt()
-        head.set_moments(name, *(one.to(torch.float32).to(rows.device) for one in (mean, std)))
 
 
 @torch.no_grad()

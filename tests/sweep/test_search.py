@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -200,20 +201,43 @@ def test_a_trial_whose_process_died_is_tried_again_and_counts_once(
     assert [entry.settings for entry in second.entries()] == [entry.settings for entry in third.entries()]
 
 
-def test_a_slot_that_two_processes_queued_is_tried_once(tmp_path: Path, space: Space) -> None:
-    one = make_ledger(tmp_path, space)
-    for _ in range(2):
-        one._study.enqueue_trial({}, user_attrs={"slot": 2})  # as two machines would, at the same moment
-    one._study.enqueue_trial({})  # and a trial that somebody queued by hand
-    other = make_ledger(tmp_path, space)
-    numbers = []
-    for ledger in (one, other) * 8:
-        if claim := ledger.claim():
-            numbers.append(claim[0])
-            ledger.finish(claim[0], outcome(0.5))
+def test_a_slot_that_two_machines_begin_at_once_is_tried_once(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (make_ledger(tmp_path, space) for _ in range(2))
+    for ledger in (one, other):
+        monkeypatch.setattr(ledger, "_lock", contextlib.nullcontext())  # as on a database server
+    numbers, real = [], one._sampler.choose
+
+    def beaten(slot: int, trials: Any) -> dict[str, Any]:
+        monkeypatch.setattr(one._sampler, "choose", real)
+        claim = other.claim()
+        assert claim is not None
+        numbers.append(claim[0])
+        other.finish(claim[0], outcome(0.5))
+        return real(slot, trials)
+
+    monkeypatch.setattr(one._sampler, "choose", beaten)
+    while claim := one.claim():
+        numbers.append(claim[0])
+        one.finish(claim[0], outcome(0.5))
     assert len(set(numbers)) == len(numbers) == 6
-    assert states(tmp_path)[2] == ["COMPLETE", "FAIL"]
-    assert states(tmp_path)[-1] == ["FAIL"]
+    assert states(tmp_path)[0] == ["COMPLETE", "FAIL"]
+
+
+def test_a_trial_that_was_begun_when_the_process_was_stopped_is_freed(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(tmp_path, space)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._storage, "get_trial_number_from_id", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ledger.claim()
+    assert states(tmp_path) == {0: ["RUNNING"]}
+    make_ledger(tmp_path, space)  # another one in the same process
+    assert states(tmp_path) == {0: ["RUNNING"]}
+    ledger.release()
+    assert states(tmp_path) == {0: ["FAIL"]}
 
 
 def test_processes_that_begin_at_once_draw_different_trials(tmp_path: Path, space: Space) -> None:

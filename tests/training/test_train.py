@@ -22,6 +22,7 @@ from mmsent.training.calibration import softmax
 from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head, Trace
 from mmsent.training.loaders import Tensors
+from mmsent.training.moments import set_statistics
 from mmsent.training.train import (
     Draws,
     Trained,
@@ -29,7 +30,6 @@ from mmsent.training.train import (
     evaluate_head,
     loss_tables,
     precision_for,
-    set_statistics,
     smoothed_loss,
     train_head,
 )
