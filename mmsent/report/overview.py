@@ -10,7 +10,7 @@ from mmsent.metrics import LEVEL
 from mmsent.report.findings import Entry, Findings, sentences
 from mmsent.report.language import say
 
-STEP, TICK = 0.05, 0.1  # what the axis ends at multiples of; between its ticks
+STEP = 0.05  # what the axis ends at multiples of
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,16 @@ def overview(found: Findings) -> dict[str, Any]:
             "{encoder}.", val=len(rows.truth), train=shown["train"], encoder=study.cache.encoder,
         ),
         "lines": [_line(e, found, place) for e in found.entries],
-        "ticks": [(place(k * TICK), f"{k * TICK:.1f}") for k in range(11) if floor - 1e-9 <= k * TICK <= top + 1e-9],
+        "ticks": [(place(tick), f"{tick:.1f}") for tick in ticks(floor, top)],
         "sentences": sentences(found),
         "note": _note(found),
     }  # fmt: skip
+
+
+def ticks(floor: float, top: float) -> list[float]:
+    """Where the axis has numbers: few enough to stand apart on a phone."""
+    step = 0.1 if top - floor < 0.36 else 0.2
+    return [k * step for k in range(11) if floor - 1e-9 <= k * step <= top + 1e-9]
 
 
 def _line(entry: Entry, found: Findings, place: Any) -> Line:

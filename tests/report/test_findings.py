@@ -12,7 +12,7 @@ from mmsent.config import Fusion
 from mmsent.evaluation.evaluate import MAJORITY, Evaluation
 from mmsent.metrics import scores
 from mmsent.report.findings import Findings, find, sentences
-from mmsent.report.overview import overview
+from mmsent.report.overview import overview, ticks
 from mmsent.report.study import Study
 
 LABELS = ("negative", "neutral", "positive")
@@ -121,3 +121,8 @@ def test_the_first_screen_has_a_dot_for_every_seed_and_marks_the_best() -> None:
     assert all(0 <= place <= 100 for line in shown["lines"] for place in (*line.dots, line.low, line.mean, line.high))
     assert len(shown["sentences"]) == 3
     assert "Each dot is a seed (1 to 3 per head)" in shown["note"]
+
+
+def test_numbers_of_the_axis_stand_apart() -> None:
+    assert ticks(0.65, 1.0) == pytest.approx([0.7, 0.8, 0.9, 1.0])
+    assert ticks(0.1, 1.0) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
