@@ -16,6 +16,7 @@ from mmsent.cli.output import completed
 from mmsent.errors import Interrupted, MmsentError
 from mmsent.system.failures import machine_error
 from mmsent.system.process import tune_process
+from mmsent.system.words import singular
 
 _stopped_by: list[int] = []  # signals that came
 
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MmsentError as error:
         if debug:
             traceback.print_exc()
-        print(f"mmsent: {completed(str(error))}", file=sys.stderr)
+        print(f"mmsent: {singular(completed(str(error)))}", file=sys.stderr)
         stopped = isinstance(error, Interrupted) and bool(_stopped_by)
         raise SystemExit(128 + _stopped_by[0] if stopped else error.exit_status) from None
     except BrokenPipeError:

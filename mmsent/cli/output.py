@@ -16,6 +16,7 @@ from typing import Any
 
 from mmsent.errors import Interrupted
 from mmsent.system.tables import columns
+from mmsent.system.words import singular
 
 
 @dataclass
@@ -77,13 +78,13 @@ def echo(text: str, *, raw: bool = False) -> None:
     """Lines of the result, on standard output, on a terminal wrapped between words. raw: as they are, for tables and
     for what is to be copied. What standard output cannot show, half a surrogate pair for example, is escaped."""
     encoding = sys.stdout.encoding or "utf-8"
-    shown = text if raw else wrapped(completed(text), terminal_width())
+    shown = text if raw else wrapped(singular(completed(text)), terminal_width())
     print(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def note(text: str) -> None:
     """A remark, on standard error, on a terminal wrapped between words."""
-    text = completed(text)
+    text = singular(completed(text))
     print(wrapped(text, shutil.get_terminal_size().columns if sys.stderr.isatty() else None), file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from mmsent.system.tables import columns
+from mmsent.system.words import singular
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -66,12 +67,12 @@ class CheckReport:
             rows = [[split, *(str(labels.get(name, 0)) for name in names)] for split, labels in self.balance.items()]
             blocks.append(columns([["split", *names], *rows], right=range(1, len(names) + 1)))
         if self.told:
-            blocks.append(columns([[one] for one in self.told], width=width))
+            blocks.append(columns([[singular(one)] for one in self.told], width=width))
         if self.findings:
-            rows = [[f.severity, str(f.count), f.kind, _with_examples(f)] for f in self.findings]
+            rows = [[f.severity, str(f.count), f.kind, singular(_with_examples(f))] for f in self.findings]
             blocks.append(columns([["severity", "count", "finding", ""], *rows], right=(1,), width=width))
         counts = Counter(finding.severity for finding in self.findings)
-        blocks.append(", ".join(f"{counts[s]} {s}{'s' * (counts[s] != 1)}" for s in SEVERITIES))
+        blocks.append(", ".join(singular(f"{counts[s]} {s}s") for s in SEVERITIES))
         return "\n\n".join(blocks)
 
     def _facts(self) -> list[list[str]]:

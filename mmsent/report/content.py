@@ -14,7 +14,7 @@ from mmsent.evaluation.evaluate import BASELINES, baselines_first, paired, paire
 from mmsent.inference.vote import Vote, vote_split
 from mmsent.metrics import LEVEL
 from mmsent.report.gallery import Row
-from mmsent.report.language import listed, say
+from mmsent.report.language import listed, retold, say
 from mmsent.report.naming import calibrated, name_of, names, splits, unlike
 from mmsent.report.picks import errors
 from mmsent.report.study import Study, label_counts
@@ -113,7 +113,8 @@ def data(study: Study, report: CheckReport | None) -> tuple[Table, Table | None,
     if report is None:
         words.append(say("The posts were not available, so they were not checked; name the data set with --data."))
         return table, None, say(" ").join(words)
-    words.append(say("Texts were read as {encoding} ({why}).", encoding=report.encoding, why=report.encoding_why))
+    why = retold(report.encoding_why)
+    words.append(say("Texts were read as {encoding} ({why}).", encoding=report.encoding, why=why))
     if n := report.lengths:
         limit = study.cache.settings.text.max_tokens
         cut = int((study.cache.index("train").tokens > limit).sum())
@@ -125,7 +126,10 @@ def data(study: Study, report: CheckReport | None) -> tuple[Table, Table | None,
     if not report.findings:
         return table, None, say(" ").join([*words, say("The check of the posts found no problems.")])
     found = [[*map(say, ("severity", "count", "finding", "description", "examples"))]]
-    found += [[f.severity, str(f.count), f.kind, f.message, ", ".join(f.examples)] for f in report.findings]
+    found += [
+        [retold(f.severity), str(f.count), retold(f.kind), retold(f.message), ", ".join(f.examples)]
+        for f in report.findings
+    ]
     return table, Table(found, "lrlll"), say(" ").join(words)
 
 

@@ -23,7 +23,7 @@ def test_labels_of_one_person_go_into_the_list(work: Path, capsys: pytest.Captur
     other = next(one for one in ("negative", "positive") if one != old["1"])
     given = save(work / "labels.json", "", _1=other, _2=old["2"])
     assert run("correct", given) == 0
-    assert "corrected-train.txt: 1 labels changed; put it in the place of train.txt" in capsys.readouterr().out
+    assert "corrected-train.txt: 1 label changed; put it in the place of train.txt" in capsys.readouterr().out
     assert labels_of(work / "corrected-train.txt") == old | {"1": other}
     assert {post.id: post.label for post in load_dataset(work / "data").posts}["1"] == old["1"]
 

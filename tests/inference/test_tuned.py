@@ -298,11 +298,11 @@ def test_a_flipped_byte_is_found_by_verify_and_mended_by_repair(
     capsys.readouterr()
     assert run("cache", "verify", *where, "--sample", "0") == 1
     said = capsys.readouterr()
-    assert f"states of text:1: 1 texts ({name})" in said.out
+    assert f"states of text:1: 1 text ({name})" in said.out
     assert "mmsent cache repair" in said.err
     assert path.read_bytes() == bytes(raw)  # verifying writes nothing
     assert run("cache", "repair", *where) == 0
-    assert "states of text:1: 1 texts encoded again" in capsys.readouterr().out
+    assert "states of text:1: 1 text encoded again" in capsys.readouterr().out
     assert run("cache", "verify", *where, "--sample", "0") == 0
     np.testing.assert_array_equal(load_states(cache, "train", "text:1").values, wanted.values)
 

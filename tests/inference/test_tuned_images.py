@@ -105,9 +105,9 @@ def test_a_flipped_byte_is_found_by_verify_and_mended_by_repair(
     raw[raw.index(wanted.values[wanted.offsets[3] : wanted.offsets[4]].tobytes()[:64])] ^= 1
     path.write_bytes(bytes(raw))
     assert run("cache", "verify", *where[:4], "--sample", "0") == 1
-    assert f"states of image:1: 1 images ({name})" in capsys.readouterr().out
+    assert f"states of image:1: 1 image ({name})" in capsys.readouterr().out
     assert run("cache", "repair", *where[:4]) == 0
-    assert "states of image:1: 1 images encoded again" in capsys.readouterr().out
+    assert "states of image:1: 1 image encoded again" in capsys.readouterr().out
     assert run("cache", "verify", *where[:4], "--sample", "0") == 0
     np.testing.assert_array_equal(load_states(cache, "train", "image:1").values, wanted.values)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import string
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import mmsent.report
 from mmsent.report import figure_set, language
 from mmsent.report.figures import training
-from mmsent.report.language import catalogue, listed, say, speaking
+from mmsent.report.language import catalogue, listed, retold, say, speaking
 from tests.helpers.small import run
 
 ROOM = Path(mmsent.report.__file__).parent
@@ -44,6 +45,42 @@ def test_every_sentence_is_translated() -> None:
 def test_translations_hold_the_same_values() -> None:
     for english, other in catalogue("zh").items():
         assert fields(english) == fields(other), english
+
+
+def findings() -> Iterator[str]:
+    """Messages of the check of posts and kinds of findings, where they stand as such; 7 for each value in them."""
+    said = {"_finding", "Finding", "Problem"}
+    for name in ("check", "dataset", "readers/guid", "readers/base", "readers/rows", "readers/folder"):
+        for node in ast.walk(ast.parse((ROOM.parent / "data" / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in said:
+                yield from filter(None, map(written, [node.args[1], node.args[-1]]))
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in {"message", "crop"}:
+                yield from filter(None, [written(node.value)])
+
+
+def written(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        quoted = ["'7'" if getattr(v, "conversion", -1) == ord("r") else "7" for v in node.values]
+        pairs = zip(node.values, quoted, strict=True)
+        return "".join(str(v.value) if isinstance(v, ast.Constant) else shown for v, shown in pairs)
+    return None
+
+
+def test_findings_are_told_in_chinese() -> None:
+    every = [*findings(), "groups that share one picture; 12 rows in all", "similar text in both splits"]
+    every += ["groups of different texts that have the same words; 9 rows in all", "error", "warning", "note"]
+    assert len(every) > 50
+    with speaking("zh"):
+        english = [one for one in every if re.search("[a-z]{4}", one) and not WIDE.search(retold(one))]
+        named = "in both splits|have rows in both train and test|with two labels|have different labels"
+        assert [one for one in english if not re.fullmatch(f"7 ({named})|posts with 7", one)] == []
+        assert retold("no file 1.jpg; 3.1% of the rows cannot be used") == "没有文件 1.jpg；3.1% 的行不可用"
+        assert retold("what nobody translated; it is used") == "what nobody translated；仍然使用"
+    assert retold("no text") == "no text"
+    for english_, other in tomllib.loads((ROOM / "zh-findings.toml").read_text(encoding="utf-8")).items():
+        assert set(fields(other)) == set(fields(english_)), english_
 
 
 def test_the_language_ends_with_its_block() -> None:
