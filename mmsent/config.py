@@ -147,6 +147,7 @@ READER_NAMES = (
     "webdataset",
     "split-files",
     "manifest",
+    "folder",
 )
 Pairs = BeforeValidator(_pairs)
 ColumnName = Literal["id", "image", "text", "label", "split"]

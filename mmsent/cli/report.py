@@ -59,7 +59,7 @@ def report(
         typer.Option(
             "--skip",
             metavar="<str>",
-            help="Figure to leave out, such as grad-cam or learning-curve. Repeatable.",
+            help="Figure to leave out, such as grad-cam or learning-curve, or the map. Repeatable.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -67,8 +67,8 @@ def report(
 ) -> None:
     """Show what runs learned: every figure, and one page.
 
-    Reads the newest run of each fusion of the cache (or the runs named), the cache and the posts. Writes
-    --out/report.html, one file that opens from disk, and the figures as PNG and SVG. Test labels stay closed.
+    Reads the newest run of each fusion (or the runs named), their cache and the posts; test labels stay closed. Writes
+    --out/report.html, one file that opens from disk, the figures as PNG and SVG, and the map's places beside the cache.
     """
     _refuse(form, out, skip or (), lang)
     from mmsent.data.check import check_dataset
@@ -115,8 +115,9 @@ def _refuse(form: str, out: Path, skip: Any, lang: str) -> None:
     if not skip:
         return
     from mmsent.report.figure_set import FIGURES, SWEEP_FIGURES
+    from mmsent.report.write import MAP
 
-    known = [name for name, _, _ in FIGURES + SWEEP_FIGURES]
+    known = [*(name for name, _, _ in FIGURES + SWEEP_FIGURES), MAP]
     if unknown := [name for name in skip if name not in known]:
         raise UsageError(f"--skip {unknown[0]!r}: choose from {', '.join(known)}")
 
@@ -127,7 +128,7 @@ def _write(study: Study, out: Path, form: str, preflight: CheckReport | None, ex
     from mmsent.report.write import write_report
     from mmsent.system.progress import bar
 
-    with bar(len(figures_of(study)) + 1, "drawing", "figure") as shown:
+    with bar(len(figures_of(study)) + 2, "drawing", "figure") as shown:
         started = False
 
         def step(title: str) -> None:

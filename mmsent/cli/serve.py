@@ -146,7 +146,7 @@ def serve(
     bound = bind(host, port)
     try:
         service: Service
-        shown = None
+        shown, cache = None, None
         if no_heads:
             service, shown = _by_hand(where.data, how, bounds)
         else:
@@ -155,15 +155,15 @@ def serve(
             chosen = where.voting_runs(run)
             when = abstention(chosen, abstain, sets=sets, tie=tie, soft=averages(chosen, soft))
             service = Service(chosen, bounds, weights=weights, device=device, tie=tie, soft=soft, abstention=when)
-            note(f"loading {service.encoder} and {len(chosen)} head{'s' * (len(chosen) > 1)}")
+            note(f"loading {service.encoder} and {len(chosen)} heads")
             service.warm_up()
             if when is not None:
                 note(when.in_words())
+            cache = _cache(service.runs)
             if not no_review and (local or api_key is not None or review is not None):
-                shown = _review(service.runs, review, where.data, how, tie=tie, soft=soft)
+                shown = _review(service.runs, review, where.data, how, cache, tie=tie, soft=soft)
         # On loopback the names of this machine alone, so that no page elsewhere can pose as this service.
         hosts = [*(allow_host or ()), *(["localhost"] if local else [])] if local or allow_host else []
-        cache = _cache(service.runs)
         service.training = _training(service.runs, cache)
         places = _places(cache, service.runs, tie=tie, soft=soft) if shown is not None else None
         how_served: dict[str, Any] = {"workers": workers, "root_path": prefix}
@@ -203,11 +203,18 @@ def _prefix(root_path: str) -> str:
 
 
 def _review(
-    runs: Sequence[Run], table: Path | None, data: Path | None, how: DataSettings, *, tie: str | None, soft: bool
+    runs: Sequence[Run],
+    table: Path | None,
+    data: Path | None,
+    how: DataSettings,
+    cache: Cache | None,
+    *,
+    tie: str | None,
+    soft: bool,
 ) -> Callable[[], Review] | None:
-    """How to open what is reviewed: the table given, else the runs' validation rows, voted on as the service votes.
-    None where a run has none, as those of a hub folder."""
-    from mmsent.serve.review import VALIDATION, Review, read_table, source_of, validation_rows
+    """How to open what is reviewed: the table given, else the runs' validation rows and the posts of the cache that
+    wait for a label, voted on as the service votes. None where a run has no such rows, as those of a hub folder."""
+    from mmsent.serve.review import VALIDATION, Review, read_table, source_of, validation_rows, waiting_rows
 
     labels = runs[0].labels
     source: dict[str, Any]
@@ -222,7 +229,12 @@ def _review(
         rows, shared = validation_rows(runs, tie=tie, soft=soft)
         source = {"runs": [run.name for run in shared]}
     dataset = _dataset(runs[0], data, how, listed)
-    return lambda: Review(rows, dataset, **source)
+
+    def opened() -> Review:
+        waiting = waiting_rows(cache, runs, dataset, tie=tie, soft=soft) if cache and table is None else []
+        return Review([*rows, *waiting], dataset, **source, cache=cache)
+
+    return opened
 
 
 def _cache(runs: Sequence[Run]) -> Cache | None:

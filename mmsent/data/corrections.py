@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mmsent.data.dataset import LISTS, Dataset, split_named
@@ -14,6 +16,7 @@ from mmsent.errors import DataError
 from mmsent.system.files import read_file
 from mmsent.system.safe_csv import join_csv
 
+NEW = "posts.csv"  # the manifest of a folder that had none
 MEDIA = {
     "txt": "text/plain",
     "csv": "text/csv",
@@ -29,6 +32,8 @@ def correctable(dataset: Dataset) -> set[str]:
     also rows without a label, unless its split column says test."""
     if dataset.layout == "guid":
         return {post.id for post in dataset.posts if post.split == "train"} - set(dataset.validation)
+    if dataset.layout == "folder":
+        return {post.id for post in dataset.posts}
     if dataset.layout != "manifest":
         return set()
     rows, _ = read_manifest(dataset.root, dataset.settings)
@@ -38,11 +43,12 @@ def correctable(dataset: Dataset) -> set[str]:
 
 
 def corrected_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
-    """The data set's training list, or its manifest, with new labels by post id: file name, media type, bytes.
+    """The data set's training list, or its manifest, with new labels by post id: file name, media type, bytes. For a
+    bare folder, the manifest that belongs into it.
 
     All other rows stay as they are. Raises DataError on a label outside the set, an unknown id, and a test post.
     """
-    if dataset.layout not in ("guid", "manifest"):
+    if dataset.layout not in ("guid", "manifest", "folder"):
         raise DataError(
             f"corrected labels are written into guid lists and manifests, and {dataset.root.name} was read by "
             f"{dataset.layout}; correct them where they came from"
@@ -57,6 +63,8 @@ def corrected_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, st
             raise DataError(f"post {name[:60]!r} validates and stands in a list of its own; correct it there")
         if name not in allowed:
             raise DataError(f"post {name[:60]!r} belongs to the test split; test labels must not enter training")
+    if dataset.layout == "folder":
+        return _new_manifest(dataset, labels)
     return _guid_list(dataset, labels) if dataset.layout == "guid" else _manifest(dataset, labels)
 
 
@@ -68,6 +76,20 @@ def _guid_list(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, b
     # UTF-8, unless the settings name a codec for the whole data set, with which lists are read too.
     codec = known_encoding(dataset.settings.text_encoding or "utf-8").partition("+")[0]
     return name, MEDIA["txt"], _encoded(text, codec)
+
+
+def _new_manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:
+    s = dataset.settings
+    plain = replace(dataset, settings=s.model_copy(update={"clean": ()}))  # the texts as they are
+    rows = [[s.id_column, s.image_column, s.text_column, s.label_column]]
+    for post in dataset.posts:
+        image = post.image.relative_to(dataset.root).as_posix() if isinstance(post.image, Path) else ""
+        try:
+            text = plain.text_of(post)
+        except DataError:  # there is none
+            text = ""
+        rows.append([post.id, image, text, labels.get(post.id, "")])
+    return NEW, MEDIA["csv"], join_csv(rows).encode("utf-8")
 
 
 def _manifest(dataset: Dataset, labels: Mapping[str, str]) -> tuple[str, str, bytes]:

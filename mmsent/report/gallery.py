@@ -21,8 +21,8 @@ THUMBNAIL = 420  # pixels of the longer side of an image in a page: large enough
 @dataclass(frozen=True)
 class Row:
     """A post and what is predicted for it. label: the one that is known, None where none is; predicted: None where
-    nothing is, and then there is neither confidence nor probabilities; heads: each head's label; marked: by the audit;
-    useful: how much a label of it would teach, None where that is not known."""
+    nothing is, and then there is neither confidence nor probabilities; heads: each head's label; marked: by the
+    audit."""
 
     id: str
     label: str | None
@@ -31,7 +31,6 @@ class Row:
     probabilities: dict[str, float]
     heads: dict[str, str]
     marked: bool = False
-    useful: float | None = None
 
     @property
     def decision(self) -> str:
@@ -67,4 +66,9 @@ def gallery_json(
     posts = [{**row, "text": text(row["id"]) or "", "picture": picture(row["id"])} for row in rows_json(rows, dataset)]
     info = {"labels": list(labels), "colours": label_colours(labels), "heads": []}
     known = {"info": info, "digest": kept_under(dataset, str(labels)), "posts": dataset is not None, "rows": posts}
-    return json.dumps(known | more, ensure_ascii=False).replace("<", "\\u003c")
+    return as_script(known | more)
+
+
+def as_script(value: dict[str, Any]) -> str:
+    """JSON that may stand in a script element of HTML."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")

@@ -50,13 +50,14 @@ class Landscape:
     agreeing: Bytes
     heads: int
 
-    def to_json(self) -> dict[str, Any]:
-        """For the page: numbers as base64 of little-endian float32 and bytes."""
+    def to_json(self, rows: Sequence[int] | None = None) -> dict[str, Any]:
+        """For the page: numbers as base64 of little-endian float32 and bytes. rows: only these, None for all."""
+        chosen = np.arange(len(self.ids)) if rows is None else np.asarray(rows, np.int64)
         parts = ("label", "predicted", "confidence", "split", "agreeing")
-        columns = {"x": np.ascontiguousarray(self.xy[:, 0]), "y": np.ascontiguousarray(self.xy[:, 1])}
-        packed = columns | {name: getattr(self, name) for name in parts}
-        told = {name: base64.b64encode(values.tobytes()).decode() for name, values in packed.items()}
-        return {"labels": list(self.cache.labels), "ids": self.ids, "method": self.method, "heads": self.heads} | told
+        packed = {"x": self.xy[:, 0], "y": self.xy[:, 1]} | {name: getattr(self, name) for name in parts}
+        told = {name: base64.b64encode(values[chosen].tobytes()).decode() for name, values in packed.items()}
+        ids = [self.ids[i] for i in chosen.tolist()]
+        return {"labels": list(self.cache.labels), "ids": ids, "method": self.method, "heads": self.heads} | told
 
     @cached_property
     def _unit(self) -> NDArray[np.float32]:
@@ -119,6 +120,20 @@ def _predictions(cache: Cache, runs: Sequence[Run], split: str, tie: str | None,
     sure = np.round(255 * found.probabilities[np.arange(n), said])
     said[found.fallback] = NONE
     return {"predicted": said, "confidence": sure, "agreeing": np.minimum(found.agreeing, 255)}
+
+
+def features_of(cache: Cache, ids: Sequence[str]) -> tuple[list[int], NDArray[np.float32]]:
+    """The features of those of some posts that a cache holds: their places among ids, and (n, D_image + D_text), each
+    half of length 1, zeros where it is missing."""
+    wanted = {one: i for i, one in enumerate(ids)}
+    places: list[int] = []
+    parts: list[NDArray[np.float32]] = []
+    for split in _splits(cache):
+        here = {row: wanted.pop(one) for row, one in enumerate(cache.index(split).ids) if one in wanted}
+        if here:
+            places += here.values()
+            parts.append(_features(cache, split)[list(here)])
+    return places, np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
 def _features(cache: Cache, split: str) -> NDArray[np.float32]:

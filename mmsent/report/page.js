@@ -2,6 +2,7 @@
 
 const embedded = $("posts") && JSON.parse($("posts").textContent);
 const containing = (text) => (row) => [row.id, row.text].some((one) => one.toLowerCase().includes(text));
+const frozen = $("points") && JSON.parse($("points").textContent);
 if (embedded?.rows.length) {
   await startGallery({
     ...embedded,
@@ -11,6 +12,23 @@ if (embedded?.rows.length) {
       const name = `labels${annotator && `-${annotator.replace(/[^\w.-]+/gu, "_")}`}.json`;
       saveAs(name, new Blob([JSON.stringify({ annotator, labels }, null, 1)], { type: "application/json" }));
       return t("downloaded_labels", { name });
+    },
+  });
+}
+if (frozen) {
+  const { points, encoder } = frozen;
+  const cards = new Map(embedded.rows.map((row) => [row.id, row]));
+  startMap(points, {
+    info: { ...embedded.info, encoder },
+    level: 3,
+    post(i) {
+      const { text = points.texts?.[i] ?? "", picture = null } = cards.get(points.ids[i]) ?? {};
+      return { text, picture };
+    },
+    picture: (row) => row.picture,
+    chosen(ids) {
+      if (cards.size) showOnly(ids && new Set(ids.filter((id) => cards.has(id))));
+      return "#errors";
     },
   });
 }

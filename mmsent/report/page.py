@@ -14,12 +14,13 @@ from mmsent.report.web_fonts import font_faces
 
 HERE = Path(__file__).parent
 WEB = HERE / "web"  # of these pages and the server's
-MODULES = ("english", "chinese", "common", "decisions", "cards", "filters", "gallery")  # each after those it imports
+# Each after those it imports.
+MODULES = ("english", "chinese", "common", "decisions", "cards", "choices", "filters", "gallery", "scatter", "mapview")
 
 
-def render(name: str, written: str, *, gallery: str, **values: Any) -> str:
+def render(name: str, written: str, *, gallery: str, points: str = "", **values: Any) -> str:
     """Render a template of this folder. written: the texts that the page shows, whose wide characters and emoji travel
-    with it; gallery: see `gallery_json`; values: what else the template takes."""
+    with it; gallery: see `gallery_json`; points: see `map_section`; values: what else the template takes."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -33,7 +34,8 @@ def render(name: str, written: str, *, gallery: str, **values: Any) -> str:
         **values,
         say=say,
         language={"zh": "zh-CN"}.get(language(), language()),
-        gallery=Markup(gallery),  # JSON without "<"
+        gallery=Markup(gallery),  # JSON without "<", and so are the points
+        points=Markup(points),
         # Our own files, written into the page as they are; their hashes are all that the page's policy lets run.
         style=Markup(style),
         script=Markup(script),

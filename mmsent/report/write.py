@@ -21,7 +21,7 @@ from PIL import Image
 from mmsent.data.check_report import CheckReport
 from mmsent.data.images import image_url, thumbnail_url
 from mmsent.data.lists import write_text
-from mmsent.errors import DataError
+from mmsent.errors import DataError, MmsentError
 from mmsent.report import content, sweeps, validation
 from mmsent.report.explanations import Explainer
 from mmsent.report.figure_set import ReportFigure, draw_figures
@@ -29,6 +29,7 @@ from mmsent.report.figures.style import DPI
 from mmsent.report.findings import find
 from mmsent.report.gallery import THUMBNAIL, gallery_json
 from mmsent.report.language import say
+from mmsent.report.map_section import map_section
 from mmsent.report.naming import short_name, title_of
 from mmsent.report.overview import overview
 from mmsent.report.page import render
@@ -42,6 +43,7 @@ BUILDING = ".building"  # the report in the making, until all of it is there
 SHOWN_WIDTH = 1700  # pixels of a figure in the page; the files beside it hold all 200 dpi
 PER_INCH = 116  # pixels of the page for an inch of a figure, so that letters are alike in all
 PHOTOS = {"errors", "confident-errors", "grad-cam"}
+MAP = "map"  # what --skip calls it
 CARDS = 30  # errors in the page; the server's review shows all
 Format = Literal["html", "md"]
 
@@ -80,7 +82,10 @@ def write_report(
         if on_step:
             on_step("page")
         values = _values(study, preflight)
-        text = _html(study, values, figures) if form == "html" else _markdown(study, values, figures)
+        if form == "html":
+            text = _html(study, values, figures, *_map(study, skip, on_step))
+        else:
+            text = _markdown(study, values, figures)
         write_text(building / page.name, text)
         figures = _put_in_place(figures, building, page)
     except OSError as error:
@@ -145,15 +150,28 @@ def _values(study: Study, preflight: CheckReport | None) -> dict[str, Any]:
 # --- HTML
 
 
-def _html(study: Study, values: dict[str, Any], figures: list[ReportFigure]) -> str:
+def _map(study: Study, skip: Collection[str], on_step: Callable[[str], None] | None) -> tuple[str, str]:
+    """The map's points and a note; no points where it is left out or cannot be made, and the note says why."""
+    if MAP in skip:
+        return "", say("The map is left out: {reason}.", reason=say("left out with --skip"))
+    if on_step:
+        on_step("map")
+    try:
+        return map_section(study)
+    except MmsentError as error:
+        return "", say("The map is left out: {reason}.", reason=error)
+
+
+def _html(study: Study, values: dict[str, Any], figures: list[ReportFigure], points: str, about_map: str) -> str:
     rows, note = content.gallery(study, CARDS)
     gallery = gallery_json(
         rows, study.labels, study.dataset, study.text, lambda name: _thumbnail(study, name), order="listed"
     )
     shown = [_shown(figure) for figure in figures]
-    written = " ".join([gallery, str(values), *(one["caption"] for one in shown)])
+    written = " ".join([gallery, points, str(values), *(one["caption"] for one in shown)])
     errors = {"note": note, "head": short_name(study.main)}
-    return render("page.html", written, **values, figures=shown, gallery=gallery, errors=errors)
+    more: dict[str, Any] = {"figures": shown, "errors": errors, "about_map": about_map}
+    return render("page.html", written, gallery=gallery, points=points, **values, **more)
 
 
 def _shown(figure: ReportFigure) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Atlas:
     @functools.cached_property
     def points(self) -> dict[str, Any]:
         """What the page draws."""
-        return self.found.to_json()
+        return self.found.to_json() | {"useful": bool(self._review.waiting)}
 
     def _post(self, row: int) -> Post | None:
         if not 0 <= row < len(self.found.ids):

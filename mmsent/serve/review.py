@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from mmsent.data.corrections import corrected_list
+from mmsent.data.corrections import correctable, corrected_list
 from mmsent.data.dataset import Dataset, Post
 from mmsent.data.images import image_bytes, open_rgb, read_image, shrunk
-from mmsent.errors import DataError
+from mmsent.errors import DataError, MmsentError
 from mmsent.evaluation.agreement import Agreement, agreement, majority
+from mmsent.features.cache import NO_LABEL, Cache
 from mmsent.inference.tally import Way, tally
-from mmsent.inference.vote import averages
+from mmsent.inference.useful import useful_order
+from mmsent.inference.vote import averages, vote_split
 from mmsent.report.gallery import THUMBNAIL, Row, kept_under, rows_json
+from mmsent.report.landscape import features_of
 from mmsent.system.files import read_file
 from mmsent.system.safe_csv import plain
 from mmsent.training.runs import Run
@@ -29,6 +32,7 @@ FETCHING = 15.0  # seconds for an image at a URL, for somebody waits for it
 VALIDATION = "validation.csv"
 FORMS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif"}  # sent as they are
 PEOPLE = 50  # who may label at once
+USEFUL = 500  # posts in the order of their use, enough for an evening
 TEXT = 600  # characters of a text that are shown
 OWN_COLUMNS = {"id", "label", "predicted", "confidence", "agreeing", "problem", "fold", "vote", "twins"}
 OWN_COLUMNS |= {"voted", "decision", "manifest", "read_with"}
@@ -117,14 +121,45 @@ def unlabelled_rows(dataset: Dataset) -> list[Row]:
     return [Row(post.id, post.label, None, 0.0, {}, {}) for post in dataset.posts]
 
 
+def waiting_rows(
+    cache: Cache, runs: Sequence[Run], dataset: Dataset | None, *, tie: str | None = None, soft: bool = False
+) -> list[Row]:
+    """The posts of a cache that have no label and can get one, with the vote on them; none where the runs cannot label
+    them. tie, soft: as the service votes."""
+    allowed = correctable(dataset) if dataset is not None else set()
+    rows = []
+    for split in cache.rows:
+        index = cache.index(split)
+        bare = {i for i in np.flatnonzero(index.good & (index.labels == NO_LABEL)).tolist() if index.ids[i] in allowed}
+        try:
+            found = vote_split(runs, cache, split, tie=tie, soft=averages(runs, soft)) if bare else None
+        except MmsentError:
+            found = None
+        if found is None:
+            continue
+        for i in sorted(bare - {*found.fallback}):
+            shares = dict(zip(found.labels, found.probabilities[i].tolist(), strict=True))
+            heads = {run.name: said[i] for run, said in zip(found.runs, found.choices, strict=True) if said[i]}
+            rows.append(Row(found.ids[i], None, found.predicted[i], shares[found.predicted[i]], shares, heads))
+    return rows
+
+
 class Review:
     """Posts to look through and to label, for one or several people. dataset: None where the posts are not available;
     ids and numbers are all there is then, and nothing can be corrected. table, runs: where the predictions come from,
-    for the page. People's labels stay in memory here and in their browsers."""
+    for the page; cache: of the heads, where it is at hand. People's labels stay in memory here and in their
+    browsers."""
 
     def __init__(
-        self, rows: Sequence[Row], dataset: Dataset | None, *, table: str = "", runs: Sequence[str] = ()
+        self,
+        rows: Sequence[Row],
+        dataset: Dataset | None,
+        *,
+        table: str = "",
+        runs: Sequence[str] = (),
+        cache: Cache | None = None,
     ) -> None:
+        self._cache = cache
         self._rows, self.dataset, self._table, self._runs = list(rows), dataset, table, list(runs)
         wanted = {row.id for row in rows}
         self._posts = {post.id: post for post in dataset.posts if post.id in wanted} if dataset else {}
@@ -138,7 +173,25 @@ class Review:
             row["picture"] = post is not None and post.has_image
         digest = kept_under(self.dataset, "\n".join([self._table, *self._runs]))
         known = {"digest": digest, "table": self._table, "runs": self._runs, "posts": self.dataset is not None}
-        return {**known, "rows": rows}
+        fresh = self.dataset is not None and self.dataset.layout == "folder"
+        return {**known, "fresh": fresh, "useful": bool(self.waiting), "rows": rows}
+
+    @functools.cached_property
+    def waiting(self) -> list[Row]:
+        """Posts that can be labelled and have no label, with what the heads say of them; none without a cache."""
+        allowed = correctable(self.dataset) if self.dataset and self._cache else set()
+        return [row for row in self._rows if row.label is None and row.probabilities and row.id in allowed]
+
+    def useful(self) -> list[str]:
+        """Ids of the waiting posts, the most useful to label first, by their features in the cache; at most USEFUL."""
+        if self._cache is None or not self.waiting:
+            return []
+        places, features = features_of(self._cache, [row.id for row in self.waiting])
+        known = [self.waiting[i] for i in places]
+        if not known:
+            return []
+        shares = np.array([list(row.probabilities.values()) for row in known])
+        return [known[i].id for i in useful_order(shares, features, USEFUL).tolist()]
 
     def texts(self, rows: Sequence[int], *, whole: bool = False) -> list[str]:
         """The beginnings of the texts of some rows, or all of them; empty where there is none."""
@@ -150,7 +203,8 @@ class Review:
         one on which the heads differ."""
         sure = sorted(range(len(self._rows)), key=lambda i: -self._rows[i].confidence)
         known = [i for i in sure if self._rows[i].predicted is not None]
-        right = [i for i in known if self._rows[i].label in (None, self._rows[i].predicted)]
+        right = [i for i in known if self._rows[i].label == self._rows[i].predicted]
+        right = right or [i for i in known if self._rows[i].label is None]
         clear = [[i for i in right if self._rows[i].predicted == label] for label in sorted({*self._predicted(right)})]
         split = [i for i in reversed(known) if len({*self._rows[i].heads.values()}) > 1]
         found = [next(filter(self._whole, places), None) for places in [*clear, split]]

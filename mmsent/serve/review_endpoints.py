@@ -66,6 +66,16 @@ def _add_rows(router: APIRouter, work: Work, review: Callable[[], Review], acces
         return await in_thread(work.reviewer, lambda: review().examples())
 
     @router.get(
+        "/useful",
+        operation_id="review_useful",
+        summary="Which posts to label next",
+        responses=documented(*access.refusals),
+    )
+    async def useful() -> list[str]:
+        """Ids of posts without a label, the most useful first: unsure ones, spread over the data."""
+        return await in_thread(work.reviewer, lambda: review().useful())
+
+    @router.get(
         "/find",
         operation_id="review_find",
         summary="Rows whose text or id holds a text",

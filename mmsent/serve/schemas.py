@@ -236,7 +236,6 @@ class ReviewRow(_Out):
     heads: dict[str, str]
     decision: str = Field(description="why the prediction is not the label with the highest probability")
     marked: bool = Field(description="whether an audit marks it")
-    useful: float | None = Field(description="how much a label of it would teach")
     picture: bool
     correctable: bool
 
@@ -248,6 +247,8 @@ class ReviewPage(_Out):
     table: str = Field(description="the name of the table; empty when the runs' validation rows are reviewed")
     runs: list[str] = Field(description="the runs that these validation rows belong to")
     posts: bool = Field(description="whether the data set is available")
+    fresh: bool = Field(description="whether the data set has no list, so that /review/list writes its first")
+    useful: bool = Field(description="whether /review/useful has an order of its posts")
     rows: list[ReviewRow]
 
 
@@ -304,6 +305,7 @@ class MapPoints(_Out):
     labels: list[str]
     ids: list[str]
     heads: int
+    useful: bool = Field(description="whether /review/useful has an order of its posts")
     x: str
     y: str
     label: str = Field(description="the known label, its place in `labels`; test labels stay closed")

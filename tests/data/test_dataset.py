@@ -468,6 +468,7 @@ def test_where_a_data_set_is_and_what_it_is_called(tmp_path: Path) -> None:
         "hf-parquet (Parquet files with the images inside); "
         "excel (an .xlsx file); webdataset (WebDataset's .tar shards); "
         "split-files (a folder with train.csv, val.csv and test.csv, or the like); "
+        "folder (a folder of images, .txt beside them or in texts/, not labelled yet); "
         "the smallest manifest is a CSV of id,image,text,label"
     )
 

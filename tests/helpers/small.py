@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mmsent.cli.main import main
-from mmsent.report import figure_set
+from mmsent.features.cache import Cache
+from mmsent.report import figure_set, landscape
 from tests.helpers.made import LABELS, make_picture, make_rows
 
 NASTY = '<script>document.title="owned"</script> "quotes" & \'more\' </p><img src=x onerror=alert(1)> 情感 😀🎉'
@@ -44,6 +45,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run("extract", *where, "--encoder", "offline", "--views", "0") == 0
     fit = ["--runs", str(folder / "runs"), "--epochs", "3", "--val-size", "0.34", "--no-group"]
     assert run("fit", *where, *fit, "--fusion", "all") == 0
+    with pytest.MonkeyPatch.context() as patch:  # UMAP compiles for seconds, and its figure has its own test
+        patch.setattr(landscape, "umap_points", lambda *_: None)
+        landscape.landscape(Cache.open(next((folder / "cache").glob("*.h5"))), [])
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from dataclasses import replace
@@ -19,7 +20,7 @@ from mmsent.config import Fusion, SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import RunError
 from mmsent.features.cache import Cache
-from mmsent.report import content, figure_set, result_plates, training_plates
+from mmsent.report import content, figure_set, map_section, result_plates, training_plates
 from mmsent.report.explanations import Explainer
 from mmsent.report.findings import find
 from mmsent.report.reproduce import commands
@@ -50,6 +51,12 @@ class Elements(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._within not in {"script", "style"}:
             self.text += data
+
+
+def embedded(page: str, name: str) -> dict[str, Any]:
+    """What a page holds for its script."""
+    found: dict[str, Any] = json.loads(page.partition(f'id="{name}">')[2].partition("</script>")[0])
+    return found
 
 
 def test_every_figure_is_made_and_shows_something(page: Path) -> None:
@@ -94,14 +101,57 @@ def test_page_is_self_contained(page: Path) -> None:
 def test_hostile_posts_harm_neither_page_nor_files(page: Path, small: Path) -> None:
     text = page.read_text(encoding="utf-8")
     elements = Elements(text)
-    assert [a.get("type") for tag, a in elements.found if tag == "script"] == ["application/json", "module"]
+    scripts = [a.get("type") for tag, a in elements.found if tag == "script"]
+    assert scripts == ["application/json", "application/json", "module"]
     assert all(not name.startswith("on") for _, attributes in elements.found for name in attributes)
     assert not any(tag in {"iframe", "object", "embed", "b onclick"} for tag, _ in elements.found)
-    posts = json.loads(text.partition('id="posts">')[2].partition("</script>")[0])["rows"]
+    posts = embedded(text, "posts")["rows"]
     assert any('document.title="owned"' in post["text"] for post in posts)  # the script shows it as text
     assert any('<b onclick="alert(' in post["id"] for post in posts)
     written = [path.name for path in (small / "report").rglob("*")]
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.") for name in written), written
+
+
+def test_the_map_is_frozen_into_the_page(page: Path, small: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    points = embedded(text, "points")["points"]
+    dataset = load_dataset(small / "posts" / "posts.jsonl")
+    train = [post.id for post in dataset.of("train")]
+    assert points["ids"][: len(train)] == train
+    assert points["texts"][1] == dataset.text_of(dataset.of("train")[1])
+    assert [len(base64.b64decode(points[name])) for name in ("x", "label")] == [
+        4 * len(points["ids"]),
+        len(points["ids"]),
+    ]
+    assert (points["method"], points["heads"]) == ("PCA", 3)
+    assert "Predictions are those of concat, weighted" in Elements(text).text
+
+
+def test_a_map_that_cannot_be_made_is_left_out_with_a_note(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RunError("the cache's disk is gone")
+
+    monkeypatch.setattr(figure_set, "FIGURES", figure_set.FIGURES[:1])
+    where = ["--cache", str(small / "cache"), "--runs", str(small / "runs"), "--out", str(tmp_path)]
+    for more, said in ((["--skip", "map"], "left out with --skip"), ([], "the cache's disk is gone")):
+        monkeypatch.setattr("mmsent.report.map_section.landscape", broken)
+        assert run("report", *where, "--data", str(small / "posts" / "posts.jsonl"), *more) == 0
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f"The map is left out: {said}." in Elements(page).text
+        assert 'id="points"' not in page
+
+
+def test_of_many_posts_a_part_is_on_the_map(small: Path, mixed: list[Run], cache: Cache, monkeypatch: Any) -> None:
+    study = open_study(mixed[:1], cache, load_dataset(small / "posts" / "posts.jsonl"))
+    monkeypatch.setattr(map_section, "MOST", 7)
+    monkeypatch.setattr(map_section, "TEXTS", 10)
+    made, words = map_section.map_section(study)
+    points = json.loads(made)["points"]
+    assert (len(points["ids"]), len(base64.b64decode(points["x"])), "texts" in points) == (7, 28, False)
+    assert set(points["ids"]) <= set(cache.index("train").ids) | set(cache.index("test").ids)
+    assert "The map shows 7 of 102 posts, drawn at random." in words
 
 
 def test_wide_characters_travel_with_the_page(page: Path) -> None:
@@ -158,7 +208,7 @@ def test_without_posts_the_page_says_so(
     assert "the posts cannot be found" in said.err
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "The posts were not available, so they were not checked" in Elements(page).text
-    posts = json.loads(page.partition('id="posts">')[2].partition("</script>")[0])
+    posts = embedded(page, "posts")
     assert (posts["posts"], {row["picture"] for row in posts["rows"]}) == (False, {None})
     assert (tmp_path / "r" / "figures" / "02-errors.png").is_file()
 

@@ -68,6 +68,48 @@ def test_filters_work(browser: Any, page: Path) -> None:
     assert shown(browser) == [post["id"] for post in sorted(posts, key=lambda post: post["confidence"])][:24]
 
 
+LASSO = """
+const canvas = document.getElementById("map");
+canvas.scrollIntoView({ block: "center" });
+document.getElementById("lasso").click();
+const box = canvas.getBoundingClientRect();
+const send = (kind, across, down) => canvas.dispatchEvent(new PointerEvent(kind, {
+  clientX: box.left + across * box.width, clientY: box.top + down * box.height, pointerId: 1, bubbles: true }));
+send("pointerdown", 0.01, 0.01);
+for (const [across, down] of [[0.99, 0.01], [0.99, 0.99], [0.01, 0.99]]) send("pointermove", across, down);
+send("pointerup", 0.01, 0.99);
+"""
+
+
+def test_the_map_chooses_the_posts_below(browser: Any, page: Path) -> None:
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    def words(name: str) -> str:
+        return str(browser.find_element("id", name).get_attribute("textContent"))
+
+    show(browser, page, 1400)
+    every = len(browser.execute_script("return JSON.parse(document.getElementById('posts').textContent).rows"))
+    points = browser.execute_script("return JSON.parse(document.getElementById('points').textContent).points")
+    assert words("list-title") == f"All {len(points['ids'])} posts"
+    colours = "new Set(new Uint32Array(document.getElementById('map').getContext('2d').getImageData(0, 0, 500, 400)"
+    drawn = f"return {colours}.data.buffer)).size > 2"
+    for name in ("label", "predicted", "confidence", "split", "agreement"):
+        Select(browser.find_element("id", "colour")).select_by_value(name)
+        WebDriverWait(browser, 20).until(lambda b: b.execute_script(drawn))
+    browser.execute_script(LASSO)
+    chosen = f"{len(points['ids'])} posts in the lasso"
+    WebDriverWait(browser, 20).until(lambda _: words("list-title") == chosen)
+    assert words("count") == f"{every} of {every} posts"
+    first = browser.find_element("css selector", "#list button")
+    browser.execute_script("arguments[0].click()", first)
+    WebDriverWait(browser, 20).until(lambda b: b.find_elements("css selector", "#post .row"))
+    card = browser.find_element("css selector", "#post .row")
+    assert card.get_attribute("data-id") == first.text == points["ids"][0]
+    assert card.find_element("css selector", ".text").text.split() == points["texts"][0].split()
+    browser.execute_script("document.getElementById('clear').click()")
+    WebDriverWait(browser, 20).until(lambda _: words("list-title").startswith("All "))
+
+
 def test_nothing_from_the_posts_runs(browser: Any, page: Path) -> None:
     show(browser, page, 1400)
     assert "owned" not in browser.title

@@ -12,6 +12,7 @@ from mmsent.data.manifests import MANIFEST_ENDINGS
 from mmsent.data.readers import (
     argilla,
     excel,
+    folder,
     guid,
     hateful_memes,
     hf_parquet,
@@ -28,7 +29,8 @@ from mmsent.data.readers.files import holds
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import require_local
 
-# In this order: the first that recognises a data set reads it. A manifest is any table, so its reader comes last.
+# In this order: the first that recognises a data set reads it. A manifest is any table, so its reader comes late; a
+# folder without any list comes last.
 _ALL = (
     guid.READER,
     mvsa.READER,
@@ -43,6 +45,7 @@ _ALL = (
     webdataset.READER,
     split_files.READER,
     manifest.READER,
+    folder.READER,
 )
 READERS: dict[str, Reader] = {one.name: one for one in _ALL}
 

@@ -17,6 +17,7 @@ from mmsent.system.files import from_here, is_file, protocol
 
 # Of the formats that are read; the bytes decide which one it is.
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "jfif", "jpe", "avif", "heic", "heif")
+ENDINGS = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
 BY_PATH, BY_NAME = "by the path", "by the name alone"
 OTHER_FORM, NO_ENDING = "in another case or Unicode form", "by the name without its ending"
 _SEVERAL, _NONE = "not found, as several files have the name", "not found"
@@ -173,6 +174,12 @@ def _chosen(name: str, candidates: Sequence[Path]) -> tuple[Path | None, str]:
 
 def _last(name: str) -> str:
     return unquote(name).strip().replace("\\", "/").rpartition("/")[2]
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder itself holds an image, by the endings."""
+    with os.scandir(folder) as entries:
+        return any(one.name.lower().endswith(ENDINGS) and one.is_file() for one in entries)
 
 
 def holds(folder: Path) -> str:

@@ -14,13 +14,12 @@ from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import Manifest, ManifestRow, cell, columns_told, open_manifest
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_named
-from mmsent.data.readers.files import IMAGE_ENDINGS, ImageFiles
+from mmsent.data.readers.files import ENDINGS, ImageFiles, has_images
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import RowPosts
 from mmsent.errors import DataError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-ENDINGS = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
 FILE_NAME = "file_name"
 
 
@@ -34,8 +33,8 @@ def _locate(path: Path) -> Path | None:
         return path
     if manifests_in(path):
         return None
-    labels = {one.name for split in splits for one in split.iterdir() if one.is_dir() and _has_images(one)}
-    labels |= {one.name for one in folders if one not in splits and _has_images(one)}
+    labels = {one.name for split in splits for one in split.iterdir() if one.is_dir() and has_images(one)}
+    labels |= {one.name for one in folders if one not in splits and has_images(one)}
     return path if len(labels) > 1 else None
 
 
@@ -48,11 +47,6 @@ def _names_files(path: Path) -> bool:
         return FILE_NAME in _opened(path, DataSettings()).names
     except DataError:
         return False
-
-
-def _has_images(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(one.name.lower().endswith(ENDINGS) and one.is_file() for one in entries)
 
 
 def _opened(path: Path, settings: DataSettings) -> Manifest:

@@ -7,9 +7,9 @@ const headOf = (run, info) => {
   return head ? fusionName(head.fusion) : run;
 };
 
-/** source: {info: {labels, colours, heads}, picture(row, whole), why(row)}; more: other facts, [name, label] each; below: what
- * else stands on the card. */
-export function cardOf(row, source, { more = [], below = [] } = {}) {
+/** source: {info: {labels, colours, heads}, picture(row, whole), why(row)}; more: other facts, [name, what it is] each; below: what
+ * else stands on the card; named: whether the id does. */
+export function cardOf(row, source, { more = [], below = [], named = true } = {}) {
   const thumb = el("button", { type: "button", className: "thumb", onclick: () => enlarge(row, source, card) }, row.picture ? "" : t("no_picture"));
   thumb.disabled = !row.picture;
   if (row.picture) {
@@ -18,7 +18,7 @@ export function cardOf(row, source, { more = [], below = [] } = {}) {
   }
   const why = source.why?.(row);
   const card = el("li", { className: "row", tabIndex: -1, "aria-label": row.id }, thumb,
-    el("p", { className: "id" }, row.marked ? `${row.id} · ${t("marked")}` : row.id,
+    el("p", { className: "id" }, row.marked ? `${row.id} · ${t("marked")}` : named ? row.id : "",
       ...(why ? [" ", el("a", { className: "why", href: why }, t("why"))] : [])),
     el("p", { className: "text", dir: "auto", tabIndex: 0 }, row.text ?? ""), factsOf(row, source.info, more),
     stackOf(row, source.info), ...below);
@@ -40,7 +40,7 @@ function factsOf(row, info, more) {
     const words = agreement(heads.length - heads.filter(([, label]) => label !== row.predicted).length, heads.length, row.predicted);
     fact(t("row_heads"), el("span", { title: each }, words, el("span", { className: "unseen" }, ` (${each})`)));
   }
-  for (const [name, label] of more) fact(name, chip(label, info.colours));
+  for (const [name, value] of more) fact(name, value);
   return facts;
 }
 

@@ -189,11 +189,11 @@ export function pool(size) {
   return (task) => { waiting.push(task); Promise.resolve().then(next); };
 }
 
-/** How to fetch images of the review, a few at once: picture(row, whole) is an address. Image elements send no key. */
-export function pictures() {
+/** How to fetch images of the review or the map, a few at once: picture(row, whole) is an address. Image elements send no key. */
+export function pictures(of = "review") {
   const fetching = pool(4);
   return (row, whole) => new Promise((done, failed) => {
-    fetching(() => ask(`review/pictures/${row.row}${whole ? "?whole=true" : ""}`).then((answer) => answer.blob())
+    fetching(() => ask(`${of}/pictures/${row.row}${whole ? "?whole=true" : ""}`).then((answer) => answer.blob())
       .then((blob) => done(URL.createObjectURL(blob))).catch(failed));
   });
 }

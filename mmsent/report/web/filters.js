@@ -7,11 +7,21 @@ const against = (row) => {
 };
 const doubt = (row) => (row.label === null ? -1 : 1 - (row.probabilities[row.label] ?? 0));
 
+/** Shuffled, and always the same: a number made of the id (FNV-1a, its bits mixed). */
+const shuffled = (row) => {
+  let made = 2166136261;
+  for (const letter of row.id) made = Math.imul(made ^ letter.codePointAt(0), 16777619);
+  made = Math.imul(made ^ (made >>> 16), 2246822507);
+  return (made ^ (made >>> 13)) >>> 0;
+};
+
 export const ORDERS = {
   disagreement: { by: (row) => row.confidence - 1000 * against(row), fits: (row) => Object.keys(row.heads).length > 1 },
   doubtful: { by: (row) => -doubt(row), fits: (row) => row.label !== null && row.predicted !== null },
   unsure: { by: (row) => row.confidence, fits: (row) => row.predicted !== null },
   sure: { by: (row) => -row.confidence, fits: (row) => row.predicted !== null },
+  useful: { by: (row) => row.useful, fits: (row) => row.useful !== undefined }, // see rank in gallery.js
+  random: { by: shuffled, fits: (row) => row.label === null },
   listed: { by: (row) => row.row, fits: () => true },
 };
 

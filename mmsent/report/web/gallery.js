@@ -3,7 +3,8 @@
 // What is behind the address's # holds filters, order and place: #order=doubtful&only=wrong&ids=["a","b"]&at=a&one=1
 
 import { cardOf, enlarge, showPicture } from "./cards.js";
-import { $, closing, darkened, el, keep, kept, labelName, onLanguage, over, said, select, t } from "./common.js";
+import { choicesOf, markCard } from "./choices.js";
+import { $, closing, el, keep, kept, labelName, onLanguage, over, said, select, t } from "./common.js";
 import { makeDecisions } from "./decisions.js";
 import { ORDERS, showing } from "./filters.js";
 
@@ -46,16 +47,26 @@ function takes(row) {
     && row.confidence >= bound("least", 0) - 1e-9 && row.confidence <= bound("most", 100) + 1e-9;
 }
 
+/** Learn which posts are most useful to label next, once. */
+async function rank() {
+  if (rank.known) return;
+  const place = new Map((await source.useful()).map((one, k) => [one, k]));
+  for (const row of rows) row.useful = place.get(row.id) ?? Infinity;
+  rank.known = true;
+}
+
 async function filter(id = null) {
   $("rows").setAttribute("aria-busy", "true");
   const mine = (filter.asked = (filter.asked ?? 0) + 1);
   const text = $("find").value.trim().toLowerCase();
   try {
     const answer = text ? await source.find(text) : null;
+    if ($("order").value === "useful") await rank();
     if (mine !== filter.asked) return;
     found = answer;
     complain("");
   } catch (error) { return complain(error.message); }
+  $("order-hint").hidden = $("order").value !== "useful";
   const { by } = ORDERS[$("order").value];
   shown = rows.filter(takes).sort((a, b) => by(a) - by(b) || a.row - b.row);
   at = Math.max(0, shown.findIndex((row) => row.id === id));
@@ -86,6 +97,12 @@ function recall() {
   return filter(then.get("at"));
 }
 
+/** Show only the posts with some ids; null: all. */
+export function showOnly(wanted) {
+  ids = wanted;
+  return filter();
+}
+
 // --- cards
 
 async function draw(until) {
@@ -98,41 +115,12 @@ async function draw(until) {
 }
 
 function drawCard(row) {
-  row.card = cardOf(row, source, { below: [choices(row)] });
+  row.card = cardOf(row, source, { below: [choicesOf(row, source, decisions)] });
   mark(row);
   return row.card;
 }
 
-function choices(row) {
-  if (!row.correctable) return el("p", { className: "hint" }, t(source.posts ? "not_here" : "no_posts"));
-  const chosen = (decision) => (event) => { decision(); if (event.detail) row.card.focus({ preventScroll: true }); };
-  const buttons = source.info.labels.map((label, i) => {
-    const key = i < 9 ? el("kbd", { "aria-hidden": "true" }, String(i + 1)) : null;
-    const button = el("button", { type: "button", onclick: chosen(() => decisions.toggle(row, label)) }, key, labelName(label));
-    button.dataset.label = label;
-    return button;
-  });
-  if ((row.label ?? row.predicted) !== null) {
-    const words = t(row.label === null ? "as_predicted" : "keep");
-    buttons.push(el("button", { type: "button", className: "keep", onclick: chosen(() => decisions.confirm(row)) }, words));
-  }
-  return el("fieldset", { className: "choose" }, el("legend", {}, t("correct")), el("div", {}, ...buttons), el("p", { className: "others" }));
-}
-
-/** Show what was decided on a post's card. */
-function mark(row) {
-  const label = decisions.labelOf(row);
-  row.card.classList.toggle("changed", decisions.corrected(row));
-  row.card.classList.toggle("done", decisions.has(row));
-  for (const button of row.card.querySelectorAll("[data-label]")) {
-    const on = button.dataset.label === label;
-    button.setAttribute("aria-pressed", String(on));
-    button.style.background = on ? darkened(source.info.colours[label]) : "";
-  }
-  row.card.querySelector(".keep")?.setAttribute("aria-pressed", String(decisions.has(row) && !decisions.corrected(row)));
-  const others = row.card.querySelector(".others");
-  if (others) others.textContent = Object.entries(decisions.conflict(row) ?? {}).map(([name, said]) => `${name}: ${labelName(said)}`).join(", ");
-}
+const mark = (row) => markCard(row, source.info.colours, decisions);
 
 function focusable() {
   for (const [i, row] of shown.slice(0, drawn).entries()) {
@@ -269,8 +257,9 @@ function build() {
       field("order", "order", el("select")), field("only", "show", el("select")), field("label", "f_label", el("select")),
       field("predicted", "f_predicted", el("select")), el("div", {}, said("span", "f_confidence", { className: "label", id: "range-title" }), range),
       field("find", "find", el("input", { type: "search", maxLength: 200 }))),
+    said("p", "useful_hint", { className: "hint", id: "order-hint", hidden: true }),
     el("div", { className: "state" },
-      el("p", { className: "count", id: "count", role: "status" }), button("every", "every", () => { ids = null; filter(); }),
+      el("p", { className: "count", id: "count", role: "status" }), button("every", "every", () => showOnly(null)),
       el("label", { className: "progress" }, el("span", { id: "looked" }), el("progress", { id: "progress" })),
       el("div", { className: "views", role: "group" },
         button("as-grid", "as_grid", () => { showAs(false); go(at); }), button("as-one", "as_one", () => { showAs(true); go(at); }),
@@ -326,10 +315,11 @@ function showChoices() {
 /** Start the gallery in #gallery. from: {info: {labels, colours, heads}, digest (of the data set, which its labels are kept
  * under), rows, posts: whether they are at hand, order: the first one, alone: whether keys work wherever the focus is, list:
  * whether the whole list is saved, find(text), picture(row, whole), save(name, labels, corrections), and where there is a
- * service load(rows), why(row), share(name, labels)}. */
+ * service load(rows), why(row), share(name, labels), useful(): ids, the most useful to label first}. */
 export async function startGallery(from) {
   source = from;
   rows = from.rows;
+  if (source.useful) for (const row of rows) if (row.label === null && row.predicted !== null && row.correctable) row.useful = Infinity;
   build();
   decisions = makeDecisions(source, annotator, {
     changed,

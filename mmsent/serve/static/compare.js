@@ -1,7 +1,7 @@
 // The page that compares two of the served heads. The address names them: compare?a=RUN&b=RUN.
 
 import { cardOf } from "./cards.js";
-import { $, askForKey, askJson, el, fusionName, linkPages, onLanguage, percent, pictures, select, signed, startLanguage, t } from "./common.js";
+import { $, askForKey, askJson, chip, el, fusionName, linkPages, onLanguage, percent, pictures, select, signed, startLanguage, t } from "./common.js";
 
 const PART = 24;
 let info = null;
@@ -29,7 +29,7 @@ function table(header, rows) {
 }
 
 const card = (one) => cardOf({ ...one, predicted: null }, { info, picture, why: (row) => row.row !== null && `./?row=${row.row}` },
-  { more: [["A", one.a], ["B", one.b]] });
+  { more: [["A", chip(one.a, info.colours)], ["B", chip(one.b, info.colours)]] });
 
 function side(cases, title) {
   if (!cases.length) return "";

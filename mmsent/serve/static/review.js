@@ -16,7 +16,8 @@ function showSource() {
   if (!page) return;
   const name = (run) => fusionName(info.heads.find((head) => head.run === run)?.fusion ?? run);
   const runs = page.runs.map(name).join(language === "zh" ? "、" : ", ");
-  const source = page.table || (runs ? t("validation_of", { runs }) : info.data);
+  const bare = page.rows.some((row) => row.label === null);
+  const source = page.table || (runs ? t(bare ? "validation_and_bare" : "validation_of", { runs }) : info.data);
   const open = page.rows.filter((row) => row.correctable);
   const can = open.length ? (open.some((row) => row.label !== null) ? "can_correct" : "can_label") : page.posts ? "can_look" : "no_posts";
   $("source").textContent = `${t("review_source", { source, posts: t("posts", { n: page.rows.length }) })} ${t(can)}`;
@@ -37,6 +38,7 @@ async function start() {
     },
     find: async (text) => new Set(await askJson(`review/find?${new URLSearchParams({ text })}`)),
     why: info.heads.length ? (row) => (row.picture || row.text) && `./?row=${row.row}` : undefined,
+    useful: page.useful ? () => askJson("review/useful") : undefined,
     async share(person, labels) {
       const found = await askJson("review/labels", json({ person, labels }));
       team = found.people.length;
@@ -46,7 +48,7 @@ async function start() {
       const answer = await ask("review/list", json({ corrections: team > 1 ? labels : corrections }));
       const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? "list.txt";
       saveAs(name, await answer.blob());
-      return `${t("downloaded", { name })} ${team > 1 ? t("downloaded_team", { people: team }) : ""}`;
+      return `${t(page.fresh ? "downloaded_first" : "downloaded", { name })} ${team > 1 ? t("downloaded_team", { people: team }) : ""}`;
     },
   });
 }
