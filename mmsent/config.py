@@ -545,7 +545,8 @@ class FitSettings(Settings):
         OnCommandLine(shown="none", panel=Panel.head),
         pattern=TUNE,
     )
-    tune_lr: float = setting(1e-4, "Peak learning rate of tuned blocks.", _HEAD, gt=0)
+    tune_lr: float = setting(1e-4, "Peak learning rate of tuned blocks; with --lora ten times it.", _HEAD, gt=0)
+    lora: int = setting(0, "Tune low-rank updates of this rank alone; 16: a run a tenth the size.", _HEAD, ge=0)
     # Of the large matrix products of training; weights and evaluation are fp32. auto: see training.train.precision_for
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "Precision of the matrix products in training: auto (bf16 where native), fp32 or bf16.", _RUN
@@ -555,8 +556,7 @@ class FitSettings(Settings):
 RECIPES: dict[str, dict[str, Any]] = {
     # The report's recipe, word for word: every value is FitSettings' own default.
     "paper": {},
-    # For the offline pair, whose two halves differ in scale: found on grouped validation splits of mvsa-single with
-    # scripts/compare_recipes.py, see docs/notes.md.
+    # For the offline pair, whose halves differ in scale: chosen by scripts/compare_recipes.py, see docs/notes.md.
     "offline": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
     # For some hundred posts, where an epoch has few steps; the quickstart's.
     "small": {"rms": True, "lr": 1e-3, "epochs": 40, "patience": 10},

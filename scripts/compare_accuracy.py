@@ -62,6 +62,7 @@ CANDIDATES = {
     "tuned, three blocks": Candidate("tuned", 1, (Fusion.concat,), {"tune": "text:3"}),
     "tuned, 2e-4": Candidate("tuned", 1, (Fusion.concat,), {"tune_lr": 2e-4}),
     "tuned, 5e-5": Candidate("tuned", 1, (Fusion.concat,), {"tune_lr": 5e-5}),
+    "tuned, low rank": Candidate("tuned", 1, (Fusion.concat,), {"lora": 16}),
     "tuned, three epochs": Candidate("tuned", 1, (Fusion.concat,), {"epochs": 3}),
 }
 

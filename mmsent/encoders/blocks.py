@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsent.encoders.base import Embeddings, ImageEncoder, TextEncoder
-from mmsent.encoders.blocks_base import Blocks, Part, States, as_is, last, unit
+from mmsent.encoders.blocks_base import Blocks, Part, States, as_is, last, load_weights, unit
 from mmsent.encoders.clip import ClipImageEncoder, ClipTextEncoder
 from mmsent.encoders.image_blocks import ImageBlocks, vision_transformer
 from mmsent.encoders.joined import JoinedImageEncoder, JoinedTextEncoder
@@ -107,7 +107,7 @@ def _with(model: Any, blocks: nn.ModuleList, weights: dict[str, Tensor]) -> Any:
     changed = {id(p) for p in blocks.parameters()}
     kept = [p for p in (*model.parameters(), *model.buffers()) if id(p) not in changed]
     own = copy.deepcopy(blocks)
-    own.load_state_dict(weights)
+    load_weights(own, weights)
     memo: dict[int, Any] = {id(p): p for p in kept}
     memo |= {id(old): new for old, new in zip(blocks.parameters(), own.parameters(), strict=True)}
     return copy.deepcopy(model, memo)

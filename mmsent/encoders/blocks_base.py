@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from mmsent.errors import UsageError
 
@@ -37,9 +38,25 @@ class Blocks(Protocol):
         """Which tokens count, (B, L) int64, of the ids and the mask (B, L) that the encoder reads."""
 
 
+class LowRank(nn.Module):
+    """A weight (O, I) plus twice a product of two thin matrices, (O, rank) and (rank, I), that alone are trained; zero
+    at first (LoRA, Hu et al. 2021)."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        bound = weight.shape[1] ** -0.5
+        down = torch.empty(rank, weight.shape[1]).uniform_(-bound, bound)
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
+        self.down = nn.Parameter(down.to(weight.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(O, I) to (O, I)."""
+        return weight + 2 * self.up @ self.down
+
+
 class EncoderBlocks(nn.Module):
     """The last blocks of an encoder: states (B, L, D_token) and the mask of their tokens (B, L) int64, which starts
-    with ones, to embeddings (B, D) as a cache holds them. `trained`: the blocks' parameters, in order."""
+    with ones, to embeddings (B, D) as a cache holds them."""
 
     def __init__(self, body: nn.Module, trained: Sequence[nn.Module], part: Part) -> None:
         super().__init__()
@@ -50,16 +67,25 @@ class EncoderBlocks(nn.Module):
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        """What training changes: the blocks' parameters."""
-        return list(self._trained.parameters())
+        """What training changes, in order: the blocks' parameters, or low-rank updates of them."""
+        return [weight for weight in self._trained.parameters() if weight.requires_grad]
+
+    def use_low_rank(self, rank: int) -> None:
+        """From now on low-rank updates of the blocks' matrices are trained, and nothing else of them."""
+        self._trained.requires_grad_(False)
+        for module in list(self._trained.modules()):
+            for name, weight in list(module.named_parameters(recurse=False)):
+                if weight.ndim == 2:
+                    register_parametrization(module, name, LowRank(weight, rank))
 
     def weights(self) -> dict[str, Tensor]:
-        """The blocks' weights by name."""
-        return self._trained.state_dict()
+        """What is trained, by name, and what else the blocks keep."""
+        frozen = {name for name, weight in self._trained.named_parameters() if not weight.requires_grad}
+        return {name: values for name, values in self._trained.state_dict().items() if name not in frozen}
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Take the weights that `weights` gave. Raises RuntimeError where they are of other blocks."""
-        self._trained.load_state_dict(weights)
+        """Take what `weights` gave. Raises RuntimeError where it is of other blocks."""
+        load_weights(self._trained, weights)
 
     def forward(self, states: Tensor, mask: Tensor, cached: Tensor) -> Tensor:
         """cached (B, D): the embeddings, of which this encoder's part is replaced."""
@@ -68,6 +94,29 @@ class EncoderBlocks(nn.Module):
         if (start, stop) == (0, cached.shape[1]):
             return found
         return torch.cat([cached[:, :start], found, cached[:, stop:]], dim=1)
+
+
+def load_weights(blocks: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Take weights of blocks, or low-rank updates of theirs, which are added where the blocks have no such updates.
+    Raises RuntimeError where they are of other blocks."""
+    own = dict(blocks.named_parameters())
+    if not any(name.endswith(".0.up") for name in weights):
+        blocks.load_state_dict(weights)
+    elif own.keys() >= weights.keys():
+        blocks.load_state_dict(own | weights)
+    else:
+        # Of each matrix the update's names: torch has put them where the matrix's own name was.
+        names = {key: [_updated(key, part) for part in ("up", "down")] for key, w in own.items() if w.ndim == 2}
+        if weights.keys() != {name for pair in names.values() for name in pair}:
+            raise RuntimeError("these are low-rank updates of other blocks")
+        with torch.no_grad():
+            for key, (up, down) in names.items():
+                own[key].add_(2 * weights[up].to(own[key]) @ weights[down].to(own[key]))
+
+
+def _updated(key: str, part: str) -> str:
+    owner, _, name = key.rpartition(".")
+    return ".".join([owner] * bool(owner) + ["parametrizations", name, "0", part])
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from mmsent.system.process import cores
 from mmsent.training.fit import Training, validated_before
 from mmsent.training.runs import cache_facts
 from mmsent.training.train import precision_for
-from mmsent.training.tuning import BlocksOf
+from mmsent.training.tuning import TUNING, BlocksOf
 
 TICK = 2.0  # seconds between looks at what other processes do
 SHARED = "shared-"  # prefix of a folder with arrays that worker processes map
@@ -146,7 +146,7 @@ def _about(cache: Cache, space: Space, split: SplitSettings, options: SweepSetti
     """What must be equal for scores to be comparable, by a readable name."""
     rows = digests.content(cache, "train")
     frozen = space.tunes() == {""}  # then as before there were others
-    base = fit_settings(space.recipe).model_dump(mode="json", exclude={"tune", "tune_lr"} if frozen else None)
+    base = fit_settings(space.recipe).model_dump(mode="json", exclude=TUNING if frozen else {"lora"})
     about = {
         "cache": f"{cache.data_name} {cache.encoder} {cache.fingerprint}",
         "list of posts": {name: rows[name] for name in ("ids", "labels", "contents")},

@@ -26,11 +26,12 @@ from mmsent.training.calibration import apply_temperature, fit_temperature
 from mmsent.training.loaders import PART, to_tensors
 from mmsent.training.splits import validation_split
 from mmsent.training.train import train_head
+from mmsent.training.tuning import TUNING
 
 _PARTS = ("image", "text")
 # Every setting of a head is a parameter, but for the seed (random_state), the views (X has one row per post) and tuned
 # blocks (X holds pooled features).
-_DEFAULTS: dict[str, Any] = FitSettings().model_dump(mode="json", exclude={"seed", "views", "tune", "tune_lr"}) | {
+_DEFAULTS: dict[str, Any] = FitSettings().model_dump(mode="json", exclude={"seed", "views", *TUNING}) | {
     "lr": 1e-3,
     "epochs": 40,
     "patience": 10,

@@ -34,6 +34,7 @@ from mmsent.training.loaders import Rows, on_host
 from mmsent.training.moments import set_statistics
 from mmsent.training.tuning import TunedRows, require_tunable, use_bfloat16
 
+LORA_RATE = 10.0  # of low-rank updates to that of the blocks themselves
 CLIP = 1.0  # the norm of all gradients together, where blocks are tuned
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
 LAYER_BINS = 60
@@ -158,6 +159,8 @@ def _train_head(
         head = Head(head_config(settings, *train.widths, classes)).to(device)
         precision = precision_for(device, settings.tune) if settings.precision == "auto" else settings.precision
         head.products = torch.bfloat16 if precision == "bf16" else torch.float32
+        if blocks is not None and settings.lora:
+            blocks.use_low_rank(settings.lora)
         if blocks is not None and precision == "bf16":
             use_bfloat16(blocks)
         set_statistics(head, train)
@@ -165,7 +168,7 @@ def _train_head(
         steps = settings.epochs * -(-len(train) // settings.batch_size)
         groups = [(list(head.parameters()), 1.0)]
         if blocks is not None:
-            groups.append((blocks.trained, settings.tune_lr / settings.lr))
+            groups.append((blocks.trained, settings.tune_lr / settings.lr * (LORA_RATE if settings.lora else 1)))
         optimizer = AdamW(groups, one_cycle(settings.lr, steps, settings.warmup), settings.weight_decay)
         draws = Draws(settings, head, device)
         truth, truth_here = val.labels.cpu().numpy(), val.labels.to(device)

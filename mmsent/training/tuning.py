@@ -22,6 +22,7 @@ from mmsent.features.cache.states import Ragged, StoredStates
 from mmsent.training.loaders import Batch, Chunked, Part
 
 BUCKET = 50  # batches whose rows are sorted by length together
+TUNING = {"tune", "tune_lr", "lora"}  # the settings of tuned blocks
 PART = 128  # rows at a time without gradients
 
 
@@ -31,6 +32,9 @@ class Blocks(Protocol):
     @property
     def trained(self) -> list[nn.Parameter]:
         """What training changes."""
+
+    def use_low_rank(self, rank: int) -> None:
+        """From now on train low-rank updates alone."""
 
     def weights(self) -> dict[str, Tensor]:
         """The trained weights by name."""
@@ -147,6 +151,8 @@ def require_tunable(settings: FitSettings, blocks: Blocks | None) -> None:
     """Raise UsageError where a head is to tune blocks that are not at hand, or whose features it does not read."""
     if settings.tune and blocks is None:
         raise UsageError(f"tune {settings.tune} trains blocks of an encoder, which are not at hand here")
+    if settings.lora and not settings.tune:
+        raise UsageError(f"--lora {settings.lora} is for blocks that are tuned; add --tune text:2, or leave it out")
     half = settings.tune.partition(":")[0]
     if half and settings.fusion in {Fusion.image, Fusion.text} and settings.fusion.value != half:
         raise UsageError(

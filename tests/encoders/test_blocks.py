@@ -145,6 +145,45 @@ def test_products_in_bf16_and_fused_attention(
     torch.testing.assert_close(module(states, mask, cached).detach(), plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["sentences", "clip", "images"])
+def test_low_rank_updates(kind: str, clip: TextEncoder, tmp_path: Path) -> None:
+    """They change nothing at first, are the only thing that trains and is kept, and are merged where they are loaded;
+    attention's weights have them too, whatever module holds these."""
+    if kind == "images":
+        encoder: Any = image_encoder(tmp_path, "test_vit")
+        posts: Any = noise(encoder, 2)
+    else:
+        encoder, posts = clip if kind == "clip" else offline().text, TEXTS
+    own = torch.from_numpy(encoder.encode(posts))
+    given = (*padded(ragged(states_of(encoder, 1, posts)), np.arange(len(posts)), "cpu"), own)
+    plain, module = last_blocks(encoder, 1).module(), last_blocks(encoder, 1).module()
+    before, whole = plain(*given).detach(), plain.weights()
+    module.use_low_rank(2)
+    torch.testing.assert_close(module(*given).detach(), before, rtol=0, atol=0)
+    matrices = [values for values in whole.values() if values.ndim == 2]
+    assert sum(p.numel() for p in module.trained) == sum(2 * sum(matrix.shape) for matrix in matrices)
+    slopes = torch.autograd.grad(module(*given).square().sum() + module(*given).sum(), module.trained)
+    with torch.no_grad():
+        for weight, slope in zip(module.trained, slopes, strict=True):
+            weight += 0.1 * torch.randn_like(weight) * (1 + slope.norm())
+    wanted, kept = module(*given).detach(), {name: values.clone() for name, values in module.weights().items()}
+    assert (wanted - before).abs().max() > 1e-3
+    plain.load(kept)
+    torch.testing.assert_close(plain(*given).detach(), wanted, rtol=1e-4, atol=1e-5)
+    assert plain.weights().keys() == whole.keys()
+    with torch.no_grad():
+        for weight in module.trained:
+            weight.zero_()
+    module.load(kept)  # as training takes its best epoch back
+    torch.testing.assert_close(module(*given).detach(), wanted, rtol=0, atol=0)
+    found = torch.from_numpy(with_blocks(encoder, 1, kept, "0" * 64).encode(posts))
+    assert torch.cosine_similarity(found, wanted).min() > COSINE
+    np.testing.assert_array_equal(encoder.encode(posts), own.numpy())
+    kept.popitem()
+    with pytest.raises(RuntimeError, match="low-rank updates of other blocks"):
+        last_blocks(encoder, 1).module().load(kept)
+
+
 @pytest.mark.parametrize("kind", ["sentences", "clip"])
 def test_an_encoder_with_tuned_blocks(kind: str, clip: TextEncoder) -> None:
     encoder = clip if kind == "clip" else offline().text

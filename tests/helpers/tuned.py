@@ -27,8 +27,8 @@ TUNED: dict[str, Any] = {**QUICK, "tune": "text:1", "tune_lr": 2e-2}
 
 @dataclass(frozen=True)
 class World:
-    """A data set, its cache with states, and runs: two that tune the last text block, one that tunes none; `image`
-    tunes the last image block."""
+    """A data set, its cache with states, and runs: two that tune the last text block, the second by low-rank
+    updates, and one that tunes none; `image` tunes the last image block."""
 
     data: Dataset
     cache: Cache
@@ -58,7 +58,7 @@ def tuned_world() -> World:
         extract_states(data, ["train", "test"], cache, encoders, tune, show=False)
     wanted = [
         FitSettings(**TUNED, fusion=Fusion.concat),
-        FitSettings(**TUNED, fusion=Fusion.weighted),
+        FitSettings(**TUNED | {"tune_lr": 2e-3, "lora": 4}, fusion=Fusion.weighted),
         FitSettings(**QUICK, fusion=Fusion.attention),
         FitSettings(**TUNED | {"tune": "image:1"}, fusion=Fusion.concat),
     ]

@@ -137,6 +137,22 @@ def test_replay_is_bit_identical(small: Path, made: Path, tmp_path: Path, capsys
     assert found["identical"], found
 
 
+def test_a_low_rank_run_is_small_and_replays(
+    small: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = [*options(small, made)[:-1], str(tmp_path / "runs")]
+    assert run("fit", *where, *FIT, "--tune", "text:1", "--lora", "2", "--fusion", "concat") == 0
+    (low,), (whole, _) = list_runs(tmp_path / "runs"), runs_of(made)
+    assert sum(values.numel() for values in low.blocks().values()) == 2 * (4 * 2 * 384 + 2 * (384 + 1536))
+    assert (low.path / "blocks.safetensors").stat().st_size < (whole.path / "blocks.safetensors").stat().st_size / 100
+    capsys.readouterr()
+    assert run("replay", str(low.path), "--cache", str(made / "cache"), "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["runs"]
+    assert found["identical"], found
+    assert run("fit", *where, *FIT, "--lora", "2", "--fusion", "concat") == 2
+    assert "--lora 2 is for blocks that are tuned; add --tune text:2" in capsys.readouterr().err
+
+
 def test_explain(small: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The gradient goes through the tuned blocks: the logits are those of the head on tuned features."""
     tuned, _ = runs_of(made)

@@ -214,7 +214,7 @@ def test_too_few_rows_to_hold_some_out() -> None:
 def test_recipes() -> None:
     model = FusionClassifier.from_recipe("offline", IMAGE, fusion="weighted", dropout=0.1)
     known = fit_settings("offline", fusion="weighted", dropout=0.1).model_dump(mode="json")
-    for name in ("seed", "views", "tune", "tune_lr"):
+    for name in ("seed", "views", "tune", "tune_lr", "lora"):
         known.pop(name)
     assert known.items() <= model.get_params().items()
     assert model.image_width == IMAGE
