@@ -541,7 +541,7 @@ class FitSettings(Settings):
     views: bool = setting(True, "Draw one augmented view per image and epoch.", _SCALE)
     tune: str = setting(
         "",
-        "Also train the last blocks of an encoder, as in text:2 or image:1, on what `mmsent extract --tokens` stored.",
+        "Also train the last blocks of an encoder, as in text:2 or image:1, on what extract's --tokens stored.",
         OnCommandLine(shown="none", panel=Panel.head),
         pattern=TUNE,
     )

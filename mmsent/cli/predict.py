@@ -169,7 +169,7 @@ def _scored(found: Sequence[Prediction], given: Sequence[str | None], chosen: Se
     if test:
         record_scores(homes(chosen), key, {"predict": {name: shown[name] for name in ("accuracy", "f1_weighted")}})
         note(f"test labels opened; noted in {chosen[0].path.parent / LOG}")
-    left = f", {unknown} with labels that the heads do not know left out" if unknown else ""
+    left = f", {unknown} whose labels the heads do not know left out" if unknown else ""
     numbers_shown = ", ".join(f"{name.replace('_', ' ').replace('f1', 'F1')} {n:.3f}" for name, n in shown.items())
     return f"scored by the manifest's labels on {len(pairs)} of {len(found)} posts{left}: {numbers_shown}"
 

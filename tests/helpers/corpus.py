@@ -479,9 +479,9 @@ for marks, shown_as in ((";", "semicolons"), ("\t", "tabs")):
     listed(f"{shown_as} for commas", "used", "as commas", lambda s, marks=marks: s.replace(",", marks).encode())
 listed("empty fields at the ends", "used", "left out", lambda s: s.replace("\n", ",,\n").encode())
 listed("three fields", "refused", "expected 'guid,tag', got 3 fields", plus("x,neutral,y\n"), odd=None)
-listed("one field", "refused", "expected 'guid,tag', got 1 fields", plus("x\n"), odd=None)
+listed("one field", "refused", "expected 'guid,tag', got 1 field", plus("x\n"), odd=None)
 listed(
-    "a quote that never ends", "refused", "expected 'guid,tag', got 1 fields", plus('"x,neutral\ny,neutral\n'), odd=None
+    "a quote that never ends", "refused", "expected 'guid,tag', got 1 field", plus('"x,neutral\ny,neutral\n'), odd=None
 )
 listed("unknown label", "refused", "label 'joyful' is not one of", plus("13,joyful\n"), odd=None)
 listed("a training row without a label", "refused", "a training row has no label", plus("13,null\n"), odd=None)

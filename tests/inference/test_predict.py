@@ -426,7 +426,7 @@ def test_labels_in_a_manifest_score_the_answers(
     assert [row["label"] for row in table] == ["negative", "", "joy"]
     hit = float(table[0]["predicted"] == "negative")
     assert (
-        "scored by the manifest's labels on 1 of 3 posts, 1 with labels that the heads do not know left out: "
+        "scored by the manifest's labels on 1 of 3 posts, 1 whose label the heads do not know left out: "
         f"accuracy {hit:.3f}, F1 weighted {hit:.3f}" in notes
     )
     assert not log.exists()
@@ -511,7 +511,7 @@ def test_a_table_of_a_manifest_can_be_reviewed(
     for name in ("new", "tables"):  # the two may move together
         shutil.move(tmp_path / name, tmp_path / "there" / name)
     table = tmp_path / "there" / "tables" / "out.csv"
-    opened = _review(world.of("concat", "weighted"), table, None, DataSettings(), tie=None, soft=False)
+    opened = _review(world.of("concat", "weighted"), table, None, DataSettings(), None, tie=None, soft=False)
     assert opened is not None
     review = opened()
     rows = review.page()["rows"]
@@ -548,7 +548,7 @@ def test_a_table_of_a_manifest_with_columns_of_ones_own_can_be_reviewed(
     assert "https" not in first["read_with"]  # what may be fetched is for those who serve to say
 
     def shown(how: DataSettings) -> list[dict[str, Any]]:
-        opened = _review(runs, out, None, how, tie=None, soft=False)
+        opened = _review(runs, out, None, how, None, tie=None, soft=False)
         assert opened is not None
         review = opened()
         assert review.dataset is None or review.corrected({"post 2": "neutral"})[2].count(b"neutral") == 1
@@ -562,7 +562,7 @@ def test_a_table_of_a_manifest_with_columns_of_ones_own_can_be_reviewed(
     assert shown(settings(DataSettings, columns=own)) == rows
     out.write_text(out.read_text(encoding="utf-8").replace("problem2", "read_with").replace('{""id', '{{""id'))
     with pytest.raises(DataError, match="how its manifest was read cannot be read"):
-        _review(runs, out, None, DataSettings(), tie=None, soft=False)
+        _review(runs, out, None, DataSettings(), None, tie=None, soft=False)
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
