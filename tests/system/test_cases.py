@@ -47,8 +47,8 @@ def _has(needs: str) -> bool:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that other users may enter, as some scripts become one."""
-    with tempfile.TemporaryDirectory() as name:
+    """A folder that other users may enter, as some scripts become one, with a path short enough for Ray."""
+    with tempfile.TemporaryDirectory(dir=os.environ["RAY_TMPDIR"]) as name:
         os.chmod(name, 0o755)
         yield Path(name)
 
@@ -60,6 +60,7 @@ def test_case(script: Path, folder: Path) -> None:
         pytest.skip(f"the script needs {needs}")
     program = Path(sys.executable).with_name("mmsent")
     environment = os.environ | {"M": str(program), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    environment.pop("RAY_TMPDIR", None)
     if before := expected.get("before"):
         (folder / "site").mkdir()
         (folder / "site" / "sitecustomize.py").write_text(before)
