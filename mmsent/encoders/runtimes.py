@@ -91,7 +91,10 @@ def run_on(encoder: Any, runtime: str) -> ImageEncoder:
 def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddings]:
     from mmsent.system.process import cores
 
-    run = _each_alone(_load(_converted(encoder, runtime == INT8), runtime, cores()), cores())
+    one = _load(_converted(encoder, runtime == INT8), runtime, cores())
+    size = encoder.card.preprocess.size
+    one(np.zeros((1, size, size, 3), np.uint8))  # the first calls of OpenVINO, in two threads at once, can wait forever
+    run = _each_alone(one, cores())
     apart = _angle(encoder, run) if runtime == INT8 else _apart(encoder, run)
     if apart:
         raise EncoderError(f"{encoder.card.name} on {runtime} differs from torch by {apart}; use --runtime torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,25 @@ def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(runtimes, "_load", lambda *given: lambda pixels: load(*given)(pixels) * 1.01)
     with pytest.raises(EncoderError, match=r"on onnxruntime differs from torch by 0\.01 of the embedding's"):
         lite2("onnxruntime").encode(pixels(1, 260))
+
+
+def test_the_first_call_is_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that call OpenVINO first, both at once, can wait for each other forever."""
+    encoder, called = lite2("torch"), list[threading.Thread]()
+
+    def load(*_: object) -> Any:
+        def run(images: Pixels) -> Embeddings:
+            called.append(threading.current_thread())
+            return np.zeros((len(images), 2), np.float32)
+
+        return run
+
+    monkeypatch.setattr(runtimes, "_load", load)
+    monkeypatch.setattr(runtimes, "_converted", lambda *_: Path("image.onnx"))
+    monkeypatch.setattr(runtimes, "_apart", lambda _, run: "" if len(run(pixels(2, 260))) else "all")
+    runtimes._started(encoder, "openvino")
+    assert called[0] is threading.current_thread()
+    assert threading.current_thread() not in called[1:]
 
 
 @pytest.mark.slow

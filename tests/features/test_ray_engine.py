@@ -574,9 +574,11 @@ def test_the_command_with_a_cluster_of_its_own(tmp_path: Path) -> None:
 
     ray = ["--engine", "ray", "--actors", "2"]
     first = start("ray", *ray)
-    wait_for(lambda: journalled() > 0 or first.poll() is not None, 200)
-    first.terminate()
-    _, said = first.communicate(timeout=60)
+    try:
+        wait_for(lambda: journalled() > 0 or first.poll() is not None, 200)
+    finally:  # else the cluster would go on beside the other tests
+        first.terminate()
+        _, said = first.communicate(timeout=60)
     assert first.returncode == 143, said
     assert "interrupted; what was encoded is kept" in said
     assert 0 < journalled() < 320
