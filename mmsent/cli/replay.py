@@ -67,7 +67,7 @@ def replay(
         raise UsageError(f"--out {out} is a file; name a folder")
     if out is not None and out.resolve() == where.runs_at.resolve():
         raise UsageError(f"--out {out} is the folder of the runs themselves; name another")
-    from mmsent.evaluation.replay import replay_vote
+    from mmsent.evaluation.replay_votes import replay_vote
     from mmsent.inference.vote import averages
 
     chosen, caches = _runs_and_caches(where, run, cache)
@@ -141,7 +141,7 @@ def _table(
 ) -> tuple[Path | None, str | None, bool]:
     """The table of predictions to compare with, and the tie and the soft of the vote: the table's own unless given, so
     that like is compared with like. A table that nobody named and that does not fit is left out of account."""
-    from mmsent.evaluation.replay import votes_of, way_of
+    from mmsent.evaluation.replay_votes import votes_of, way_of
     from mmsent.inference.vote import voting_way
 
     if named is not None and not votes_of(named, chosen):

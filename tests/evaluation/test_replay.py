@@ -14,13 +14,13 @@ import torch
 from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.errors import CacheError, DataError, RunError
+from mmsent.errors import CacheError, RunError
 from mmsent.evaluation import replay as replay_module
-from mmsent.evaluation.replay import HeadDistance, cache_of, read_predictions, replay, replay_vote, votes_of
+from mmsent.evaluation.replay import HeadDistance, cache_of, replay
+from mmsent.evaluation.replay_votes import replay_vote
 from mmsent.features.cache import Cache
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
-from mmsent.inference.vote import vote_split, write_vote
 from mmsent.system.provenance import NOT_RECORDED
 from mmsent.training.fit import Training, fit
 from mmsent.training.runs import Run, open_run
@@ -243,6 +243,16 @@ def test_a_run_of_an_older_mmsent(here: Path, tmp_path: Path) -> None:
     assert {d.kind for d in found.differences} == {"data", "cache", "versions", "code", "machine"}
 
 
+def test_settings_as_older_versions_wrote_them_do_not_differ(here: Path, tmp_path: Path) -> None:
+    run = runs_in(here)[0]
+    old = {k: v for k, v in run.info["split"].items() if k in {"val_size", "seed"}} | {"group": True}
+    found = replay(edit(run, split=old), cache_in(here), tmp_path / "again")
+    assert found.identical
+    assert [d for d in found.differences if d.kind == "settings"] == []
+    found = replay(edit(run, split=old | {"group": False}), cache_in(here), tmp_path / "again2")
+    assert [(d.name, d.then, d.now) for d in found.differences if d.kind == "settings"] == []
+
+
 def test_a_device_that_is_not_here(here: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
@@ -310,36 +320,6 @@ def test_a_damaged_run_says_so_before_it_is_fitted(here: Path, tmp_path: Path) -
     with pytest.raises(RunError, match="its SHA-256 differs"):
         replay(run, cache_in(here), tmp_path / "again")
     assert not (tmp_path / "again").exists()
-
-
-# --- the vote
-
-
-def test_votes_are_compared(here: Path, tmp_path: Path) -> None:
-    from mmsent.data.lists import ListForm
-
-    cache, runs = cache_in(here), runs_in(here)
-    done = [replay(run, cache, tmp_path / "again") for run in runs]
-    _, table = write_vote(vote_split(runs, cache, "test"), tmp_path / "predictions.txt", ListForm())
-    assert votes_of(table, runs)
-    assert not votes_of(table, runs[:2])
-    assert not votes_of(tmp_path / "none.csv", runs)
-    assert not votes_of(runs[0].path / "validation.csv", runs)
-    found = replay_vote(done, [cache], table)
-    assert found.ok
-    assert (found.split, found.rows, found.same, found.table_same) == ("test", 12, 12, 12)
-    lines = table.read_text().splitlines()
-    first = lines[1].split(",")
-    first[1] = "neutral" if first[1] != "neutral" else "positive"
-    table.write_text("\n".join([lines[0], ",".join(first), *lines[2:]]) + "\n")
-    found = replay_vote(done, [cache], table)
-    assert found.table_same == 11
-    assert not found.ok
-    table.write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(DataError, match="does not list the posts of the test split"):
-        replay_vote(done, [cache], table)
-    with pytest.raises(DataError, match="is not a table of predictions"):
-        read_predictions(tmp_path / "none.csv")
 
 
 # --- the command

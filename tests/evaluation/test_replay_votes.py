@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mmsent.data.lists import ListForm
 from mmsent.errors import DataError, UsageError
-from mmsent.evaluation.replay import replay, votes_of, way_of
-from mmsent.inference.vote import parse_way, voting_way
-from tests.evaluation.test_replay import SPLIT, cache_in, call, edit, here, made, runs_in  # noqa: F401
+from mmsent.evaluation.replay import replay
+from mmsent.evaluation.replay_votes import read_predictions, replay_vote, votes_of, way_of
+from mmsent.inference.vote import parse_way, vote_split, voting_way, write_vote
+from tests.evaluation.test_replay import cache_in, call, here, made, runs_in  # noqa: F401
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -98,11 +100,26 @@ def _same(folder: Path, fusion: str) -> list[object]:
     return [next(run for run in runs_in(folder) if run.fusion == fusion)]
 
 
-def test_settings_as_older_versions_wrote_them_do_not_differ(here: Path, tmp_path: Path) -> None:  # noqa: F811
-    run = runs_in(here)[0]
-    old = {k: v for k, v in run.info["split"].items() if k in {"val_size", "seed"}} | {"group": True}
-    found = replay(edit(run, split=old), cache_in(here), tmp_path / "again")
-    assert found.identical
-    assert [d for d in found.differences if d.kind == "settings"] == []
-    found = replay(edit(run, split=old | {"group": False}), cache_in(here), tmp_path / "again2")
-    assert [(d.name, d.then, d.now) for d in found.differences if d.kind == "settings"] == []
+def test_votes_are_compared(here: Path, tmp_path: Path) -> None:  # noqa: F811
+    cache, runs = cache_in(here), runs_in(here)
+    done = [replay(run, cache, tmp_path / "again") for run in runs]
+    _, table = write_vote(vote_split(runs, cache, "test"), tmp_path / "predictions.txt", ListForm())
+    assert votes_of(table, runs)
+    assert not votes_of(table, runs[:2])
+    assert not votes_of(tmp_path / "none.csv", runs)
+    assert not votes_of(runs[0].path / "validation.csv", runs)
+    found = replay_vote(done, [cache], table)
+    assert found.ok
+    assert (found.split, found.rows, found.same, found.table_same) == ("test", 12, 12, 12)
+    lines = table.read_text().splitlines()
+    first = lines[1].split(",")
+    first[1] = "neutral" if first[1] != "neutral" else "positive"
+    table.write_text("\n".join([lines[0], ",".join(first), *lines[2:]]) + "\n")
+    found = replay_vote(done, [cache], table)
+    assert found.table_same == 11
+    assert not found.ok
+    table.write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(DataError, match="does not list the posts of the test split"):
+        replay_vote(done, [cache], table)
+    with pytest.raises(DataError, match="is not a table of predictions"):
+        read_predictions(tmp_path / "none.csv")
