@@ -15,8 +15,9 @@ from mmsent.features.cache import NO_LABEL, Cache, Columns, Features, RowIndex
 from mmsent.features.cache.groups import row_groups
 from mmsent.features.cache.states import half_of, states_of
 from mmsent.training.halves import LACKS, left_out, missing_halves, taken
-from mmsent.training.loaders import Chunked, Rows, Stored, to_tensors
+from mmsent.training.loaders import Chunked, Rows, to_tensors
 from mmsent.training.splits import validation_split
+from mmsent.training.stored import Stored
 from mmsent.training.tuning import BlocksOf, TunedRows
 
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-import mmsent.training.loaders
+import mmsent.training.stored
 from mmsent.cli.main import main
 from mmsent.config import FitSettings, SplitSettings, settings
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
 from mmsent.training.fit import Training, fit
-from mmsent.training.loaders import Stored, Tensors, to_tensors
+from mmsent.training.loaders import Tensors, to_tensors
 from mmsent.training.runs import Run
 from mmsent.training.sides import sides
+from mmsent.training.stored import Stored
 from tests.helpers.sweeping import SPLIT, make_cache
 from tests.helpers.tuning import FreshTinyBlocks, store_states
 
@@ -35,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 50 rows, so that a small cache has many."""
-    monkeypatch.setattr(mmsent.training.loaders, "READ_BYTES", 50 * 4 * (IMAGE + TEXT))
+    monkeypatch.setattr(mmsent.training.stored, "READ_BYTES", 50 * 4 * (IMAGE + TEXT))
 
 
 def stored(cache: Cache, positions: np.ndarray, memory: int) -> tuple[Stored, Tensors]:
