@@ -62,46 +62,6 @@ class Chunked(Rows, Protocol):
         """What `epoch` draws, before it is cut into batches."""
 
 
-@dataclass(frozen=True)
-class Tensors:
-    """Rows in memory: image (N, V, D_image), text (N, D_text) float32, labels (N,) int64; missing (N, 2) bool, which
-    rows lack their image or text, whose features mean nothing then; None: no row does."""
-
-    image: Tensor
-    text: Tensor
-    labels: Tensor
-    missing: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def device(self) -> str:
-        """Where the rows are."""
-        return str(self.labels.device)
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """D_image, D_text."""
-        return self.image.shape[2], self.text.shape[1]
-
-    def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """One permutation (or weighted draw) of all rows."""
-        order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
-        return _batches(self, order, order, view, settings.batch_size)
-
-    def chunks(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Chunk]:
-        """All rows at once."""
-        order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
-        return _one_chunk(self, order, order, view)
-
-    def parts(self) -> Iterator[Part]:
-        """Consecutive rows."""
-        for start in range(0, len(self), PART):
-            part = slice(start, start + PART)
-            yield part, self.image[part, 0], self.text[part], None if self.missing is None else self.missing[part]
-
-
 def draw_epoch(
     labels: Tensor, views: int, settings: FitSettings, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -117,19 +77,17 @@ def draw_epoch(
     return order.to(labels.device), view.to(labels.device)
 
 
-@dataclass(frozen=True)
-class Picked:
-    """Some rows of arrays in memory that others use as well, so nothing is copied: those at `places` (N,) of image (M,
-    V, D_image), text (M, D_text) float32; labels (N,) int64 and missing (N, 2) are of these rows alone. Trains as
-    `Tensors` does. moments: of each half, mean and standard deviation (D,), by whether rows are scaled to root mean
-    square 1: kept here for all heads that train on these rows."""
+class InMemory:
+    """What rows in memory have in common; `at` says where in image and text they are."""
 
     image: Tensor
     text: Tensor
-    places: Tensor
     labels: Tensor
-    missing: Tensor | None = None
-    moments: dict[bool, list[tuple[Tensor, Tensor]]] = field(default_factory=dict, compare=False, repr=False)
+    missing: Tensor | None
+
+    def at(self, rows: Any) -> Any:
+        """The places of some rows, by their numbers or a slice, in image and text."""
+        return rows
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,40 +105,66 @@ class Picked:
     def epoch(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One permutation (or weighted draw) of all rows."""
         order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
-        return _batches(self, order, self.places[order], view, settings.batch_size)
+        return self._batches(order, view, settings.batch_size)
+
+    def _batches(self, order: Tensor, view: Tensor, size: int) -> Iterator[Batch]:
+        """order, view (N,): of each row in the epoch its place and its view."""
+        pictures = self.image.flatten(0, 1)  # (M * V, D_image); index_select is many times faster than two indices
+        places = self.at(order)
+        shown = places * self.image.shape[1] + view
+        parts = [torch.split(each, size) for each in (shown, places, self.labels[order])]
+        missing = [None] * len(parts[0]) if self.missing is None else torch.split(self.missing[order], size)
+        for image, text, labels, lost in zip(*parts, missing, strict=True):
+            yield pictures.index_select(0, image), self.text.index_select(0, text), labels, lost
 
     def chunks(self, settings: FitSettings, generator: torch.Generator | None = None) -> Iterator[Chunk]:
         """All rows at once."""
         order, view = draw_epoch(self.labels, self.image.shape[1], settings, generator)
-        return _one_chunk(self, order, self.places[order], view)
+
+        def take(which: Any) -> Batch:
+            here = torch.as_tensor(which, device=order.device)
+            rows, places = order[here], self.at(order[here])
+            missing = None if self.missing is None else self.missing[rows]
+            return self.image[places, view[here]], self.text[places], self.labels[rows], missing
+
+        return iter([(order.cpu().numpy(), take)])
 
     def parts(self) -> Iterator[Part]:
         """Consecutive rows."""
         for start in range(0, len(self), PART):
             part = slice(start, start + PART)
-            missing = None if self.missing is None else self.missing[part]
-            yield part, self.image[self.places[part], 0], self.text[self.places[part]], missing
+            places = self.at(part)
+            yield part, self.image[places, 0], self.text[places], None if self.missing is None else self.missing[part]
 
 
-def _batches(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor, size: int) -> Iterator[Batch]:
-    """order, places, view (N,): of each row in the epoch its label's, its features' and its view's place."""
-    pictures = rows.image.flatten(0, 1)  # (N * V, D_image); index_select is many times faster than two indices
-    shown = places * rows.image.shape[1] + view
-    parts = [torch.split(each, size) for each in (shown, places, rows.labels[order])]
-    missing = [None] * len(parts[0]) if rows.missing is None else torch.split(rows.missing[order], size)
-    for image, text, labels, lost in zip(*parts, missing, strict=True):
-        yield pictures.index_select(0, image), rows.text.index_select(0, text), labels, lost
+@dataclass(frozen=True)
+class Tensors(InMemory):
+    """Rows in memory: image (N, V, D_image), text (N, D_text) float32, labels (N,) int64; missing (N, 2) bool, which
+    rows lack their image or text, whose features mean nothing then; None: no row does."""
+
+    image: Tensor
+    text: Tensor
+    labels: Tensor
+    missing: Tensor | None = None
 
 
-def _one_chunk(rows: Tensors | Picked, order: Tensor, places: Tensor, view: Tensor) -> Iterator[Chunk]:
-    """order, places, view (N,): as of `_batches`."""
+@dataclass(frozen=True)
+class Picked(InMemory):
+    """Some rows of arrays in memory that others use as well, so nothing is copied: those at `places` (N,) of image (M,
+    V, D_image), text (M, D_text) float32; labels (N,) int64 and missing (N, 2) are of these rows alone. Trains as
+    `Tensors` does. moments: of each half, mean and standard deviation (D,), by whether rows are scaled to root mean
+    square 1: kept here for all heads that train on these rows."""
 
-    def take(at: Any) -> Batch:
-        here = torch.as_tensor(at, device=order.device)
-        missing = None if rows.missing is None else rows.missing[order[here]]
-        return rows.image[places[here], view[here]], rows.text[places[here]], rows.labels[order[here]], missing
+    image: Tensor
+    text: Tensor
+    places: Tensor
+    labels: Tensor
+    missing: Tensor | None = None
+    moments: dict[bool, list[tuple[Tensor, Tensor]]] = field(default_factory=dict, compare=False, repr=False)
 
-    yield order.cpu().numpy(), take
+    def at(self, rows: Any) -> Any:
+        """Those of `places`."""
+        return self.places[rows]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mmsent.config import FitSettings, Fusion
 from mmsent.metrics import scores
 from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head, unit_rms
-from mmsent.training.loaders import Picked, Rows, Tensors, draw_epoch
+from mmsent.training.loaders import InMemory, Rows, Tensors, draw_epoch
 from mmsent.training.moments import set_statistics
 from mmsent.training.train import Draws, Trained, deterministic, loss_tables, one_cycle, smoothed_loss
 
@@ -72,11 +72,11 @@ def train_stack(
     """Train one head a settings, all of one shape (see `shape_of`), as `train_head` does each; None for those that
     `on_epoch` stopped. Their history has epoch, train_loss and val_f1_weighted; seconds are those of the whole stack.
 
-    train: rows in memory, `Tensors` or `Picked`. Raises ValueError where the shapes differ.
+    train: rows in memory. Raises ValueError where the shapes differ.
     """
     if len({shape_of(settings) for settings in wanted}) != 1 or shape_of(wanted[0]) is None:
         raise ValueError("these settings do not train together")
-    if not isinstance(train, (Tensors, Picked)) or not isinstance(val, Tensors):
+    if not isinstance(train, InMemory) or not isinstance(val, Tensors):
         raise TypeError("a stack trains on rows in memory")
     started = time.monotonic()
     with deterministic(0, train.device):
@@ -90,7 +90,7 @@ def train_stack(
 class _Stack:
     """Heads in training. `places`: which of the wanted heads still train, (M,) in the order of the stacked weights."""
 
-    def __init__(self, train: Tensors | Picked, val: Tensors, wanted: Sequence[FitSettings], classes: int) -> None:
+    def __init__(self, train: InMemory, val: Tensors, wanted: Sequence[FitSettings], classes: int) -> None:
         self._rows, self._val, self._wanted, self._classes = train, val, list(wanted), classes
         self._device = torch.device(train.device)
         self.places = list(range(len(wanted)))
@@ -155,7 +155,7 @@ class _Stack:
             draw_epoch(self._rows.labels, views, self._wanted[place], self._draws[place].rows) for place in self.places
         ]
         order, view = (torch.stack(each) for each in zip(*drawn, strict=True))  # (M, N)
-        rows = self._rows.places[order] if isinstance(self._rows, Picked) else order
+        rows = self._rows.at(order)
         pictures, shown, labels = self._rows.image.flatten(0, 1), rows * views + view, self._rows.labels[order]
         self._epoch += 1
         total = torch.zeros(len(draws), dtype=torch.float32, device=self._device)
