@@ -42,7 +42,7 @@ def sleeper(seconds: float, log: str) -> Callable[[Any], Any]:
     def opened(_: Any) -> Any:
         import numpy as np
 
-        from mmsent.data.images import Preprocess
+        from mmsent.data.preprocess import Preprocess
         from mmsent.encoders.base import Encoders, ImageCard, TextCard
 
         common: dict[str, Any] = {"library": "stub", "name": "stub", "weights_sha256": "0" * 64, "precision": "fp32"}
@@ -152,7 +152,7 @@ def bench_writer(folder: Path, n: int, views: int) -> None:
 
     from mmsent.config import ViewSettings
     from mmsent.data.dataset import Post
-    from mmsent.data.images import Preprocess
+    from mmsent.data.preprocess import Preprocess
     from mmsent.encoders.base import ImageCard, TextCard
     from mmsent.features import units
     from mmsent.features.cache import Row, pour

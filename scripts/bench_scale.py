@@ -32,7 +32,7 @@ from mmsent.data.dataset import load_dataset
 from mmsent.encoders.base import Encoders, ImageCard, TextCard
 from mmsent.features.engine import LocalEngine
 from mmsent.features.extract import extract
-from mmsent.data.images import Preprocess
+from mmsent.data.preprocess import Preprocess
 
 manifest, out = Path(sys.argv[1]), Path(sys.argv[2])
 common = dict(library="stub", name="stub", weights_sha256="0" * 64, precision="fp32", libraries={})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmsent.config import DataSettings, EncoderSettings, ViewSettings
 from mmsent.data import views
-from mmsent.data.images import Preprocess
+from mmsent.data.preprocess import Preprocess
 from mmsent.encoders.base import ImageCard, TextCard
 from mmsent.features.cache import Cache, write_cache
 from mmsent.features.cache.fingerprint import FeatureSettings

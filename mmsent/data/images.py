@@ -1,38 +1,32 @@
-"""Images: safe decoding, and the preprocessing that an encoder declares. Pillow and NumPy only, no torch."""
+"""Images: safe decoding, and small copies for pages. Pillow and NumPy only, no torch."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import io
-import math
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from mmsent.config import Settings
 from mmsent.data.containers import is_inside, read_inside
 from mmsent.errors import DataError
 from mmsent.system.files import fetch, open_file, read_file, unreadable
 from mmsent.system.markup import data_url
 
-MAX_PIXELS = (
-    100_000_000  # larger images are refused before decoding: they are decompression bombs, or scans that nobody posts
-)
+# Larger images are refused before decoding: they are decompression bombs, or scans that nobody posts.
+MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 << 20  # of an image file
 IN_FLIGHT = 1 << 30  # bytes of decoded images that all threads together hold; a larger image is decoded alone
 # The formats of posts. Pillow knows dozens more, each with its own parser; EPS would even run Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-MAX_ASPECT = (
-    16  # beyond this side ratio the ends are cut before resizing; otherwise a 1x20000 strip would fill the memory
-)
 
 Pixels = NDArray[np.uint8]
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -45,24 +39,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-class Preprocess(Settings):
-    """An encoder's image preprocessing; part of the fingerprint.
-
-    size: side of the square input in pixels. resize_to: length of the side that `resize` names before the centre
-    crop ("shortest" crops what sticks out, "longest" pads, "squash" ignores the aspect). mean, std: per channel, on
-    values in 0..1. fill: grey level (0..255) of padding.
-    """
-
-    size: int
-    resize_to: int
-    resize: Literal["shortest", "longest", "squash"] = "shortest"
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    fill: int = 0
 
 
 def read_image(path: Path | str | bytes | None, seconds: float = 60.0) -> bytes:
@@ -276,45 +252,6 @@ def _to_rgb(image: Image.Image, form: str | None) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def fit_square(image: Image.Image, how: Preprocess) -> Image.Image:
-    """Resize and crop or pad an RGB image to (size, size), as torchvision's and open_clip's transforms do."""
-    resample = _FILTERS[how.interpolation]
-    if how.resize == "squash":
-        return image.resize((how.size, how.size), resample)
-    image = _limit_aspect(image)
-    width, height = image.size
-    if how.resize == "shortest":
-        if width <= height:
-            target = (how.resize_to, int(how.resize_to * height / width))
-        else:
-            target = (int(how.resize_to * width / height), how.resize_to)
-    else:
-        ratio = max(width, height) / how.resize_to  # divide like open_clip, so that halves are rounded in the same way
-        target = (max(1, round(width / ratio)), max(1, round(height / ratio)))
-    if target != image.size:
-        image = image.resize(target, resample)
-    left, top = round((image.width - how.size) / 2), round((image.height - how.size) / 2)
-    if image.width < how.size or image.height < how.size:
-        canvas = Image.new("RGB", (how.size, how.size), (how.fill,) * 3)
-        # The same rounding as open_clip's CenterCropOrPad: the smaller pad comes first.
-        pad_left, pad_top = (how.size - image.width) // 2, (how.size - image.height) // 2
-        canvas.paste(image, (pad_left if pad_left >= 0 else -left, pad_top if pad_top >= 0 else -top))
-        return canvas
-    return image.crop((left, top, left + how.size, top + how.size))
-
-
-def _limit_aspect(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    long = math.ceil(min(width, height) * MAX_ASPECT)
-    if max(width, height) <= long:
-        return image
-    if width > height:
-        left = (width - long) // 2
-        return image.crop((left, 0, left + long, height))
-    top = (height - long) // 2
-    return image.crop((0, top, width, top + long))
 
 
 def as_pixels(image: Image.Image) -> Pixels:

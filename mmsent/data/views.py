@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from mmsent.config import ViewSettings
-from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square
+from mmsent.data.images import Pixels, as_pixels
+from mmsent.data.preprocess import Preprocess, fit_square
 
 VERSION = 1  # part of the fingerprint; raise it when the pixels of a view change
 

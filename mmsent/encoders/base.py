@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import Settings
-from mmsent.data.images import Pixels, Preprocess
+from mmsent.data.images import Pixels
+from mmsent.data.preprocess import Preprocess
 
 Embeddings = NDArray[np.float32]
 OnRuntime = Callable[[], Callable[[Pixels], Embeddings]]  # starts another runtime than torch (see encoders.runtimes)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsent.data.images import Preprocess
+from mmsent.data.preprocess import Preprocess
 from mmsent.encoders.common import WAYS_OUT, existing_file, read_as_text, refuse_code, require_hub, weights_sha256
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError, first_line

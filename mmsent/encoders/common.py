@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from mmsent.data.images import Pixels, Preprocess
+    from mmsent.data.images import Pixels
+    from mmsent.data.preprocess import Preprocess
     from mmsent.encoders.base import Embeddings
 
 _WAYS = (

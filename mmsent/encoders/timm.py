@@ -8,7 +8,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsent.data.images import Pixels, Preprocess
+from mmsent.data.images import Pixels
+from mmsent.data.preprocess import Preprocess
 from mmsent.encoders.base import Embeddings, ImageCard, OnRuntime
 from mmsent.encoders.common import (
     WAYS_OUT,

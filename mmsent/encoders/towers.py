@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmsent.data.images import Preprocess
+from mmsent.data.preprocess import Preprocess
 from mmsent.encoders.base import ImageEncoder, TextEncoder
 from mmsent.encoders.blocks import SideBySide, last_blocks
 from mmsent.encoders.clip import ClipImageEncoder, ClipTextEncoder

@@ -10,7 +10,8 @@ import numpy as np
 
 from mmsent.config import ViewSettings
 from mmsent.data.dataset import Dataset, Post
-from mmsent.data.images import Pixels, Preprocess, image_hash, is_blank, lacks_end, opened_rgb, read_image
+from mmsent.data.images import Pixels, image_hash, is_blank, lacks_end, opened_rgb, read_image
+from mmsent.data.preprocess import Preprocess
 from mmsent.data.text import text_hash
 from mmsent.data.vectors import unit_length
 from mmsent.data.views import make_views

@@ -12,17 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.config import Clean
-from mmsent.data.images import (
-    MAX_PIXELS,
-    MENDED,
-    Pixels,
-    Preprocess,
-    as_pixels,
-    fit_square,
-    is_mended,
-    opened_rgb,
-    read_image,
-)
+from mmsent.data.images import MAX_PIXELS, MENDED, Pixels, as_pixels, is_mended, opened_rgb, read_image
+from mmsent.data.preprocess import Preprocess, fit_square
 from mmsent.data.reading import reading_problems
 from mmsent.data.text import clean_text, require_text
 from mmsent.encoders.base import Encoders

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from mmsent.config import Fusion
-from mmsent.data.images import Pixels, fit_square, open_rgb, read_image
+from mmsent.data.images import Pixels, open_rgb, read_image
+from mmsent.data.preprocess import fit_square
 from mmsent.data.text import clean_text
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.common import scaled

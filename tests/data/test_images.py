@@ -1,4 +1,4 @@
-"""Picture decoding and preprocessing; the latter must equal open_clip's own transform bit for bit."""
+"""Picture decoding."""
 
 from __future__ import annotations
 
@@ -15,20 +15,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from mmsent.data import images as images_module
-from mmsent.data.images import (
-    Pixels,
-    Preprocess,
-    as_pixels,
-    fit_square,
-    is_blank,
-    is_mended,
-    open_rgb,
-    opened_rgb,
-    read_image,
-)
+from mmsent.data.images import Pixels, as_pixels, is_blank, is_mended, open_rgb, opened_rgb, read_image
 from mmsent.errors import DataError
-
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -46,9 +34,6 @@ def smooth(width: int, height: int) -> Image.Image:
     """Two ramps: red grows to the right, green downwards."""
     red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([red, green, np.full_like(red, 90)], axis=-1).astype(np.uint8))
-
-
-# --- decoding
 
 
 def test_read_picture(tmp_path: Path) -> None:
@@ -280,108 +265,12 @@ def test_bomb_limit_holds_before_decoding() -> None:
         open_rgb(huge)
 
 
-# --- preprocessing
-
-
-def test_fit_square_by_hand() -> None:
-    image = Image.fromarray(np.arange(4 * 2 * 3, dtype=np.uint8).reshape(2, 4, 3))  # 4 wide, 2 high
-    how = Preprocess(size=2, resize_to=2, mean=MEAN, std=STD)
-    np.testing.assert_array_equal(as_pixels(fit_square(image, how)), as_pixels(image)[:, 1:3])
-    padded = as_pixels(fit_square(image, how.model_copy(update={"size": 4, "resize_to": 4, "resize": "longest"})))
-    np.testing.assert_array_equal(padded[1:3], as_pixels(image))
-    assert not padded[[0, 3]].any()
-
-
-def test_a_padding_of_one_pixel_has_the_fill_colour() -> None:
-    how = Preprocess(size=4, resize_to=4, resize="longest", mean=MEAN, std=STD, fill=9)
-    fitted = as_pixels(fit_square(Image.new("RGB", (4, 3), (200, 200, 200)), how))
-    np.testing.assert_array_equal(fitted[:, 0, 0], [200, 200, 200, 9])
-
-
-@pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
-@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
-def test_a_strip_neither_fails_nor_fills_the_memory(size: tuple[int, int], resize: str) -> None:
-    how = Preprocess(size=32, resize_to=32, resize=resize, mean=MEAN, std=STD)  # type: ignore[arg-type]
-    assert fit_square(Image.new("RGB", size, (255, 0, 0)), how).size == (32, 32)
-
-
-def test_a_strip_is_cut_to_sixteen_to_one() -> None:
-    how = Preprocess(size=32, resize_to=32, resize="longest", mean=MEAN, std=STD)
-    fitted = as_pixels(fit_square(Image.new("RGB", (1, 20_000), (255, 0, 0)), how))
-    assert fitted[16, :, 0].tolist() == [0] * 15 + [255] * 2 + [0] * 15
-
-
-def test_a_strip_keeps_its_middle() -> None:
-    pixels = np.zeros((1, 1001, 3), dtype=np.uint8)
-    pixels[:, 490:511] = 255
-    how = Preprocess(size=8, resize_to=8, mean=MEAN, std=STD)
-    assert as_pixels(fit_square(Image.fromarray(pixels), how)).min() == 255
-
-
 def test_blank() -> None:
     assert is_blank(Image.new("RGB", (50, 70), (12, 200, 40)))
     assert not is_blank(smooth(50, 70))
     halves = Image.new("RGB", (40, 80))
     halves.paste((9, 9, 9), (0, 0, 40, 40))
     assert not is_blank(halves)
-
-
-SIZES = [
-    (640, 330),
-    (330, 640),
-    (352, 99),
-    (48, 64),
-    (64, 48),
-    (47, 48),
-    (100, 98),
-    (224, 224),
-    (5, 3),
-    (31, 480),
-    (333, 250),
-]
-
-
-@pytest.fixture(scope="module")
-def reference() -> Callable[[Preprocess], Callable[[Image.Image], np.ndarray]]:
-    """open_clip's transform for a preprocessing, picture → (3, H, W) floats. Imported here: it takes seconds."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    def build(how: Preprocess) -> Callable[[Image.Image], np.ndarray]:
-        config = PreprocessCfg(
-            size=how.size,
-            mean=how.mean,
-            std=how.std,
-            interpolation=how.interpolation,
-            resize_mode=how.resize,
-            fill_color=how.fill,
-        )
-        transform = image_transform_v2(config, is_train=False)
-        return lambda image: np.asarray(transform(image).numpy())
-
-    return build
-
-
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
-def test_equals_open_clip(reference: Any, resize: str, interpolation: str) -> None:
-    for side, fill in ((48, 0), (224, 77)):
-        how = Preprocess(
-            size=side,
-            resize_to=side,
-            resize=resize,  # type: ignore[arg-type]
-            interpolation=interpolation,  # type: ignore[arg-type]
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-            fill=fill,
-        )
-        transform = reference(how)
-        for width, height in SIZES:
-            for image in (noise(width, height), smooth(width, height)):
-                ours = as_pixels(fit_square(image, how)).transpose(2, 0, 1)
-                theirs = transform(image)  # to_tensor divides by 255 in float32
-                np.testing.assert_array_equal(
-                    ours.astype(np.float32) / np.float32(255), theirs, err_msg=f"{width}x{height} to {side}"
-                )
 
 
 @pytest.mark.mvsa

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mmsent.config import ViewSettings, settings
-from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square
+from mmsent.data.images import Pixels, as_pixels
+from mmsent.data.preprocess import Preprocess, fit_square
 from mmsent.data.views import make_views, view_params
 from tests.helpers.made import make_picture
 

@@ -21,7 +21,8 @@ from PIL import Image
 
 from mmsent.config import EncoderSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.data.images import Pixels, as_pixels, fit_square, open_rgb, read_image
+from mmsent.data.images import Pixels, as_pixels, open_rgb, read_image
+from mmsent.data.preprocess import fit_square
 from mmsent.encoders import clip_model
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.clip import ClipTextEncoder

@@ -22,7 +22,8 @@ from PIL import Image
 from torch import nn
 
 from mmsent.config import PRESETS, EncoderSettings, recipe_for
-from mmsent.data.images import Pixels, Preprocess, as_pixels, fit_square
+from mmsent.data.images import Pixels, as_pixels
+from mmsent.data.preprocess import Preprocess, fit_square
 from mmsent.encoders import common as common_module
 from mmsent.encoders import sentences as sentences_module
 from mmsent.encoders import timm as timm_module

@@ -35,7 +35,8 @@ from PIL import Image, ImageCms
 
 from mmsent.cli.app import whole_program
 from mmsent.cli.main import main
-from mmsent.data.images import MAX_BYTES, as_pixels, fit_square
+from mmsent.data.images import MAX_BYTES, as_pixels
+from mmsent.data.preprocess import fit_square
 from mmsent.data.text import MAX_BYTES as MAX_TEXT_BYTES
 from mmsent.data.text import text_hash
 from mmsent.features.cache import Cache

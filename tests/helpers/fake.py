@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 
-from mmsent.data.images import Pixels, Preprocess
+from mmsent.data.images import Pixels
+from mmsent.data.preprocess import Preprocess
 from mmsent.encoders.base import Embeddings, Encoders, ImageCard, TextCard
 
 SIZE = 16

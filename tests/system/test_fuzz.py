@@ -20,7 +20,8 @@ from PIL import Image
 from mmsent.config import Clean, ViewSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.data.encodings import decide_encoding
-from mmsent.data.images import Preprocess, open_rgb
+from mmsent.data.images import open_rgb
+from mmsent.data.preprocess import Preprocess
 from mmsent.data.text import clean_text, require_text
 from mmsent.data.views import make_views
 from mmsent.errors import DataError, MmsentError

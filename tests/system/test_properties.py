@@ -17,10 +17,11 @@ from hypothesis.extra import numpy as arrays
 from mmsent.config import TEXT_ENCODINGS, Clean, DataSettings
 from mmsent.data.dataset import load_dataset, unsafe_id
 from mmsent.data.encodings import decide_encoding
-from mmsent.data.images import Preprocess, as_pixels, fit_square, open_rgb
+from mmsent.data.images import as_pixels, open_rgb
 from mmsent.data.lists import ListForm, list_text, read_list, write_text
 from mmsent.data.manifests import read_manifest
 from mmsent.data.prepare import prepare
+from mmsent.data.preprocess import Preprocess, fit_square
 from mmsent.data.text import clean_text, text_hash
 from mmsent.errors import DataError, MmsentError
 from mmsent.features.cache import IMAGE_BAD, NO_LABEL, REASON_BYTES, TEXT_BAD, Row, pour
