@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from mmsent.config import DataSettings, default
@@ -132,10 +133,17 @@ def unsafe_id(guid: str, *, names_files: bool = True) -> str | None:
 def outside(posts: Iterable[Post], *folders: Path) -> list[Problem]:
     """A warning if files are links that lead out of the data set. data/ itself may be a link."""
     homes = [folder.resolve() for folder in folders]
-    files = (
-        (post.id, f) for post in posts for f in (post.image, post.text) if isinstance(f, Path) and os.path.islink(f)
-    )
-    found = [name for name, file in files if all(leads_out(file, home) for home in homes)]
+
+    @cache
+    def linked(folder: Path) -> bool:
+        inside = folder not in folders and folder.is_relative_to(folders[0])
+        return inside and (folder.is_symlink() or linked(folder.parent))
+
+    def way_out(file: Path) -> bool:
+        return (os.path.islink(file) or linked(file.parent)) and all(leads_out(file, home) for home in homes)
+
+    files = ((post.id, one) for post in posts for one in (post.image, post.text))
+    found = [name for name, one in files if isinstance(one, Path) and way_out(one)]
     if not found:
         return []
     message = f"{len(found)} files are links that lead out of the data set; their targets are read"

@@ -13,7 +13,7 @@ from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import ManifestRow, columns_told, named
 from mmsent.data.posts import Problem
 from mmsent.data.readers.base import Reader, Reading
-from mmsent.data.readers.files import ImageFiles
+from mmsent.data.readers.files import ImageFiles, files_in
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import SPLIT, RowPosts
 from mmsent.errors import DataError, UsageError
@@ -25,7 +25,7 @@ MAX_UNPACKED = 1 << 30  # bytes of a workbook, which is a ZIP file
 def _locate(path: Path) -> Path | None:
     if not path.is_dir():
         return path if path.suffix.lower() == ENDING else None
-    found = [one for one in path.iterdir() if one.suffix.lower() == ENDING and not one.name.startswith("~$")]
+    found = [path / name for name in files_in(path) if name.lower().endswith(ENDING) and not name.startswith("~$")]
     return found[0] if len(found) == 1 and not manifests_in(path) else None
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -21,6 +21,7 @@ ENDINGS = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
 BY_PATH, BY_NAME = "by the path", "by the name alone"
 OTHER_FORM, NO_ENDING = "in another case or Unicode form", "by the name without its ending"
 _SEVERAL, _NONE = "not found, as several files have the name", "not found"
+_HIDDEN = (".", "__MACOSX")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before a name
 
 Names = dict[str, list[Path]]  # files and folders by their loose names, and images without their endings too
@@ -176,10 +177,33 @@ def _last(name: str) -> str:
     return unquote(name).strip().replace("\\", "/").rpartition("/")[2]
 
 
+def files_in(folder: Path) -> list[str]:
+    """The names of a folder's own files, sorted; links to nowhere too, so that somebody is told of them. Without hidden
+    ones, such as the `._1.jpg` that macOS puts beside `1.jpg`."""
+    with os.scandir(folder) as entries:
+        return sorted(one.name for one in entries if not one.name.startswith(_HIDDEN) and not one.is_dir())
+
+
 def has_images(folder: Path) -> bool:
     """Whether a folder itself holds an image, by the endings."""
+    return any(name.lower().endswith(ENDINGS) for name in files_in(folder))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """A folder's own folders, sorted, without hidden ones such as `.ipynb_checkpoints`."""
     with os.scandir(folder) as entries:
-        return any(one.name.lower().endswith(ENDINGS) and one.is_file() for one in entries)
+        return sorted(folder / one.name for one in entries if not one.name.startswith(_HIDDEN) and one.is_dir())
+
+
+def walked(root: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """A folder and all below it that are not hidden. Links are followed, but for those to a folder that they are in;
+    above: the folders, without links, that this one is in."""
+    yield root
+    real = root.resolve()
+    above |= {real, *real.parents}
+    for folder in folders_in(root):
+        if folder.resolve() not in above:
+            yield from walked(folder, above)
 
 
 def holds(folder: Path) -> str:

@@ -14,7 +14,7 @@ from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import Manifest, ManifestRow, cell, columns_told, open_manifest
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_named
-from mmsent.data.readers.files import ENDINGS, ImageFiles, has_images
+from mmsent.data.readers.files import ENDINGS, ImageFiles, files_in, folders_in, has_images, walked
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import RowPosts
 from mmsent.errors import DataError
@@ -27,13 +27,13 @@ def _locate(path: Path) -> Path | None:
     """The folder, if it or a folder of a split has a metadata file of images, or at least two folders hold images."""
     if not path.is_dir():
         return None
-    folders = [one for one in path.iterdir() if one.is_dir()]
+    folders = folders_in(path)
     splits = [one for one in folders if split_named(one.name)]
     if any(map(_names_files, _metadata([path, *splits]))):
         return path
     if manifests_in(path):
         return None
-    labels = {one.name for split in splits for one in split.iterdir() if one.is_dir() and has_images(one)}
+    labels = {one.name for split in splits for one in folders_in(split) if has_images(one)}
     labels |= {one.name for one in folders if one not in splits and has_images(one)}
     return path if len(labels) > 1 else None
 
@@ -57,7 +57,7 @@ def _opened(path: Path, settings: DataSettings) -> Manifest:
 
 
 def _read(root: Path, settings: DataSettings) -> Reading:
-    folders = [Path(where) for where, below, _ in os.walk(root) if below.sort() is None]
+    folders = list(walked(root))
     listed = [path for path in _metadata(folders) if _names_files(path)]
     made = RowPosts(settings, ImageFiles(root, settings), root.name)
     images, others = _images(root, folders)
@@ -92,7 +92,7 @@ def _images(root: Path, folders: Iterable[Path]) -> tuple[dict[str, Path | None]
     found: dict[str, Path | None] = {}
     others: Counter[str] = Counter()
     for folder in folders:
-        names = sorted(one.name for one in os.scandir(folder) if one.is_file())
+        names = files_in(folder)
         texts = {name[:-4]: folder / name for name in names if name.lower().endswith(".txt")}
         for name in names:
             stem, ending = os.path.splitext(name)

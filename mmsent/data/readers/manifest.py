@@ -10,14 +10,15 @@ from pathlib import Path
 from mmsent.config import DataSettings
 from mmsent.data.manifests import MANIFEST_ENDINGS, columns_told, open_manifest
 from mmsent.data.readers.base import Reader, Reading
-from mmsent.data.readers.files import ImageFiles
+from mmsent.data.readers.files import ImageFiles, files_in
 from mmsent.data.readers.rows import SPLIT, RowPosts
 from mmsent.errors import DataError
 
 
 def manifests_in(folder: Path) -> list[Path]:
     """The manifests in a folder; JSON files only where there are no others."""
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower().lstrip(".") in MANIFEST_ENDINGS)
+    files = [folder / name for name in files_in(folder)]
+    found = [p for p in files if p.suffix.lower().lstrip(".") in MANIFEST_ENDINGS]
     return [p for p in found if p.suffix.lower() != ".json"] or found  # which often tell of others
 
 

@@ -18,7 +18,7 @@ from mmsent.data.encodings import Decoding
 from mmsent.data.manifests import ManifestRow
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_of_name
-from mmsent.data.readers.files import IMAGE_ENDINGS, ImageFiles
+from mmsent.data.readers.files import IMAGE_ENDINGS, ImageFiles, files_in
 from mmsent.data.readers.manifest import manifests_in
 from mmsent.data.readers.rows import RowPosts
 from mmsent.data.text import MAX_BYTES
@@ -43,7 +43,7 @@ def _shards(path: Path) -> list[Path]:
     """The shards at a path in the order of their names, if there is no manifest beside them."""
     if not path.is_dir():
         return [path] if path.suffix.lower() == ENDING else []
-    found = sorted(one for one in path.iterdir() if one.suffix.lower() == ENDING)
+    found = [path / name for name in files_in(path) if name.lower().endswith(ENDING)]
     return found if found and not manifests_in(path) else []
 
 

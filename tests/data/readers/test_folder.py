@@ -112,3 +112,33 @@ def test_what_is_no_bare_folder(pairs: Path) -> None:
     (pairs.parent / "train.txt").write_text("guid,tag\n1,positive\n")  # the list of these posts
     with pytest.raises(DataError, match="is not a data set"):
         load_dataset(pairs)
+
+
+def test_what_is_left_out_is_said(apart: Path) -> None:
+    shutil.copy(apart / "images" / "1.jpg", apart / "cover.jpg")
+    (apart / "images" / "more").mkdir()
+    shutil.copy(apart / "images" / "1.jpg", apart / "images" / "more" / "5.JPG")
+    (apart / "images" / "1.txt").write_text("another text of the same image")
+    assert [(p.where, p.message) for p in load_dataset(apart).problems if p.kind == "unlisted"] == [
+        ("texts/1.txt", "1 texts have the name of another one, of images/, and were left out"),
+        ("cover.jpg", "2 images are in other folders than apart/images/ and were left out"),
+    ]
+
+
+def test_folders_of_other_case_and_without_files(apart: Path) -> None:
+    wanted = texts(load_dataset(apart))
+    (apart / "images").rename(apart / "Pictures")
+    (apart / "texts").rename(apart / "TEXT")
+    (apart / "images").mkdir()
+    assert texts(load_dataset(apart)) == wanted
+
+
+def test_hidden_files_are_none_and_links_to_nowhere_are_told(pairs: Path) -> None:
+    wanted = texts(load_dataset(pairs))
+    for name in ("._1.jpg", "._1.txt", "._posts.csv"):  # of macOS
+        (pairs / name).write_bytes(b"\0\5\26\7")
+    (pairs / ".checkpoints").mkdir()
+    shutil.copy(pairs / "1.jpg", pairs / ".checkpoints")
+    assert texts(load_dataset(pairs)) == wanted
+    (pairs / "5.jpg").symlink_to(pairs / "gone.jpg")
+    assert "5.jpg" in load_dataset(pairs).posts.ids

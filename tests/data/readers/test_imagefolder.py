@@ -127,3 +127,25 @@ def test_labels_that_are_not_known(per_label: Path) -> None:
         load_dataset(per_label)
     how = DataSettings(label_map={"happy": "positive"})
     assert any("'happy' is 'positive'" in one for one in load_dataset(per_label, how).told)
+
+
+def test_hidden_folders_are_no_labels(per_label: Path) -> None:
+    wanted = list(load_dataset(per_label).posts.ids)
+    image = next(p for p in (per_label / "train" / "positive").iterdir() if p.suffix != ".txt")
+    for name in ("train/.ipynb_checkpoints", "__MACOSX/train/positive"):
+        (per_label / name).mkdir(parents=True)
+        shutil.copy(image, per_label / name)
+    (image.parent / f"._{image.name}").write_bytes(b"\0\5\26\7")
+    assert list(load_dataset(per_label).posts.ids) == wanted
+
+
+def test_folders_that_are_links_are_read(per_label: Path, tmp_path: Path) -> None:
+    wanted = list(load_dataset(per_label).posts.ids)
+    (per_label / "train" / "positive").rename(tmp_path / "elsewhere")
+    (per_label / "train" / "positive").symlink_to(tmp_path / "elsewhere")
+    (per_label / "train" / "negative" / "back").symlink_to(per_label)  # without end
+    dataset = load_dataset(per_label)
+    assert list(dataset.posts.ids) == wanted
+    (told,) = (p for p in dataset.problems if p.kind == "link to outside")
+    n = sum(name.startswith("train/positive/") for name in wanted)
+    assert told.message == f"{2 * n} files are links that lead out of the data set; their targets are read"
