@@ -20,6 +20,7 @@ from mmsent.config import EncoderSettings, ViewSettings, settings, tuned_blocks
 from mmsent.data import views as view_module
 from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
+from mmsent.encoders.runtimes import usable
 from mmsent.errors import CacheError, RunError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.fingerprint import FeatureSettings
@@ -150,7 +151,7 @@ def blocks_from(cache: Cache) -> BlocksFrom:
 
 @lru_cache(maxsize=1)
 def _opened(chosen: EncoderSettings) -> Encoders:
-    return open_encoders(chosen)
+    return open_encoders(chosen.model_copy(update={"runtime": usable(chosen.runtime, chosen.device)}))
 
 
 def cached_texts(runs: Sequence[Run], cache: Cache, split: str, text: Floats) -> Floats | Texts:

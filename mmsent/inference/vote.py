@@ -171,12 +171,18 @@ def vote_split(
     tie: see `tie_label`; soft: average probabilities instead of counting; twins: average, and use the labels of
     training posts that are near-duplicates (see mmsent.inference.near_duplicates), for any split but the training one.
     A row that no head can label, for its picture or text is bad, gets the commonest training label, so that the list
-    stays complete. Raises RunError where a run fits no cache.
+    stays complete. Raises RunError where a run fits no cache, or a cache has other labels or posts.
     """
     labels = list(cache.labels)
     way = Way.of(labels, tie, soft)
     require_distinct(runs)
     features = cache.load(split)
+    for one in others:
+        if list(one.labels) != labels:
+            raise RunError(
+                f"{one.path} has the labels {', '.join(one.labels)}, and {cache.path} has {', '.join(labels)}; extract "
+                "with the same --labels for both, and fit again"
+            )
     by_contract = {one.settings.contract: one for one in (*others, cache)}
     groups: dict[str, list[int]] = {}  # the runs of each cache, by position
     for i, run in enumerate(runs):

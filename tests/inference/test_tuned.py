@@ -17,6 +17,7 @@ import pytest
 
 import mmsent
 from mmsent.cli.main import main
+from mmsent.config import EncoderSettings
 from mmsent.data.dataset import Split
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import CacheError, RunError
@@ -25,6 +26,7 @@ from mmsent.features.cache import Cache
 from mmsent.features.cache.journal import Journal
 from mmsent.features.cache.states import load_states, states_path
 from mmsent.features.new_posts import NewPost
+from mmsent.inference import tuned
 from mmsent.inference.logits import head_logits
 from mmsent.inference.predict import predict
 from mmsent.inference.tuned import baked, cached_texts, run_blocks
@@ -356,3 +358,11 @@ def test_damaged_blocks_are_refused(
     path.write_bytes(bytes(raw))
     assert run("vote", *options(small, tmp_path / "copy"), str(tuned.path), "--out", str(tmp_path / "v.txt")) == 1
     assert "is not the file this run wrote" in capsys.readouterr().err
+
+
+def test_blocks_are_taken_from_torch_where_a_runtime_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[EncoderSettings] = []
+    monkeypatch.setattr(tuned, "open_encoders", opened.append)
+    monkeypatch.setattr("mmsent.encoders.runtimes._missing", lambda runtime: [runtime])
+    tuned._opened.__wrapped__(EncoderSettings(encoder="offline", runtime="onnxruntime"))
+    assert opened == [EncoderSettings(encoder="offline", runtime="torch")]

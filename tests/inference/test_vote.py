@@ -547,6 +547,16 @@ def test_another_cache_must_list_the_same_posts(tmp_path: Path) -> None:
         vote_split(runs, one, "test", others=[two])
 
 
+def test_another_cache_must_have_the_same_labels(tmp_path: Path) -> None:
+    """In another order, the probability of one label would count for another."""
+    one = make_cache(tmp_path)
+    two = extracted(tmp_path / "posts", tmp_path, seed=1, labels=("positive", "neutral", "negative"))
+    settings_ = [FitSettings(**QUICK, fusion=Fusion.concat)]
+    runs = [fit(cache, tmp_path / "runs", settings_, SplitSettings())[0] for cache in (one, two)]
+    with pytest.raises(RunError, match=r"\.h5 has the labels positive, .* with the same --labels for both"):
+        vote_split(runs, one, "test", others=[two])
+
+
 def run_main(*words: str) -> int:
     with pytest.raises(SystemExit) as stopped:
         main(list(words))
