@@ -3,6 +3,7 @@ else ~/.cache), or for this process alone where that cannot be written."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -17,13 +18,16 @@ def kept_folder(name: str, whole: Callable[[Path], bool], fill: Callable[[Path],
     try:
         home = _home()
         folder = home / name
-        if folder.is_dir() and whole(folder):
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            if whole(folder):
+                return folder
+            shutil.rmtree(folder, ignore_errors=True)
         made = put_folder(home, name, fill)
         clear_unfinished(home)
-        if made != folder:  # another process was faster
-            shutil.rmtree(made, ignore_errors=True)
+        if made != folder:  # another process was faster, or what is damaged belongs to somebody else
+            shutil.rmtree(made)
+            if not whole(folder):
+                raise PermissionError(errno.EPERM, "it is damaged and cannot be replaced", str(folder))
         return folder
     except OSError:  # a home that cannot be written, or has no room
         folder = folder_of_this_process("mmsent-encoder-")

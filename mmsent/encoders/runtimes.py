@@ -26,9 +26,8 @@ from mmsent.encoders.base import Embeddings, ImageEncoder
 from mmsent.encoders.common import versions
 from mmsent.encoders.kept import kept_folder
 from mmsent.encoders.specs import parts_of, specs
-from mmsent.errors import EncoderError, UsageError, first_line
+from mmsent.errors import EncoderError, MmsentError, UsageError, first_line
 from mmsent.system.devices import pick_device
-from mmsent.system.files import write_bytes
 from mmsent.system.hashing import file_sha256, json_sha256
 
 APART = 1e-3  # of an embedding's length: converted encoders that are further from torch are refused
@@ -142,12 +141,14 @@ def quiet_openvino() -> Any:
 def _converted(encoder: ImageEncoder, int8: bool) -> Path:
     """The encoder's ONNX file; made where there is none yet, or it is not what was written."""
     write = functools.partial(_write, encoder, int8)
-    key = json_sha256([encoder.card.model_dump(mode="json", exclude={"libraries"}), versions()["torch"]])[:16]
+    made_by = versions("nncf") if int8 else versions()["torch"]
+    key = json_sha256([encoder.card.model_dump(mode="json", exclude={"libraries"}), made_by])[:16]
     return kept_folder(f"{encoder.card.library}-{key}", _whole, write) / _FILE
 
 
 def _whole(folder: Path) -> bool:
-    return (folder / _FILE).is_file() and file_sha256(folder / _FILE) == (folder / _DIGEST).read_text(encoding="ascii")
+    there = (folder / _FILE).is_file() and (folder / _DIGEST).is_file()
+    return there and file_sha256(folder / _FILE).encode() == (folder / _DIGEST).read_bytes()
 
 
 def _write(encoder: ImageEncoder, int8: bool, folder: Path) -> None:
@@ -158,11 +159,18 @@ def _write(encoder: ImageEncoder, int8: bool, folder: Path) -> None:
 
     size = encoder.card.preprocess.size
     pixels = torch.zeros((2, size, size, 3), dtype=torch.uint8)
-    with torch.inference_mode(False):
-        write_onnx(image_tower(encoder, False), (pixels,), ["pixels"], ["image"], folder / _FILE, {})
-    if int8:
-        _quantize(folder / _FILE, size)
-    write_bytes(folder / _DIGEST, file_sha256(folder / _FILE).encode())
+    try:
+        with torch.inference_mode(False):
+            write_onnx(image_tower(encoder, False), (pixels,), ["pixels"], ["image"], folder / _FILE, {})
+        if int8:
+            _quantize(folder / _FILE, size)
+        (folder / _DIGEST).write_bytes(file_sha256(folder / _FILE).encode())
+    except (MmsentError, OSError):
+        raise
+    except Exception as error:  # neither the exporter's nor NNCF's errors have a common parent
+        raise EncoderError(
+            f"{encoder.card.name} cannot be converted for other runtimes ({first_line(error)}); use --runtime torch"
+        ) from error
 
 
 def _quantize(file: Path, size: int) -> None:

@@ -111,6 +111,40 @@ def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.Monk
         lite2("onnxruntime").encode(pixels(1, 260))
 
 
+def test_what_cannot_be_converted_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no operator aten::strange\nand a page of what the exporter did")
+
+    monkeypatch.setattr("mmsent.encoders.towers.image_tower", lambda *_: None)
+    monkeypatch.setattr("mmsent.encoders.onnx_file.write_onnx", broken)
+    with pytest.raises(EncoderError, match=r"lite2 cannot be converted .* \(no operator \S+\); use --runtime torch$"):
+        runtimes._write(lite2("torch"), False, tmp_path)
+
+
+def test_a_file_without_its_digest_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "image.onnx").write_bytes(b"half")
+    assert not runtimes._whole(tmp_path)
+    (tmp_path / "image.onnx.sha256").write_bytes(b"\xff")
+    assert not runtimes._whole(tmp_path)
+
+
+def test_another_nncf_calibrates_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its features are others, and a cache says which version they are of."""
+    names: list[str] = []
+
+    def kept(name: str, *_: object) -> Path:
+        names.append(name)
+        return Path(name)
+
+    monkeypatch.setattr(runtimes, "kept_folder", kept)
+    encoder = lite2("torch")
+    for version in ("2.18.0", "2.19.0", "2.18.0"):
+        monkeypatch.setattr(runtimes, "versions", lambda *more, v=version: {"torch": "2"} | dict.fromkeys(more, v))
+        for int8 in (False, True):
+            runtimes._converted(encoder, int8)
+    assert [names.index(name) for name in names] == [0, 1, 0, 3, 0, 1]
+
+
 def test_the_first_call_is_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads that call OpenVINO first, both at once, can wait for each other forever."""
     encoder, called = lite2("torch"), list[threading.Thread]()

@@ -1,0 +1,44 @@
+"""Files of encoders that are made once per machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mmsent.encoders.kept import kept_folder
+
+
+def whole(folder: Path) -> bool:
+    return (folder / "file").is_file() and (folder / "file").read_text() == "whole"
+
+
+def fill(folder: Path) -> None:
+    (folder / "file").write_text("whole")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "mmsent"
+
+
+def test_it_is_made_once_and_again_where_it_is_damaged(home: Path) -> None:
+    made = kept_folder("one", whole, fill)
+    assert made == home / "one"
+    assert kept_folder("one", whole, lambda _: pytest.fail("made again")) == made
+    (made / "file").write_text("half")
+    assert whole(kept_folder("one", whole, fill))
+    assert list(home.iterdir()) == [made]
+
+
+def test_what_is_damaged_and_cannot_be_replaced_is_not_taken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a folder of root's in the home of a user."""
+    made, removed = kept_folder("one", whole, fill), shutil.rmtree
+    (made / "file").write_text("half")
+    monkeypatch.setattr("shutil.rmtree", lambda path, **how: None if path == made else removed(path, **how))
+    found = kept_folder("one", whole, fill)
+    assert whole(found)
+    assert found.parent != home
+    assert list(home.iterdir()) == [made]
