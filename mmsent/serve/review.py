@@ -177,11 +177,16 @@ class Review:
         return {**known, "fresh": fresh, "useful": bool(self.waiting), "rows": rows}
 
     @functools.cached_property
+    def _correctable(self) -> set[str]:
+        return correctable(self.dataset) if self.dataset else set()
+
+    @functools.cached_property
     def waiting(self) -> list[Row]:
         """Posts that can be labelled and have no label, with what the heads say of them; none without a cache."""
-        allowed = correctable(self.dataset) if self.dataset and self._cache else set()
+        allowed = self._correctable if self._cache else set()
         return [row for row in self._rows if row.label is None and row.probabilities and row.id in allowed]
 
+    @functools.cached_property
     def useful(self) -> list[str]:
         """Ids of the waiting posts, the most useful to label first, by their features in the cache; at most USEFUL."""
         if self._cache is None or not self.waiting:
@@ -236,9 +241,13 @@ class Review:
 
     def share(self, person: str, labels: Mapping[str, str]) -> Agreement:
         """Keep somebody's labels, in place of those they gave before; how far all people agree. Raises DataError where
-        there are too many people."""
+        there are too many people, and on labels that could not stand in the list, which would be nobody's then."""
         if person not in self._people and len(self._people) >= PEOPLE:
             raise DataError(f"{PEOPLE} people label here already")
+        if self.dataset is not None:
+            for name, label in labels.items():
+                if name not in self._correctable or label not in self.dataset.settings.labels:
+                    raise DataError(f"post {name[:60]!r} cannot be labelled {label[:60]!r} here; nothing was kept")
         self._people[person] = dict(labels)
         self._people = {name: given for name, given in self._people.items() if given or name == person}
         return agreement(self._people)

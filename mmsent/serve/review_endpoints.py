@@ -73,7 +73,7 @@ def _add_rows(router: APIRouter, work: Work, review: Callable[[], Review], acces
     )
     async def useful() -> list[str]:
         """Ids of posts without a label, the most useful first: unsure ones, spread over the data."""
-        return await in_thread(work.reviewer, lambda: review().useful())
+        return await in_thread(work.reviewer, lambda: review().useful)
 
     @router.get(
         "/find",

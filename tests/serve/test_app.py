@@ -932,6 +932,10 @@ def test_the_list_holds_what_most_people_say(runs: list[Run], review: Review) ->
         assert f"\n{ids[0]},{before}\n" in split  # one against one: the label stays
         for wrong in ({"person": "", "labels": {}}, {"person": "a", "labels": {"1": 2}}, {"labels": {}}):
             assert client.post("/review/labels", json=wrong).status_code == 422
+        for labels in ({ids[0]: "odd"}, {"nobody": "neutral"}):  # with which there would be no list for anybody
+            refused = client.post("/review/labels", json={"person": "dora", "labels": labels})
+            assert (refused.status_code, "cannot be labelled" in refused.text) == (422, True)
+        assert client.post("/review/list", json={"corrections": {ids[0]: "positive"}}).text == split
 
 
 def test_examples_are_clear_ones_and_one_that_heads_differ_on(world: tuple[Dataset, dict[str, Run]]) -> None:

@@ -56,9 +56,9 @@ def test_posts_without_a_label_come_in_the_order_of_their_use(
     assert said[0] == ids[2]  # the least sure
     allowed.clear()
     for other in (Review(rows, world[0], cache=cache), Review(rows, world[0]), Review(rows[:1], world[0], cache=cache)):
-        assert (other.page()["useful"], other.useful()) == (False, [])
+        assert (other.page()["useful"], other.useful) == (False, [])
     allowed.add("not in the cache")
-    assert Review(rows[:2], world[0], cache=cache).useful() == []
+    assert Review(rows[:2], world[0], cache=cache).useful == []
 
 
 def test_what_the_cache_holds_without_a_label_waits(

@@ -17,6 +17,13 @@ from mmsent.system.words import singular
         ("0.1 rows, 1,1 rows, fold-1 rows, 2.1 posts are", "0.1 rows, 1,1 rows, fold-1 rows, 2.1 posts are"),
         ("states of text:1 texts", "states of text:1 texts"),
         ("1 pathways", "1 pathways"),
+        ("no file Week 1 posts.csv", "no file Week 1 posts.csv"),
+        (
+            "run `mmsent extract --data 'Week 1 posts'` on 1 posts",
+            "run `mmsent extract --data 'Week 1 posts'` on 1 post",
+        ),
+        ("Week 1 posts/a.jpg is one of 1 images.", "Week 1 posts/a.jpg is one of 1 images."),
+        ("it holds 1 images.", "it holds 1 image."),
     ],
 )
 def test_one_is_singular(text: str, said: str) -> None:
