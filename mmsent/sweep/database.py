@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import optuna
 from filelock import FileLock
 
 from mmsent.errors import UsageError
+from mmsent.system.process import host
 from mmsent.system.provenance import without_passwords
 
 BEAT = 10  # seconds between heartbeats
@@ -89,7 +89,7 @@ def claims_lock(url: str) -> Any:
 
 def owner() -> dict[str, Any]:
     """A description of this process by which others can tell whether it still exists."""
-    return {"host": platform.node(), "process": os.getpid(), "started": _started(os.getpid())}
+    return {"host": host(), "process": os.getpid(), "started": _started(os.getpid())}
 
 
 def _started(process: int) -> str | None:
@@ -103,7 +103,7 @@ def _started(process: int) -> str | None:
 
 def is_gone(known: Mapping[str, Any]) -> bool:
     """Whether a process, as described by `owner`, is known to be gone. Never true of one on another machine."""
-    if known["host"] != platform.node():
+    if known["host"] != host():
         return False
     if known["started"] is not None:
         return bool(_started(known["process"]) != known["started"])

@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import errno
 import os
-import platform
 import re
 import shutil
 import stat
@@ -21,6 +20,7 @@ from typing import BinaryIO
 from mmsent.errors import DataError, RunError, UsageError, first_line
 from mmsent.system.failures import machine_error
 from mmsent.system.network import dead_proxy, proxy_of
+from mmsent.system.process import host
 
 _SHOWN = 200  # characters of a path in a message
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # a path has lost the second slash
@@ -239,7 +239,7 @@ def put_folder(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
 def passing_folder(folder: Path, prefix: str) -> Iterator[Path]:
     """A folder inside another one, removed at the end of the block. Those of its kind that killed processes of this
     machine left are removed first. Raises OSError where it cannot be made."""
-    here = f"{prefix}{platform.node()}-"
+    here = f"{prefix}{host()}-"
     with contextlib.suppress(OSError):  # a folder may let us write and not look
         for left in folder.iterdir():
             made_by = left.name.removeprefix(here).partition("-")[0]

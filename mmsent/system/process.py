@@ -6,6 +6,7 @@ import ctypes
 import getpass
 import math
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,19 @@ from pathlib import Path
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
+_OF_THE_MACHINE = "pid:[4026531836]"  # Linux numbers all others anew
 _GROUP, _LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # Linux says what a container may use
+
+
+def host() -> str:
+    """This machine's name, within a container with that container's numbering of processes: a process's number says
+    nothing elsewhere, also where containers have the name of their machine and share a folder."""
+    name = platform.node()
+    try:
+        numbering = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return name
+    return name if numbering == _OF_THE_MACHINE else f"{name}.{numbering.strip('pid:[]')}"
 
 
 def cores() -> int:

@@ -268,6 +268,16 @@ def test_a_trial_of_another_machine_is_lost_when_its_heart_stops(
     assert sum(of[-1] == "RUNNING" for of in states(tmp_path).values()) == 1
 
 
+def test_a_process_in_another_container_is_not_taken_for_a_dead_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number is another process's here, or nobody's, although both have the name of the machine."""
+    with monkeypatch.context() as patch:
+        patch.setattr("os.readlink", lambda _: "pid:[4026532999]")
+        there = {**database.owner(), "process": 2**22 + 1}
+        assert database.is_gone(there)
+    assert not database.is_gone(there)
+    assert database.is_gone({**database.owner(), "process": 2**22 + 1})
+
+
 def test_a_slot_whose_process_keeps_dying_is_given_up(tmp_path: Path, space: Space) -> None:
     ledger = make_ledger(tmp_path, space, trials=1)
     for _ in range(2):

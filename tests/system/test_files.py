@@ -40,3 +40,13 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert len(list(tmp_path.iterdir())) == 2
     with passing_folder(tmp_path, "mmsent-") as ours, passing_folder(tmp_path, "mmsent-") as more:
         assert set(tmp_path.iterdir()) == {tmp_path / "mmsent-other", ours, more}
+
+
+def test_what_another_container_uses_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the machine's name and shares the folder, and no process here has its number."""
+    monkeypatch.setattr("os.readlink", lambda _: "pid:[4026532999]")
+    monkeypatch.setattr("os.getpid", lambda: 2**22 + 1)
+    with passing_folder(tmp_path, "mmsent-") as theirs:
+        monkeypatch.undo()
+        with passing_folder(tmp_path, "mmsent-") as ours:
+            assert set(tmp_path.iterdir()) == {theirs, ours}
