@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mmsent.config import FitSettings
 from mmsent.errors import RunError, UsageError, first_line
 from mmsent.sweep.database import BEAT, claims_lock, is_gone, open_storage, owner, shown_url
-from mmsent.sweep.pruning import AmongTheBest
+from mmsent.sweep.pruning import SuccessiveHalving
 from mmsent.sweep.sampling import COUNTED, STARTUP, Sampler, Sampling
 from mmsent.sweep.trial import Outcome
 
@@ -55,13 +55,20 @@ class Entry:
 class Ledger:
     """The study of one sweep, as one process sees it.
 
-    about: what makes scores comparable; a study that was begun with something else is refused. prune: stop bad trials
-    early. precision: what `auto` means for the trials that run here. Raises RunError if the database cannot be used,
-    UsageError if the study was begun with something else.
+    about: what makes scores comparable; a study that was begun with something else is refused. pruner: stops bad
+    trials early; None: nothing does. precision: what `auto` means for the trials that run here. Raises RunError if the
+    database cannot be used, UsageError if the study was begun with something else.
     """
 
     def __init__(
-        self, url: str, name: str, about: Mapping[str, Any], sampling: Sampling, *, prune: bool, precision: str
+        self,
+        url: str,
+        name: str,
+        about: Mapping[str, Any],
+        sampling: Sampling,
+        *,
+        pruner: SuccessiveHalving | None,
+        precision: str,
     ) -> None:
         self._sampling, self._precision = sampling, precision
         self._me = {**owner(), "ledger": str(uuid.uuid4())}
@@ -81,7 +88,7 @@ class Ledger:
                     storage=self._storage,
                     study_name=name,
                     direction="maximize",
-                    pruner=AmongTheBest() if prune else optuna.pruners.NopPruner(),
+                    pruner=pruner or optuna.pruners.NopPruner(),
                     load_if_exists=True,
                 )
                 self._agree(about)

@@ -1,39 +1,77 @@
-"""Which trials of a sweep stop early."""
+"""Which trials of a sweep stop early: successive halving over the epochs, one fusion at a time.
+
+A trial is looked at after epochs 1, 3, 9 and so on of its first fold, its rungs. It goes on if it is among the best
+share of the trials of its fusion that have reached this rung, without waiting for the others (Li et al. 2020, "A System
+for Massively Parallel Hyperparameter Tuning"). The share follows from what is left of a budget.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from dataclasses import dataclass
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mmsent.sweep.trial import FOLD
 
-KEPT = 1 / 3  # share of the finished trials that a trial must be among
-PEERS = 5  # finished trials of the same fusion before any is stopped
-WARM_UP = 1  # epochs before a trial may be stopped
+STEP = 3  # from rung to rung
+REACHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
-class AmongTheBest(optuna.pruners.BasePruner):
-    """Stops a trial that is not among the best KEPT of the finished trials of its fusion at the same step of the same
-    fold. A finished trial with fewer steps counts with its last value.
+def rungs(epochs: int) -> list[int]:
+    """The epochs after which trials of so many epochs are looked at."""
+    return [STEP**k for k in range(epochs) if STEP**k < epochs]
 
-    Optuna's PercentilePruner would compare with a trial's best value over all steps, which in cross-validation is the
-    value of the easiest fold, and would leave out trials with fewer steps."""
+
+def share_for(wanted: float, epochs: int, folds: int = 1) -> float:
+    """The share that may go on at each rung so that trials train `wanted` epochs on average: epochs per fold in whole
+    fits; a trial that passes every rung trains all of its folds. Within 0 and 1."""
+    ends = [*rungs(epochs), epochs]
+    parts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    parts[-1] += (folds - 1) * epochs
+    low, high = 0.0, 1.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        enough = sum(part * middle**k for k, part in enumerate(parts)) < wanted
+        low, high = (middle, high) if enough else (low, middle)
+    return high
+
+
+@dataclass
+class SuccessiveHalving(optuna.pruners.BasePruner):
+    """Stops a trial at a rung where it is not among the best of its fusion, itself counted. One that ended before a
+    rung counts there with its last value. budget: whole fits whose epochs all `trials` may train together, about;
+    epochs: per fold of a whole fit.
+
+    Later trials are better than the first, so a fixed share would train about twice the budget. Optuna's
+    SuccessiveHalvingPruner has one, and compares all fusions with each other."""
+
+    budget: float
+    trials: int
+    epochs: int
+    folds: int = 1
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop."""
         step = trial.last_step
-        if step is None or step % FOLD <= WARM_UP:
+        epochs = int(trial.params.get("epochs", self.epochs))  # where these vary, a trial's own
+        if step is None or step not in rungs(min(epochs, FOLD)):
             return False
+        known = study.get_trials(deepcopy=False, states=REACHED)
+        left = self.budget * self.folds * self.epochs - sum(len(one.intermediate_values) for one in known)
+        share = share_for(left / max(1, self.trials - len(known)), self.epochs, self.folds)
         fusion = trial.params.get("fusion")
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        peers = [one for one in finished if one.params.get("fusion") == fusion]
-        others = [v for v in (_value_at(one.intermediate_values, step) for one in peers) if v is not None]
-        return len(others) >= PEERS and trial.intermediate_values[step] < float(np.quantile(others, 1 - KEPT))
+        others = [one for one in known if one.params.get("fusion") == fusion and one.number != trial.number]
+        values = [v for v in (_value_at(one, step) for one in others) if v is not None]
+        better = sum(value > trial.intermediate_values[step] for value in values)
+        return better >= math.ceil(share * (len(values) + 1))
 
 
-def _value_at(values: Mapping[int, float], step: int) -> float | None:
-    known = [s for s in values if s <= step and s // FOLD == step // FOLD]
+def _value_at(trial: FrozenTrial, step: int) -> float | None:
+    """A trial's value at a rung; of one that ended before, its last; None where it did not get there, or not yet."""
+    values = trial.intermediate_values
+    if step in values or trial.state is not TrialState.COMPLETE:
+        return values.get(step)
+    known = [s for s in values if s < step]
     return values[max(known)] if known else None

@@ -20,6 +20,7 @@ from mmsent.features.cache.groups import with_thresholds
 from mmsent.sweep.database import file_url, shown_url
 from mmsent.sweep.finish import Progress, Watch, conclude, earlier_end, record, save_winners, up_to_date
 from mmsent.sweep.ledger import Entry, Ledger
+from mmsent.sweep.pruning import SuccessiveHalving
 from mmsent.sweep.results import Sweep, write_sweep
 from mmsent.sweep.sampling import Sampling
 from mmsent.sweep.settings import SweepSettings
@@ -36,6 +37,7 @@ from mmsent.training.train import precision_for
 from mmsent.training.tuning import TUNING, BlocksOf
 
 TICK = 2.0  # seconds between looks at what other processes do
+BUDGET, LEAST = 0.08, 12  # whole fits that trials train together: per trial and at least, where none are asked for
 SHARED = "shared-"  # prefix of a folder with arrays that worker processes map
 
 
@@ -75,7 +77,8 @@ def sweep(
     stacked = options.engine == "stacked" or (options.engine == "local" and device != "cpu")
     precision = "fp32" if stacked else precision_for(device, min(tunes, default=""))
     about = _about(cache, space, split, options) | {"validation split": _kept(shared)}
-    ledger = Ledger(url, options.name, about, sampling, prune=options.prune, precision=precision)
+    pruner = _pruner(space, trials, options)
+    ledger = Ledger(url, options.name, about, sampling, pruner=pruner, precision=precision)
     tell = watch or (lambda progress: None)
     with contextlib.ExitStack() as stack:
         make = _Lazy(lambda: stack.enter_context(_executor(shared, folder, options, device, stacked)))
@@ -106,6 +109,13 @@ def sweep(
                 **provenance.environment(device),
             }
             return write_sweep(folder, facts)
+
+
+def _pruner(space: Space, trials: int, options: SweepSettings) -> SuccessiveHalving | None:
+    if not options.prune:
+        return None
+    budget = options.budget or max(BUDGET * trials, min(LEAST, trials))
+    return SuccessiveHalving(budget, trials, space.epochs(), options.folds or 1)
 
 
 def _require_finished(entries: list[Entry]) -> list[Entry]:

@@ -37,8 +37,14 @@ class SweepSettings(Settings):
     )
     prune: bool = setting(
         True,
-        "Stop a trial that falls behind the best of its fusion at some epoch.",
+        "Stop a trial that is behind others of its fusion after 1, 3, 9, ... epochs.",
         OnCommandLine("--prune/--no-prune", None, Panel.training),
+    )
+    budget: float | None = setting(
+        None,
+        "Whole fits whose epochs all trials together may train, about; sets how many go on after 1, 3, 9, ... epochs.",
+        OnCommandLine(shown="0.08 per trial, at least 12", panel=Panel.training),
+        gt=0,
     )
     timeout: float | None = setting(
         None, "Begin no trial after this many seconds.", OnCommandLine(shown="none", panel=Panel.running), gt=0
@@ -75,6 +81,12 @@ class SweepSettings(Settings):
     def _address_of_ray(self) -> SweepSettings:
         if self.address is not None and self.engine != "ray":
             raise ValueError("--address is of a Ray cluster; it goes with --engine ray")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_of_pruning(self) -> SweepSettings:
+        if self.budget is not None and not self.prune:
+            raise ValueError("--budget says how many trials --prune stops; leave one of --budget and --no-prune out")
         return self
 
     @property

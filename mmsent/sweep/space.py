@@ -119,6 +119,11 @@ class Space:
         entry = self.varied.get("tune", (self.fixed.get("tune", own),))
         return {own, *map(str, entry)} if isinstance(entry, tuple) else {own}
 
+    def epochs(self) -> int:
+        """The most epochs that a trial trains one head for."""
+        entry = self.varied.get("epochs", (self.fixed.get("epochs", fit_settings(self.recipe).epochs),))
+        return int(entry.high if isinstance(entry, Range) else max(map(int, entry)))
+
     def lacking(self) -> tuple[int, ...]:
         """The halves that posts may lack from which the heads of all trials learn."""
         entry = self.varied.get("modality_dropout", (self.fixed.get("modality_dropout", 0.0),))

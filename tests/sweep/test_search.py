@@ -27,11 +27,11 @@ from mmsent.report import figure_set, sweeps
 from mmsent.report.figures.sweeps import sweep_figures
 from mmsent.report.study import open_study
 from mmsent.report.write import write_report
-from mmsent.sweep import database, search
+from mmsent.sweep import database, pruning, search
 from mmsent.sweep import finish as ending
 from mmsent.sweep.ledger import Ledger
 from mmsent.sweep.promote import promote
-from mmsent.sweep.pruning import AmongTheBest
+from mmsent.sweep.pruning import SuccessiveHalving, rungs, share_for
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
 from mmsent.sweep.sampling import Sampling
 from mmsent.sweep.search import sweep
@@ -156,7 +156,14 @@ def make_ledger(folder: Path, space: Space, **more: Any) -> Ledger:
     folder.mkdir(exist_ok=True)
     about = {"space": space.to_json(), **more.pop("about", {})}
     sampling = Sampling(space, **{"trials": 6, "sampler": "random", "seed": 0, **more})
-    return Ledger(database.file_url(folder / "study.db"), "s", about, sampling, prune=True, precision="fp32")
+    return Ledger(
+        database.file_url(folder / "study.db"),
+        "s",
+        about,
+        sampling,
+        pruner=SuccessiveHalving(2, 6, 4),
+        precision="fp32",
+    )
 
 
 def outcome(value: float) -> Outcome:
@@ -341,7 +348,8 @@ def test_tables_that_another_process_makes_are_waited_for(tmp_path: Path, monkey
     assert len(turns) == 3
 
 
-def test_the_pruner_compares_within_a_fold_and_carries_ended_trials_on() -> None:
+def test_the_pruner_compares_at_rungs_and_carries_ended_trials_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "share_for", lambda *given: 1 / 3)
     study = optuna.create_study(direction="maximize")
     distribution = {"fusion": optuna.distributions.CategoricalDistribution(["concat", "text"])}
 
@@ -359,21 +367,51 @@ def test_the_pruner_compares_within_a_fold_and_carries_ended_trials_on() -> None
         return made
 
     for i in range(10):
-        add({3: 0.5 + i / 100, FOLD + 3: 0.2 + i / 100})
-    pruner = AmongTheBest()
+        add({1: 0.3 + i / 100, 3: 0.5 + i / 100, FOLD + 3: 0.2 + i / 100})
+    add({1: 0.1}, TrialState.FAIL)  # its process died
+    pruner = SuccessiveHalving(budget=20, trials=200, epochs=20)
 
     def stops(values: dict[int, float], fusion: str = "concat") -> bool:
-        return pruner.prune(study, add(values, TrialState.RUNNING, fusion))
+        return bool(pruner.prune(study, add(values, TrialState.RUNNING, fusion)))
 
     assert stops({3: 0.50})
     assert not stops({3: 0.50}, "text")  # the first of its kind
-    assert stops({3: 0.55})
-    assert not stops({3: 0.57})
-    assert not stops({1: 0.1})  # too early
-    assert stops({9: 0.50})  # all others had ended at epoch 3
-    assert stops({3: 0.59, FOLD + 3: 0.21})  # however good the first fold was
-    assert not stops({3: 0.59, FOLD + 3: 0.27})
-    assert not stops({3: 0.59, 2 * FOLD + 3: 0.0})  # nobody has come so far
+    assert stops({3: 0.555})  # four of eleven go on, and four are better
+    assert not stops({3: 0.565})
+    assert stops({1: 0.355})
+    assert not stops({2: 0.0})  # no rung
+    assert not stops({20: 0.0})  # nothing is left to save
+    assert stops({9: 0.555})  # all others had ended at epoch 3
+    assert not stops({3: 0.59, FOLD + 3: 0.0})  # whoever passes the first fold trains all
+
+
+def test_a_share_follows_from_the_epochs_that_are_left() -> None:
+    assert rungs(20) == [1, 3, 9]
+    assert rungs(9) == [1, 3]
+    assert rungs(1) == []
+    share = share_for(2, 20)
+    assert 1 + 2 * share + 6 * share**2 + 11 * share**3 == pytest.approx(2, abs=1e-4)
+    share = share_for(10, 20, folds=5)
+    assert 1 + 2 * share + 6 * share**2 + 91 * share**3 == pytest.approx(10, abs=1e-3)
+    assert share_for(20, 20) == pytest.approx(1)
+    assert share_for(-3, 20) < 1e-5  # nothing is left: only the best goes on
+
+
+@pytest.mark.parametrize("better", [0.0, 0.005])
+def test_a_budget_holds_also_where_later_trials_are_better(better: float) -> None:
+    study = optuna.create_study(direction="maximize", pruner=SuccessiveHalving(budget=15, trials=100, epochs=20))
+    rng, epochs = np.random.default_rng(0), 0
+    for number in range(100):
+        trial, reached = study.ask(), better * number + rng.normal()
+        for step in range(1, 21):
+            epochs += 1
+            trial.report(reached + rng.normal() / 4, step)
+            if step < 20 and trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, reached)
+    assert epochs == pytest.approx(15 * 20, rel=0.15)
 
 
 # --- the whole

@@ -127,7 +127,7 @@ space, folder = make_space("paper"), Path(sys.argv[1])
 sampling = Sampling(space, trials=8, sampler="tpe", seed=0)
 print("ready", flush=True)
 sys.stdin.read()
-print(Ledger(file_url(folder / "study.db"), "s", {}, sampling, prune=False, precision="fp32").claim()[0])
+print(Ledger(file_url(folder / "study.db"), "s", {}, sampling, pruner=None, precision="fp32").claim()[0])
 """
 
 
