@@ -36,7 +36,7 @@ from mmsent.training.stacked import train_stack
 
 
 class AdamWObject:
-    """In the place of mmsent.training.train.AdamW: torch's optimizer, with backward and zero_grad."""
+    """In the place of mmsent.training.optimizer.AdamW: torch's optimizer, with backward and zero_grad."""
 
     def __init__(self, head: Head, schedule: Iterator[tuple[float, float]], weight_decay: float) -> None:
         self._optimizer = torch.optim.AdamW(head.parameters(), weight_decay=weight_decay, fused=True)

@@ -13,7 +13,7 @@ from mmsent.sweep.results import Sweep, list_sweeps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FEW = 50  # finished trials below which their importances are rough
+FEW = 50  # trials below which their importances are rough
 
 
 def sweeps_beside(study: Study) -> list[Sweep]:
@@ -84,12 +84,10 @@ def trials(study: Study) -> tuple[Figure, str]:
 
 
 def importance(study: Study) -> tuple[Figure, str]:
-    """How much each setting of the newest sweep matters. Raises Unavailable where too few trials are finished."""
+    """How much each setting of the newest sweep matters. Raises Unavailable where there are too few trials."""
     done = _newest(study)
     if not done.info["importances"]:
-        raise Unavailable(
-            say("the sweep {name} has too few finished trials to tell which settings matter", name=done.name)
-        )
+        raise Unavailable(say("the sweep {name} has too few trials to tell which settings matter", name=done.name))
     shares = done.info["importances"]
     most = max(shares, key=lambda name: shares[name])
     words = say(
@@ -97,9 +95,9 @@ def importance(study: Study) -> tuple[Figure, str]:
         "was searched over a narrow range explains little here, even if it matters outside that range.",
         most=most, share=shares[most],
     )  # fmt: skip
-    if len(done.finished) < FEW:
-        words += say(" ") + say("From {n} trials these shares are rough.", n=len(done.finished))
-    return importance_figure(done.info["importances"], len(done.finished)), words
+    if len(done.trials) < FEW:
+        words += say(" ") + say("From {n} trials these shares are rough.", n=len(done.trials))
+    return importance_figure(done.info["importances"]), words
 
 
 def _newest(study: Study) -> Sweep:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import uuid
 import warnings
@@ -281,15 +282,30 @@ class Ledger:
         return list(self._mine)
 
     def importances(self) -> dict[str, float]:
-        """How much each varied setting matters for the score, by PED-ANOVA, summing to 1; empty if too few trials are
-        finished."""
+        """How much each varied setting matters for the score, by PED-ANOVA over all trials that have reported, summing
+        to 1; empty if these are too few. Trials that were stopped rank below the finished ones, by how far they came
+        and then by what they had reached: so the sampler sees them too."""
         with self._usable():
-            finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if len({one.value for one in finished}) < STARTUP:
-                return {}
-            way = optuna.importance.PedAnovaImportanceEvaluator()  # the default only since Optuna 5
-            found = optuna.importance.get_param_importances(self._study, evaluator=way)
+            known = self._study.get_trials(deepcopy=False, states=COUNTED)
+        ranks = sorted((_rank(one), one.number) for one in known if one.value is not None or one.intermediate_values)
+        if len({rank for rank, _ in ranks}) < STARTUP:
+            return {}
+        by_number = {one.number: one for one in known}
+        ranked = optuna.create_study(direction="maximize")
+        for place, (_, number) in enumerate(ranks):
+            one = by_number[number]
+            ranked.add_trial(create_trial(params=one.params, distributions=one.distributions, value=float(place)))
+        way = optuna.importance.PedAnovaImportanceEvaluator()  # the default only since Optuna 5
+        found = optuna.importance.get_param_importances(ranked, evaluator=way)
         return {name: float(share) for name, share in found.items()}
+
+
+def _rank(one: FrozenTrial) -> tuple[float, float]:
+    """How good a trial is: the epochs it came through, without end where it is finished, and its value."""
+    if one.value is not None:
+        return math.inf, one.value
+    step = max(one.intermediate_values)
+    return step, one.intermediate_values[step]
 
 
 def _entry(one: FrozenTrial) -> Entry:

@@ -1,8 +1,9 @@
 """Which trials of a sweep stop early: successive halving over the epochs, one fusion at a time.
 
-A trial is looked at after epochs 1, 3, 9 and so on of its first fold, its rungs. It goes on if it is among the best
-share of the trials of its fusion that have reached this rung, without waiting for the others (Li et al. 2020, "A System
-for Massively Parallel Hyperparameter Tuning"). The share follows from what is left of a budget.
+A trial is looked at after a third of its first epoch and after epochs 1, 3, 9 and so on of its first fold, its rungs.
+It goes on if it is among the best share of the trials of its fusion that have reached this rung, without waiting for
+the others (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"). The share follows from what is
+left of a budget.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mmsent.sweep.trial import FOLD
+from mmsent.sweep.trial import FOLD, THIRD
 
 STEP = 3  # from rung to rung
 REACHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 def rungs(epochs: int) -> list[int]:
-    """The epochs after which trials of so many epochs are looked at."""
-    return [STEP**k for k in range(epochs) if STEP**k < epochs]
+    """The steps at which trials of so many epochs are looked at: 0, for a third of the first, 1, 3, 9 and so on."""
+    return [0, *(STEP**k for k in range(epochs) if STEP**k < epochs)]
 
 
 def share_for(wanted: float, epochs: int, folds: int = 1) -> float:
     """The share that may go on at each rung so that trials train `wanted` epochs on average: epochs per fold in whole
     fits; a trial that passes every rung trains all of its folds. Within 0 and 1."""
-    ends = [*rungs(epochs), epochs]
+    ends = [*(step or THIRD for step in rungs(epochs)), epochs]
     parts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     parts[-1] += (folds - 1) * epochs
     low, high = 0.0, 1.0
@@ -59,13 +60,18 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
         if step is None or step not in rungs(min(epochs, FOLD)):
             return False
         known = study.get_trials(deepcopy=False, states=REACHED)
-        left = self.budget * self.folds * self.epochs - sum(len(one.intermediate_values) for one in known)
+        left = self.budget * self.folds * self.epochs - sum(map(_epochs_of, known))
         share = share_for(left / max(1, self.trials - len(known)), self.epochs, self.folds)
         fusion = trial.params.get("fusion")
         others = [one for one in known if one.params.get("fusion") == fusion and one.number != trial.number]
         values = [v for v in (_value_at(one, step) for one in others) if v is not None]
         better = sum(value > trial.intermediate_values[step] for value in values)
         return better >= math.ceil(share * (len(values) + 1))
+
+
+def _epochs_of(trial: FrozenTrial) -> float:
+    steps = trial.intermediate_values
+    return len(steps.keys() - {0}) or (THIRD if steps else 0.0)
 
 
 def _value_at(trial: FrozenTrial, step: int) -> float | None:

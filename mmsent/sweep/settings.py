@@ -37,12 +37,12 @@ class SweepSettings(Settings):
     )
     prune: bool = setting(
         True,
-        "Stop a trial that is behind others of its fusion after 1, 3, 9, ... epochs.",
+        "Stop a trial that is behind others of its fusion after a third of an epoch, 1, 3, 9, ... epochs.",
         OnCommandLine("--prune/--no-prune", None, Panel.training),
     )
     budget: float | None = setting(
         None,
-        "Whole fits whose epochs all trials together may train, about; sets how many go on after 1, 3, 9, ... epochs.",
+        "Whole fits whose epochs all trials together may train, about; it sets how many trials go on each time.",
         OnCommandLine(shown="0.08 per trial, at least 12", panel=Panel.training),
         gt=0,
     )

@@ -16,6 +16,7 @@ from mmsent.metrics import bootstrap_intervals, scores
 from mmsent.sweep.shared_rows import PartsOf
 from mmsent.training.train import evaluate_head, train_head
 
+THIRD = 1 / 3  # of the first epoch, after which a trial reports as step 0
 FOLD = 10_000  # steps between the first epochs of two folds, so that a step tells epoch and fold
 ONE_SIGMA = 0.6827  # the level at which a normal interval reaches one standard error to each side
 
@@ -34,15 +35,15 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """The result of a trial. values: weighted F1 of each part, empty if it was stopped early; se: the standard error of
-    their mean (of a single part: by bootstrap over its rows); epochs: of all parts together; problem: of a trial that
-    failed, why no head can have its settings."""
+    their mean (of a single part: by bootstrap over its rows); epochs: of all parts together, a third where it was
+    stopped within the first; problem: of a trial that failed, why no head can have its settings."""
 
     values: tuple[float, ...]
     stopped: bool
     se: float
     accuracy: float
     f1_macro: float
-    epochs: int
+    epochs: float
     best_epochs: tuple[int, ...]
     seconds: float
     problem: str = ""
@@ -72,12 +73,13 @@ def run_trial(job: Job, sides: PartsOf, classes: int, report: Report) -> Outcome
     """Train one head per part, one after the other.
 
     report: called after each epoch with the step (epoch, plus FOLD per earlier part) and the mean over the parts so far
-    of the best weighted F1 on the rows that decide when to stop; if it returns true, the trial stops. A trial whose
-    settings no head can have is one that failed.
+    of the best weighted F1 on the rows that decide when to stop; unless blocks are tuned, also after a third of the
+    first epoch, as step 0. If it returns true, the trial stops. A trial whose settings no head can have is one that
+    failed.
     """
     started = time.monotonic()
     reached: list[float] = []  # on the rows that decide when to stop
-    epochs = 0
+    epochs: float = 0
     best_epochs: list[int] = []
     found: list[tuple[Any, Any]] = []
     try:
@@ -91,7 +93,14 @@ def run_trial(job: Job, sides: PartsOf, classes: int, report: Report) -> Outcome
                 if report(at * FOLD + record["epoch"], (sum(reached) + best) / (at + 1)):
                     raise Stopped
 
-            trained = train_head(part.train, part.val, job.settings, classes, on_epoch, traced=False)
+            def on_third(value: float) -> None:
+                nonlocal epochs
+                if report(0, value):
+                    epochs = THIRD
+                    raise Stopped
+
+            early = on_third if at == 0 and not job.settings.tune else None
+            trained = train_head(part.train, part.val, job.settings, classes, on_epoch, traced=False, on_third=early)
             reached.append(best)
             best_epochs.append(trained.best_epoch)
             if part.out is None:
@@ -106,13 +115,13 @@ def run_trial(job: Job, sides: PartsOf, classes: int, report: Report) -> Outcome
     return outcome(found, classes, epochs, best_epochs, time.monotonic() - started)
 
 
-def stopped(epochs: int, seconds: float, problem: str = "") -> Outcome:
+def stopped(epochs: float, seconds: float, problem: str = "") -> Outcome:
     """The outcome of a trial that was stopped early, or that failed."""
     return Outcome((), True, math.nan, math.nan, math.nan, epochs, (), seconds, problem)
 
 
 def outcome(
-    found: Sequence[tuple[Any, Any]], classes: int, epochs: int, best_epochs: Sequence[int], seconds: float
+    found: Sequence[tuple[Any, Any]], classes: int, epochs: float, best_epochs: Sequence[int], seconds: float
 ) -> Outcome:
     """The outcome of a trial from the true and the predicted labels, (n,) each, of its parts."""
     each = [scores(truth, predicted, classes) for truth, predicted in found]

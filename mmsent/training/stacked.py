@@ -26,7 +26,8 @@ from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head, unit_rms
 from mmsent.training.loaders import InMemory, Rows, Tensors, draw_epoch
 from mmsent.training.moments import set_statistics
-from mmsent.training.train import Draws, Trained, deterministic, loss_tables, one_cycle, smoothed_loss
+from mmsent.training.optimizer import one_cycle
+from mmsent.training.train import Draws, Trained, deterministic, loss_tables, smoothed_loss
 
 # What all heads of a stack have in common; everything else each has of its own.
 SHARED = ("fusion", "batch_size", "hidden", "depth", "heads", "common_width", "precision")
@@ -47,7 +48,7 @@ OWN = (
     "views",
 )
 FUSIONS = (Fusion.concat, Fusion.weighted, Fusion.attention, Fusion.attention_alt, Fusion.image, Fusion.text)
-BETA2, EPSILON = 0.999, 1e-8  # AdamW's, as in mmsent.training.train
+BETA2, EPSILON = 0.999, 1e-8  # AdamW's, as in mmsent.training.optimizer
 
 # Told after each epoch, for each head that still trains: its place, the epoch, its best validation weighted F1 so far.
 # A true answer stops that head.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,9 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import get_total_norm
-from torch.optim.adamw import adamw
-from torch.optim.lr_scheduler import OneCycleLR
 
 from mmsent.config import FitSettings
 from mmsent.errors import DataError
@@ -32,10 +29,10 @@ from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head, Trace
 from mmsent.training.loaders import Rows, on_host
 from mmsent.training.moments import set_statistics
+from mmsent.training.optimizer import AdamW, one_cycle
 from mmsent.training.tuning import TunedRows, require_tunable, use_bfloat16
 
 LORA_RATE = 10.0  # of low-rank updates to that of the blocks themselves
-CLIP = 1.0  # the norm of all gradients together, where blocks are tuned
 LAYER_ROWS = 1000  # validation rows whose first-layer outputs are counted each epoch
 LAYER_BINS = 60
 LAYER_VALUES = 1 << 14  # of a distribution, evenly spaced, when there are more
@@ -123,22 +120,25 @@ def train_head(
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     *,
     traced: bool = True,
+    on_third: Callable[[float], None] | None = None,
 ) -> Trained:
     """Train one head: AdamW, OneCycle with cosine annealing, early stopping on validation weighted F1, best epoch kept.
 
     Rows with blocks (see mmsent.training.tuning) train these too; both sides share them, and they are left as they were
     at the best epoch. The same tensors, settings and device give bit-identical weights. Where a GPU's memory cannot
     hold the rows and a step, it begins again with the rows in the host's memory, and the same weights come out; not
-    where blocks are tuned. traced: the history says how the first layer is distributed. Raises DataError where a split
-    has no rows, UsageError where the settings tune blocks and the rows have none.
+    where blocks are tuned. traced: the history says how the first layer is distributed. on_third: told the weighted F1
+    on the validation rows after a third of the first epoch's batches, which the weights do not depend on; not where
+    blocks are tuned. Raises DataError where a split has no rows, UsageError where the settings tune blocks and the rows
+    have none.
     """
     try:
-        return _train_head(train, val, settings, classes, on_epoch, traced)
+        return _train_head(train, val, settings, classes, on_epoch, traced, on_third)
     except (RuntimeError, MemoryError) as error:
         if train.device == "cpu" or isinstance(train, TunedRows) or not out_of_memory(error):
             raise
     free_memory()
-    return _train_head(on_host(train), on_host(val), settings, classes, on_epoch, traced)
+    return _train_head(on_host(train), on_host(val), settings, classes, on_epoch, traced, on_third)
 
 
 def _train_head(
@@ -148,6 +148,7 @@ def _train_head(
     classes: int,
     on_epoch: Callable[[dict[str, Any]], None] | None,
     traced: bool,
+    on_third: Callable[[float], None] | None,
 ) -> Trained:
     if not len(train) or not len(val):
         raise DataError(f"training needs rows on both sides; got {len(train)} to train on, {len(val)} to validate on")
@@ -175,10 +176,20 @@ def _train_head(
         history: list[dict[str, Any]] = []
         before = {"first_layer_before": first_layer(head, first_trace(head, val))} if traced else {}
         best: tuple[float, int, tuple[dict[str, Tensor], ...], Tensor] | None = None
+
+        def scored(logits: Tensor) -> dict[str, Any]:
+            return scores(truth, logits.argmax(dim=1).cpu().numpy(), classes)
+
+        def look() -> None:
+            if on_third and blocks is None:
+                on_third(scored(evaluate_head(head, val)[0])["f1_weighted"])
+                head.train()
+
         for epoch in range(1, settings.epochs + 1):
-            train_loss = _one_epoch(head, train, tables, optimizer, draws, settings)
+            pause = look if epoch == 1 else None
+            train_loss = _one_epoch(head, train, tables, optimizer, draws, settings, pause)
             logits, shares, first = evaluate_head(head, val)
-            found = scores(truth, logits.argmax(dim=1).cpu().numpy(), classes)
+            found = scored(logits)
             record = {
                 "epoch": epoch,
                 "lr": optimizer.rate,
@@ -210,78 +221,25 @@ def _train_head(
 
 
 def _one_epoch(
-    head: Head, train: Rows, tables: tuple[Tensor, Tensor], optimizer: AdamW, draws: Draws, settings: FitSettings
+    head: Head,
+    train: Rows,
+    tables: tuple[Tensor, Tensor],
+    optimizer: AdamW,
+    draws: Draws,
+    settings: FitSettings,
+    on_third: Callable[[], None] | None,
 ) -> float:
     """One pass over the rows, each with one view drawn for this epoch: the mean loss."""
     head.train()
     total = torch.zeros((), dtype=torch.float32, device=train.device)
-    for image, text, labels, missing in train.epoch(settings, draws.rows):
+    third = -(-len(train) // (3 * settings.batch_size))
+    for at, (image, text, labels, missing) in enumerate(train.epoch(settings, draws.rows)):
+        if at == third and on_third:
+            on_third()
         loss = smoothed_loss(head(image, text, *draws.batch(len(labels), missing)), labels, *tables)
         optimizer.step(loss)
         total.add_(loss.detach(), alpha=len(labels))
     return float(total) / len(train)
-
-
-class AdamW:
-    """torch's fused AdamW on groups of parameters, each with its share of the scheduled rate; the first beta by the
-    schedule too. More than one group: gradients are clipped to a norm of 1. torch's functional form: with the optimizer
-    object around it, a step of a small head takes a tenth longer (docs/decisions.md)."""
-
-    def __init__(
-        self,
-        groups: Sequence[tuple[Sequence[Tensor], float]],
-        schedule: Iterator[tuple[float, float]],
-        weight_decay: float,
-    ) -> None:
-        self._groups = [(list(parameters), share, *_moments(parameters)) for parameters, share in groups]
-        self._parameters = [p for parameters, _ in groups for p in parameters]
-        self._schedule, self._decay, self.rate = schedule, weight_decay, 0.0
-
-    def step(self, loss: Tensor) -> None:
-        """Update the parameters once by the gradients of a loss."""
-        slopes = list(torch.autograd.grad(loss, self._parameters))
-        self.rate, beta = next(self._schedule)
-        with torch.no_grad():
-            if len(self._groups) > 1:
-                shrink = (CLIP / (get_total_norm(slopes) + 1e-6)).clamp(max=1)
-                slopes = [slope * shrink for slope in slopes]
-            for parameters, share, averages, squares, steps in self._groups:
-                own, slopes = slopes[: len(parameters)], slopes[len(parameters) :]
-                adamw(
-                    parameters,
-                    own,
-                    averages,
-                    squares,
-                    [],
-                    steps,
-                    fused=True,
-                    amsgrad=False,
-                    beta1=beta,
-                    beta2=0.999,
-                    lr=self.rate * share,
-                    weight_decay=self._decay,
-                    eps=1e-8,
-                    maximize=False,
-                )
-
-
-def _moments(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """What AdamW keeps of parameters, at the start."""
-    averages, squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
-    return averages, squares, [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters]
-
-
-def one_cycle(peak: float, steps: int, warmup: float) -> Iterator[tuple[float, float]]:
-    """The rate and AdamW's first beta of each step, by torch's OneCycleLR with its defaults (Smith and Topin 2018)."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], momentum=0.9)  # AdamW's step would wake a GPU where there is one
-    # A warm-up of exactly one step would divide by zero; a hair less peaks at the first step too.
-    warmup = warmup if warmup * steps != 1 else warmup * (1 - 1e-9)
-    schedule = OneCycleLR(optimizer, peak, total_steps=steps, pct_start=warmup)
-    optimizer.step()  # of nothing: the schedule expects a step before its own
-    for _ in range(steps):
-        group = optimizer.param_groups[0]
-        yield group["lr"], group["momentum"]
-        schedule.step()
 
 
 class Draws:

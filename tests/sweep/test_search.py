@@ -329,6 +329,22 @@ def test_importances_are_by_the_method_that_is_named(
     assert isinstance(used[0]["evaluator"], optuna.importance.PedAnovaImportanceEvaluator)
 
 
+def test_importances_count_stopped_trials_by_how_far_they_came(tmp_path: Path, space: Space) -> None:
+    """Only lr decides who goes on, though these trials had less after a third of the epoch."""
+    ledger = make_ledger(tmp_path, space, trials=40)
+    assert ledger.importances() == {}
+    while claim := ledger.claim():
+        number, settings = claim
+        good = settings.lr > 0.03
+        ledger.report(number, 0, (0.3 if good else 0.6) + number / 1000)
+        if good:
+            ledger.report(number, 1, 0.4 + number / 1000)
+        ledger.finish(number, Outcome((), True, math.nan, math.nan, math.nan, 1, (), 1.0))
+    found = ledger.importances()
+    assert max(found, key=lambda name: found[name]) == "lr"
+    assert found["lr"] > 0.5
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_tables_that_another_process_makes_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a database server, where no lock file keeps processes apart."""
@@ -367,8 +383,8 @@ def test_the_pruner_compares_at_rungs_and_carries_ended_trials_on(monkeypatch: p
         return made
 
     for i in range(10):
-        add({1: 0.3 + i / 100, 3: 0.5 + i / 100, FOLD + 3: 0.2 + i / 100})
-    add({1: 0.1}, TrialState.FAIL)  # its process died
+        add({0: 0.1 + i / 100, 1: 0.3 + i / 100, 3: 0.5 + i / 100, FOLD + 3: 0.2 + i / 100})
+    add({0: 0.1, 1: 0.1}, TrialState.FAIL)  # its process died
     pruner = SuccessiveHalving(budget=20, trials=200, epochs=20)
 
     def stops(values: dict[int, float], fusion: str = "concat") -> bool:
@@ -379,6 +395,8 @@ def test_the_pruner_compares_at_rungs_and_carries_ended_trials_on(monkeypatch: p
     assert stops({3: 0.555})  # four of eleven go on, and four are better
     assert not stops({3: 0.565})
     assert stops({1: 0.355})
+    assert stops({0: 0.155})
+    assert not stops({0: 0.165})
     assert not stops({2: 0.0})  # no rung
     assert not stops({20: 0.0})  # nothing is left to save
     assert stops({9: 0.555})  # all others had ended at epoch 3
@@ -386,13 +404,13 @@ def test_the_pruner_compares_at_rungs_and_carries_ended_trials_on(monkeypatch: p
 
 
 def test_a_share_follows_from_the_epochs_that_are_left() -> None:
-    assert rungs(20) == [1, 3, 9]
-    assert rungs(9) == [1, 3]
-    assert rungs(1) == []
+    assert rungs(20) == [0, 1, 3, 9]
+    assert rungs(9) == [0, 1, 3]
+    assert rungs(1) == [0]
     share = share_for(2, 20)
-    assert 1 + 2 * share + 6 * share**2 + 11 * share**3 == pytest.approx(2, abs=1e-4)
+    assert (1 + 2 * share + 6 * share**2 + 18 * share**3 + 33 * share**4) / 3 == pytest.approx(2, abs=1e-4)
     share = share_for(10, 20, folds=5)
-    assert 1 + 2 * share + 6 * share**2 + 91 * share**3 == pytest.approx(10, abs=1e-3)
+    assert (1 + 2 * share + 6 * share**2 + 18 * share**3 + 273 * share**4) / 3 == pytest.approx(10, abs=1e-3)
     assert share_for(20, 20) == pytest.approx(1)
     assert share_for(-3, 20) < 1e-5  # nothing is left: only the best goes on
 
@@ -400,11 +418,11 @@ def test_a_share_follows_from_the_epochs_that_are_left() -> None:
 @pytest.mark.parametrize("better", [0.0, 0.005])
 def test_a_budget_holds_also_where_later_trials_are_better(better: float) -> None:
     study = optuna.create_study(direction="maximize", pruner=SuccessiveHalving(budget=15, trials=100, epochs=20))
-    rng, epochs = np.random.default_rng(0), 0
+    rng, epochs = np.random.default_rng(0), 0.0
     for number in range(100):
         trial, reached = study.ask(), better * number + rng.normal()
-        for step in range(1, 21):
-            epochs += 1
+        for step in range(21):
+            epochs += 2 / 3 if step == 1 else 1 if step else 1 / 3
             trial.report(reached + rng.normal() / 4, step)
             if step < 20 and trial.should_prune():
                 study.tell(trial, state=TrialState.PRUNED)
@@ -546,7 +564,7 @@ def test_validation_rows_of_the_data_set_leave_no_others_to_repeat_on(
 
 def test_cross_validation_scores_are_those_of_fit_folds(cache: Cache) -> None:
     split = SplitSettings(group="near", near_image=0.99999, near_text=0.99, val_size=0.2)
-    settings = FitSettings(fusion=Fusion.concat, epochs=3, hidden=8, lr=1e-2, precision="fp32")
+    settings = FitSettings(fusion=Fusion.concat, epochs=3, hidden=8, lr=1e-2, precision="fp32", batch_size=16)
     shared = cut_rows(cache, cache.load("train"), split, 3, 1)
     assert shared.search == (0, 1, 2)
     assert shared.checks == ((3, 4, 5),)
@@ -558,17 +576,18 @@ def test_cross_validation_scores_are_those_of_fit_folds(cache: Cache) -> None:
     assert list(found.values) == [head.scores["f1_weighted"] for head in wanted.heads]
     assert found.value == pytest.approx(wanted.summary["f1_weighted"]["mean"])
     assert found.se == pytest.approx(wanted.summary["f1_weighted"]["se"])
-    assert seen == [fold * FOLD + epoch for fold in range(3) for epoch in (1, 2, 3)]
+    assert seen == [0, *(fold * FOLD + epoch for fold in range(3) for epoch in (1, 2, 3))]
     stacked = compute(Stacked(shared, "cpu"), [Job(7, settings, shared.search)])
     assert stacked[7].values == pytest.approx(found.values, abs=0.05)
 
 
 def test_stopped_trials_say_so(cache: Cache) -> None:
     shared = cut_rows(cache, cache.load("train"), SPLIT, None, 0)
-    settings = FitSettings(epochs=5, hidden=8, precision="fp32")
-    found = run_trial(Job(0, settings, (0,)), parts_on(shared, "cpu"), 3, lambda step, _: step == 2)
-    assert found.stopped
-    assert found.epochs == 2
+    settings = FitSettings(epochs=5, hidden=8, precision="fp32", batch_size=16)
+    for end, epochs in ((0, 1 / 3), (2, 2)):
+        found = run_trial(Job(0, settings, (0,)), parts_on(shared, "cpu"), 3, lambda step, _, end=end: step == end)
+        assert found.stopped
+        assert found.epochs == epochs
     assert Outcome.from_json(json.loads(json.dumps(found.to_json()))).stopped
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import mmsent.training.loaders
+import mmsent.training.optimizer
 import mmsent.training.train
 from mmsent.config import FitSettings, Fusion
 from mmsent.errors import DataError, UsageError
@@ -90,13 +91,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The optimizer's settings at every step."""
     found: list[dict[str, Any]] = []
-    update = mmsent.training.train.adamw
+    update = mmsent.training.optimizer.adamw
 
     def spy(*arguments: Any, **settings: Any) -> None:
         found.append(settings)
         update(*arguments, **settings)
 
-    monkeypatch.setattr(mmsent.training.train, "adamw", spy)
+    monkeypatch.setattr(mmsent.training.optimizer, "adamw", spy)
     return found
 
 
@@ -316,6 +317,22 @@ def fake_f1(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
         return {**scores(*args), "f1_weighted": next(left)}
 
     monkeypatch.setattr(mmsent.training.train, "scores", fake)
+
+
+def test_a_look_after_a_third_of_the_first_epoch_changes_nothing(
+    steps: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, float]] = []
+    settings = FitSettings(**{**SMALL, "batch_size": 16, "dropout": 0.5})  # 60 rows: 4 steps an epoch
+    alone = train_head(TRAIN, VAL, settings, 3)
+    steps.clear()
+    looked = train_head(TRAIN, VAL, settings, 3, on_third=lambda f1: seen.append((len(steps), f1)))
+    assert same_weights(looked, alone)
+    assert looked.history == alone.history
+    fake_f1(monkeypatch, [0.42, 0.5, 0.6, 0.7])
+    train_head(TRAIN, VAL, settings, 3, on_third=lambda f1: seen.append((len(steps) - 12, f1)))
+    assert [at for at, _ in seen] == [2, 2]
+    assert seen[1][1] == 0.42
 
 
 @pytest.mark.parametrize(

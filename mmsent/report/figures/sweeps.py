@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from mmsent.report.figures.style import INK, SLATE, VERMILLION, WIDE, in_style, label_text, new_figure
 from mmsent.report.language import say
 
-STOPPED = "#D9D9D9"  # trials that were stopped early have no score to colour them by
+GREYS = 0.9, 0.5  # of trials that were stopped early, which have no score: from the first to the last that stopped
 LEAST = 2  # finished trials that a figure needs
 
 
@@ -29,15 +30,15 @@ def sweep_figures(info: Mapping[str, Any]) -> dict[str, Figure]:
     if len(finished) >= LEAST:
         found["parallel"] = parallel_figure(info["trials"], info["varied"], info["ranges"])
     if info["importances"]:
-        found["importance"] = importance_figure(info["importances"], len(finished))
+        found["importance"] = importance_figure(info["importances"])
     return found
 
 
 @in_style
 def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], logs: Mapping[str, bool]) -> Figure:
     """Parallel coordinates: one axis per setting, from top to bottom, and one for the score; one line per trial,
-    coloured by its score. Trials that were stopped early are grey and end before the score. The best is drawn over all
-    others.
+    coloured by its score. Trials that were stopped early are grey, the later the darker, and end before the score. The
+    best is drawn over all others.
     names: the settings that vary; logs: those on a logarithmic axis.
     """
     finished = [one for one in trials if one["score"] is not None]
@@ -72,7 +73,10 @@ def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], l
     lines = np.array(places).T  # (trials, settings)
     # Trials with the same choice would lie on one another: those of a kind are spread a little, always alike.
     lines = lines + np.random.default_rng(0).uniform(-0.012, 0.012, lines.shape)
-    order = np.argsort([one["score"] if one["score"] is not None else -1.0 for one in trials], kind="stable")
+    ends = [0.0 if one["score"] is not None else math.log1p(one["epochs"]) for one in trials]
+    greys = np.interp(ends, (0, max(max(ends), 1e-6)), GREYS)
+    heights = [end - 100 if one["score"] is None else one["score"] for one, end in zip(trials, ends, strict=True)]
+    order = np.argsort(heights, kind="stable")
     paths, shades, widths = [], [], []
     for i in order:
         score = trials[i]["score"]
@@ -80,7 +84,7 @@ def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], l
         if score is not None:
             points.append((float(last), float(np.clip(norm(score), 0, 1))))
         paths.append(_curved(points)[:, ::-1])
-        shades.append(mpl.colors.to_rgba(STOPPED, 0.6) if score is None else (*colours(norm(score))[:3], 0.75))
+        shades.append((*[float(greys[i])] * 3, 0.6) if score is None else (*colours(norm(score))[:3], 0.75))
         widths.append(0.5 if score is None else 0.9)
     widths[-1], shades[-1] = 2.4, mpl.colors.to_rgba(VERMILLION)
     ax.add_collection(LineCollection(paths, colors=shades, linewidths=widths, zorder=2))
@@ -92,7 +96,7 @@ def parallel_figure(trials: Sequence[Mapping[str, Any]], names: Sequence[str], l
     pruned = len(trials) - len(finished)
     ax.set_title(
         say(
-            "{n} finished trials, {pruned} stopped early (grey); the best is the thick line",
+            "{n} finished trials, {pruned} stopped early (the later the darker grey); the best is the thick line",
             n=len(finished),
             pruned=pruned,
         )
@@ -134,7 +138,7 @@ def _curved(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
 
 
 @in_style
-def importance_figure(importances: Mapping[str, float], finished: int) -> Figure:
+def importance_figure(importances: Mapping[str, float]) -> Figure:
     """How much each setting matters for the score: shares that sum to 1, the largest on top."""
     names = sorted(importances, key=lambda name: importances[name])
     fig = new_figure(6, max(2.2, 0.9 + 0.28 * len(names)))
@@ -143,7 +147,7 @@ def importance_figure(importances: Mapping[str, float], finished: int) -> Figure
     bars = ax.barh([label_text(name) for name in names], shares, color=SLATE)
     ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=8.5)
     ax.set_xlim(0, max(shares) * 1.15)
-    ax.set_xlabel(say("share of what the settings explain (PED-ANOVA over {n} finished trials)", n=finished))
+    ax.set_xlabel(say("share of what the settings explain (PED-ANOVA)"))
     ax.set_ylabel(say("setting"))
     ax.set_title(say("Which settings matter for the weighted F1"))
     return fig
