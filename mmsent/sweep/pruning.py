@@ -20,15 +20,16 @@ STEP = 3  # from rung to rung
 REACHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
-def rungs(epochs: int) -> list[int]:
-    """The steps at which trials of so many epochs are looked at: 0, for a third of the first, 1, 3, 9 and so on."""
-    return [0, *(STEP**k for k in range(epochs) if STEP**k < epochs)]
+def rungs(epochs: int, early: bool = True) -> list[int]:
+    """The steps at which trials of so many epochs are looked at: 1, 3, 9 and so on; before them, where trials report
+    early, 0, which is a third of the first epoch."""
+    return [*([0] if early else []), *(STEP**k for k in range(epochs) if STEP**k < epochs)]
 
 
-def share_for(wanted: float, epochs: int, folds: int = 1) -> float:
+def share_for(wanted: float, epochs: int, folds: int = 1, early: bool = True) -> float:
     """The share that may go on at each rung so that trials train `wanted` epochs on average: epochs per fold in whole
     fits; a trial that passes every rung trains all of its folds. Within 0 and 1."""
-    ends = [*(step or THIRD for step in rungs(epochs)), epochs]
+    ends = [*(step or THIRD for step in rungs(epochs, early)), epochs]
     parts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     parts[-1] += (folds - 1) * epochs
     low, high = 0.0, 1.0
@@ -43,7 +44,7 @@ def share_for(wanted: float, epochs: int, folds: int = 1) -> float:
 class SuccessiveHalving(optuna.pruners.BasePruner):
     """Stops a trial at a rung where it is not among the best of its fusion, itself counted. One that ended before a
     rung counts there with its last value. budget: whole fits whose epochs all `trials` may train together, about;
-    epochs: per fold of a whole fit.
+    epochs: per fold of a whole fit; early: whether trials report within their first epoch.
 
     Later trials are better than the first, so a fixed share would train about twice the budget. Optuna's
     SuccessiveHalvingPruner has one, and compares all fusions with each other."""
@@ -52,16 +53,17 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
     trials: int
     epochs: int
     folds: int = 1
+    early: bool = True
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop."""
         step = trial.last_step
         epochs = int(trial.params.get("epochs", self.epochs))  # where these vary, a trial's own
-        if step is None or step not in rungs(min(epochs, FOLD)):
+        if step is None or step not in rungs(min(epochs, FOLD), self.early):
             return False
         known = study.get_trials(deepcopy=False, states=REACHED)
         left = self.budget * self.folds * self.epochs - sum(map(_epochs_of, known))
-        share = share_for(left / max(1, self.trials - len(known)), self.epochs, self.folds)
+        share = share_for(left / max(1, self.trials - len(known)), self.epochs, self.folds, self.early)
         fusion = trial.params.get("fusion")
         others = [one for one in known if one.params.get("fusion") == fusion and one.number != trial.number]
         values = [v for v in (_value_at(one, step) for one in others) if v is not None]

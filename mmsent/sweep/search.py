@@ -37,7 +37,7 @@ from mmsent.training.train import precision_for
 from mmsent.training.tuning import TUNING, BlocksOf
 
 TICK = 2.0  # seconds between looks at what other processes do
-BUDGET, LEAST = 0.08, 12  # whole fits that trials train together: per trial and at least, where none are asked for
+BUDGET, LEAST = 0.07, 12  # whole fits that trials train together: per trial and at least, where none are asked for
 SHARED = "shared-"  # prefix of a folder with arrays that worker processes map
 
 
@@ -77,7 +77,7 @@ def sweep(
     stacked = options.engine == "stacked" or (options.engine == "local" and device != "cpu")
     precision = "fp32" if stacked else precision_for(device, min(tunes, default=""))
     about = _about(cache, space, split, options) | {"validation split": _kept(shared)}
-    pruner = _pruner(space, trials, options)
+    pruner = _pruner(space, trials, options, early=not stacked and not tunes)
     ledger = Ledger(url, options.name, about, sampling, pruner=pruner, precision=precision)
     tell = watch or (lambda progress: None)
     with contextlib.ExitStack() as stack:
@@ -111,11 +111,11 @@ def sweep(
             return write_sweep(folder, facts)
 
 
-def _pruner(space: Space, trials: int, options: SweepSettings) -> SuccessiveHalving | None:
+def _pruner(space: Space, trials: int, options: SweepSettings, early: bool) -> SuccessiveHalving | None:
     if not options.prune:
         return None
     budget = options.budget or max(BUDGET * trials, min(LEAST, trials))
-    return SuccessiveHalving(budget, trials, space.epochs(), options.folds or 1)
+    return SuccessiveHalving(budget, trials, space.epochs(), options.folds or 1, early)
 
 
 def _require_finished(entries: list[Entry]) -> list[Entry]:

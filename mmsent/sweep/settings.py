@@ -43,7 +43,7 @@ class SweepSettings(Settings):
     budget: float | None = setting(
         None,
         "Whole fits whose epochs all trials together may train, about; it sets how many trials go on each time.",
-        OnCommandLine(shown="0.08 per trial, at least 12", panel=Panel.training),
+        OnCommandLine(shown="0.07 per trial, at least 12", panel=Panel.training),
         gt=0,
     )
     timeout: float | None = setting(

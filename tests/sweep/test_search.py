@@ -407,10 +407,13 @@ def test_a_share_follows_from_the_epochs_that_are_left() -> None:
     assert rungs(20) == [0, 1, 3, 9]
     assert rungs(9) == [0, 1, 3]
     assert rungs(1) == [0]
+    assert rungs(20, early=False) == [1, 3, 9]
     share = share_for(2, 20)
     assert (1 + 2 * share + 6 * share**2 + 18 * share**3 + 33 * share**4) / 3 == pytest.approx(2, abs=1e-4)
     share = share_for(10, 20, folds=5)
     assert (1 + 2 * share + 6 * share**2 + 18 * share**3 + 273 * share**4) / 3 == pytest.approx(10, abs=1e-3)
+    share = share_for(2, 20, early=False)
+    assert 1 + 2 * share + 6 * share**2 + 11 * share**3 == pytest.approx(2, abs=1e-4)
     assert share_for(20, 20) == pytest.approx(1)
     assert share_for(-3, 20) < 1e-5  # nothing is left: only the best goes on
 
