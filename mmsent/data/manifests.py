@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from mmsent.config import DataSettings, default
+from mmsent.config import DataSettings
+from mmsent.data.columns import COLUMNS, loose, named
+from mmsent.data.delimited import Stray, records
 from mmsent.data.encodings import Decoding
+from mmsent.data.labels import label_of
 from mmsent.data.lists import DELIMITERS, ListRow, TextFile, trimmed
 from mmsent.data.posts import Problem
 from mmsent.errors import DataError, UsageError
 from mmsent.system.files import read_file
 
 MANIFEST_ENDINGS = ("csv", "tsv", "jsonl", "parquet", "json")
-COLUMNS = ("id_column", "image_column", "text_column", "label_column", "split_column")
-NO_LABEL = ("", "null", "none", "nan", "na", "n/a", "#n/a", "<na>")
 
-_AS_NUMBER = {"true": "1", "false": "0"}
 _PARQUET_ROWS = 4096
 _PACKED = ("gz", "tgz", "bz2", "xz", "zst", "zip", "7z")
 _RECORDS = ", as pandas writes it with orient='records'"
@@ -92,117 +89,6 @@ def _some(path: Path, rows: Iterator[ManifestRow]) -> Iterator[ManifestRow]:
     return chain([first], rows)
 
 
-# --- columns
-
-
-def loose(name: str) -> str:
-    """A column's name without case and blanks."""
-    return "".join(name.split()).casefold()
-
-
-def named(path: Path, names: Sequence[str], settings: DataSettings, problems: list[Problem]) -> DataSettings:
-    """The settings with the names that the wanted columns have in the file. Raises DataError where a name stands twice,
-    several could be meant, or a column is missing without which there are no posts."""
-    if twice := [name for name, n in Counter(names).items() if n > 1 and name.strip()]:
-        raise DataError(f"{path}: column {twice[0]!r} stands twice; rename or remove one of the two")
-    there: dict[str, str] = {}
-    for field in COLUMNS:
-        wanted = getattr(settings, field)
-        alike = [name for name in names if loose(name) == loose(wanted)]
-        others = [name for name in alike if name != wanted]
-        if wanted in alike:
-            there[field] = wanted
-            problems += [_note(path, f"column {name!r} is not read, as {wanted!r} is there") for name in others]
-        elif len(others) > 1:
-            raise DataError(
-                f"{path}: {' and '.join(map(repr, others))} could both be the column {wanted!r}; rename the one that "
-                f"is{'' if field == 'split_column' else f', or name it with {_option(field)}'}"
-            )
-        elif others:
-            there[field] = others[0]
-            problems.append(_note(path, f"column {others[0]!r} is read as {wanted!r}"))
-    meant = _meant([field for field in COLUMNS if field not in there], names, settings, there.values())
-    if "id_column" not in there and "id_column" not in meant and "image_column" in there:
-        meant = {"id_column": there["image_column"]} | meant
-    pairs = shlex.quote(",".join(f"{_what(field)}={name}" for field, name in meant.items()))
-    has = f"it has {', '.join(map(repr, names))}"
-    if "id_column" not in there:
-        hint = f"{has}; name them, as in --columns id=NAME,image=NAME,text=NAME,label=NAME"
-        if "id_column" in meant:
-            like = f"did you mean {meant['id_column']!r}? "
-            hint = f"{like}add --columns {pairs}; {has}"
-        raise DataError(f"{path}: no column {settings.id_column!r}; {hint}")
-    if "image_column" not in there and "text_column" not in there:
-        hint = f"{has}; name them, as in --columns image=NAME,text=NAME"
-        if meant:
-            hint = f"did you mean {next(iter(meant.values()))!r}? add --columns {pairs}; {has}"
-        raise DataError(f"{path}: neither a column {settings.image_column!r} nor {settings.text_column!r}; {hint}")
-    for field, name in meant.items():
-        pair = shlex.quote(f"{_what(field)}={name}")
-        message = f"no column {getattr(settings, field)!r}; did you mean {name!r}? add --columns {pair}"
-        problems.append(Problem("warning", "column not found", path.name, message))
-    return settings.model_copy(update=there)
-
-
-# What other people call the columns.
-_ALSO = {
-    "id_column": ["guid", "post_id", "tweet_id", "image_id", "uid", "index", "unnamed:0"],
-    "image_column": [
-        "img",
-        "picture",
-        "photo",
-        "image_path",
-        "img_path",
-        "image_name",
-        "file_name",
-        "filename",
-        "file",
-    ],
-    "text_column": ["tweet", "tweet_text", "caption", "sentence", "content", "message", "body", "post"],
-    "label_column": ["sentiment", "overall_sentiment", "class", "category", "polarity", "target", "tag"],
-    "split_column": ["set", "subset", "partition"],
-}
-
-
-def _meant(missing: Sequence[str], names: Sequence[str], settings: DataSettings, used: Iterable[str]) -> dict[str, str]:
-    """The column that may be meant by each missing one: by its usual names, a name with the word in it, or a likely
-    slip of the pen. Each column once."""
-    taken = set(used)
-    free = {loose(name): name for name in reversed(names) if name.strip() and name not in taken}
-    found: dict[str, str] = {}
-    for field in missing:
-        name = getattr(settings, field)
-        wanted = loose(name)
-        usual = _ALSO[field] if name == default(DataSettings, field) else []
-        with_word = [one for one in free if len(wanted) > 2 and wanted in one]
-        slips = get_close_matches(wanted, free, 1, 0.75) if len(wanted) > 2 else []
-        if like := next((one for one in (*usual, *with_word, *slips) if one in free), None):
-            found[field] = free.pop(like)
-    return found
-
-
-def _what(field: str) -> str:
-    return field.removesuffix("_column")
-
-
-def _option(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
-
-
-def _note(path: Path, message: str) -> Problem:
-    return Problem("note", "how it is read", path.name, message)
-
-
-def columns_told(settings: DataSettings, names: Sequence[str]) -> str:
-    """Which of a file's columns are read as what, and which are not read."""
-    wanted = {_what(field): getattr(settings, field) for field in COLUMNS}
-    absent = [what for what, name in wanted.items() if name not in names]
-    others = [name.strip() or "one without a name" for name in names if name not in wanted.values()]
-    told = f"columns: {', '.join(f'{what}={name}' for what, name in wanted.items() if name in names)}"
-    told += f"; none for {', '.join(absent)}" if absent else ""
-    return told + (f"; not read: {', '.join(others)}" if others else "")
-
-
 def _same_names(path: Path, rows: Iterable[ManifestRow], settings: DataSettings) -> Iterator[ManifestRow]:
     """JSON rows, each of which may have names of its own. Raises DataError where one spells a column otherwise."""
     names = {loose(getattr(settings, field)): getattr(settings, field) for field in COLUMNS}
@@ -232,7 +118,7 @@ def _open_table(
     delimiter = next((d for d, head in heads.items() if wanted in map(loose, head)), usual)
     if delimiter != usual:
         shown = "tabs" if delimiter == "\t" else repr(delimiter)
-        problems.append(_note(path, f"cells are separated by {shown}"))
+        problems.append(Problem("note", "how it is read", path.name, f"cells are separated by {shown}"))
     if not first:
         raise DataError(f"{path}: the manifest has no rows")
     if delimiter not in heads:
@@ -310,82 +196,6 @@ def _table_rows(path: Path, found: Iterator[ListRow], head: list[str], ending: s
             f"{path}: the number of fields differs from the header's {len(head)} in {bad.total()} of {number} rows: "
             f"{', '.join(bad)}; a text that holds the delimiter needs double quotes right around it"
         )
-
-
-@dataclass(frozen=True)
-class Stray:
-    """A quote that opens a cell in one line and closes it some lines on, where every line reads as a row of its own.
-    taken: the quote was taken as a character, and the lines as rows."""
-
-    first: int
-    last: int
-    taken: bool
-
-    def __str__(self) -> str:
-        lines = f"lines {self.first} to {self.last}" if self.last > self.first else f"line {self.first}"
-        if self.taken:
-            return f"a quote in {lines} does not enclose a cell; it was read as a character"
-        return (
-            f"a cell goes over {lines}, each of which reads as a row of its own; if its quote is a character, double it"
-        )
-
-
-def records(
-    lines: Iterable[str],
-    delimiter: str,
-    width: int,
-    is_row: Callable[[list[str]], bool],
-    on_stray: Callable[[Stray], None] = lambda _: None,
-) -> Iterator[ListRow]:
-    """The rows of delimited text as (number of their last line, fields).
-
-    A quote at the start of one row and the end of another would swallow the rows between. So where a cell goes over
-    several lines, or a quote is misplaced, and every one of these lines has `width` fields alone, they are read as rows
-    if `is_row` agrees for all; else as one cell. on_stray is told of either. Raises csv.Error at other misplaced ones.
-    """
-    taken: list[str] = []
-
-    def recorded() -> Iterator[str]:
-        for line in lines:
-            taken.append(line)
-            yield line
-
-    reader = csv.reader(recorded(), delimiter=delimiter, strict=True)
-    at = 0
-    while True:
-        taken.clear()
-        wrong: csv.Error | None = None
-        fields: list[str] = []
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            wrong = error
-        before, at = at, at + len(taken)
-        several = [(before + k, line) for k, line in enumerate(taken, 1) if line.strip()] if wrong or taken[1:] else []
-        alone = [(number, _fields(line, delimiter, width)) for number, line in several]
-        if alone and all(len(cells) == width for _, cells in alone):
-            sure = all(is_row(cells) for _, cells in alone)
-            on_stray(Stray(before + 1, at, sure))
-            if sure:
-                yield from alone
-                continue
-        if wrong:
-            raise csv.Error(f"line {at}: {wrong}")
-        yield at, fields
-
-
-def _fields(line: str, delimiter: str, width: int) -> list[str]:
-    """The fields of one line alone; where its quotes do not enclose cells, they are characters, or backslashes escape
-    them."""
-    for escape in (None, "\\") if '\\"' in line else (None,):
-        with suppress(csv.Error):
-            own = csv.reader([line], delimiter=delimiter, strict=True, escapechar=escape, doublequote=escape is None)
-            fields = trimmed(next(own), width)
-            if len(fields) == width:
-                return fields
-    return trimmed(line.rstrip("\r\n").split(delimiter), width)
 
 
 # --- JSON and Parquet
@@ -495,28 +305,3 @@ def cell(row: ManifestRow, column: str) -> str | None:
     if text.startswith('="') and text.endswith('"') and len(text) > 2:  # as programs keep Excel from reading a number
         return text[2:-1].replace('""', '"')
     return text
-
-
-def label_of(value: str | None, settings: DataSettings) -> str | None:
-    """The label that a cell or field holds, without blanks around it, by the label map where that names it; None for
-    none, which has several spellings. Of a name that is not known, the case does not count, 1.0 is 1, and true and
-    false are 1 and 0."""
-    if value is None:
-        return None
-    plain = value.strip()
-    names = {name: name for name in settings.labels} | settings.label_map
-    for known in (plain, value):
-        if known in names:
-            return names[known]
-    if plain.casefold() in NO_LABEL:
-        return None
-    for other in label_spellings(plain):
-        if len(meant := {label for name, label in names.items() if name.casefold() == other}) == 1:
-            return meant.pop()
-    return plain
-
-
-def label_spellings(name: str) -> tuple[str, ...]:
-    """The names of labels, in small letters, that a name may mean, the likeliest first."""
-    folded = name.casefold()
-    return folded, folded.removesuffix(".0"), _AS_NUMBER.get(folded, folded)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mmsent.config import DataSettings
-from mmsent.data.manifests import cell, loose, open_manifest
+from mmsent.data.columns import loose
+from mmsent.data.manifests import cell, open_manifest
 from mmsent.data.readers.base import is_validation, split_named
 from mmsent.errors import DataError
 from mmsent.system.files import read_file

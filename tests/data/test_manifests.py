@@ -11,7 +11,7 @@ from mmsent.config import DataSettings
 from mmsent.data.check import check_dataset
 from mmsent.data.corrections import corrected_list
 from mmsent.data.dataset import load_dataset
-from mmsent.data.manifests import cell, json_text, label_of, read_manifest
+from mmsent.data.manifests import cell, json_text, read_manifest
 from mmsent.errors import DataError
 from tests.helpers.made import make_manifest
 
@@ -239,29 +239,6 @@ def test_rows_are_written_as_the_json_that_the_ending_says(tmp_path: Path) -> No
         assert written.startswith("[" if name == "a.json" else "{")
         assert "好" in written
         assert read_manifest(put(tmp_path / name, written), SETTINGS)[0] == rows
-
-
-def test_labels_lose_blanks_and_case_and_none_has_many_names() -> None:
-    assert [label_of(x, SETTINGS) for x in ("positive ", " neutral", "POSITIVE")] == ["positive", "neutral", "positive"]
-    assert {label_of(x, SETTINGS) for x in (None, "", " ", "NA", "N/A", "null", "NaN", "None ", "#N/A")} == {None}
-    assert label_of("na", DataSettings(labels=("na", "yes"))) == "na"
-
-
-@pytest.mark.parametrize(
-    ("labels", "mapped", "cells"),
-    [
-        (("0", "1"), {}, {"1": "1", "1.0": "1", "0.0": "0", "True": "1", "false": "0", "1.5": "1.5"}),
-        (("false", "true"), {}, {"True": "true", "FALSE": "false", "1": "1"}),
-        (("no", "yes"), {"0": "no", "1": "yes"}, {"1.0": "yes", "False": "no", "YES": "yes"}),
-        (("no", "yes"), {"true": "yes", "no": "yes"}, {"True": "yes", "no": "yes", "False": "False"}),
-        (("us", "US"), {}, {"us": "us", "US": "US", "Us": "Us"}),  # nobody knows which
-    ],
-)
-def test_a_label_that_is_spelled_otherwise(
-    labels: tuple[str, ...], mapped: dict[str, str], cells: dict[str, str]
-) -> None:
-    settings = DataSettings(labels=labels, label_map=mapped)
-    assert {cell: label_of(cell, settings) for cell in cells} == cells
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=|"])

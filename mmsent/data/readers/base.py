@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mmsent.config import DataSettings, default
 from mmsent.data.encodings import Decoding
+from mmsent.data.labels import label_of, label_spellings
 from mmsent.data.lists import ListForm
-from mmsent.data.manifests import label_of, label_spellings
 from mmsent.data.posts import Post, Posts, Problem, Split
 from mmsent.data.text import encodable
 from mmsent.system.files import leads_out

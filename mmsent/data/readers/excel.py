@@ -9,8 +9,9 @@ from typing import Any
 from zipfile import ZipFile
 
 from mmsent.config import DataSettings
+from mmsent.data.columns import columns_told, named
 from mmsent.data.encodings import Decoding
-from mmsent.data.manifests import ManifestRow, columns_told, named
+from mmsent.data.manifests import ManifestRow
 from mmsent.data.posts import Problem
 from mmsent.data.readers.base import Reader, Reading
 from mmsent.data.readers.files import ImageFiles, files_in

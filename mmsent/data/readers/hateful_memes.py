@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from mmsent.config import DEFAULT_LABELS, DataSettings
-from mmsent.data.manifests import Manifest, ManifestRow, cell, columns_told, open_manifest
+from mmsent.data.columns import columns_told
+from mmsent.data.manifests import Manifest, ManifestRow, cell, open_manifest
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, usual_columns
 from mmsent.data.readers.files import ImageFiles

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mmsent.config import DataSettings, default
+from mmsent.data.columns import columns_told, named
 from mmsent.data.containers import Inside
 from mmsent.data.encodings import Decoding
-from mmsent.data.manifests import ManifestRow, columns_told, named
+from mmsent.data.manifests import ManifestRow
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_of_name
 from mmsent.data.readers.files import ImageFiles

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from mmsent.config import DataSettings, default
+from mmsent.data.columns import columns_told
 from mmsent.data.encodings import Decoding
-from mmsent.data.manifests import Manifest, ManifestRow, cell, columns_told, open_manifest
+from mmsent.data.manifests import Manifest, ManifestRow, cell, open_manifest
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_named
 from mmsent.data.readers.files import ENDINGS, ImageFiles, files_in, folders_in, has_images, walked

@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmsent.config import DataSettings
+from mmsent.data.columns import columns_told, named
 from mmsent.data.encodings import Decoding
-from mmsent.data.manifests import ManifestRow, columns_told, json_rows, named
+from mmsent.data.manifests import ManifestRow, json_rows
 from mmsent.data.posts import Problem
 from mmsent.data.readers.base import Reader, Reading
 from mmsent.data.readers.files import ImageFiles, is_label_studio

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmsent.config import DataSettings
-from mmsent.data.manifests import MANIFEST_ENDINGS, columns_told, open_manifest
+from mmsent.data.columns import columns_told
+from mmsent.data.manifests import MANIFEST_ENDINGS, open_manifest
 from mmsent.data.readers.base import Reader, Reading
 from mmsent.data.readers.files import ImageFiles, files_in
 from mmsent.data.readers.rows import SPLIT, RowPosts

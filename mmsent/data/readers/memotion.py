@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmsent.config import DEFAULT_LABELS, DataSettings
-from mmsent.data.manifests import ManifestRow, cell, columns_told, open_manifest
+from mmsent.data.columns import columns_told
+from mmsent.data.manifests import ManifestRow, cell, open_manifest
 from mmsent.data.readers.base import Reader, Reading, usual_columns
 from mmsent.data.readers.files import ImageFiles
 from mmsent.data.readers.rows import SPLIT, RowPosts

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmsent.config import DataSettings
-from mmsent.data.manifests import Manifest, ManifestRow, cell, columns_told, open_manifest
+from mmsent.data.columns import columns_told
+from mmsent.data.manifests import Manifest, ManifestRow, cell, open_manifest
 from mmsent.data.posts import Problem, Split
 from mmsent.data.readers.base import Reader, Reading, split_named, split_of_name
 from mmsent.data.readers.files import ImageFiles
