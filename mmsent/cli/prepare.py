@@ -84,7 +84,7 @@ def _held_out(dataset: Dataset, share: float, seed: int) -> list[str]:
     import numpy as np
 
     from mmsent.config import SplitSettings, settings
-    from mmsent.data.check import near_groups
+    from mmsent.data.check_duplicates import near_groups
     from mmsent.training.splits import validation_split
 
     own = set(dataset.validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from mmsent.system.words import singular
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+EXAMPLES = 5  # of a finding, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class Finding:
     count: int
     examples: tuple[str, ...]
     message: str
+
+
+def finding_of(severity: Severity, kind: str, ids: Sequence[str], message: str) -> list[Finding]:
+    """The finding on some posts, as a list; none where there are none."""
+    return [Finding(severity, kind, len(ids), tuple(ids[:EXAMPLES]), message)] if ids else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmsent.config import DataSettings
-from mmsent.data import check, duplicates
+from mmsent.data import check_duplicates, duplicates
 from mmsent.data.check import check_dataset
 from mmsent.data.dataset import load_dataset
 from mmsent.data.manifests import read_manifest
@@ -69,7 +69,7 @@ def test_check_goes_on_where_too_many_pictures_look_alike(tmp_path: Path, monkey
     monkeypatch.setattr(duplicates, "MAX_PAIRS", -1)
     found = [f.message for f in check_dataset(data).findings if f.kind == "similar pictures"]
     assert found == ["too many pictures look alike to list them"]
-    monkeypatch.setattr(check, "COMPARED", 7)
+    monkeypatch.setattr(check_duplicates, "COMPARED", 7)
     found = [f.message for f in check_dataset(data).findings if f.kind == "similar pictures"]
     assert found == ["8 pictures are too many to compare; only identical files were looked for"]
 
