@@ -7,8 +7,9 @@
     review.py      the predictions of a whole run beside its posts
     monitoring.py  numbers for Prometheus
     guard.py       key, host, origin and headers around every request
-    schemas.py     what requests and answers look like
-    endpoints.py, review_endpoints.py, pages.py
+    schemas.py, page_schemas.py
+                   what requests and answers look like
+    endpoints.py, review_endpoints.py, compare_endpoints.py, map_endpoints.py, pages.py
                    what is answered at which address
     app.py         all of them together, with their errors
     server.py      the process: listening, draining on SIGTERM

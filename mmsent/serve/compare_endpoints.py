@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from mmsent.evaluation.compare import Case, compare_runs
-from mmsent.serve import schemas
+from mmsent.serve import page_schemas
 from mmsent.serve.endpoints import Access
 from mmsent.serve.openapi import documented
 from mmsent.serve.queueing import Work, in_thread
@@ -28,15 +28,15 @@ def compare_routes(work: Work, review: Callable[[], Review], access: Access) -> 
     async def compared(
         a: Annotated[str, Query(max_length=255, description="a run's name")],
         b: Annotated[str, Query(max_length=255, description="another run's name")],
-    ) -> schemas.Compared:
+    ) -> page_schemas.Compared:
         """The settings that differ, the gap of the scores with its interval, McNemar's p, and the posts that only one
         of the runs has right."""
 
-        def found() -> schemas.Compared:
+        def found() -> page_schemas.Compared:
             result = compare_runs(work.service.run_named(a), work.service.run_named(b))
             known = review().about({case.id for case in [*result.only_a, *result.only_b]})
             sides = {"only_a": _with(result.only_a, known), "only_b": _with(result.only_b, known)}
-            return schemas.Compared.model_validate(result.to_json() | sides)
+            return page_schemas.Compared.model_validate(result.to_json() | sides)
 
         return await in_thread(work.reviewer, found)
 

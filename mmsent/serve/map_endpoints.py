@@ -14,7 +14,7 @@ from mmsent.data.images import image_bytes, open_rgb, read_image, shrunk
 from mmsent.errors import DataError, MmsentError
 from mmsent.report.gallery import THUMBNAIL
 from mmsent.report.landscape import Landscape
-from mmsent.serve import schemas
+from mmsent.serve import page_schemas
 from mmsent.serve.endpoints import Access
 from mmsent.serve.openapi import documented
 from mmsent.serve.queueing import Work, in_thread
@@ -53,7 +53,7 @@ class Atlas:
             return ""
 
     def about(self, row: int) -> dict[str, Any]:
-        """A post and those most like it; see `schemas.MapPost`."""
+        """A post and those most like it; see `page_schemas.MapPost`."""
         post, name = self._post(row), self.found.ids[row]
         near = [
             {"row": i, "similarity": cosine, "text": self.text(i)[:TEXT]} for i, cosine in self.found.near(row, NEAR)
@@ -79,7 +79,7 @@ def map_routes(work: Work, opener: Callable[[], Atlas], access: Access) -> APIRo
         "/points",
         operation_id="map_points",
         summary="All posts as points",
-        responses={200: {"model": schemas.MapPoints}, **documented(*access.refusals, 422)},
+        responses={200: {"model": page_schemas.MapPoints}, **documented(*access.refusals, 422)},
     )
     async def points() -> JSONResponse:
         """Places and what is known of each post. The first call may take a minute, for it places them."""
@@ -91,9 +91,9 @@ def map_routes(work: Work, opener: Callable[[], Atlas], access: Access) -> APIRo
         summary="A post and those most like it",
         responses=documented(*access.refusals, 422),
     )
-    async def post(row: int) -> schemas.MapPost:
+    async def post(row: int) -> page_schemas.MapPost:
         """Its text, its place in the review, and the nearest posts by their features."""
-        return await in_thread(work.reviewer, lambda: schemas.MapPost.model_validate(atlas().about(row)))
+        return await in_thread(work.reviewer, lambda: page_schemas.MapPost.model_validate(atlas().about(row)))
 
     @router.get(
         "/pictures/{row}",
@@ -110,14 +110,11 @@ def map_routes(work: Work, opener: Callable[[], Atlas], access: Access) -> APIRo
     )
     async def picture(row: int) -> Response:
         """The image of the post in this row of the map."""
-
-        def small() -> bytes:
+        with work.admission.take(1):
             try:
-                return atlas().picture(row)
+                raw = await in_thread(work.reviewer, lambda: atlas().picture(row))
             except MmsentError as error:
                 raise Refused(404, str(error)) from error
-
-        with work.admission.take(1):
-            return Response(await in_thread(work.reviewer, small), media_type="image/webp")
+            return Response(raw, media_type="image/webp")
 
     return router

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from mmsent.serve import schemas
+from mmsent.serve import page_schemas, schemas
 from mmsent.serve.requests import FORM, JSON
 
 REASONS = {
@@ -26,8 +26,8 @@ REASONS = {
 MODELS: tuple[type[BaseModel], ...] = (
     schemas.PostIn,
     schemas.PostsIn,
-    schemas.CorrectionsIn,
-    schemas.LabelsIn,
+    page_schemas.CorrectionsIn,
+    page_schemas.LabelsIn,
     schemas.Answer,
     schemas.Answers,
     schemas.Problem,

@@ -166,7 +166,7 @@ class Review:
         self._people: dict[str, dict[str, str]] = {}
 
     def page(self) -> dict[str, Any]:
-        """All rows, without their texts; see `schemas.ReviewPage`."""
+        """All rows, without their texts; see `page_schemas.ReviewPage`."""
         rows = rows_json(self._rows, self.dataset)
         for row in rows:
             post = self._posts.get(row["id"])

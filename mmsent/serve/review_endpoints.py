@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from mmsent.errors import MmsentError
-from mmsent.serve import schemas
+from mmsent.serve import page_schemas
 from mmsent.serve.endpoints import Access
 from mmsent.serve.openapi import documented, json_body
 from mmsent.serve.queueing import Work, in_thread, read_body
@@ -38,9 +38,9 @@ def _add_rows(router: APIRouter, work: Work, review: Callable[[], Review], acces
         summary="All posts of the review",
         responses=documented(*access.refusals, 422),
     )
-    async def rows() -> schemas.ReviewPage:
+    async def rows() -> page_schemas.ReviewPage:
         """Every post with what is predicted for it, without its text."""
-        return await in_thread(work.reviewer, lambda: schemas.ReviewPage.model_validate(review().page()))
+        return await in_thread(work.reviewer, lambda: page_schemas.ReviewPage.model_validate(review().page()))
 
     @router.get(
         "/texts",
@@ -106,15 +106,11 @@ def _add_picture(router: APIRouter, work: Work, review: Callable[[], Review], ac
         row: int, whole: Annotated[bool, Query(description="the image as it is, and no small copy")] = False
     ) -> Response:
         """The image of the post in this row of the table."""
-
-        def read() -> tuple[bytes, str]:
+        with work.admission.take(1):
             try:
-                return review().picture(row, whole=whole)
+                raw, media = await in_thread(work.reviewer, lambda: review().picture(row, whole=whole))
             except MmsentError as error:
                 raise Refused(404, str(error)) from error
-
-        with work.admission.take(1):
-            raw, media = await in_thread(work.reviewer, read)
             return Response(raw, media_type=media)
 
 
@@ -131,12 +127,12 @@ def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], acces
             },
             **documented(400, *access.refusals, 408, 413, 415, 422, 503),
         },
-        openapi_extra=json_body(schemas.CorrectionsIn),
+        openapi_extra=json_body(page_schemas.CorrectionsIn),
     )
     async def corrected(request: Request) -> Response:
         """The file with these labels corrected and nothing else changed; where several people label, with what most of
         them say instead. The service itself writes no file."""
-        asked = await _read(request, work, schemas.CorrectionsIn)
+        asked = await _read(request, work, page_schemas.CorrectionsIn)
         name, _, data = await in_thread(work.reviewer, lambda: review().corrected(asked.corrections))
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
         headers = {"content-disposition": f'attachment; filename="{safe}"'}
@@ -147,13 +143,13 @@ def _add_list(router: APIRouter, work: Work, review: Callable[[], Review], acces
         operation_id="review_labels",
         summary="Somebody's labels",
         responses=documented(400, *access.refusals, 408, 413, 415, 422, 503),
-        openapi_extra=json_body(schemas.LabelsIn),
+        openapi_extra=json_body(page_schemas.LabelsIn),
     )
-    async def labels(request: Request) -> schemas.AgreementOut:
+    async def labels(request: Request) -> page_schemas.AgreementOut:
         """Keep all labels of a person in place of those given before, until the service ends; how far people agree."""
-        asked = await _read(request, work, schemas.LabelsIn)
+        asked = await _read(request, work, page_schemas.LabelsIn)
         found = await in_thread(work.reviewer, lambda: review().share(asked.person, asked.labels))
-        return schemas.AgreementOut.model_validate(vars(found), from_attributes=True)
+        return page_schemas.AgreementOut.model_validate(vars(found), from_attributes=True)
 
 
 async def _read(request: Request, work: Work, model: type[T]) -> T:

@@ -1,4 +1,4 @@
-"""What requests and answers look like; the API's own description is made from these."""
+"""What requests and answers look like; the API's own description is made from these and from page_schemas.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 Probabilities = Annotated[dict[str, float], Field(description="a probability by label; they sum to 1")]
 
 
-class _In(BaseModel):
+class Exact(BaseModel):
+    """The base of all: other fields are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class PostIn(_In):
+class PostIn(Exact):
     """A post: a text, an image, or both. Heads that need both refuse a post with only one."""
 
     id: Annotated[str, Field(max_length=255)] | None = Field(None, description="returned with the answer")
@@ -25,17 +27,13 @@ class PostIn(_In):
     )
 
 
-class PostsIn(_In):
+class PostsIn(Exact):
     """Several posts."""
 
     posts: list[PostIn] = Field(min_length=1)
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class HeadAnswer(_Out):
+class HeadAnswer(Exact):
     """The answer of one head."""
 
     run: str = Field(description="the run's name")
@@ -47,7 +45,7 @@ class HeadAnswer(_Out):
     )
 
 
-class Answer(_Out):
+class Answer(Exact):
     """A labelled post: what `mmsent predict --json` prints, and each head's probabilities."""
 
     id: str
@@ -71,13 +69,13 @@ class Answer(_Out):
     by_head: list[HeadAnswer]
 
 
-class Answers(_Out):
+class Answers(Exact):
     """Labelled posts, in the order of the request."""
 
     predictions: list[Answer]
 
 
-class Word(_Out):
+class Word(Exact):
     """How a word changes the label's logit."""
 
     word: str
@@ -88,7 +86,7 @@ class Word(_Out):
     occlusion: float
 
 
-class TextPart(_Out):
+class TextPart(Exact):
     """The words of the text as the encoder read it."""
 
     text: str
@@ -99,7 +97,7 @@ class TextPart(_Out):
     cut: bool
 
 
-class Map(_Out):
+class Map(Exact):
     """Grad-CAM at one layer: rows of shares of the maximum."""
 
     layer: str
@@ -110,7 +108,7 @@ class Map(_Out):
     values: list[list[float]]
 
 
-class Occlusion(_Out):
+class Occlusion(Exact):
     """How much the logit falls when a window covers a place."""
 
     grid: list[int]
@@ -118,7 +116,7 @@ class Occlusion(_Out):
     values: list[list[float]]
 
 
-class PicturePart(_Out):
+class PicturePart(Exact):
     """Maps over the image as the encoder saw it."""
 
     size: int
@@ -129,7 +127,7 @@ class PicturePart(_Out):
     seen: str = Field(description="the image as the encoder saw it, a data URL")
 
 
-class Shares(_Out):
+class Shares(Exact):
     """How much the logit falls without the image and without the text: a positive value supports the label, a negative
     one opposes it."""
 
@@ -137,7 +135,7 @@ class Shares(_Out):
     text: float
 
 
-class ExplanationOut(_Out):
+class ExplanationOut(Exact):
     """Why one head gives a post its label: what `mmsent explain --json` prints, and the image that the encoder saw."""
 
     id: str
@@ -157,13 +155,13 @@ class ExplanationOut(_Out):
     text: TextPart | None
 
 
-class Problem(_Out):
+class Problem(Exact):
     """Why there is no answer."""
 
     detail: str
 
 
-class Health(_Out):
+class Health(Exact):
     """Whether the service works."""
 
     status: str
@@ -171,7 +169,7 @@ class Health(_Out):
     waiting: int = Field(description="posts accepted and not answered yet")
 
 
-class Head(_Out):
+class Head(Exact):
     """A head of the service."""
 
     run: str
@@ -181,7 +179,7 @@ class Head(_Out):
     calibrated: bool
 
 
-class Abstains(_Out):
+class Abstains(Exact):
     """When the service leaves a post to a person, and what it promises of the others."""
 
     level: float = Field(description="the share of errors that is promised")
@@ -196,7 +194,7 @@ class Abstains(_Out):
     shared: list[str] = Field(description="labels with too few rows for a bound of their own")
 
 
-class Part(_Out):
+class Part(Exact):
     """The surest part of the validation posts."""
 
     coverage: float = Field(description="which share of the posts it is")
@@ -204,7 +202,7 @@ class Part(_Out):
     least: float = Field(description="the lowest confidence among them")
 
 
-class Info(_Out):
+class Info(Exact):
     """What the service serves."""
 
     version: str
@@ -222,146 +220,6 @@ class Info(_Out):
     max_posts: int
     review: bool
     key: bool = Field(description="whether a key is needed")
-
-
-class ReviewRow(_Out):
-    """A post and what is predicted for it; null, without probabilities, where nothing is. row: its place."""
-
-    row: int
-    id: str
-    label: str | None
-    predicted: str | None
-    confidence: float
-    probabilities: dict[str, float]
-    heads: dict[str, str]
-    decision: str = Field(description="why the prediction is not the label with the highest probability")
-    marked: bool = Field(description="whether an audit marks it")
-    picture: bool
-    correctable: bool
-
-
-class ReviewPage(_Out):
-    """All posts of the review."""
-
-    digest: str = Field(description="names the data set")
-    table: str = Field(description="the name of the table; empty when the runs' validation rows are reviewed")
-    runs: list[str] = Field(description="the runs that these validation rows belong to")
-    posts: bool = Field(description="whether the data set is available")
-    fresh: bool = Field(description="whether the data set has no list, so that /review/list writes its first")
-    useful: bool = Field(description="whether /review/useful has an order of its posts")
-    rows: list[ReviewRow]
-
-
-class Setting(_Out):
-    """A setting that two runs do not share; null where a run does not have it."""
-
-    name: str
-    a: Any
-    b: Any
-
-
-class Gap(_Out):
-    """A score of two runs, how far b lies above a, and the 95% interval of that."""
-
-    measure: str
-    a: float
-    b: float
-    difference: float
-    low: float
-    high: float
-
-
-class Case(_Out):
-    """A post that only one of two runs has right. row: its place in the review; null where it is not there."""
-
-    id: str
-    label: str
-    a: str
-    b: str
-    row: int | None
-    text: str
-    picture: bool
-
-
-class Compared(_Out):
-    """Two runs side by side, on the posts that both validated on."""
-
-    a: str
-    b: str
-    rows: int
-    others: int = Field(description="posts that only one of them validated on; they are left out")
-    settings: list[Setting]
-    gaps: list[Gap]
-    p_value: float = Field(description="of McNemar's exact test")
-    only_a: list[Case]
-    only_b: list[Case]
-
-
-class MapPoints(_Out):
-    """All posts of the cache as points: x and y as base64 of little-endian float32, the others as base64 of bytes, 255
-    for none."""
-
-    method: str = Field(description="UMAP or PCA")
-    labels: list[str]
-    ids: list[str]
-    heads: int
-    useful: bool = Field(description="whether /review/useful has an order of its posts")
-    x: str
-    y: str
-    label: str = Field(description="the known label, its place in `labels`; test labels stay closed")
-    predicted: str
-    confidence: str = Field(description="0 to 255")
-    split: str = Field(description="0: train, 1: validation, 2: test")
-    agreeing: str = Field(description="how many heads chose the prediction")
-
-
-class MapNeighbour(_Out):
-    """A similar post: its row in the map, the cosine of the features, the beginning of its text."""
-
-    row: int
-    similarity: float
-    text: str
-
-
-class MapPost(_Out):
-    """A post of the map. review: its row there; null where it is not."""
-
-    row: int
-    text: str
-    picture: bool
-    review: int | None
-    near: list[MapNeighbour]
-
-
-class CorrectionsIn(_In):
-    """Corrected labels by post id."""
-
-    corrections: dict[str, str] = Field(min_length=1)
-
-
-class LabelsIn(_In):
-    """All labels that somebody gave, by post id."""
-
-    person: str = Field(min_length=1, max_length=60)
-    labels: dict[str, str]
-
-
-class PairOut(_Out):
-    """Two people."""
-
-    a: str
-    b: str
-    kappa: float | None = Field(description="Cohen's kappa; null without a post that both have labelled")
-
-
-class AgreementOut(_Out):
-    """How far people agree."""
-
-    people: list[str]
-    posts: int = Field(description="posts that all of them have labelled")
-    cohen: list[PairOut]
-    fleiss: float | None = Field(description="Fleiss' kappa of all; null without a post")
-    conflicts: dict[str, dict[str, str]] = Field(description="posts with several labels: each person's")
 
 
 def form_schema() -> dict[str, Any]:

@@ -54,7 +54,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from mmsent.report.gallery import Row
-from mmsent.serve import schemas
+from mmsent.serve import page_schemas, schemas
 from mmsent.serve.app import create_app
 from mmsent.serve.batching import Batcher
 from mmsent.serve.guard import HEADERS, is_loopback
@@ -321,7 +321,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(client: TestClient) -> Non
 def test_a_short_body_takes_no_great_memory(body: bytes, reason: str) -> None:
     kind = "application/json"
     read = (
-        partial(parse_json, body, kind, schemas.CorrectionsIn)
+        partial(parse_json, body, kind, page_schemas.CorrectionsIn)
         if b"corr" in body
         else partial(parse, body, kind, Limits())
     )
@@ -969,7 +969,7 @@ def test_a_service_without_heads_shows_posts_alone(world: tuple[Dataset, dict[st
 
 def test_posts_that_nothing_is_predicted_for(world: tuple[Dataset, dict[str, Run]]) -> None:
     page = Review(unlabelled_rows(world[0]), world[0]).page()
-    row = schemas.ReviewPage.model_validate(page).rows[0]
+    row = page_schemas.ReviewPage.model_validate(page).rows[0]
     assert (row.predicted, row.probabilities, row.decision, row.picture) == (None, {}, "", True)
     assert {one["correctable"] for one in page["rows"]} == {True, False}  # the test rows are only shown
 
