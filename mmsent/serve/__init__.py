@@ -13,7 +13,7 @@
                    what is answered at which address
     app.py         all of them together, with their errors
     server.py      the process: listening, draining on SIGTERM
-    static/        the pages: plain HTML, CSS and JavaScript
+    static/        the pages: HTML in one frame, CSS and JavaScript
 
 FastAPI, uvicorn and the rest come with `pip install 'mmsent[serve]'`; nothing here is imported before that was checked.
 """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import Response
+from jinja2 import Environment, FileSystemLoader
 
 from mmsent.report.page import WEB
 
@@ -18,27 +18,22 @@ PAGES = {
     "/map": "map.html",
     "/docs": "docs.html",
 }
-MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".html": "text/html"}
+MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def page_routes() -> APIRouter:
     """The pages and their files. They hold no data, so they need no key."""
     router = APIRouter(include_in_schema=False)
-    paths = [path for folder in (WEB, STATIC) for path in folder.iterdir() if path.suffix in MEDIA]
-    files = {path.name: (path.read_bytes(), MEDIA[path.suffix]) for path in paths}
+    pages = Environment(loader=FileSystemLoader(STATIC), autoescape=True, keep_trailing_newline=True)
 
-    def file(name: str) -> Callable[[], Awaitable[Response]]:
-        raw, media = files[name]
-
+    def add(path: str, raw: bytes, media: str) -> None:
         async def answer() -> Response:
             return Response(raw, media_type=media, headers={"cache-control": "no-cache"})
 
-        return answer
+        router.add_api_route(path, answer)
 
     for path, name in PAGES.items():
-        router.add_api_route(path, file(name))
-    for name in files:
-        if not name.endswith(".html"):
-            router.add_api_route(f"/static/{name}", file(name))
-
+        add(path, pages.get_template(name).render().encode(), "text/html")
+    for file in (file for folder in (WEB, STATIC) for file in folder.iterdir() if file.suffix in MEDIA):
+        add(f"/static/{file.name}", file.read_bytes(), MEDIA[file.suffix])
     return router

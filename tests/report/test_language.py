@@ -49,8 +49,16 @@ def test_translations_hold_the_same_values() -> None:
 
 def findings() -> Iterator[str]:
     """Messages of the check of posts and kinds of findings, where they stand as such; 7 for each value in them."""
-    said = {"_finding", "Finding", "Problem"}
-    for name in ("check", "dataset", "readers/guid", "readers/base", "readers/rows", "readers/folder"):
+    said = {"finding_of", "Finding", "Problem"}
+    for name in (
+        "check",
+        "check_duplicates",
+        "dataset",
+        "readers/guid",
+        "readers/base",
+        "readers/rows",
+        "readers/folder",
+    ):
         for node in ast.walk(ast.parse((ROOM.parent / "data" / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in said:
                 yield from filter(None, map(written, [node.args[1], node.args[-1]]))
