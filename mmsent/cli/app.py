@@ -70,7 +70,7 @@ def commands() -> dict[str, Callable[..., Any]]:
 def cache_commands() -> dict[str, Callable[..., Any]]:
     """The same of `mmsent cache`."""
     from mmsent.cli import cache
-    from mmsent.cli.options import expand
+    from mmsent.cli.expanding import expand
 
     return {one.__name__: expand(one) for one in cache.COMMANDS}
 
@@ -106,7 +106,7 @@ def _listed() -> None:
 
 
 def _load(name: str) -> Callable[..., Any]:
-    from mmsent.cli.options import expand
+    from mmsent.cli.expanding import expand
 
     python = name.replace("-", "_")
     return expand(getattr(import_module(f"mmsent.cli.{python}"), python))

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from mmsent.cli.options import Commands, LongOption, long_options
+from mmsent.cli.expanding import Commands, LongOption, long_options
 from mmsent.config import nearest
 from mmsent.errors import UsageError
 

@@ -15,8 +15,8 @@ import pytest
 import typer.main
 
 from mmsent.cli import app as cli
+from mmsent.cli.expanding import long_options
 from mmsent.cli.main import main
-from mmsent.cli.options import long_options
 from mmsent.cli.toml import toml_defaults
 from mmsent.config import Fusion
 from tests.helpers.fake import fake_encoders
