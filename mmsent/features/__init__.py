@@ -1,6 +1,7 @@
 """Stage one: posts to embeddings, stored in a cache.
 
 extract.py            the whole extraction of a data set
+target.py             the cache that it writes: its place, its lock, what is refused
 extraction_record.py  what a cache records of its extractions
 units.py              rows that are encoded together on another machine
 engine.py             encoding on this machine; ray_engine.py on a Ray cluster (ray_cluster.py connects to it)

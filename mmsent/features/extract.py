@@ -9,10 +9,9 @@ the same machine, with the same number of threads; on a GPU that had to halve a 
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -20,7 +19,6 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
 from mmsent.data import views as view_module
@@ -30,10 +28,9 @@ from mmsent.encoders.base import Encoders
 from mmsent.encoders.factory import open_encoders
 from mmsent.encoders.runtimes import with_runtime
 from mmsent.encoders.specs import encoder_label
-from mmsent.errors import CacheError, DataError
+from mmsent.errors import DataError
 from mmsent.features.cache import HALVES, Cache, RowTable, Sources, pour
-from mmsent.features.cache.finding import cache_path, list_caches
-from mmsent.features.cache.fingerprint import FeatureSettings, differences
+from mmsent.features.cache.fingerprint import FeatureSettings
 from mmsent.features.cache.journal import Entry, Half, Journal
 from mmsent.features.engine import Engine, LocalEngine, Plan, Work
 from mmsent.features.extraction_record import (
@@ -47,7 +44,7 @@ from mmsent.features.extraction_record import (
     settings_record,
     used_later,
 )
-from mmsent.system.files import require_local
+from mmsent.features.target import begin_journal, opened_target, target_settings
 from mmsent.system.process import cores
 
 
@@ -108,18 +105,12 @@ def extract(
         encoder = encoder.model_copy(update={"runtime": "torch"})
     encoders = engine.open(encoder)
     here = feature_settings(dataset, encoders, encoder, views, options.storage)
-    settings, notes = _settings(target, here)
-    with _locked(_path(target, dataset, encoder, settings), options.wait) as path:
-        path.with_name(path.name + ".tmp").unlink(missing_ok=True)  # left by an extraction that was killed
-        old = _existing(path, target)
-        _refuse_other_data(old, dataset)
-        _refuse_other_settings(old, settings)
-        if not (old or isinstance(target, Cache)):
-            notes += _explain_new(target, dataset, encoder, settings)
-        notes += filter(None, [dataset.decoding.doubt])
+    settings, notes = target_settings(target, here)
+    with opened_target(target, dataset, encoder, settings, wait=options.wait) as (path, old, why):
+        notes += [*why, *filter(None, [dataset.decoding.doubt])]
         # A cache keeps its first batch size, because the low bits depend on it.
         batch = old.provenance["batch_size"] if old else options.batch_size or encoders.image.batch_size
-        journal = _journal(path, journal_record(dataset, encoder, settings, batch, options.max_bad))
+        journal = begin_journal(path, journal_record(dataset, encoder, settings, batch, options.max_bad))
         job = _Job(dataset, encoder, options, engine, settings, journal, old)
         if options.batch_size and job.batch_size != options.batch_size:
             notes.append(f"--batch-size {options.batch_size} is ignored: the cache was begun with {job.batch_size}")
@@ -141,101 +132,6 @@ def extract(
     quarantined, cut = _outcome(cache, splits)
     rows = {str(split): len(table) for split, table in job.lists.items()}
     return ExtractResult(cache, job.encoded, rows, quarantined, cut, time.monotonic() - started, notes)
-
-
-def _path(target: Path | Cache, dataset: Dataset, encoder: EncoderSettings, settings: FeatureSettings) -> Path:
-    if isinstance(target, Cache):
-        return target.path
-    return cache_path(target, dataset.name, encoder_label(encoder), settings)
-
-
-def _settings(target: Path | Cache, here: FeatureSettings) -> tuple[FeatureSettings, list[str]]:
-    """The settings of the cache to write, and a note where rows that are encoded here differ from its others by
-    rounding. Raises CacheError if the cache to complete holds other features."""
-    if not isinstance(target, Cache) or target.fingerprint == here.fingerprint:
-        return here, []
-    changes = "; ".join(differences(target.settings, here))
-    if target.settings.contract != here.contract:
-        raise CacheError(
-            f"{target.path} cannot be completed here: {changes}; run `mmsent extract --split all` and fit again"
-        )
-    return target.settings, [
-        f"the other rows of {target.path.name} were encoded under other conditions ({changes}); heads fit both alike"
-    ]
-
-
-@contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[Path]:
-    """Hold the lock of a cache, whose folder is made. Raises CacheError if another process holds it and `wait` is off,
-    or if the folder cannot be written. The lock of a process that dies is released."""
-    require_local(path, "a cache")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(path.name + ".lock"))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            if not wait:
-                raise CacheError(f"another extraction is writing {path}; try again later, or pass --wait") from error
-            print(f"another extraction is writing {path}; waiting for it", file=sys.stderr)
-            lock.acquire()
-    except OSError as error:
-        reason = error.strerror or error
-        raise CacheError(f"cannot write in {path.parent}: {reason}; choose another folder with --cache") from error
-    try:
-        yield path
-    finally:
-        lock.release()
-
-
-def _existing(path: Path, target: Path | Cache) -> Cache | None:
-    """The cache as it is now that nobody else writes it; None if there is none."""
-    if isinstance(target, Cache) and target.damage is not None:
-        return Cache.salvage(path)
-    return Cache.open(path) if path.is_file() else None
-
-
-def _refuse_other_data(old: Cache | None, dataset: Dataset) -> None:
-    if old is None:
-        return
-    made_from = Path(old.provenance["data"])
-    if made_from != dataset.root.resolve() and made_from.exists():
-        raise CacheError(
-            f"{old.path} was made from {made_from}, not from {dataset.root.resolve()}, and both are called "
-            f"{dataset.name!r}; choose another folder with --cache"
-        )
-
-
-def _refuse_other_settings(old: Cache | None, settings: FeatureSettings) -> None:
-    """Raise CacheError if a cache has the expected name, but other settings, as after it was renamed: rows encoded now
-    would not go with its rows."""
-    if old is not None and old.fingerprint != settings.fingerprint:
-        changes = "; ".join(differences(old.settings, settings))
-        raise CacheError(
-            f"{old.path} has the name of the cache to make, but holds features of other settings ({changes}); rename "
-            "it, or choose another folder with --cache"
-        )
-
-
-def _explain_new(folder: Path, dataset: Dataset, encoder: EncoderSettings, settings: FeatureSettings) -> list[str]:
-    """Why a new cache is made although the folder holds one of the same data set and encoder."""
-    label = encoder_label(encoder)
-    alike = [c for c in list_caches(folder) if c.data_name == dataset.name and c.encoder == label]
-    if not alike:
-        return []
-    nearest = min(alike, key=lambda c: len(differences(c.settings, settings)))
-    changes = "; ".join(differences(nearest.settings, settings))
-    return [f"a new cache is made, because settings differ from {nearest.path.name}: {changes}"]
-
-
-def _journal(path: Path, about: dict[str, object]) -> Journal:
-    journal = Journal(path.with_name(path.name + ".journal"), about)
-    if journal.meta["fingerprint"] != about["fingerprint"]:
-        journal.close()
-        raise CacheError(
-            f"{journal.path} was begun with other settings, so its rows would not go with those encoded now; rename it"
-        )
-    return journal
 
 
 @dataclass
