@@ -114,7 +114,7 @@ def _labelled(cache: Cache, found: ZeroShot, split: str, out: Path, form: ListFo
     from mmsent.data.lists import ListForm, encoded, list_text
     from mmsent.inference.vote import commonest_label, table_path
     from mmsent.system.files import write_together
-    from mmsent.training.runs import predictions_csv
+    from mmsent.training.prediction_table import predictions_csv
 
     features = cache.load(split)
     done, ids, common = found.label(features), features.index.ids, commonest_label(cache)

@@ -32,7 +32,8 @@ from mmsent.system.records import Record, RecordKind
 from mmsent.training.calibration import apply_temperature, cross_fitted, fit_temperature
 from mmsent.training.folds import PREDICTIONS, SUMMARY, FoldPlan, Ints
 from mmsent.training.halves import lackable
-from mmsent.training.runs import cache_facts, predictions_csv
+from mmsent.training.prediction_table import predictions_csv
+from mmsent.training.runs import cache_facts
 from mmsent.training.sides import rows_at, tuned
 from mmsent.training.train import evaluate_head, precision_for, train_head
 from mmsent.training.tuning import BlocksOf

@@ -22,7 +22,8 @@ from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.tally import Way, decision, tally
 from mmsent.inference.tuned import Floats, Texts, contract_of, encode_batch, joined_texts
 from mmsent.inference.vote import averages, require_distinct
-from mmsent.training.runs import Run, predictions_csv
+from mmsent.training.prediction_table import predictions_csv
+from mmsent.training.runs import Run
 
 
 @dataclass(frozen=True)

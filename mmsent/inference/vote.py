@@ -23,7 +23,8 @@ from mmsent.inference.tuned import cached_texts
 from mmsent.metrics import Probabilities
 from mmsent.system.files import write_together
 from mmsent.training.halves import missing_halves
-from mmsent.training.runs import Run, predictions_csv, runs_of
+from mmsent.training.prediction_table import predictions_csv
+from mmsent.training.runs import Run, runs_of
 
 _MAJORITY = "majority, else "  # and then what a tie gives
 

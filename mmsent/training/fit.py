@@ -25,7 +25,8 @@ from mmsent.system.files import ready_folder
 from mmsent.training.calibration import apply_temperature, fit_temperature
 from mmsent.training.halves import LACKS, lackable
 from mmsent.training.loaders import Tensors
-from mmsent.training.runs import Run, cache_facts, list_runs, predictions_csv, save_run
+from mmsent.training.prediction_table import predictions_csv
+from mmsent.training.runs import Run, cache_facts, list_runs, save_run
 from mmsent.training.sides import Sides, sides, tuned
 from mmsent.training.train import Trained, precision_for, train_head
 from mmsent.training.tuning import BlocksOf, TunedRows

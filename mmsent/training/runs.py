@@ -15,13 +15,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mmsent.config import RECIPES, DataSettings, EncoderSettings, FitSettings, Fusion, SplitSettings, fit_settings
 from mmsent.errors import RunError, first_line
@@ -30,7 +27,7 @@ from mmsent.system.files import put_folder
 from mmsent.system.hashing import file_sha256
 from mmsent.system.process import survive_forks
 from mmsent.system.records import Record, RecordKind
-from mmsent.system.safe_csv import csv_text, plain
+from mmsent.system.safe_csv import plain
 from mmsent.training.head_config import HeadConfig
 from mmsent.training.numpy_heads import Weights
 
@@ -315,42 +312,3 @@ def calibration_note(runs: Sequence[Run]) -> str:
         return "probabilities are calibrated by temperature scaling on the validation rows"
     some = f" throughout: {without} of {len(runs)} runs have no temperature" if without < len(runs) else ""
     return f"probabilities are not calibrated{some}; a new `mmsent fit` calibrates them"
-
-
-def predictions_csv(
-    ids: Sequence[str],
-    labels: Sequence[str],
-    probabilities: NDArray[np.float64],
-    truth: Sequence[str | None] | None = None,
-    predicted: Sequence[str] | None = None,
-    extra: dict[str, Sequence[Any]] | None = None,
-    answers: Sequence[str] | None = None,
-) -> str:
-    """A table of predictions as CSV text: id, label (where known), predicted, confidence, p_<label>..., extras.
-
-    predicted: N labels, where they are not simply the likeliest; empty: no label. answers: what is written in their
-    place (see mmsent.inference.abstain); they follow as `voted`. The confidence is the predicted label's probability.
-    Cells that a spreadsheet would take for a formula are escaped (see mmsent.system.safe_csv).
-    """
-    columns = ["id", *(["label"] if truth is not None else []), "predicted", "confidence"]
-    numbers: dict[str, int | None] = {name: i for i, name in enumerate(labels)} | {"": None}
-    best: list[Any] = (
-        [numbers[name] for name in predicted] if predicted is not None else probabilities.argmax(axis=1).tolist()
-    )
-
-    def rows() -> Iterator[list[Any]]:
-        yield [*columns, *(f"p_{name}" for name in labels), *(["voted"] if answers is not None else []), *(extra or {})]
-        for i, row_id in enumerate(ids):
-            known = [truth[i] or ""] if truth is not None else []
-            more = [values[i] for values in (extra or {}).values()]
-            label = "" if best[i] is None else labels[best[i]]
-            told = label if answers is None else answers[i]
-            more = more if answers is None else [label, *more]
-            if best[i] is None:
-                yield [row_id, *known, told, *[""] * (1 + len(labels)), *more]
-                continue
-            row = probabilities[i]
-            shown = [told, f"{row[best[i]]:.6f}"]
-            yield [row_id, *known, *shown, *(f"{p:.6f}" for p in row), *more]
-
-    return csv_text(rows())

@@ -45,7 +45,8 @@ from mmsent.inference.predict import predict
 from mmsent.inference.tally import Way, tally
 from mmsent.inference.tuned import run_blocks
 from mmsent.training.fit import fit
-from mmsent.training.runs import Run, predictions_csv
+from mmsent.training.prediction_table import predictions_csv
+from mmsent.training.runs import Run
 from tests.helpers.fake import fake_encoders
 from tests.helpers.made import make_guid, make_manifest
 from tests.helpers.tuned import tuned_world

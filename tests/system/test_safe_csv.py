@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsent.system.safe_csv import csv_text, escape, plain
-from mmsent.training.runs import Run, predictions_csv
+from mmsent.training.prediction_table import predictions_csv
+from mmsent.training.runs import Run
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1+1", "=HYPERLINK('x')", "-x", "'=1"]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from mmsent.errors import RunError
 from mmsent.training.fit import read_history
 from mmsent.training.head_config import head_config
 from mmsent.training.heads import Head
-from mmsent.training.runs import Run, calibration_note, list_runs, open_run, predictions_csv, save_run
+from mmsent.training.runs import Run, calibration_note, list_runs, open_run, save_run
 from mmsent.training.train import Trained
 
 FILES = ["head.safetensors", "history.json", "run.json", "validation.csv"]
@@ -343,22 +341,3 @@ def test_require_names_both_contracts(tmp_path: Path) -> None:
         run.require("d" * 64, "cache/y.h5", "clip-l14-336")
     for part in ("one", "cccccccc", "dddddddd", "cache/y.h5", "offline", "clip-l14-336"):
         assert part in str(caught.value)
-
-
-# --- tables of predictions
-
-
-def test_predictions_csv_by_hand() -> None:
-    probabilities = np.array([[0.7, 0.3], [0.4, 0.6]])
-    table = predictions_csv(["1", 'a,"b'], ["no", "yes"], probabilities, ["no", None])
-    assert table == (
-        "id,label,predicted,confidence,p_no,p_yes\n"
-        "1,no,no,0.700000,0.700000,0.300000\n"
-        '"a,""b",,yes,0.600000,0.400000,0.600000\n'
-    )
-    voted = predictions_csv(["1", "2"], ["no", "yes"], probabilities, predicted=["yes", "yes"], extra={"n": [2, 3]})
-    assert list(csv.reader(io.StringIO(voted))) == [
-        ["id", "predicted", "confidence", "p_no", "p_yes", "n"],
-        ["1", "yes", "0.300000", "0.700000", "0.300000", "2"],
-        ["2", "yes", "0.600000", "0.400000", "0.600000", "3"],
-    ]
