@@ -3,13 +3,12 @@ else ~/.cache), or for this process alone where that cannot be written."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from mmsent.system.files import clear_unfinished, folder_of_this_process, put_folder
+from mmsent.system.files import BUILDING, clear_unfinished, folder_of_this_process, passing_folder, put_folder
 
 
 def kept_folder(name: str, whole: Callable[[Path], bool], fill: Callable[[Path], None]) -> Path:
@@ -22,12 +21,15 @@ def kept_folder(name: str, whole: Callable[[Path], bool], fill: Callable[[Path],
             if whole(folder):
                 return folder
             shutil.rmtree(folder, ignore_errors=True)
-        made = put_folder(home, name, fill)
+        home.mkdir(parents=True, exist_ok=True)
+        with passing_folder(home, BUILDING) as apart:  # what a killed process leaves may be a gigabyte
+            made = put_folder(apart, name, fill)
+            try:
+                os.rename(made, folder)
+            except OSError:  # another process was faster, or what is damaged belongs to somebody else
+                if not whole(folder):
+                    raise
         clear_unfinished(home)
-        if made != folder:  # another process was faster, or what is damaged belongs to somebody else
-            shutil.rmtree(made)
-            if not whole(folder):
-                raise PermissionError(errno.EPERM, "it is damaged and cannot be replaced", str(folder))
         return folder
     except OSError:  # a home that cannot be written, or has no room
         folder = folder_of_this_process("mmsent-encoder-")

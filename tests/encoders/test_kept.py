@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from mmsent.encoders.kept import kept_folder
+from mmsent.system.files import BUILDING
+from mmsent.system.process import host
 
 
 def whole(folder: Path) -> bool:
@@ -31,6 +34,15 @@ def test_it_is_made_once_and_again_where_it_is_damaged(home: Path) -> None:
     (made / "file").write_text("half")
     assert whole(kept_folder("one", whole, fill))
     assert list(home.iterdir()) == [made]
+
+
+def test_what_a_killed_process_left_is_removed_at_once(home: Path) -> None:
+    """It may be a gigabyte, and nothing else is made here for months."""
+    dead, alive = (home / f"{BUILDING}{host()}-{number}-x" for number in (2**22 + 1, os.getppid()))
+    for left in (dead, alive):
+        left.mkdir(parents=True)
+    made = kept_folder("one", whole, fill)
+    assert set(home.iterdir()) == {made, alive}
 
 
 def test_what_is_damaged_and_cannot_be_replaced_is_not_taken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
