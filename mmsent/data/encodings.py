@@ -196,7 +196,7 @@ def _one(
         likeliest = _likeliest(beyond, fitting)
         chosen = likeliest or fitting[0]
         tried = list(failed)[: list(failed).index(chosen)]
-        before = ", ".join(f"{name} fails on {failed[name]}" for name in tried if failed[name])
+        before = "; ".join(f"{name} fails on {failed[name]}" for name in tried if failed[name])
         also = ", ".join(codec for codec in fitting if codec != chosen)
         why = f"decodes all {n} {what}" + (f", as would {also}" if also else "") + (f"; {before}" if before else "")
         doubt = ""

@@ -38,8 +38,18 @@ class Repeated:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the mean weighted F1, over rows and seeds."""
-        return ends(self.draws["f1_weighted"], LEVEL)
+        """Of the mean weighted F1, over rows and seeds; of one seed that of its evaluation, which other tables show."""
+        if len(self.seeds) > 1:
+            return ends(self.draws["f1_weighted"], LEVEL)
+        low, high = self.seeds[0].intervals["f1_weighted"]
+        return low, high
+
+    def interval_of(self, label: int) -> tuple[float, float]:
+        """Of the mean F1 of a class, likewise."""
+        if len(self.seeds) > 1:
+            return ends(self.draws["f1"][:, label], LEVEL)
+        low, high = self.seeds[0].intervals["f1_per_class"][label]
+        return low, high
 
     def gap(self, other: Repeated, level: float = LEVEL) -> tuple[float, float, float]:
         """Its mean weighted F1 less that of another, and the interval."""

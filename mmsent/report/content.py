@@ -15,13 +15,15 @@ from mmsent.inference.vote import Vote, vote_split
 from mmsent.metrics import LEVEL
 from mmsent.report.gallery import Row
 from mmsent.report.language import listed, retold, say
-from mmsent.report.naming import calibrated, name_of, names, splits, unlike
+from mmsent.report.naming import calibrated, defined, name_of, names, splits, unlike
 from mmsent.report.picks import errors
 from mmsent.report.study import Study, label_counts
 from mmsent.system.provenance import origin
 from mmsent.training.runs import Run
 
 Rows = list[list[str]]
+
+_RESIZED = {"shortest": "shortest side to {n}", "longest": "longest side to {n}", "squash": "both sides to {n}"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def pairs(study: Study) -> tuple[Table | None, Table | None, str]:
     found = sorted(paired(study.evaluations), key=lambda p: p.p_value)
     if not found:
         return None, None, ""
+    called = {e.name: name_of(e, known) for e in study.evaluations}
     best = study.runs[study.best].name
     with_best = [p for p in found if best in (p.a, p.b)]
     others = [p for p in found if best not in (p.a, p.b)]
@@ -89,7 +92,7 @@ def pairs(study: Study) -> tuple[Table | None, Table | None, str]:
 
     def table(pairs_: Sequence[Any]) -> Table | None:
         rows = paired_table(pairs_)
-        rows = [[*map(say, rows[0])], *([known.get(r[0], r[0]), known.get(r[1], r[1]), *r[2:]] for r in rows[1:])]
+        rows = [[*map(say, rows[0])], *([called[r[0]], called[r[1]], *r[2:]] for r in rows[1:])]
         return Table(rows, "llrrrr") if len(rows) > 1 else None
 
     return table(with_best), table(others), note
@@ -137,15 +140,16 @@ def settings(study: Study) -> tuple[Table, Table]:
     """What made the cache, and what made each run."""
     cache = study.cache
     s = cache.settings
-    rows = [[say("setting"), say("value")], [say("data set"), cache.definition], [say("file"), cache.path.name]]
+    rows = [[say("setting"), say("value")], [say("data set"), defined(cache)], [say("file"), cache.path.name]]
     rows.append([say("fingerprint"), cache.fingerprint])
     for half, card in (("image", s.image), ("text", s.text)):
         name = f"{card.library}:{card.name}" + (f":{card.tag}" if card.tag else "")
         rows.append([say("{what} encoder", what=say(half)), f"{name}, {card.width}-d, {card.precision}"])
         rows.append([say("{what} weights, SHA-256", what=say(half)), card.weights_sha256])
     pre = s.image.preprocess
+    resized = say(_RESIZED.get(pre.resize, pre.resize), n=pre.resize_to)
     rows += [
-        [say("images"), f"{pre.size} × {pre.size}, {pre.resize} side to {pre.resize_to}, {pre.interpolation}"],
+        [say("images"), say(", ").join([f"{pre.size} × {pre.size}", resized, pre.interpolation])],
         [
             say("views"),
             say("{n} augmented views besides the clean one", n=s.views.count)
@@ -169,7 +173,7 @@ def settings(study: Study) -> tuple[Table, Table]:
     versions = [", ".join(f"{k} {v}" for k, v in run.info["versions"].items()) for run in study.runs]
     about.append([say("versions"), *versions])
     origins = [origin(run.info) for run in study.runs]
-    about += [[say(name), *(one[name] for one in origins)] for name in origins[0]]
+    about += [[say(name), *(retold(one[name]) for one in origins)] for name in origins[0]]
     return Table(rows, "ll"), Table(about, "l" * len(header))
 
 

@@ -1,5 +1,5 @@
 """What a report found: every head beside the baselines, and three sentences on what wins, what fails and what to do
-next. A difference is claimed only where its interval, narrowed for the number of comparisons, leaves zero out.
+next. A difference is claimed only where its interval, widened for the number of comparisons, leaves zero out.
 
 Shapes: N rows, C classes.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsent.evaluation.evaluate import BASELINES, VOTE, Evaluation
 from mmsent.evaluation.repeats import Repeated, ends, resampled
-from mmsent.metrics import LEVEL, wilson
+from mmsent.metrics import LEVEL, bootstrap_intervals, scores, wilson
 from mmsent.report.certainty import share, shown
 from mmsent.report.language import listed, say
 from mmsent.report.naming import name_of, names
@@ -39,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """entries: the best first, the baselines last; level: of the intervals of gaps, narrowed for their number."""
+    """entries: the best first, the baselines last; level: of the intervals of gaps, higher the more there are."""
 
     study: Study
     entries: Sequence[Entry]
@@ -93,8 +94,12 @@ def _on(found: Evaluation, rows: NDArray[np.int64]) -> Evaluation | None:
     at = np.flatnonzero(np.isin(found.positions, rows))
     if not np.array_equal(found.positions[at], rows):
         return None
-    shares = found.probabilities[at]
-    return replace(found, positions=rows, probabilities=shares, predicted=found.predicted[at], truth=found.truth[at])
+    if len(at) == len(found.positions):
+        return found
+    truth, predicted, shares = found.truth[at], found.predicted[at], found.probabilities[at]
+    given = (truth, predicted, shares.shape[1])
+    scored: Any = {"scores": found.scores | scores(*given), "intervals": bootstrap_intervals(*given)}
+    return replace(found, positions=rows, probabilities=shares, predicted=predicted, truth=truth, **scored)
 
 
 def sentences(found: Findings) -> list[str]:
@@ -131,8 +136,8 @@ def weakness(found: Findings) -> str:
     study, best = found.study, found.best.scored
     low, clear = found.weakest
     label, mean = study.labels[low], best.means
-    ends_ = ends(best.draws["f1"][:, low], LEVEL)
-    about = {"label": label, "f1": mean["f1"][low], "low": ends_[0], "high": ends_[1]}
+    least, most = best.interval_of(low)
+    about = {"label": label, "f1": mean["f1"][low], "low": least, "high": most}
     opening = (
         say("The label {label} fails most, beyond chance: F1 {f1:.2f} ({low:.2f} to {high:.2f}).", **about)
         if clear

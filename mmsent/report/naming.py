@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmsent.evaluation.evaluate import MAJORITY, SOFT_VOTE, VOTE, ZERO_SHOT, Evaluation
+from mmsent.features.cache import Cache
 from mmsent.report.language import say
 from mmsent.report.study import Study
 from mmsent.training.runs import Run
@@ -18,6 +19,13 @@ def short_name(run: Run) -> str:
 def title_of(run: Run) -> str:
     """A run's name in a figure: its fusion, and its seed."""
     return say("{fusion}, seed {seed}", fusion=run.fusion, seed=run.fit.seed)
+
+
+def defined(cache: Cache) -> str:
+    """Which definition of the data set a number is of: see `Cache.definition`."""
+    said = say("{data}: {n:,} training posts", data=cache.data_name, n=cache.rows.get("train", 0))
+    reader = cache.provenance.get("reader")
+    return said + (say(", read by {reader}", reader=reader) if reader else "")
 
 
 def names(study: Study) -> dict[str, str]:

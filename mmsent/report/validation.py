@@ -55,9 +55,9 @@ def duplicates(study: Study) -> dict[str, Any]:
 
 
 def _how(words: str) -> str:
-    """How duplicates are alike; what stands in brackets is a number."""
-    how, _, number = words.partition(" (")
-    return say(how) + (f" ({number}" if number else "")
+    """How duplicates are alike; the cosine stands in brackets."""
+    how, _, number = words.removesuffix(")").partition(" (cosine ")
+    return say(how) + (say(" (cosine {number})", number=number) if number else "")
 
 
 def folds(study: Study) -> dict[str, Any]:

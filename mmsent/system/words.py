@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _NOUNS = "actor|column|epoch|error|feature|field|file|fold|group|head|id|image|label|note|pair|picture|post|row|run"
-_NOUNS += "|seed|shard|task|text|trial|value|view|warning"
+_NOUNS += "|seed|shard|task|text|thread|trial|value|view|warning"
 _ONE = re.compile(
     rf"`[^`]*`|(?<![\w.,:/=-])(?<!of )1 ((?:\w+ )?(?:{_NOUNS}))s\b(?!\.\w|[/\\])"
     r"(?: (are|have|were|lack|differ|validate)\b)?"

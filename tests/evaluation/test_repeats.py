@@ -22,7 +22,16 @@ def guess(accuracy: float) -> Evaluation:
 
 
 def evaluation(said: np.ndarray) -> Evaluation:
-    return Evaluation("x", "concat", scores(TRUTH, said, 3), {}, np.eye(3)[said], said, TRUTH, np.arange(N))
+    return Evaluation(
+        "x",
+        "concat",
+        scores(TRUTH, said, 3),
+        bootstrap_intervals(TRUTH, said, 3),
+        np.eye(3)[said],
+        said,
+        TRUTH,
+        np.arange(N),
+    )
 
 
 def test_one_seed_has_the_interval_of_the_rows() -> None:
@@ -30,7 +39,11 @@ def test_one_seed_has_the_interval_of_the_rows() -> None:
     (found,) = resampled([[one]])
     assert found.f1 == pytest.approx(one.scores["f1_weighted"])
     assert found.means["recall"] == pytest.approx(one.scores["recall_per_class"])
-    assert found.interval == pytest.approx(bootstrap_intervals(TRUTH, one.predicted, 3)["f1_weighted"], abs=0.01)
+    rows = bootstrap_intervals(TRUTH, one.predicted, 3)
+    assert (found.interval, found.interval_of(1)) == (rows["f1_weighted"], rows["f1_per_class"][1])
+    twice = resampled([[one, one]])[0]  # the seeds say nothing, so both ways draw the same rows
+    assert twice.interval == pytest.approx(rows["f1_weighted"], abs=0.01)
+    assert twice.interval_of(1) == pytest.approx(rows["f1_per_class"][1], abs=0.02)
 
 
 def test_gaps_are_paired_and_means_are_over_seeds() -> None:

@@ -206,6 +206,7 @@ STATES = [
     State("report", "results", act=_at("#results")),
     State("report", "figures", act=_at("#figure-9")),
     State("report", "enlarged", act=_enlarged),
+    State("report", "map", act=_at("#posts-map")),
     State("report", "errors", act=_at("#errors", "1", "2")),
     State("report", "data", act=_at("#data")),
     State("report", "settings", act=_at("#settings")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from mmsent.config import Fusion
 from mmsent.evaluation.evaluate import MAJORITY, Evaluation
-from mmsent.metrics import scores
+from mmsent.metrics import bootstrap_intervals, scores
 from mmsent.report.findings import Findings, find, sentences
 from mmsent.report.overview import overview, ticks
 from mmsent.report.study import Study
@@ -29,7 +30,16 @@ def guess(seed: int, accuracy: float, neutral: float | None = None) -> np.ndarra
 
 
 def evaluation(name: str, fusion: str, said: np.ndarray) -> Evaluation:
-    return Evaluation(name, fusion, scores(TRUTH, said, 3), {}, np.eye(3)[said], said, TRUTH, np.arange(N))
+    return Evaluation(
+        name,
+        fusion,
+        scores(TRUTH, said, 3),
+        bootstrap_intervals(TRUTH, said, 3),
+        np.eye(3)[said],
+        said,
+        TRUTH,
+        np.arange(N),
+    )
 
 
 def study(heads: dict[str, list[np.ndarray]]) -> Study:
@@ -121,6 +131,19 @@ def test_the_first_screen_has_a_dot_for_every_seed_and_marks_the_best() -> None:
     assert all(0 <= place <= 100 for line in shown["lines"] for place in (*line.dots, line.low, line.mean, line.high))
     assert len(shown["sentences"]) == 3
     assert "Each dot is a seed (1 to 3 per head)" in shown["note"]
+
+
+def test_a_baseline_is_scored_on_the_rows_of_the_heads() -> None:
+    """Where it was scored on more rows, its score and its interval are those of the heads' rows."""
+    one = study({"concat": [guess(1, 0.85)]})
+    fewer = np.arange(100, N)
+    cut = replace(one.evaluations[0], truth=TRUTH[fewer], positions=fewer, predicted=guess(1, 0.85)[fewer])
+    one.evaluations[0] = replace(cut, probabilities=cut.probabilities[fewer])
+    (baseline,) = find(one).baselines
+    (seed,) = baseline.scored.seeds
+    assert seed.scores["n"] == len(fewer)
+    assert baseline.scored.f1 == pytest.approx(seed.scores["f1_weighted"])
+    assert baseline.scored.interval == bootstrap_intervals(TRUTH[fewer], seed.predicted, 3)["f1_weighted"]
 
 
 def test_numbers_of_the_axis_stand_apart() -> None:

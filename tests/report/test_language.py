@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import mmsent.report
+from mmsent.data.encodings import decide_encoding
 from mmsent.report import figure_set, language
 from mmsent.report.figures import training
 from mmsent.report.language import catalogue, listed, retold, say, speaking
@@ -49,21 +50,30 @@ def test_translations_hold_the_same_values() -> None:
 
 def findings() -> Iterator[str]:
     """Messages of the check of posts and kinds of findings, where they stand as such; 7 for each value in them."""
-    said = {"finding_of", "Finding", "Problem"}
-    for name in (
-        "check",
-        "check_duplicates",
-        "dataset",
-        "readers/guid",
-        "readers/base",
-        "readers/rows",
-        "readers/folder",
-    ):
+    said = {"finding_of", "Finding", "Problem", "Decoding"}
+    files = ["check", "check_duplicates", "dataset", "lists", "manifests"]
+    files += [f"readers/{name}" for name in ("guid", "base", "rows", "folder", "excel", "hf_parquet", "webdataset")]
+    for name in files:
         for node in ast.walk(ast.parse((ROOM.parent / "data" / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in said:
                 yield from filter(None, map(written, [node.args[1], node.args[-1]]))
-            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in {"message", "crop"}:
-                yield from filter(None, [written(node.value)])
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in {"message", "crop", "why"}:
+                both = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
+                yield from filter(None, map(written, both))
+
+
+def decided() -> Iterator[str]:
+    """Why texts are read in an encoding, for texts of several kinds."""
+    chinese, latin = "今天天气很好".encode("gb18030"), "café crème".encode("cp1252")
+    kinds = [
+        [b"plain"],
+        [chinese],
+        ["今天".encode(), "été".encode(), "très bien".encode(), latin],
+        [b"\x81\xff", latin],
+    ]
+    for what in ("texts", "lines"):
+        for texts in kinds:
+            yield decide_encoding(texts, what=what).why
 
 
 def written(node: ast.expr) -> str | None:
@@ -77,11 +87,12 @@ def written(node: ast.expr) -> str | None:
 
 
 def test_findings_are_told_in_chinese() -> None:
-    every = [*findings(), "groups that share one picture; 12 rows in all", "similar text in both splits"]
+    every = [*findings(), *decided(), "groups that share one picture; 12 rows in all", "similar text in both splits"]
     every += ["groups of different texts that have the same words; 9 rows in all", "error", "warning", "note"]
     assert len(every) > 50
     with speaking("zh"):
         english = [one for one in every if re.search("[a-z]{4}", one) and not WIDE.search(retold(one))]
+        assert len(set(map(retold, decided()))) > 4
         named = "in both splits|have rows in both train and test|with two labels|have different labels"
         assert [one for one in english if not re.fullmatch(f"7 ({named})|posts with 7", one)] == []
         assert retold("no file 1.jpg; 3.1% of the rows cannot be used") == "没有文件 1.jpg；3.1% 的行不可用"
@@ -125,6 +136,9 @@ def test_a_page_in_chinese(
     for part in re.findall(r"<(?:h2|h3|li|figcaption|caption)[^>]*>(.*?)</", page, re.DOTALL):
         plain = re.sub("<[^>]+>", "", part)
         assert WIDE.search(plain) or len(plain.split()) < 4, plain
+    told = re.sub(r"<(script|style|pre|section id=.commands).*?</(?:script|style|pre)>", "", page, flags=re.DOTALL)
+    words = "the|of|by|to|is|are|and|in|training|cosine|side|threads?|commit|ids|not"
+    assert [one for one in re.findall(r">([^<>]+)<", told) if re.search(rf"\b(?:{words})\b", one)] == []
     capsys.readouterr()
     assert run("report", *arguments, "--lang", "fr") == 2
     assert "--lang 'fr': choose en or zh" in capsys.readouterr().err

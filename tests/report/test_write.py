@@ -23,6 +23,7 @@ from mmsent.features.cache import Cache
 from mmsent.report import content, figure_set, map_section, result_plates, training_plates
 from mmsent.report.explanations import Explainer
 from mmsent.report.findings import find
+from mmsent.report.overview import overview
 from mmsent.report.reproduce import commands
 from mmsent.report.source import Source
 from mmsent.report.study import Study, Unavailable, open_study, training_rows
@@ -298,6 +299,14 @@ def test_one_split_needs_no_letter(mixed: list[Run], cache: Cache) -> None:
     assert "split" not in table.rows[0]
     assert "comparable" not in note
     assert "name the runs that these commands make" in commands(study)[1]
+
+
+def test_a_score_has_one_interval(mixed: list[Run], cache: Cache) -> None:
+    """The first screen and the table of results say the same of a head."""
+    study = open_study([run for run in mixed if run.fusion is Fusion.concat], cache, None)
+    first = [(line.value, line.interval) for line in overview(find(study))["lines"]]
+    assert len(first) == 4  # two heads, their vote and the majority class
+    assert set(first) <= {(row[3], row[4]) for row in content.results(study)[0].rows}
 
 
 def test_seeds_are_drawn_apart(mixed: list[Run], cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
