@@ -83,7 +83,7 @@ def _program(loaded: list[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Sentiment of posts, each an image and a text: frozen encoders once, then fusion heads in a second.",
-        epilog="Three commands on your data: mmsent extract --split train, mmsent fit --fusion weighted, mmsent vote. "
+        epilog="Three commands on your data: mmsent extract, mmsent fit --fusion vote, mmsent vote. "
         "No data at hand: mmsent quickstart. Defaults can stand in mmsent.toml.",
     )
     app.callback()(_options)

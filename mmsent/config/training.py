@@ -133,7 +133,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     # For the offline pair, whose halves differ in scale: chosen by scripts/compare_recipes.py, see docs/notes.md.
     "offline": {"rms": True, "lr": 2e-4, "epochs": 20, "patience": 5},
-    # For some hundred posts, where an epoch has few steps; the quickstart's.
+    # For a few hundred posts, where an epoch has few steps; the quickstart's.
     "small": {"rms": True, "lr": 1e-3, "epochs": 40, "patience": 10},
     # The best that the offline encoders give, for a preset with several of them: chosen by cross-validation with
     # scripts/compare_accuracy.py, see docs/notes.md. Its heads make a committee, see COMMITTEES.
