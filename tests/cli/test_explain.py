@@ -13,11 +13,10 @@ from PIL import Image
 
 from mmsent.cli.explain import safe_name
 from mmsent.cli.main import main
-from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
+from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.data.dataset import load_dataset
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.training.fit import fit
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_manifest
 from tests.inference.test_explain import planted
 
@@ -39,16 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    cache = extract(
-        load_dataset(manifest),
-        ["train"],
-        folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(planted()),
-        show=False,
-    ).cache
+    cache = fake_cache(load_dataset(manifest), folder / "cache", ["train"], encoders=planted())
     quick: dict[str, Any] = {"epochs": 2, "hidden": 8, "common_width": 16, "heads": 4, "lr": 1e-2}
     for name, wanted in (
         ("runs", [FitSettings(**quick, fusion=f) for f in (Fusion.weighted, Fusion.concat, Fusion.image)]),

@@ -15,13 +15,9 @@ import pytest
 from mmsent.cli.main import main
 from mmsent.config import (
     DataSettings,
-    EncoderSettings,
-    ExtractSettings,
     FitSettings,
     Fusion,
     SplitSettings,
-    ViewSettings,
-    settings,
 )
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import RunError
@@ -35,8 +31,6 @@ from mmsent.evaluation.evaluate import (
     paired_table,
 )
 from mmsent.features.cache import NO_LABEL, Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.inference.logits import head_logits, head_probabilities
 from mmsent.metrics import (
     bootstrap_intervals,
@@ -50,6 +44,7 @@ from mmsent.training.calibration import cross_fitted
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run, open_run
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 QUICK: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -60,16 +55,13 @@ SPLIT = SplitSettings(val_size=30)
 def make_cache(folder: Path, n_train: int = 70, seed: int = 0, labels: tuple[str, ...] = LABELS) -> Cache:
     root = make_guid(folder / "posts", n_train=n_train, n_test=10, size=24)
     (root / "data" / f"{n_train + 3}.jpg").write_bytes(b"no picture")  # the third test row
-    return extract(
+    return fake_cache(
         load_dataset(root, DataSettings(labels=labels)),
-        ["train", "test"],
         folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=2),
-        options=ExtractSettings(max_bad=0.2),
-        engine=LocalEngine(fake_encoders(seed)),
-        show=False,
-    ).cache
+        views=2,
+        encoders=fake_encoders(seed),
+        max_bad=0.2,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, SplitSettings, ViewSettings
-from mmsent.config import settings as build
+from mmsent.config import FitSettings, SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.data.protocols import read_protocol
 from mmsent.errors import DataError
@@ -21,8 +20,6 @@ from mmsent.evaluation.cross_validation import cross_validate, list_folds, save_
 from mmsent.evaluation.openings import LOG, read_openings
 from mmsent.evaluation.protocols import plan_protocol
 from mmsent.features.cache import IMAGE_BAD, TEXT_BAD, Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities
 from mmsent.report import validation
 from mmsent.report.study import open_study
@@ -30,7 +27,7 @@ from mmsent.training.calibration import cross_fitted
 from mmsent.training.fit import fit
 from mmsent.training.runs import list_runs
 from tests.cli.test_cli import fails, run, work  # noqa: F401
-from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_manifest
 
 QUICK: dict[str, Any] = {"epochs": 4, "patience": 4, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -39,16 +36,7 @@ NEVER = SplitSettings(val_size=0.2, group=False)
 
 
 def encoded(manifest: Path, folder: Path) -> Cache:
-    return extract(
-        load_dataset(manifest),
-        ["train", "test"],
-        folder,
-        encoder=EncoderSettings(encoder="offline"),
-        views=build(ViewSettings, count=2),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    return fake_cache(load_dataset(manifest), folder, views=2)
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,18 @@ import pytest
 import torch
 
 from mmsent.cli.main import main
-from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings
+from mmsent.config import FitSettings, Fusion, SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import CacheError, RunError
 from mmsent.evaluation import replay as replay_module
 from mmsent.evaluation.replay import HeadDistance, cache_of, replay
 from mmsent.evaluation.replay_votes import replay_vote
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.system.provenance import NOT_RECORDED
 from mmsent.training.fit import Training, fit
 from mmsent.training.runs import Run, open_run
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 FIT = FitSettings(epochs=3, hidden=16, lr=1e-2, common_width=16)
@@ -33,16 +32,7 @@ VOTING = (Fusion.concat, Fusion.weighted, Fusion.attention)
 
 
 def encode(root: Path, folder: Path, seed: int = 0) -> Cache:
-    return extract(
-        load_dataset(root),
-        ("train", "test"),
-        folder,
-        encoder=EncoderSettings(encoder="offline"),
-        views=ViewSettings(count=1),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders(seed)),
-        show=False,
-    ).cache
+    return fake_cache(load_dataset(root), folder, views=1, encoders=fake_encoders(seed))
 
 
 def build(folder: Path) -> Path:
@@ -433,16 +423,7 @@ def test_the_three_voting_runs_of_mvsa_repeat(
 
 def test_float16_features_are_compared_as_they_are_trained_on(made: Path, tmp_path: Path) -> None:
     dataset = load_dataset(made / "posts")
-    cache = extract(
-        dataset,
-        ("train",),
-        tmp_path / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=ViewSettings(count=1),
-        options=ExtractSettings(storage="float16"),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    cache = fake_cache(dataset, tmp_path / "cache", ("train",), views=1, storage="float16")
     run = fit(cache, tmp_path / "runs", [FIT], SPLIT)[0]
     found = replay(run, cache, tmp_path / "again")
     assert found.identical

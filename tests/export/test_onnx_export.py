@@ -23,12 +23,9 @@ from mmsent.config import (
     Clean,
     DataSettings,
     EncoderSettings,
-    ExtractSettings,
     FitSettings,
     Fusion,
     SplitSettings,
-    ViewSettings,
-    settings,
 )
 from mmsent.data.dataset import load_dataset
 from mmsent.encoders.base import Encoders
@@ -41,8 +38,6 @@ from mmsent.export.onnx_export import export_onnx
 from mmsent.export.onnx_runtime import OnnxModel
 from mmsent.export.voting_graph import VotingHeads
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.abstain import Abstention
 from mmsent.inference.held_out import held_out
@@ -54,6 +49,7 @@ from mmsent.training.fit import fit
 from mmsent.training.runs import Run
 from tests.encoders.test_clip import CONFIG, TEXTS, Tiny, make_tiny
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 from tests.helpers.tuned import tuned_world
 
@@ -66,16 +62,12 @@ HEAVY = ("torch", "torchvision", "transformers", "sentence_transformers", "open_
 def make_cache(folder: Path, encoders: Encoders, spec: str = "offline", **options: Any) -> Cache:
     root = make_guid(folder / "posts", n_train=60, n_test=10, size=40)
     clean = options.pop("clean", ())
-    return extract(
+    return fake_cache(
         load_dataset(root, DataSettings(clean=clean)),
-        ["train", "test"],
         folder / "cache",
         encoder=EncoderSettings(encoder=spec, device="cpu", **options),
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(encoders),
-        show=False,
-    ).cache
+        encoders=encoders,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings
+from mmsent.config import EncoderSettings, ViewSettings
 from mmsent.data.dataset import Dataset, Split, load_dataset
 from mmsent.data.images import Pixels
 from mmsent.encoders.base import Embeddings, Encoders
@@ -21,10 +21,10 @@ from mmsent.features.cache import Cache
 from mmsent.features.cache.damage import PARTS
 from mmsent.features.cache.export import export
 from mmsent.features.cache.finding import cache_path, explain
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract, feature_settings
+from mmsent.features.extract import feature_settings
 from mmsent.features.repair import encode_again, verify
 from tests.helpers.fake import FakeImageEncoder, FakeTextEncoder, fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid, make_picture
 
 BOTH: tuple[Split, ...] = ("train", "test")
@@ -33,16 +33,14 @@ PAIR = EncoderSettings(encoder="timm:grid", text_encoder="st:bag")
 
 def made(root: Path, folder: Path, views: int = 1, **options: Any) -> Cache:
     normalize = options.pop("normalize", False)
-    return extract(
+    return fake_cache(
         load_dataset(root),
-        BOTH,
         folder,
+        BOTH,
+        views=views,
         encoder=PAIR.model_copy(update={"normalize": normalize}),
-        views=ViewSettings(count=views),
-        options=ExtractSettings(**options),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+        **options,
+    )
 
 
 @pytest.fixture

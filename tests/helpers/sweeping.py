@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmsent.config import EncoderSettings, SplitSettings, ViewSettings
-from mmsent.config import settings as build
+from mmsent.config import SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import ExtractSettings, extract
 from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.space import Space, make_space
-from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 SPACE = """
@@ -46,16 +43,7 @@ def make_cache(folder: Path, **more: Any) -> Cache:
     for i in range(0, len(lines), 4):  # some labels are wrong, so that scores differ
         lines[i] = f"{lines[i].partition(',')[0]},neutral"
     listed.write_text("\n".join([head, *lines]) + "\n")
-    return extract(
-        load_dataset(root),
-        ["train", "test"],
-        folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=build(ViewSettings, count=1),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    return fake_cache(load_dataset(root), folder / "cache", views=1)
 
 
 def small_space(folder: Path, **more: Any) -> Space:

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, Fusion, SplitSettings, ViewSettings, settings
+from mmsent.config import EncoderSettings, FitSettings, Fusion, SplitSettings
 from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.encoders.base import Encoders
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.features.token_states import extract_states
 from mmsent.inference.tuned import blocks_from
 from mmsent.training.fit import Training, fit
 from mmsent.training.runs import Run
 from tests.encoders.test_clip import CONFIG, make_tiny
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4, "batch_size": 16}
@@ -44,16 +43,7 @@ def tuned_world() -> World:
     encoders = tiny.open()
     data = load_dataset(make_guid(folder / "posts", n_train=40, n_test=12, size=40))
     encoder = EncoderSettings(encoder=f"open_clip:{tiny.arch}", weights=str(tiny.file), device="cpu", precision="fp32")
-    cache = extract(
-        data,
-        ["train", "test"],
-        folder / "cache",
-        encoder=encoder,
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(encoders),
-        show=False,
-    ).cache
+    cache = fake_cache(data, folder / "cache", encoder=encoder, encoders=encoders)
     for tune in ("text:1", "image:1"):
         extract_states(data, ["train", "test"], cache, encoders, tune, show=False)
     wanted = [

@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmsent.config import EncoderSettings, ExtractSettings, ViewSettings, settings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import CacheError
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.inference import distances as module
 from mmsent.inference.distances import TrainingRows
-from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid, make_manifest
 
 A, B = [1.0, 0.0], [0.0, 1.0]
@@ -40,16 +37,7 @@ def test_by_hand() -> None:
 
 
 def cached(source: Path, folder: Path, splits: list[str]) -> Cache:
-    return extract(
-        load_dataset(source, strict=False),
-        splits,
-        folder,
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=2),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    return fake_cache(load_dataset(source, strict=False), folder, splits, views=2)
 
 
 def test_of_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,25 +20,22 @@ from mmsent.config import (
     Clean,
     DataSettings,
     EncoderSettings,
-    ExtractSettings,
     FitSettings,
     Fusion,
     SplitSettings,
-    ViewSettings,
     settings,
 )
 from mmsent.data.dataset import Dataset, load_dataset
 from mmsent.encoders.base import Embeddings, Encoders
 from mmsent.errors import DataError, RunError
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import Prediction, encoder_settings, predict, predictions_table
 from mmsent.inference.vote import vote_split
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
 from tests.helpers.fake import FakeTextEncoder, fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid, make_manifest
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -77,16 +74,13 @@ def make_world(
     for path in (root / "data").glob("*.txt"):
         path.write_text(f"  {path.read_text(encoding='utf-8')} #goodMood https://x.y/z \n", encoding="utf-8")
     data = load_dataset(root, DataSettings(clean=clean, labels=labels))
-    cache = extract(
+    cache = fake_cache(
         data,
-        ["train", "test"],
         folder / "cache",
+        views=2,
         encoder=EncoderSettings(encoder="offline", normalize=normalize),
-        views=settings(ViewSettings, count=2),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders(seed)),
-        show=False,
-    ).cache
+        encoders=fake_encoders(seed),
+    )
     wanted = [FitSettings(**QUICK, fusion=fusion) for fusion in Fusion]
     wanted += [FitSettings(**QUICK, fusion=f, modality_dropout=0.4) for f in (Fusion.concat, Fusion.weighted)]
     done = fit(cache, folder / "runs", wanted, SplitSettings())

@@ -16,20 +16,14 @@ import pytest
 from mmsent.cli.main import main
 from mmsent.config import (
     DataSettings,
-    EncoderSettings,
-    ExtractSettings,
     FitSettings,
     Fusion,
     SplitSettings,
-    ViewSettings,
-    settings,
 )
 from mmsent.data.dataset import load_dataset
 from mmsent.data.lists import ListForm
 from mmsent.errors import RunError, UsageError
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities, served
 from mmsent.inference.tally import Way, agreement, decision, default_tie, tally, tie_label
 from mmsent.inference.vote import Vote, require_distinct, vote_split, voting_runs, write_vote
@@ -38,6 +32,7 @@ from mmsent.training.fit import fit
 from mmsent.training.halves import missing_halves
 from mmsent.training.runs import Run
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -55,16 +50,13 @@ def make_cache(folder: Path, seed: int = 0, labels: tuple[str, ...] = tuple(LABE
 
 
 def extracted(root: Path, folder: Path, seed: int, labels: tuple[str, ...] = tuple(LABELS)) -> Cache:
-    return extract(
+    return fake_cache(
         load_dataset(root, DataSettings(labels=labels)),
-        ["train", "test"],
         folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=2),
-        options=ExtractSettings(max_bad=0.3),
-        engine=LocalEngine(fake_encoders(seed)),
-        show=False,
-    ).cache
+        views=2,
+        encoders=fake_encoders(seed),
+        max_bad=0.3,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -475,16 +467,14 @@ def test_a_cache_without_labels_falls_back_on_neutral(tmp_path: Path, cache: Cac
     root = make_guid(tmp_path / "posts", n_train=0, n_test=8, size=24)
     (root / "data" / "1.jpg").unlink()
     (root / "data" / "1.txt").unlink()
-    bare = extract(
+    bare = fake_cache(
         load_dataset(root, DataSettings()),
-        ["test"],
         tmp_path / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=2),
-        options=ExtractSettings(max_bad=0.3),
-        engine=LocalEngine(fake_encoders(0)),
-        show=False,
-    ).cache
+        ["test"],
+        views=2,
+        encoders=fake_encoders(0),
+        max_bad=0.3,
+    )
     vote = vote_split([runs["concat"]], bare, "test")
     assert vote.fallback == [0]
     assert vote.fallback_label == "neutral"

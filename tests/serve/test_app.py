@@ -48,6 +48,7 @@ from mmsent.training.fit import fit
 from mmsent.training.prediction_table import predictions_csv
 from mmsent.training.runs import Run
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid, make_manifest
 from tests.helpers.tuned import tuned_world
 
@@ -76,16 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, dict[str, 
     """A data set, and runs on it by name; `half` labels posts that lack a half."""
     folder = tmp_path_factory.mktemp("serve")
     data = load_dataset(make_guid(folder / "posts", n_train=40, n_test=12, size=40))
-    cache = extract(
-        data,
-        ["train", "test"],
-        folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    cache = fake_cache(data, folder / "cache")
     wanted = [FitSettings(**QUICK, fusion=Fusion(name)) for name in NAMES[:3]]
     wanted.append(FitSettings(**QUICK, fusion=Fusion.concat, modality_dropout=0.4))
     done = fit(cache, folder / "runs", wanted, SplitSettings())

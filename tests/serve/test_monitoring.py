@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, SplitSettings, ViewSettings, settings
+from mmsent.config import FitSettings, SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.abstain import Abstention
 from mmsent.inference.distances import TrainingRows
 from mmsent.training.fit import fit
 from mmsent.training.runs import Run
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import LABELS, make_guid, make_picture, make_rows
 from tests.helpers.tuned import tuned_world
 
@@ -43,16 +42,9 @@ N = 120
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("drift")
-    cache = extract(
-        load_dataset(make_guid(folder / "posts", n_train=300, n_test=0, size=32)),
-        ["train"],
-        folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    cache = fake_cache(
+        load_dataset(make_guid(folder / "posts", n_train=300, n_test=0, size=32)), folder / "cache", ["train"]
+    )
     return fit(cache, folder / "runs", [FitSettings(epochs=5, lr=1e-2, hidden=16)], SplitSettings())
 
 

@@ -31,6 +31,7 @@ from mmsent.system.files import read_file
 from mmsent.training.runs import open_run
 from tests.helpers.corpus import ITEMS, TEXTS, Item, encoded, scene
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 pytestmark = pytest.mark.slow
@@ -41,23 +42,12 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with its cache and two runs of fake features; one run labels posts that lack a half."""
-    from mmsent.config import EncoderSettings, ExtractSettings, FitSettings, SplitSettings, ViewSettings, settings
-    from mmsent.features.engine import LocalEngine
-    from mmsent.features.extract import extract
+    from mmsent.config import FitSettings, SplitSettings
     from mmsent.training.fit import fit
 
     at = tmp_path_factory.mktemp("contract")
     data = load_dataset(make_guid(at / "posts", n_train=40, n_test=12, size=40))
-    cache = extract(
-        data,
-        ["train", "test"],
-        at / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    cache = fake_cache(data, at / "cache")
     quick: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
     fit(cache, at / "runs", [FitSettings(**quick)], SplitSettings())
     fit(cache, at / "half", [FitSettings(**quick, modality_dropout=0.4)], SplitSettings())

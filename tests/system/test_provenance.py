@@ -22,6 +22,7 @@ from mmsent.system import provenance
 from mmsent.system.provenance import NOT_RECORDED, Difference, differences, recorded
 from mmsent.training.fit import Training, fit
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 PAIR = EncoderSettings(encoder="offline")
@@ -203,10 +204,7 @@ def test_labels_count_by_name(tmp_path: Path) -> None:
     root = make_guid(tmp_path / "posts", 30, 6)
     first = encode(root, tmp_path / "cache").cache
     turned = load_dataset(root, DataSettings(labels=("positive", "neutral", "negative")))
-    second = extract(
-        turned, ("test",), tmp_path / "cache", encoder=PAIR, views=ViewSettings(count=1), options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()), show=False,
-    ).cache  # fmt: skip
+    second = fake_cache(turned, tmp_path / "cache", ("test",), views=1, encoder=PAIR)
     assert second.labels == ("positive", "neutral", "negative")
     assert second.provenance["content"]["train"] == first.provenance["content"]["train"] == content(second, "train")
 

@@ -18,18 +18,13 @@ from mmsent.config import (
     HALF_DROPOUT,
     DataSettings,
     EncoderSettings,
-    ExtractSettings,
     FitSettings,
     Fusion,
     SplitSettings,
-    ViewSettings,
-    settings,
 )
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import DataError
 from mmsent.features.cache import IMAGE_BAD, NO_LABEL, TEXT_BAD, Cache, RowIndex
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.inference.logits import head_logits
 from mmsent.metrics import negative_log_likelihood, scores
 from mmsent.sweep.shared_rows import cut
@@ -38,7 +33,7 @@ from mmsent.training.fit import Training, fit
 from mmsent.training.halves import lackable, with_half_posts
 from mmsent.training.sides import Sides, SplitRows, sides, split_rows
 from mmsent.training.train import precision_for
-from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid, make_manifest
 
 QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -53,16 +48,7 @@ def make_cache(folder: Path, labels: tuple[str, ...] = DEFAULT_LABELS) -> Cache:
         (data / copy).write_bytes((data / source).read_bytes())
     (data / f"{BAD}.jpg").write_bytes(b"no picture")
     dataset = load_dataset(root, DataSettings(labels=labels))
-    return extract(
-        dataset,
-        ["train"],
-        folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=2),
-        options=ExtractSettings(max_bad=0.1),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    return fake_cache(dataset, folder / "cache", ["train"], views=2, max_bad=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -161,12 +147,7 @@ def test_a_split_is_kept_with_the_runs(cache: Cache, tmp_path: Path) -> None:
     listed = (root / "train.txt").read_text().splitlines()
     changed = [line.replace("positive", "negative") if k % 2 else line for k, line in enumerate(listed)]
     (root / "train.txt").write_text("\n".join(changed) + "\n")
-    how = {"encoder": EncoderSettings(encoder="offline"), "views": settings(ViewSettings, count=2)}
-    options = ExtractSettings()
-    engine = LocalEngine(fake_encoders())
-    other = extract(
-        load_dataset(root), ["train"], tmp_path / "cache", **how, options=options, engine=engine, show=False
-    ).cache
+    other = fake_cache(load_dataset(root), tmp_path / "cache", ["train"], views=2)
     (again,) = fit(other, tmp_path / "runs", [quick()], SplitSettings(val_size=20, group=False))
     assert set(again.validation_ids()) == set(first.validation_ids())
     (fresh,) = fit(other, tmp_path / "elsewhere", [quick()], SplitSettings(val_size=20, group=False))
@@ -182,16 +163,7 @@ def test_rows_that_a_data_set_keeps_for_validation_validate(tmp_path: Path) -> N
 
     def encoded(lines: list[str]) -> Cache:
         path.write_text("\n".join([f"{head},split", *lines]) + "\n", encoding="utf-8")
-        return extract(
-            load_dataset(path),
-            ["train"],
-            tmp_path / "cache",
-            encoder=EncoderSettings(encoder="offline"),
-            views=settings(ViewSettings, count=0),
-            options=ExtractSettings(),
-            engine=LocalEngine(fake_encoders()),
-            show=False,
-        ).cache
+        return fake_cache(load_dataset(path), tmp_path / "cache", ["train"])
 
     cache = encoded(lines)
     assert cache.validation == tuple(f"post {k + 1}" for k in range(0, 30, 5))

@@ -16,25 +16,19 @@ from mmsent.config import (
     VOTING_FUSIONS,
     Committee,
     DataSettings,
-    EncoderSettings,
-    ExtractSettings,
     FitSettings,
     Fusion,
     SplitSettings,
-    ViewSettings,
     committee_of,
-    settings,
 )
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import UsageError
 from mmsent.features.cache import Cache
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.inference.logits import head_probabilities
 from mmsent.inference.vote import averages, vote_split, voting_runs
 from mmsent.training.fit import Training, fit, fit_committee
 from mmsent.training.runs import Run, list_runs, open_run
-from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 QUICK: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -45,16 +39,9 @@ SPLIT = SplitSettings(val_size=0.3)
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("committee")
-    return extract(
-        load_dataset(make_guid(folder / "posts", n_train=40, n_test=10, size=24), DataSettings()),
-        ["train", "test"],
-        folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    return fake_cache(
+        load_dataset(make_guid(folder / "posts", n_train=40, n_test=10, size=24), DataSettings()), folder / "cache"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -169,16 +156,7 @@ def test_the_vote_leans_on_twins(cache: Cache, heads: list[Run], tmp_path: Path)
     root = make_guid(tmp_path / "posts", n_train=40, n_test=10, size=24)
     for ending in ("jpg", "txt"):
         (root / "data" / f"41.{ending}").write_bytes((root / "data" / f"1.{ending}").read_bytes())
-    twinned = extract(
-        load_dataset(root, DataSettings()),
-        ["train", "test"],
-        tmp_path / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=settings(ViewSettings, count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    twinned = fake_cache(load_dataset(root, DataSettings()), tmp_path / "cache")
     plain = vote_split(heads, twinned, "test", soft=True)
     leaning = vote_split(heads, twinned, "test", twins=True)
     assert plain.twins is None

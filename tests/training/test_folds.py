@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsent.config import EncoderSettings, FitSettings, Fusion, Group, SplitSettings, ViewSettings
-from mmsent.config import settings as build
+from mmsent.config import FitSettings, Fusion, Group, SplitSettings
 from mmsent.data.dataset import load_dataset
 from mmsent.errors import DataError, RunError, UsageError
 from mmsent.evaluation.cross_validation import (
@@ -27,12 +26,10 @@ from mmsent.evaluation.cross_validation import (
 )
 from mmsent.features.cache import Cache, Features
 from mmsent.features.cache.groups import find_duplicates, row_groups, with_thresholds
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import ExtractSettings, extract
 from mmsent.training.calibration import apply_temperature
 from mmsent.training.folds import fold_numbers, plan_folds
 from mmsent.training.sides import split_rows
-from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 QUICK: dict[str, Any] = {"epochs": 20, "patience": 20, "lr": 1e-2, "hidden": 16, "common_width": 16, "heads": 4}
@@ -111,16 +108,7 @@ def make_cache(folder: Path, **more: Any) -> Cache:
     (data / "5.txt").write_text(f"{long} one")
     (data / "6.txt").write_text(f"{long} two")
     (data / "9.jpg").write_bytes(b"no picture")
-    return extract(
-        load_dataset(root),
-        ["train", "test"],
-        folder / "cache",
-        encoder=EncoderSettings(encoder="offline"),
-        views=build(ViewSettings, count=1),
-        options=ExtractSettings(max_bad=0.1),
-        engine=LocalEngine(fake_encoders()),
-        show=False,
-    ).cache
+    return fake_cache(load_dataset(root), folder / "cache", views=1, max_bad=0.1)
 
 
 NEAR = SplitSettings(group=Group.near, near_image=0.99999, near_text=0.9, val_size=0.2)

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsent.config import EncoderSettings, ExtractSettings, Group, SplitSettings, ViewSettings
+from mmsent.config import Group, SplitSettings
 from mmsent.data.check import check_dataset
 from mmsent.data.dataset import load_dataset
 from mmsent.features.cache import Cache
 from mmsent.features.cache.groups import find_duplicates, row_groups
-from mmsent.features.engine import LocalEngine
-from mmsent.features.extract import extract
 from mmsent.inference.near_duplicates import compared, labelled_rows, twin_shares
 from tests.helpers.fake import fake_encoders
+from tests.helpers.fake_cache import fake_cache
 from tests.helpers.made import make_guid
 
 NEAR = SplitSettings(group=Group.near, near_image=0.99999, near_text=0.99)
@@ -35,16 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def extracted(root: Path, folder: Path, fail_after: int | None = None) -> Cache:
-    return extract(
-        load_dataset(root),
-        ["train"],
-        folder,
-        encoder=EncoderSettings(encoder="offline"),
-        views=ViewSettings(count=0),
-        options=ExtractSettings(),
-        engine=LocalEngine(fake_encoders(fail_after=fail_after)),
-        show=False,
-    ).cache
+    return fake_cache(load_dataset(root), folder, ["train"], encoders=fake_encoders(fail_after=fail_after))
 
 
 def test_they_group_nothing(root: Path, tmp_path: Path) -> None:
