@@ -30,6 +30,9 @@ from mmsent.encoders import cpu_tower
 from mmsent.encoders.clip_model import fold_quickgelu
 
 
+SLOW = 1000  # ms after which a single run is told
+
+
 def median_ms(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Milliseconds of each part; a first round, which warms up, is left out."""
     found: dict[str, list[float]] = {name: [] for name in parts}
@@ -39,6 +42,8 @@ def median_ms(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, flo
                 started = time.perf_counter()
                 run()
                 found[name].append(1e3 * (time.perf_counter() - started))
+                if found[name][-1] > SLOW:
+                    print(f"  {name}: {found[name][-1] / 1e3:.1f} s", flush=True)
     return {name: statistics.median(values[1:]) for name, values in found.items()}
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     given = parser.parse_args()
     machine()
     cache = Cache.open(given.cache)
-    found: dict[str, list[tuple[float, float, int, float]]] = {budget: [] for budget in given.budgets}
+    found: dict[str, list[tuple[float, float, float, int, float]]] = {budget: [] for budget in given.budgets}
     for seed in range(given.sweeps):
         for budget in given.budgets:
             named: dict[str, dict[str, object]] = {"none": {"prune": False}, "default": {}}
@@ -47,17 +47,20 @@ def main() -> None:
                 done = sweep(cache, Path(folder), space, SplitSettings(seed=seed), options)
             epochs = sum(one["epochs"] for one in done.trials)
             seconds = time.perf_counter() - started
-            found[budget].append((done.best["check"]["mean"], done.best["score"], epochs, seconds))
+            mean, own = done.best["check"]["mean"], done.best["score"]
+            found[budget].append((mean, own, epochs, len(done.finished), seconds))
             print(f"  seed {seed}, budget {budget}: {found[budget][-1]}", flush=True)
-    rows = [["budget", "winner on other splits", "to the first", "on its own split", "epochs", "seconds in all"]]
+    rows = [
+        ["budget", "winner on other splits", "to the first", "on its own split", "epochs", "finished", "seconds in all"]
+    ]
     base = np.array([one[0] for one in found[given.budgets[0]]])
     for budget, values in found.items():
         checks = np.array([one[0] for one in values])
         apart, root = checks - base, max(1, len(checks)) ** 0.5
         spread = np.std(apart, ddof=1) / root if len(checks) > 1 else 0.0
-        own, epochs, seconds = (np.mean([one[k] for one in values]) for k in (1, 2, 3))
+        own, epochs, finished, seconds = (np.mean([one[k] for one in values]) for k in (1, 2, 3, 4))
         rows.append([budget, f"{checks.mean():.4f}", f"{apart.mean():+.4f} ± {spread:.4f}", f"{own:.4f}",
-                     f"{epochs:.0f}", f"{seconds:.0f}"])  # fmt: skip
+                     f"{epochs:.0f}", f"{finished:.0f}", f"{seconds:.0f}"])  # fmt: skip
     print(table(rows))
 
 
