@@ -29,7 +29,6 @@ from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 from mmsent.encoders import cpu_tower
 from mmsent.encoders.clip_model import fold_quickgelu
 
-
 SLOW = 1000  # ms after which a single run is told
 
 
