@@ -66,7 +66,9 @@ def choose(path: Path, settings: DataSettings | None = None) -> tuple[Reader, Pa
         if wanted in (None, reader.name) and (root := reader.locate(path)) is not None:
             return reader, root
     if wanted is not None:
-        raise DataError(f"{path} is not what --reader {wanted} reads: {READERS[wanted].form}{_holds(path)}")
+        listed = manifest.manifests_in(path) if wanted == folder.READER.name and path.is_dir() else []
+        list_reads = f"; {listed[0].name} lists its posts, which is read without --reader" if listed else ""
+        raise DataError(f"{path} is not what --reader {wanted} reads: {READERS[wanted].form}{_holds(path)}{list_reads}")
     found = manifest.manifests_in(path)
     raise DataError(
         f"{path} is not a data set: found {f'{len(found)} manifests' if found else 'neither list nor manifest'}; "

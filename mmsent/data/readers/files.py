@@ -21,7 +21,8 @@ ENDINGS = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
 BY_PATH, BY_NAME = "by the path", "by the name alone"
 OTHER_FORM, NO_ENDING = "in another case or Unicode form", "by the name without its ending"
 _SEVERAL, _NONE = "not found, as several files have the name", "not found"
-_HIDDEN = (".", "__MACOSX")
+# Not of a data set: hidden files, and what systems keep on a disk of their own, which often nobody else may open.
+_HIDDEN = (".", "__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before a name
 
 Names = dict[str, list[Path]]  # files and folders by their loose names, and images without their endings too

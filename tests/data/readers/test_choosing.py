@@ -33,6 +33,10 @@ def test_a_reader_that_does_not_fit_or_exist(tmp_path: Path) -> None:
     path = make_manifest(tmp_path / "made", "csv", 4, 2, size=8)
     with pytest.raises(DataError, match=r"is not what --reader guid reads: a folder with train.txt and data/; it hold"):
         load_dataset(path.parent, DataSettings(reader="guid"))
+    with pytest.raises(
+        DataError, match=rf"--reader folder reads: .*; {path.name} lists its posts, which is read without"
+    ):
+        load_dataset(path.parent, DataSettings(reader="folder"))
     with pytest.raises(UsageError, match=r"--reader 'manifets'; did you mean 'manifest'\?; readers are guid, "):
         load_dataset(path, DataSettings(reader="manifets"))
 

@@ -132,7 +132,7 @@ def test_labels_that_are_not_known(per_label: Path) -> None:
 def test_hidden_folders_are_no_labels(per_label: Path) -> None:
     wanted = list(load_dataset(per_label).posts.ids)
     image = next(p for p in (per_label / "train" / "positive").iterdir() if p.suffix != ".txt")
-    for name in ("train/.ipynb_checkpoints", "__MACOSX/train/positive"):
+    for name in ("train/.ipynb_checkpoints", "__MACOSX/train/positive", "lost+found"):
         (per_label / name).mkdir(parents=True)
         shutil.copy(image, per_label / name)
     (image.parent / f"._{image.name}").write_bytes(b"\0\5\26\7")
