@@ -59,7 +59,11 @@ def _says(done: Sweep) -> list[str]:
             say("Trained again on other splits, the same settings reach {mean:.4f} ± {se:.4f}; the best of many "
                 "trials is partly luck, so expect this number.", mean=check["mean"], se=check["se"])
         )  # fmt: skip
-    if gain is not None:
+    if done.is_recipe:
+        lines.append(
+            say("It is the recipe {recipe} itself: the search found nothing better.", recipe=done.info["recipe"])
+        )
+    elif gain is not None:
         verdict = {"more": say("clearly more"), "less": say("clearly less: keep the recipe")}.get(done.verdict)
         values = {"recipe": done.info["recipe"], "mean": gain["mean"], "se": gain["se"]}
         lines.append(

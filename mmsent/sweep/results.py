@@ -75,6 +75,11 @@ class Sweep(Record):
         bound = _t_bound(len(gain["values"])) * gain["se"] if gain is not None else 0.0
         return "" if gain is None or abs(gain["mean"]) <= bound else "more" if gain["mean"] > 0 else "less"
 
+    @property
+    def is_recipe(self) -> bool:
+        """Whether the best trial is the recipe itself, which every sweep tries first."""
+        return bool(self.best["fit"] == (self.info["baseline"] or {}).get("fit"))
+
     def run_path(self, name: str) -> Path:
         """Where a winner's run lies; versions before kept them beside the sweep."""
         own = self.path / WINNERS / name
@@ -149,7 +154,9 @@ class Sweep(Record):
                 f"{abs(fell):.4f} {'less' if fell >= 0 else 'more'}. The best of many trials is partly luck; expect "
                 "the second number."
             )
-        if (gain := self.info["gain"]) is not None:
+        if self.is_recipe:
+            lines.append(f"It is the recipe {self.info['recipe']} itself: the search found nothing better.")
+        elif (gain := self.info["gain"]) is not None:
             verdict = f"clearly {self.verdict}" if self.verdict else "within the noise"
             if self.verdict == "less":
                 keep = f"mmsent fit --recipe {self.info['recipe']} --fusion {best['fit']['fusion']}"

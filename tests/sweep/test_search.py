@@ -505,7 +505,8 @@ def test_the_check_says_how_far_the_best_falls(done: Sweep, cache: Cache) -> Non
 def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
     def verdict(values: list[float]) -> str:
         gain = ending._mean(values)
-        return Sweep(done.path, {**done.info, "gain": gain}).says()[-1]
+        other = {**done.info["baseline"], "fit": {}}
+        return Sweep(done.path, {**done.info, "gain": gain, "baseline": other}).says()[-1]
 
     assert "within the noise" in verdict([0.010, 0.014])  # six standard errors, but of two values
     assert "clearly more" in verdict([0.010, 0.014, 0.012, 0.009, 0.013])
@@ -515,6 +516,11 @@ def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
     )
     assert "clearly less: keep the recipe (`mmsent fit --recipe " in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
     assert "within the noise" in verdict([0.010, -0.014, 0.012, 0.009, 0.013])
+
+
+def test_a_sweep_says_that_its_best_is_the_recipe(done: Sweep) -> None:
+    same = Sweep(done.path, {**done.info, "baseline": {**done.info["baseline"], "fit": done.best["fit"]}})
+    assert same.says()[-1] == "It is the recipe paper itself: the search found nothing better."
 
 
 def test_the_same_again_does_nothing_and_more_trials_go_on(
