@@ -83,10 +83,15 @@ def settings(model: type[Model], **values: Any) -> Model:
     try:
         return model(**given)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc'])) or model.__name__}: got {e['input']!r}; {e['msg']}" for e in error.errors()
-        ]
-        raise UsageError("; ".join(problems)) from error
+        raise UsageError("; ".join(map(_problem, error.errors()))) from error
+
+
+def _problem(error: Any) -> str:
+    """One of pydantic's problems: which setting, what was given and why not. One of several settings together names
+    them itself."""
+    why = error["msg"].removeprefix("Value error, ")
+    where = ".".join(map(str, error["loc"]))
+    return f"{where}: got {error['input']!r}; {why}" if where else why
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -37,12 +37,12 @@ class SweepSettings(Settings):
     )
     prune: bool = setting(
         True,
-        "Stop a trial that is behind others of its fusion after a third of an epoch, 1, 3, 9, ... epochs.",
+        "Stop trials that fall behind others of their fusion, after a third of an epoch and after epochs 1, 3, 9, ...",
         OnCommandLine("--prune/--no-prune", None, Panel.training),
     )
     budget: float | None = setting(
         None,
-        "Whole fits whose epochs all trials together may train, about; it sets how many trials go on each time.",
+        "About how many whole fits all trials together may train; the fewer, the more trials are stopped early.",
         OnCommandLine(shown="0.07 per trial, at least 12", panel=Panel.training),
         gt=0,
     )

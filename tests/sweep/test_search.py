@@ -35,6 +35,7 @@ from mmsent.sweep.pruning import SuccessiveHalving, rungs, share_for
 from mmsent.sweep.results import Sweep, list_sweeps, open_sweep
 from mmsent.sweep.sampling import Sampling
 from mmsent.sweep.search import sweep
+from mmsent.sweep.settings import SweepSettings
 from mmsent.sweep.shared_rows import cut_rows, map_shared, parts_on, write_shared
 from mmsent.sweep.space import DEFAULT, TUNED, Space, make_space
 from mmsent.sweep.trial import FOLD, Job, Outcome, run_trial
@@ -516,6 +517,14 @@ def test_a_gain_is_clear_by_as_many_values_as_there_are(done: Sweep) -> None:
     )
     assert "clearly less: keep the recipe (`mmsent fit --recipe " in verdict([-0.010, -0.014, -0.012, -0.009, -0.013])
     assert "within the noise" in verdict([0.010, -0.014, 0.012, 0.009, 0.013])
+
+
+def test_settings_that_contradict_each_other_are_told_in_plain_words() -> None:
+    with pytest.raises(UsageError) as told:
+        settings(SweepSettings, prune=False, budget=3.0)
+    assert str(told.value) == "--budget says how many trials --prune stops; leave one of --budget and --no-prune out"
+    with pytest.raises(UsageError, match=r"^budget: got 0\.0; Input should be greater than 0$"):
+        settings(SweepSettings, budget=0.0)
 
 
 def test_a_sweep_says_that_its_best_is_the_recipe(done: Sweep) -> None:
