@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench_common import kind_of_processor, processor
 
-NAMES = ("startup", "fit", "cpu_tower", "extract", "scale", "tune", "serve", "ray", "sweep", "gpu")
+NAMES = ("startup", "fit", "runtimes", "extract", "scale", "tune", "serve", "ray", "sweep", "gpu")
 FOLDER = Path(__file__).parent
 
 

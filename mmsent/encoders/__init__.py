@@ -11,7 +11,8 @@ Creating an adapter finds the weights and describes them (its card); the model i
     factory.py        opening the pair that settings ask for
     common.py         what the adapters share
     clip.py, timm.py, sentences.py, lexicon.py, joined.py   one adapter per file
-    clip_model.py     the open_clip model behind clip.py; cpu_tower.py: its faster image tower on a CPU
+    clip_model.py     the open_clip model behind clip.py
+    runtimes.py       image encoders on ONNX Runtime and OpenVINO; onnx_file.py, kept.py: their files
     explainable.py    gradients for explanations; tokens.py: tokens as words
     towers.py         encoders as modules for export
     availability.py   whether the presets' weights are on this machine

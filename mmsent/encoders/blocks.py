@@ -32,8 +32,8 @@ APART = 0.15  # of an embedding's length: what states and blocks give is nearer,
 
 def last_blocks(encoder: Encoder, count: int, *, normalize: bool = False) -> Blocks:
     """The last `count` blocks of an encoder; of several joined ones, of the one that has blocks. normalize: whether the
-    cache scales embeddings to length 1. Raises UsageError where the encoder has fewer or runs on another runtime than
-    torch, EncoderError where it has none that can be taken apart."""
+    cache scales embeddings to length 1. Raises UsageError where the encoder has fewer, or computes in int8;
+    EncoderError where it has none that can be taken apart."""
     if isinstance(encoder, JoinedTextEncoder | JoinedImageEncoder):
         if normalize:
             raise UsageError("blocks of joined encoders are tuned on raw features; extract without --normalize")
@@ -96,9 +96,9 @@ def with_blocks(encoder: Any, count: int, weights: dict[str, Tensor], digest: st
     else:
         _, layers = vision_transformer(getattr(model, "visual", model), name)
     model = _with(model, last(layers, count, name), weights)
-    vars(holder).pop("encode_image", None)  # made for the other weights, on some processors
     precision = dict.fromkeys({"precision", "_precision"} & vars(holder).keys(), "fp32")
     vars(holder).update(model=model, fp32_model=model, **precision)
+    vars(tuned).update(dict.fromkeys({"on_runtime"} & vars(tuned).keys()))  # it has the other weights
     return tuned
 
 

@@ -145,6 +145,16 @@ def last(layers: Any, count: int, name: str) -> nn.ModuleList:
 
 
 @contextmanager
+def on_torch(encoder: Any) -> Iterator[None]:
+    """Inside the with block an encoder computes with torch, whatever its runtime: only there can states be caught."""
+    kept, encoder.on_runtime = encoder.on_runtime, None
+    try:
+        yield
+    finally:
+        encoder.on_runtime = kept
+
+
+@contextmanager
 def caught_states(
     first: nn.Module, batch_first: bool, whole: nn.Module, reader: nn.Module, lengths: Callable[[Any], Tensor | None]
 ) -> Iterator[list[States]]:

@@ -53,7 +53,7 @@ class ClipImageEncoder:
 
         with torch.inference_mode(), without_tf32(self.clip.device):
             x = normalized(pixels, self.clip.preprocess, self.clip.device, torch_dtype(self.clip.precision))
-            out: Embeddings = self.clip.encode_image(x).float().cpu().numpy()
+            out: Embeddings = self.clip.model.encode_image(x).float().cpu().numpy()
         return out
 
     def prepared(self, pixels: Pixels) -> Tensor:

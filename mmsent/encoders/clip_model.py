@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmsent.data.preprocess import Preprocess
 from mmsent.encoders.common import WAYS_OUT, existing_file, read_as_text, refuse_code, require_hub, weights_sha256
@@ -16,11 +16,8 @@ from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, UsageError, first_line
 from mmsent.system.devices import half_precision_for, pick_device, torch_dtype
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
 MLP = ["c_fc", "gelu", "c_proj"]  # open_clip's names
+QUICKGELU = 1.702  # OpenAI's constant
 
 
 _PROBES = ["a happy day", "the longest of these probes, so that the shorter one is padded: #clouds over the sea"]
@@ -114,14 +111,6 @@ class ClipModel:
             return model.to(self.device, torch_dtype(self.precision)).to(memory_format=torch.channels_last)
 
     @functools.cached_property
-    def encode_image(self) -> Callable[[Tensor], Tensor]:
-        """The function from (B, 3, size, size) to (B, D), in the model's precision."""
-        from mmsent.encoders.cpu_tower import quick_tower
-
-        quick = quick_tower(self.model) if self.device == "cpu" else None
-        return quick if quick is not None else self.model.encode_image
-
-    @functools.cached_property
     def fp32_model(self) -> Any:
         """The model for gradients: an fp32 copy if it runs in a lower precision."""
         from mmsent.encoders.explainable import in_fp32
@@ -197,8 +186,6 @@ def fold_quickgelu(model: Any) -> None:
     """
     import torch
     from open_clip.transformer import QuickGELU
-
-    from mmsent.encoders.cpu_tower import QUICKGELU
 
     for block in model.modules():
         mlp = getattr(block, "mlp", None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmsent.config import EncoderSettings
 from mmsent.encoders.base import Encoders, ImageEncoder, TextEncoder
-from mmsent.encoders.runtimes import run_on, with_runtime
+from mmsent.encoders.runtimes import precision_on, run_on, with_runtime
 from mmsent.encoders.specs import WHEELS, Spec, own_folders, parts_of, specs
 from mmsent.errors import UsageError
 from mmsent.system.process import survive_forks
@@ -34,8 +34,7 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
         if spec.library == "open_clip":
             from mmsent.encoders import clip
 
-            half = settings.precision == "auto" and settings.runtime != "torch"
-            own = options | ({"precision": "fp32"} if half else {})
+            own = options | {"precision": precision_on(settings.runtime, settings.precision)}
             clips[spec] = clip.open_pair(spec, weights=weights, **own)
     if weights and not clips and all(spec.name in WHEELS for spec in images):
         raise UsageError(f"--weights is for open_clip and timm models; {image_spec.name} has its own weights")

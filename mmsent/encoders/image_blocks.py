@@ -6,12 +6,13 @@ Shapes: B images, L tokens, D_token width of a state, D_image width of the embed
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager
-from typing import Any, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
-from mmsent.encoders.blocks_base import EncoderBlocks, Part, States, as_is, caught_states, last
+from mmsent.encoders.blocks_base import EncoderBlocks, Part, States, as_is, caught_states, last, on_torch
 from mmsent.encoders.clip import ClipImageEncoder
 from mmsent.encoders.timm import TimmImageEncoder
 from mmsent.errors import EncoderError, UsageError
@@ -23,20 +24,20 @@ class ImageBlocks:
     def __init__(self, encoder: ClipImageEncoder | TimmImageEncoder, part: Part, count: int) -> None:
         self._encoder, self._part, self._count, name = encoder, part, count, encoder.card.name
         last(vision_transformer(self._tower, name)[1], count, name)
-        if encoder.on_runtime is not None:
-            raise UsageError(f"image blocks are taken from torch: extract {name} with --runtime torch")
+        if encoder.card.precision == "int8":
+            raise UsageError(f"image blocks are taken from torch, not from int8: extract {name} with --runtime torch")
 
     @property
     def _tower(self) -> Any:
         one = self._encoder
         return one.fp32_model if isinstance(one, TimmImageEncoder) else one.clip.fp32_model.visual
 
-    def caught(self) -> AbstractContextManager[list[States]]:
+    @contextmanager
+    def caught(self) -> Iterator[list[States]]:
         one = self._encoder
-        tower: Any = one.model if isinstance(one, TimmImageEncoder) else one.clip.encode_image
-        if not isinstance(tower, nn.Module):  # open_clip's own method, where no other module replaces it
-            tower = cast(ClipImageEncoder, one).clip.model.visual
-        return caught_states(*self.entrance(tower), tower, tower, lambda _: None)
+        tower: Any = one.model if isinstance(one, TimmImageEncoder) else one.clip.model.visual
+        with on_torch(one), caught_states(*self.entrance(tower), tower, tower, lambda _: None) as found:
+            yield found
 
     def entrance(self, model: Any) -> tuple[nn.Module, bool]:
         owner, layers = vision_transformer(model, self._encoder.card.name)

@@ -1,4 +1,5 @@
-"""Image encoders on other runtimes than torch: the same weights as an ONNX file, on the CPU, in fp32 or int8.
+"""Encoders on other runtimes than torch: the same weights as an ONNX file, on the CPU. ONNX Runtime computes in fp32,
+OpenVINO in fp32, in bf16 where the processor multiplies it, or in int8.
 
 The file is made once per encoder and version of torch (see mmsent.encoders.kept). int8 is calibrated by NNCF on crops
 of the two photographs that scikit-learn brings: whoever uses a cache's heads elsewhere gets the same weights, and they
@@ -27,16 +28,20 @@ from mmsent.encoders.common import versions
 from mmsent.encoders.kept import kept_folder
 from mmsent.encoders.specs import parts_of, specs
 from mmsent.errors import EncoderError, MmsentError, UsageError, first_line
-from mmsent.system.devices import pick_device
+from mmsent.system.devices import cpu_multiplies_bf16, pick_device
 from mmsent.system.hashing import file_sha256, json_sha256
+from mmsent.system.progress import tell
 
-APART = 1e-3  # of an embedding's length: converted encoders that are further from torch are refused
-# The encoders, and the processors by what torch calls them, on which the runtimes were timed; the fastest first.
-_TIMED = "efficientnet-lite2"
-_FASTEST = {"AVX512": ("onnxruntime", "openvino"), "AVX2": ("openvino", "onnxruntime")}
-_FILE, _DIGEST = "image.onnx", "image.onnx.sha256"
 INT8 = "openvino-int8"
-_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", INT8: "int8"}
+RUNTIMES = ("onnxruntime", "openvino", INT8)
+# Of an embedding's length: converted encoders that are further from torch are refused. 0.04 is a cosine of 0.9992.
+APART = {"fp32": 1e-3, "bf16": 0.04}
+# What was timed, and is faster on these runtimes (docs/benchmarks.md): image encoders, -quickgelu twins included,
+# and processors by what torch calls them.
+_IN_FP32, _IN_BF16 = ("efficientnet-lite2",), ("ViT-L-14", "ViT-L-14-336")
+_PROCESSORS = ("AVX512", "AVX2")
+_LARGE = 10**8  # bytes of a file whose images are encoded one after the other, each by all threads
+_FILE, _DIGEST = "image.onnx", "image.onnx.sha256"
 _CROPS = 100  # that int8 is calibrated on
 _ALIKE = 0.9  # the least mean cosine of int8 to fp32, on other crops
 
@@ -52,33 +57,47 @@ def with_runtime(settings: EncoderSettings) -> EncoderSettings:
 def usable(runtime: str, device: str | None) -> str:
     """A cache's runtime where it can be used for more of its posts, else torch, whose features differ by rounding."""
     on_cpu = device in (None, "auto", "cpu")
-    by_rounding = runtime in _EXTRAS and runtime != INT8
+    by_rounding = runtime in RUNTIMES and runtime != INT8
     return "torch" if by_rounding and not (on_cpu and not _missing(runtime)) else runtime
 
 
+def precision_on(runtime: str, precision: str) -> str:
+    """The precision of open_clip models beside a runtime: `auto` is fp32 where it has no other."""
+    return "fp32" if precision == "auto" and runtime in ("onnxruntime", INT8) else precision
+
+
 def _fastest(settings: EncoderSettings) -> str:
-    timed = all(spec.name == _TIMED for spec in parts_of(specs(settings)[0])) and settings.precision in ("auto", "fp32")
-    there = [name for name in _EXTRAS if not _missing(name)]
-    if not (timed and there) or pick_device(settings.device) != "cpu":
+    names = {spec.name.removesuffix("-quickgelu") for spec in parts_of(specs(settings)[0])}
+    if pick_device(settings.device) != "cpu":
         return "torch"
     import torch
 
-    order = _FASTEST.get(torch.backends.cpu.get_cpu_capability(), ())
-    return next((name for name in order if name in there), "torch")
+    order: tuple[str, ...] = ()
+    if torch.backends.cpu.get_cpu_capability() not in _PROCESSORS:
+        return "torch"
+    if names <= set(_IN_FP32) and settings.precision in ("auto", "fp32"):
+        order = ("onnxruntime", "openvino")
+    elif names <= set(_IN_BF16) and settings.precision in ("auto", "bf16") and cpu_multiplies_bf16():
+        order = ("openvino",)
+    return next((name for name in order if not _missing(name)), "torch")
 
 
 def _missing(runtime: str) -> list[str]:
     own = ("openvino", "nncf") if runtime == INT8 else (runtime,)
-    return [name for name in (*own, "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    return [name for name in own if importlib.util.find_spec(name) is None]
 
 
 def run_on(encoder: Any, runtime: str) -> ImageEncoder:
-    """A timm or open_clip image encoder that computes on `runtime` (a key of _EXTRAS) from now on; nothing is
-    loaded yet. Raises UsageError where its packages are missing or the encoder is not one in fp32 on a CPU."""
+    """A timm or open_clip image encoder that computes on `runtime` (of RUNTIMES) from now on; nothing is loaded yet.
+    Raises UsageError where its packages are missing, or it has not the encoder's precision on this processor."""
     for needed in _missing(runtime):
-        raise UsageError(f"--runtime {runtime} needs the package {needed}: pip install 'mmsent[{_EXTRAS[runtime]}]'")
-    if encoder.card.precision != "fp32":
-        raise UsageError(f"--runtime {runtime} takes fp32 weights; leave --precision out")
+        package = "'mmsent[int8]'" if runtime == INT8 else needed
+        raise UsageError(f"--runtime {runtime} needs the package {needed}: pip install {package}")
+    half = runtime == "openvino" and cpu_multiplies_bf16()
+    if encoder.card.precision not in ("fp32", "bf16") if half else encoder.card.precision != "fp32":
+        raise UsageError(
+            f"--runtime {runtime} computes in {'fp32 or bf16' if half else 'fp32'} here; leave --precision out"
+        )
     new: dict[str, Any] = {"precision": "int8"} if runtime == INT8 else {}
     own = versions("openvino", "nncf") if runtime == INT8 else versions(runtime)
     encoder.card = encoder.card.model_copy(update=new | {"libraries": encoder.card.libraries | own})
@@ -90,39 +109,40 @@ def run_on(encoder: Any, runtime: str) -> ImageEncoder:
 def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddings]:
     from mmsent.system.process import cores
 
-    one = _load(_converted(encoder, runtime == INT8), runtime, cores())
+    file = _converted(encoder, runtime == INT8)
+    at_once = 1 if file.stat().st_size > _LARGE else cores()
+    one = _load(file, runtime, encoder.card.precision, cores(), at_once)
     size = encoder.card.preprocess.size
     one(np.zeros((1, size, size, 3), np.uint8))  # the first calls of OpenVINO, in two threads at once, can wait forever
-    run = _each_alone(one, cores())
-    apart = _angle(encoder, run) if runtime == INT8 else _apart(encoder, run)
-    if apart:
-        raise EncoderError(f"{encoder.card.name} on {runtime} differs from torch by {apart}; use --runtime torch")
+    run = _each_alone(one, at_once)
+    _compare(encoder, runtime, run, file.parent)
     return run
 
 
-def _each_alone(run: Callable[[Pixels], Embeddings], threads: int) -> Callable[[Pixels], Embeddings]:
-    """Each image of a batch by itself on a thread of its own: nothing waits for a core that another process holds, and
-    the bytes depend neither on the batch nor on the number of threads."""
+def _each_alone(run: Callable[[Pixels], Embeddings], at_once: int) -> Callable[[Pixels], Embeddings]:
+    """Each image of a batch by itself: the bytes depend neither on the batch nor on the number of threads. Small
+    models take an image per thread, so that nothing waits for a core that another process holds."""
 
     def encode(pixels: Pixels) -> Embeddings:
-        with ThreadPoolExecutor(min(threads, len(pixels))) as pool:  # not kept, so that a fork finds no dead threads
+        with ThreadPoolExecutor(min(at_once, len(pixels))) as pool:  # not kept, so that a fork finds no dead threads
             return np.concatenate(list(pool.map(run, np.split(pixels, len(pixels)))))
 
     return encode
 
 
-def _load(path: Path, runtime: str, threads: int) -> Callable[[Pixels], Embeddings]:
+def _load(path: Path, runtime: str, precision: str, threads: int, at_once: int) -> Callable[[Pixels], Embeddings]:
+    """A converted encoder that takes `at_once` images at a time on `threads` threads."""
     try:
         if runtime != "onnxruntime":
-            openvino = quiet_openvino()
-            options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
-            model = openvino.Core().compile_model(str(path), "CPU", options)
+            hint = "bf16" if precision == "bf16" else "f32"
+            options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": at_once}
+            model = quiet_openvino().Core().compile_model(str(path), "CPU", options)
             return lambda pixels: np.asarray(model.create_infer_request().infer([pixels])[0])
         import onnxruntime
 
         chosen = onnxruntime.SessionOptions()
         chosen.log_severity_level = 3
-        chosen.intra_op_num_threads = 1
+        chosen.intra_op_num_threads = max(1, threads // at_once)
         session = onnxruntime.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda pixels: np.asarray(session.run(None, {name: pixels})[0])
@@ -148,7 +168,12 @@ def _converted(encoder: ImageEncoder, int8: bool) -> Path:
 
 def _whole(folder: Path) -> bool:
     there = (folder / _FILE).is_file() and (folder / _DIGEST).is_file()
-    return there and file_sha256(folder / _FILE).encode() == (folder / _DIGEST).read_bytes()
+    return there and _digest(folder) == (folder / _DIGEST).read_bytes()
+
+
+def _digest(folder: Path) -> bytes:
+    """Of the file, and of the one beside it that holds the weights where they are larger than 2 GB."""
+    return json_sha256([file_sha256(path) for path in sorted(folder.glob("*.onnx*")) if path.name != _DIGEST]).encode()
 
 
 def _write(encoder: ImageEncoder, int8: bool, folder: Path) -> None:
@@ -161,10 +186,13 @@ def _write(encoder: ImageEncoder, int8: bool, folder: Path) -> None:
     pixels = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode(False):
-            write_onnx(image_tower(encoder, False), (pixels,), ["pixels"], ["image"], folder / _FILE, {})
+            tower = image_tower(encoder, False)
+            if sum(4 * weight.numel() for weight in tower.parameters()) > _LARGE:
+                tell(f"{encoder.card.name} is converted for other runtimes, once; this may take two minutes")
+            write_onnx(tower, (pixels,), ["pixels"], ["image"], folder / _FILE, {})
         if int8:
             _quantize(folder / _FILE, size)
-        (folder / _DIGEST).write_bytes(file_sha256(folder / _FILE).encode())
+        (folder / _DIGEST).write_bytes(_digest(folder))
     except (MmsentError, OSError):
         raise
     except Exception as error:  # neither the exporter's nor NNCF's errors have a common parent
@@ -203,6 +231,22 @@ def _crops(count: int, size: int, seed: int) -> Pixels:
     return np.stack(found)
 
 
+def _compare(encoder: ImageEncoder, runtime: str, run: Callable[[Pixels], Embeddings], folder: Path) -> None:
+    """Raise EncoderError where a runtime's embeddings are too far from torch's. It is asked once per version and kind
+    of processor: a large encoder takes many seconds for it."""
+    import torch
+
+    kind, library = torch.backends.cpu.get_cpu_capability().lower(), runtime.removesuffix("-int8")
+    version = encoder.card.libraries[library]
+    passed = folder / f"{runtime}-{version}-{encoder.card.precision}-{kind}.passed".replace(" ", "")
+    if passed.is_file():
+        return
+    if apart := _angle(encoder, run) if runtime == INT8 else _apart(encoder, run):
+        raise EncoderError(f"{encoder.card.name} on {runtime} differs from torch by {apart}; use --runtime torch")
+    with contextlib.suppress(OSError):  # somebody else's folder
+        passed.touch()
+
+
 def _own(encoder: Any, pixels: Pixels) -> Embeddings:
     import torch
 
@@ -217,7 +261,7 @@ def _apart(encoder: ImageEncoder, run: Callable[[Pixels], Embeddings]) -> str:
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     own = _own(encoder, pixels)
     worst = float((np.linalg.norm(run(pixels) - own, axis=1) / np.linalg.norm(own, axis=1)).max())
-    return "" if worst < APART else f"{worst:.2g} of the embedding's length"
+    return "" if worst < APART[encoder.card.precision] else f"{worst:.2g} of the embedding's length"
 
 
 def _angle(encoder: ImageEncoder, run: Callable[[Pixels], Embeddings]) -> str:

@@ -82,10 +82,8 @@ def export_onnx(
     checkpoint, if it has moved; abstention: when the model's reader leaves a post to a person.
 
     Raises RunError where the runs do not fit together, a head cannot be converted to ONNX, or ONNX and torch disagree;
-    EncoderError where an encoder has none; UsageError where `out` exists already or the packages are missing. Then
-    nothing is written.
+    EncoderError where an encoder has none; UsageError where `out` exists already. Then nothing is written.
     """
-    _require_packages()
     chosen = encoder_settings(runs, weights=weights, device="cpu")
     if out.exists():
         raise UsageError(f"{out} exists already; remove it, or name another folder with --out")
@@ -143,16 +141,6 @@ def export_onnx(
 
 def _write_about(folder: Path, about: Mapping[str, Any]) -> None:
     (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _require_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-        import tokenizers  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"--format onnx needs {error.name}: pip install 'mmsent[onnx]'") from error
 
 
 def _head_facts(run: Run) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from mmsent.training.runs import Run
 ABOUT, HEADS, IMAGE, TEXT, TOKENIZER = "mmsent.json", "heads.onnx", "image.onnx", "text.onnx", "tokenizer.json"
 FORMAT_VERSION = 1
 ROWS = 4096  # features classified at a time
-_NEEDS = "needs its packages: pip install 'mmsent[onnx]'"
+_NEEDS = "needs its packages: pip install onnxruntime tokenizers"
 
 
 def session(path: Path, threads: int | None = None) -> Any:

@@ -61,3 +61,8 @@ def bar(total: int, what: str, unit: str, *, initial: int = 0, show: bool = True
         leave=False,
         bar_format=FORMAT,
     )
+
+
+def tell(text: str) -> None:
+    """A line on standard error that leaves a bar as it is."""
+    tqdm.write(text, file=sys.stderr)

@@ -298,8 +298,8 @@ def test_images_of_towers_without_blocks_are_refused(tmp_path: Path) -> None:
     encoder = image_encoder(tmp_path, "open_clip")
     with pytest.raises(UsageError, match="has 3 blocks; got 4"):
         last_blocks(encoder, 4)
-    encoder.on_runtime = lambda: None  # type: ignore[attr-defined]
-    with pytest.raises(UsageError, match="--runtime torch"):
+    encoder.card = encoder.card.model_copy(update={"precision": "int8"})
+    with pytest.raises(UsageError, match=r"not from int8: extract .* with --runtime torch"):
         last_blocks(encoder, 1)
 
 

@@ -9,21 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ViewSettings
 from mmsent.data.images import Pixels
 from mmsent.encoders import runtimes
 from mmsent.encoders.base import Embeddings, ImageEncoder
+from mmsent.encoders.blocks import last_blocks, require_blocks, states_of, with_blocks
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, UsageError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.fingerprint import FeatureSettings
-from tests.encoders.test_clip import CONFIG, make_tiny
+from mmsent.system.devices import cpu_multiplies_bf16
+from mmsent.system.process import cores
+from tests.encoders.test_clip import CONFIG, Tiny, make_tiny
 from tests.helpers.made import make_guid
 
 RUNTIMES = ("onnxruntime", "openvino")
-KNOWN = (*RUNTIMES, "onnx", "onnxscript")
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +70,69 @@ def test_embeddings_agree_with_torch(runtime: str) -> None:
     assert there.card.model_copy(update={"libraries": here.card.libraries}) == here.card
 
 
+def clip_pair(tiny: Tiny, **given: str) -> Any:
+    chosen = {"encoder": f"open_clip:{tiny.arch}", "weights": str(tiny.file), "device": "cpu"}
+    return open_encoders(EncoderSettings.model_validate(chosen | given))
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_clip_tower_agrees_with_torch(runtime: str, tmp_path: Path) -> None:
     pytest.importorskip(runtime)
     tiny = make_tiny(tmp_path, f"mmsent-tiny-{runtime}", CONFIG)
-    given = {"encoder": f"open_clip:{tiny.arch}", "weights": str(tiny.file)}
-    there = open_encoders(EncoderSettings.model_validate(given | {"runtime": runtime}))
-    here = open_encoders(EncoderSettings.model_validate(given | {"precision": "fp32", "device": "cpu"}))
+    there, here = clip_pair(tiny, runtime=runtime, precision="fp32"), clip_pair(tiny, precision="fp32")
     images = pixels(3, 32)
-    assert apart(there.image.encode(images), here.image.encode(images)) < 1e-4
+    found = there.image.encode(images)
+    assert apart(found, here.image.encode(images)) < 1e-4
+    assert there.image.encode(images[1:2]).tobytes() == found[1:2].tobytes()
     assert there.text.encode(["a day"]).tobytes() == here.text.encode(["a day"]).tobytes()
+
+
+def test_a_clip_tower_in_bf16(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    tiny = make_tiny(tmp_path, "mmsent-tiny-half", CONFIG)
+    if not cpu_multiplies_bf16():
+        with pytest.raises(UsageError, match="openvino computes in fp32 here; leave --precision out"):
+            clip_pair(tiny, runtime="openvino", precision="bf16")
+        return
+    there, here = clip_pair(tiny, runtime="openvino"), clip_pair(tiny, runtime="torch", precision="fp32")
+    assert there.image.card.precision == there.text.card.precision == "bf16"
+    images = pixels(3, 32)
+    found, wanted = there.image.encode(images), here.image.encode(images)
+    assert 1e-4 < apart(found, wanted) < 0.04
+    assert clip_pair(tiny, runtime="onnxruntime").image.card.precision == "fp32"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_large_tower_takes_one_image_at_a_time(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all threads together; the bytes are the same."""
+    pytest.importorskip(runtime)
+    images, seen, load = pixels(3, 260), list[tuple[int, int]](), runtimes._load
+
+    def spied(*given: Any) -> Any:
+        seen.append(given[3:])
+        return load(*given)
+
+    monkeypatch.setattr(runtimes, "_load", spied)
+    small = lite2(runtime).encode(images)
+    monkeypatch.setattr(runtimes, "_LARGE", 10**6)
+    assert lite2(runtime).encode(images).tobytes() == small.tobytes()
+    assert seen == [(cores(), cores()), (cores(), 1)]
+
+
+def test_blocks_of_a_tower_on_another_runtime(tmp_path: Path) -> None:
+    """Their states come from torch, which alone shows them; weights of one's own run there too."""
+    tiny = make_tiny(tmp_path, "mmsent-tiny-blocks", CONFIG)
+    there = clip_pair(tiny, runtime="onnxruntime", precision="fp32").image
+    here = clip_pair(tiny, runtime="torch", precision="fp32").image
+    images = pixels(2, 32)
+    assert require_blocks(there, 1) == require_blocks(here, 1)
+    for one, other in zip(states_of(there, 1, images), states_of(here, 1, images), strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert there.on_runtime is not None
+    weights = {name: 2 * value for name, value in last_blocks(here, 1).module().weights().items()}
+    tuned = [with_blocks(one, 1, weights, "0").encode(images) for one in (there, here)]
+    assert tuned[0].tobytes() == tuned[1].tobytes()
+    assert apart(tuned[0], here.encode(images)) > 0.01
 
 
 @pytest.mark.slow
@@ -104,18 +160,34 @@ def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.slow
-def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = runtimes._load
-    monkeypatch.setattr(runtimes, "_load", lambda *given: lambda pixels: load(*given)(pixels) * 1.01)
-    with pytest.raises(EncoderError, match=r"on onnxruntime differs from torch by 0\.01 of the embedding's"):
+def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load, asked, compare = runtimes._load, list[str](), runtimes._apart
+
+    def spied(encoder: ImageEncoder, run: Any) -> str:
+        asked.append(compare(encoder, run))
+        return asked[-1]
+
+    monkeypatch.setattr(runtimes, "_apart", spied)
+    with monkeypatch.context() as patched:
+        patched.setattr(runtimes, "_load", lambda *given: lambda pixels: load(*given)(pixels) * 1.01)
+        for _ in range(2):
+            with pytest.raises(EncoderError, match=r"on onnxruntime differs from torch by 0\.01 of the embedding's"):
+                lite2("onnxruntime").encode(pixels(1, 260))
+    for _ in range(2):
         lite2("onnxruntime").encode(pixels(1, 260))
+    assert [bool(told) for told in asked] == [True, True, False]  # what passed is not asked again
+    (passed,) = tmp_path.glob("mmsent/timm-*/*.passed")
+    passed.rename(passed.with_name("onnxruntime-0.1-fp32-avx2.passed"))  # of another version
+    lite2("onnxruntime").encode(pixels(1, 260))
+    assert len(asked) == 4
 
 
 def test_what_cannot_be_converted_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no operator aten::strange\nand a page of what the exporter did")
 
-    monkeypatch.setattr("mmsent.encoders.towers.image_tower", lambda *_: None)
+    monkeypatch.setattr("mmsent.encoders.towers.image_tower", lambda *_: torch.nn.Identity())
     monkeypatch.setattr("mmsent.encoders.onnx_file.write_onnx", broken)
     with pytest.raises(EncoderError, match=r"lite2 cannot be converted .* \(no operator \S+\); use --runtime torch$"):
         runtimes._write(lite2("torch"), False, tmp_path)
@@ -145,7 +217,7 @@ def test_another_nncf_calibrates_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [names.index(name) for name in names] == [0, 1, 0, 3, 0, 1]
 
 
-def test_the_first_call_is_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_call_is_in_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two threads that call OpenVINO first, both at once, can wait for each other forever."""
     encoder, called = lite2("torch"), list[threading.Thread]()
 
@@ -157,8 +229,10 @@ def test_the_first_call_is_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> Non
         return run
 
     monkeypatch.setattr(runtimes, "_load", load)
-    monkeypatch.setattr(runtimes, "_converted", lambda *_: Path("image.onnx"))
+    (tmp_path / "image.onnx").touch()
+    monkeypatch.setattr(runtimes, "_converted", lambda *_: tmp_path / "image.onnx")
     monkeypatch.setattr(runtimes, "_apart", lambda _, run: "" if len(run(pixels(2, 260))) else "all")
+    encoder.card.libraries["openvino"] = "1"
     runtimes._started(encoder, "openvino")
     assert called[0] is threading.current_thread()
     assert threading.current_thread() not in called[1:]
@@ -211,7 +285,7 @@ def test_int8_is_not_replaced_where_it_cannot_run(monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"encoder": "offline", "runtime": "onnxruntime"}
-    with pytest.raises(UsageError, match="takes fp32 weights; leave --precision out"):
+    with pytest.raises(UsageError, match="onnxruntime computes in fp32 here; leave --precision out"):
         open_encoders(EncoderSettings.model_validate(given | {"precision": "bf16"}))
     with pytest.raises(UsageError, match="computes on the CPU, not on cuda"):
         open_encoders(EncoderSettings.model_validate(given | {"device": "cuda"}))
@@ -219,7 +293,7 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *more: None if name == "openvino" else find(name, *more)
     )
-    with pytest.raises(UsageError, match=r"needs the package openvino: pip install 'mmsent\[openvino\]'"):
+    with pytest.raises(UsageError, match="needs the package openvino: pip install openvino"):
         open_encoders(EncoderSettings.model_validate(given | {"runtime": "openvino"}))
 
 
@@ -268,26 +342,36 @@ def test_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
     find = runtimes.importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec",
-        lambda name, *more: None if name in missing else object() if name in KNOWN else find(name, *more),
+        lambda name, *more: None if name in missing else object() if name in RUNTIMES else find(name, *more),
     )
-    for kind, first, second in (("AVX512", "onnxruntime", "openvino"), ("AVX2", "openvino", "onnxruntime")):
+    clip, half = {"encoder": "open_clip:ViT-L-14-336-quickgelu:openai"}, False
+    monkeypatch.setattr(runtimes, "cpu_multiplies_bf16", lambda: half)
+    for kind in ("AVX512", "AVX2"):
         missing.clear()
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda kind=kind: kind)
-        assert chosen() == first
-        missing.add(first)
-        assert chosen() == second
-        missing.add(second)
+        assert (chosen(), chosen(**clip)) == ("onnxruntime", "torch")
+        missing.add("onnxruntime")
+        assert chosen() == "openvino"
+        missing.add("openvino")
         assert chosen() == "torch"
     missing.clear()
     assert chosen(runtime="torch") == chosen(precision="bf16") == chosen(image_encoder="timm:resnet18") == "torch"
-    missing.add("onnxscript")
-    assert chosen() == "torch"
+
+    half = True  # what ONNX Runtime has not
+    assert (chosen(), chosen(**clip), chosen(**clip, precision="bf16")) == ("onnxruntime", "openvino", "openvino")
+    assert chosen(encoder="clip-l14-336") == "openvino"
+    assert chosen(**clip, precision="fp32") == chosen(**clip, precision="fp16") == "torch"
+    assert chosen(encoder="open_clip:RN50") == "torch"
+    assert chosen(image_encoder="open_clip:ViT-L-14+efficientnet-lite2") == "torch"
+    missing.add("openvino")
+    assert chosen(**clip) == "torch"
+
     missing.clear()
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
     assert chosen() == "torch"  # a kind of processor on which nothing was timed
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert (chosen(), chosen(device="auto")) == ("openvino", "torch")
+    assert (chosen(), chosen(device="auto")) == ("onnxruntime", "torch")
 
 
 def test_a_runtime_that_is_not_here_is_torch_for_more_posts(monkeypatch: pytest.MonkeyPatch) -> None:
