@@ -40,8 +40,9 @@ demo: $(USERS)
 test: $(DEVELOPERS)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# In two processes on any machine: each may take 8 GB.
 test-slow: $(DEVELOPERS)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(DEVELOPERS)
 	$(BIN)/ruff check .

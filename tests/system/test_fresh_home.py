@@ -69,7 +69,7 @@ from pathlib import Path
 import numpy as np, sys
 from mmsent.encoders import runtimes
 try:
-    runtimes._load(Path("nothing.onnx"), "openvino", 1)
+    runtimes._load(Path("nothing.onnx"), "openvino", "fp32", 1, 1)
 except Exception as error:
     print(type(error).__name__)
 assert "openvino" in sys.modules
