@@ -14,6 +14,7 @@ import importlib.util
 import io
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +45,7 @@ _LARGE = 10**8  # bytes of a file whose images are encoded one after the other, 
 _FILE, _DIGEST = "image.onnx", "image.onnx.sha256"
 _CROPS = 100  # that int8 is calibrated on
 _ALIKE = 0.9  # the least mean cosine of int8 to fp32, on other crops
+_TURN = threading.Lock()  # torch's exporter fails in two threads at once, and standard output stays redirected
 
 
 def with_runtime(settings: EncoderSettings) -> EncoderSettings:
@@ -101,7 +103,13 @@ def run_on(encoder: Any, runtime: str) -> ImageEncoder:
     new: dict[str, Any] = {"precision": "int8"} if runtime == INT8 else {}
     own = versions("openvino", "nncf") if runtime == INT8 else versions(runtime)
     encoder.card = encoder.card.model_copy(update=new | {"libraries": encoder.card.libraries | own})
-    encoder.on_runtime = functools.cache(lambda: _started(encoder, runtime))
+    start = functools.cache(_started)
+
+    def started() -> Callable[[Pixels], Embeddings]:
+        with _TURN:
+            return start(encoder, runtime)
+
+    encoder.on_runtime = started
     found: ImageEncoder = encoder
     return found
 

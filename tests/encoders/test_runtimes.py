@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,24 @@ def test_blocks_of_a_tower_on_another_runtime(tmp_path: Path) -> None:
     tuned = [with_blocks(one, 1, weights, "0").encode(images) for one in (there, here)]
     assert tuned[0].tobytes() == tuned[1].tobytes()
     assert apart(tuned[0], here.encode(images)) > 0.01
+
+
+def test_threads_that_come_first_start_one_conversion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    tiny = make_tiny(tmp_path, "mmsent-tiny-threads", CONFIG)
+    encoder, images = clip_pair(tiny, runtime="onnxruntime", precision="fp32").image, pixels(2, 32)
+    write, written, out = runtimes._write, list[Any](), sys.stdout
+
+    def spied(*given: Any) -> None:
+        written.append(given)
+        write(*given)
+
+    monkeypatch.setattr(runtimes, "_write", spied)
+    with ThreadPoolExecutor(3) as pool:
+        found = [one.tobytes() for one in pool.map(encoder.encode, [images] * 3)]
+    assert found == [encoder.encode(images).tobytes()] * 3
+    assert len(written) == 1
+    assert sys.stdout is out
 
 
 @pytest.mark.slow
