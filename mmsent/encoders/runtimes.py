@@ -118,7 +118,7 @@ def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddin
     from mmsent.system.process import cores
 
     file = _converted(encoder, runtime == INT8)
-    at_once = 1 if file.stat().st_size > _LARGE else cores()
+    at_once = 1 if sum(path.stat().st_size for path in _files(file.parent)) > _LARGE else cores()
     one = _load(file, runtime, encoder.card.precision, cores(), at_once)
     size = encoder.card.preprocess.size
     one(np.zeros((1, size, size, 3), np.uint8))  # the first calls of OpenVINO, in two threads at once, can wait forever
@@ -180,8 +180,12 @@ def _whole(folder: Path) -> bool:
 
 
 def _digest(folder: Path) -> bytes:
-    """Of the file, and of the one beside it that holds the weights where they are larger than 2 GB."""
-    return json_sha256([file_sha256(path) for path in sorted(folder.glob("*.onnx*")) if path.name != _DIGEST]).encode()
+    return json_sha256([file_sha256(path) for path in _files(folder)]).encode()
+
+
+def _files(folder: Path) -> list[Path]:
+    """The file, and the one beside it that holds the weights where they are larger than 2 GB."""
+    return [path for path in sorted(folder.glob("*.onnx*")) if path.name != _DIGEST]
 
 
 def _write(encoder: ImageEncoder, int8: bool, folder: Path) -> None:

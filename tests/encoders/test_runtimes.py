@@ -121,6 +121,33 @@ def test_a_large_tower_takes_one_image_at_a_time(runtime: str, monkeypatch: pyte
     assert seen == [(cores(), cores()), (cores(), 1)]
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_in_a_file_of_their_own(runtime: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As they are beyond 2 GB. They count: it is no small tower, and it is damaged without them."""
+    pytest.importorskip(runtime)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    program: Any = torch.onnx.ONNXProgram
+    save, load, seen = program.save, runtimes._load, list[int]()
+    monkeypatch.setattr(program, "save", lambda self, file: save(self, file, external_data=True))
+
+    def spied(*given: Any) -> Any:
+        seen.append(given[-1])
+        return load(*given)
+
+    monkeypatch.setattr(runtimes, "_load", spied)
+    tiny, images = make_tiny(tmp_path, f"mmsent-tiny-apart-{runtime}", CONFIG), pixels(2, 32)
+    here = clip_pair(tiny, runtime="torch", precision="fp32").image.encode(images)
+    found = clip_pair(tiny, runtime=runtime, precision="fp32").image.encode(images)
+    assert apart(found, here) < 1e-4
+    (weights,) = tmp_path.glob("kept/mmsent/*/image.onnx.data")
+    size = weights.stat().st_size
+    weights.unlink()
+    monkeypatch.setattr(runtimes, "_LARGE", size)
+    assert clip_pair(tiny, runtime=runtime, precision="fp32").image.encode(images).tobytes() == found.tobytes()
+    assert weights.stat().st_size == size
+    assert seen == [cores(), 1]
+
+
 def test_blocks_of_a_tower_on_another_runtime(tmp_path: Path) -> None:
     """Their states come from torch, which alone shows them; weights of one's own run there too."""
     tiny = make_tiny(tmp_path, "mmsent-tiny-blocks", CONFIG)
