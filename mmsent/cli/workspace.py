@@ -280,7 +280,7 @@ def encoder_settings_of(cache: Cache, device: str | None = None, weights: str | 
     from mmsent.encoders.runtimes import usable
 
     stored = cache.encoder_settings
-    given = {"device": device, "weights": weights, "runtime": usable(stored.runtime, device)}
+    given = {"device": device, "weights": weights, "runtime": usable(stored.runtime, stored.precision, device)}
     return settings(EncoderSettings, **stored.model_dump() | {name: value for name, value in given.items() if value})
 
 

@@ -56,11 +56,13 @@ def with_runtime(settings: EncoderSettings) -> EncoderSettings:
     return settings.model_copy(update={"runtime": _fastest(settings)})
 
 
-def usable(runtime: str, device: str | None) -> str:
+def usable(runtime: str, precision: str, device: str | None) -> str:
     """A cache's runtime where it can be used for more of its posts, else torch, whose features differ by rounding."""
+    if runtime not in RUNTIMES or runtime == INT8:
+        return runtime
     on_cpu = device in (None, "auto", "cpu")
-    by_rounding = runtime in RUNTIMES and runtime != INT8
-    return "torch" if by_rounding and not (on_cpu and not _missing(runtime)) else runtime
+    here = on_cpu and not _missing(runtime) and (precision != "bf16" or cpu_multiplies_bf16())
+    return runtime if here else "torch"
 
 
 def precision_on(runtime: str, precision: str) -> str:

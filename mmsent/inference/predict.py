@@ -55,7 +55,7 @@ def encoder_settings(runs: Sequence[Run], *, weights: str | None, device: str | 
         if run.labels != runs[0].labels:
             raise RunError(f"runs {runs[0].name} and {run.name} have different labels")
     stored = runs[0].encoder_settings.model_dump()
-    stored["runtime"] = usable(stored["runtime"], device)
+    stored["runtime"] = usable(stored["runtime"], stored["precision"], device)
     return settings(EncoderSettings, **{**stored, "weights": weights or stored["weights"], "device": device or "auto"})
 
 

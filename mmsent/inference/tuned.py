@@ -151,7 +151,8 @@ def blocks_from(cache: Cache) -> BlocksFrom:
 
 @lru_cache(maxsize=1)
 def _opened(chosen: EncoderSettings) -> Encoders:
-    return open_encoders(chosen.model_copy(update={"runtime": usable(chosen.runtime, chosen.device)}))
+    runtime = usable(chosen.runtime, chosen.precision, chosen.device)
+    return open_encoders(chosen.model_copy(update={"runtime": runtime}))
 
 
 def cached_texts(runs: Sequence[Run], cache: Cache, split: str, text: Floats) -> Floats | Texts:

@@ -324,8 +324,8 @@ def test_heads_of_int8_features_are_not_heads_of_fp32() -> None:
 
 def test_int8_is_not_replaced_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "_missing", lambda runtime: [runtime])
-    assert runtimes.usable("openvino", None) == "torch"
-    assert runtimes.usable("openvino-int8", None) == "openvino-int8"
+    assert runtimes.usable("openvino", "auto", None) == "torch"
+    assert runtimes.usable("openvino-int8", "auto", None) == "openvino-int8"
     with pytest.raises(UsageError, match=r"needs the package openvino-int8: pip install 'mmsent\[int8\]'"):
         open_encoders(EncoderSettings(encoder="offline", runtime="openvino-int8"))
 
@@ -423,10 +423,19 @@ def test_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_runtime_that_is_not_here_is_torch_for_more_posts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "openvino" else object())
-    assert [runtimes.usable(name, "cpu") for name in ("auto", "torch", *RUNTIMES)] == [
+    assert [runtimes.usable(name, "auto", "cpu") for name in ("auto", "torch", *RUNTIMES)] == [
         "auto",
         "torch",
         "onnxruntime",
         "torch",
     ]
-    assert runtimes.usable("onnxruntime", "cuda") == "torch"
+    assert runtimes.usable("onnxruntime", "auto", "cuda") == "torch"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_bf16_of_another_processor_is_torch_for_more_posts(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this one does not multiply it, OpenVINO refuses it and torch computes it all the same."""
+    monkeypatch.setattr(runtimes, "_missing", lambda _: [])
+    monkeypatch.setattr(runtimes, "cpu_multiplies_bf16", lambda: half)
+    assert runtimes.usable("openvino", "bf16", None) == ("openvino" if half else "torch")
+    assert runtimes.usable("openvino", "auto", None) == runtimes.usable("openvino", "fp32", None) == "openvino"
