@@ -99,8 +99,10 @@ def export_onnx(
         if chosen.runtime == INT8:
             raise UsageError(f"export writes no encoder of --runtime {INT8}; leave --with-encoder out")
 
-        # The weights as they are: half precision is a property of a machine, not of a model.
-        encoders = open_encoders(chosen.model_copy(update={"precision": "fp32", "device": "cpu"}))
+        # The weights as they are: half precision is a property of a machine, not of a model. In torch, because another
+        # runtime would compare the same export with itself.
+        plain = {"precision": "fp32", "device": "cpu", "runtime": "torch"}
+        encoders = open_encoders(chosen.model_copy(update=plain))
         encode_posts([], encoders, runs, chosen.normalize)  # refuses another encoder than the heads'
         runs, encoders = on_one_encoder(runs, encoders)
     heads = [run.head() for run in runs]

@@ -335,6 +335,24 @@ def test_encoders_of_another_kind_are_named(
         export_onnx([runs["concat"]], tmp_path / "out", card="", with_encoder=True)
 
 
+def test_exported_encoders_are_compared_with_torch(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever runtime made the cache: that one computes with an ONNX file of the same exporter."""
+    run, opened = runs["concat"], list[EncoderSettings]()
+
+    def other(settings: EncoderSettings) -> Encoders:
+        opened.append(settings)
+        return fake_encoders(seed=1)
+
+    monkeypatch.setattr("mmsent.encoders.factory.open_encoders", other)
+    for runtime in ("auto", "onnxruntime"):
+        monkeypatch.setitem(run.info["cache"]["encoder_settings"], "runtime", runtime)
+        with pytest.raises(RunError, match="this machine's encoder"):
+            export_onnx([run], tmp_path / "out", card="", with_encoder=True)
+    assert [(one.runtime, one.precision, one.device) for one in opened] == [("torch", "fp32", "cpu")] * 2
+
+
 def test_heads_of_int8_features_are_exported_alone_or_to_the_hub(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
