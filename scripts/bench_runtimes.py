@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def main() -> None:
         if not given.no_compile:
             towers[f"torch.compile, {plain.card.precision}"] = compiled(plain)
         for runtime in ("onnxruntime", "openvino"):
-            if runtime == "openvino" and given.precision == "bf16" and not cpu_multiplies_bf16():
+            lacks_bf16 = runtime == "openvino" and given.precision == "bf16" and not cpu_multiplies_bf16()
+            if lacks_bf16 or find_spec(runtime) is None:
                 continue
             encoder = opened(given.encoder, weights, runtime, given.precision)
             towers[f"{runtime}, {encoder.card.precision}"] = encoder.encode
