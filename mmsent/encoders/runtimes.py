@@ -71,14 +71,12 @@ def precision_on(runtime: str, precision: str) -> str:
 
 
 def _fastest(settings: EncoderSettings) -> str:
-    names = {spec.name.removesuffix("-quickgelu") for spec in parts_of(specs(settings)[0])}
-    if pick_device(settings.device) != "cpu":
-        return "torch"
     import torch
 
-    order: tuple[str, ...] = ()
-    if torch.backends.cpu.get_cpu_capability() not in _PROCESSORS:
+    if pick_device(settings.device) != "cpu" or torch.backends.cpu.get_cpu_capability() not in _PROCESSORS:
         return "torch"
+    names = {spec.name.removesuffix("-quickgelu") for spec in parts_of(specs(settings)[0])}
+    order: tuple[str, ...] = ()
     if names <= set(_IN_FP32) and settings.precision in ("auto", "fp32"):
         order = ("onnxruntime", "openvino")
     elif names <= set(_IN_BF16) and settings.precision in ("auto", "bf16") and cpu_multiplies_bf16():
