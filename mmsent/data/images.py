@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import math
 import struct
 import threading
 from collections.abc import Iterator
@@ -284,7 +285,7 @@ def thumbnail_url(image: Image.Image, side: int) -> str:
 
 def is_blank(image: Image.Image, spread: float = 2.0) -> bool:
     """Whether an RGB image has one flat colour: every channel's standard deviation stays below `spread` grey levels."""
-    small = image.reduce((max(1, image.width // 64), max(1, image.height // 64)))
+    small = image.reduce((math.ceil(image.width / 64), math.ceil(image.height / 64)))  # noise is averaged
     shares = np.array(small.histogram(), np.float64).reshape(3, 256) / (small.width * small.height)
     levels = np.arange(256.0)
     variances = shares @ levels**2 - (shares @ levels) ** 2

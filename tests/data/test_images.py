@@ -271,6 +271,11 @@ def test_blank() -> None:
     halves = Image.new("RGB", (40, 80))
     halves.paste((9, 9, 9), (0, 0, 40, 40))
     assert not is_blank(halves)
+    noise = np.random.default_rng(0).normal(100, 3, (120, 400, 3)).round().astype(np.uint8)
+    assert is_blank(Image.fromarray(noise))  # it looks flat
+    assert not is_blank(Image.fromarray(noise[:40, :40]))
+    assert is_blank(Image.new("RGB", (1, 1), (255, 255, 255)))
+    assert is_blank(Image.new("RGB", (3000, 2), (255, 0, 255)))
 
 
 @pytest.mark.mvsa
