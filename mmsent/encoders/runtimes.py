@@ -31,6 +31,7 @@ from mmsent.encoders.specs import parts_of, specs
 from mmsent.errors import EncoderError, MmsentError, UsageError, first_line
 from mmsent.system.devices import cpu_multiplies_bf16, pick_device
 from mmsent.system.hashing import file_sha256, json_sha256
+from mmsent.system.process import cores, memory
 from mmsent.system.progress import tell
 
 INT8 = "openvino-int8"
@@ -41,6 +42,7 @@ APART = {"fp32": 1e-3, "bf16": 0.04}
 # and processors by what torch calls them.
 _IN_FP32, _IN_BF16 = ("efficientnet-lite2",), ("ViT-L-14", "ViT-L-14-336")
 _PROCESSORS = ("AVX512", "AVX2")
+_ROOM = 12 * 10**9  # bytes of memory with which a large encoder is converted unasked: ViT-L-14-336 took 7.0 GB in fp32
 _LARGE = 10**8  # bytes of a file whose images are encoded one after the other, each by all threads
 _FILE, _DIGEST = "image.onnx", "image.onnx.sha256"
 _CROPS = 100  # that int8 is calibrated on
@@ -80,7 +82,7 @@ def _fastest(settings: EncoderSettings) -> str:
     if names <= set(_IN_FP32) and settings.precision in ("auto", "fp32"):
         order = ("onnxruntime", "openvino")
     elif names <= set(_IN_BF16) and settings.precision in ("auto", "bf16") and cpu_multiplies_bf16():
-        order = ("openvino",)
+        order = ("openvino",) if (memory() or _ROOM) >= _ROOM else ()
     return next((name for name in order if not _missing(name)), "torch")
 
 
@@ -115,8 +117,6 @@ def run_on(encoder: Any, runtime: str) -> ImageEncoder:
 
 
 def _started(encoder: ImageEncoder, runtime: str) -> Callable[[Pixels], Embeddings]:
-    from mmsent.system.process import cores
-
     file = _converted(encoder, runtime == INT8)
     at_once = 1 if sum(path.stat().st_size for path in _files(file.parent)) > _LARGE else cores()
     one = _load(file, runtime, encoder.card.precision, cores(), at_once)

@@ -393,6 +393,7 @@ def test_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     clip, half = {"encoder": "open_clip:ViT-L-14-336-quickgelu:openai"}, False
     monkeypatch.setattr(runtimes, "cpu_multiplies_bf16", lambda: half)
+    monkeypatch.setattr(runtimes, "memory", lambda: 16 * 10**9)
     for kind in ("AVX512", "AVX2"):
         missing.clear()
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda kind=kind: kind)
@@ -410,6 +411,10 @@ def test_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(**clip, precision="fp32") == chosen(**clip, precision="fp16") == "torch"
     assert chosen(encoder="open_clip:RN50") == "torch"
     assert chosen(image_encoder="open_clip:ViT-L-14+efficientnet-lite2") == "torch"
+    monkeypatch.setattr(runtimes, "memory", lambda: 8 * 10**9)  # a conversion would be killed
+    assert (chosen(), chosen(**clip), chosen(**clip, runtime="openvino")) == ("onnxruntime", "torch", "openvino")
+    monkeypatch.setattr(runtimes, "memory", lambda: None)
+    assert chosen(**clip) == "openvino"
     missing.add("openvino")
     assert chosen(**clip) == "torch"
 
