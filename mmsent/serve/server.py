@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from mmsent.errors import UsageError
 from mmsent.serve.limits import Limits
 
 BACKLOG = 2048
+# How long a client that has connected before the end may take to send its request's head.
+GRACE = 1.0  # seconds
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -68,3 +71,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if not self.should_exit:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Read the requests of clients that have connected already; uvicorn would hang up on them."""
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # by now the loop has accepted what the kernel had queued
+        for server in self.servers:
+            server.close()
+        until = time.monotonic() + GRACE
+        await asyncio.sleep(0.05)
+        while time.monotonic() < until and any(c.cycle is None for c in self.server_state.connections):
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)

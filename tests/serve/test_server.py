@@ -295,6 +295,37 @@ def test_a_signal_ends_it_once_what_was_taken_is_answered(folder: Path, number: 
     assert (status, said.splitlines()[-1]) == (0, "stopped; every accepted post was answered")
 
 
+def test_who_has_connected_before_the_signal_is_answered(folder: Path) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(folder) as server, contextlib.ExitStack() as hang_up:
+
+        def connected() -> socket.socket:
+            port = int(server.address.rsplit(":", 1)[1])
+            return hang_up.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+
+        early = connected()
+        time.sleep(0.3)  # the server has taken it, and waits for its request
+        server.process.send_signal(signal.SIGSTOP)
+        queued = connected()  # by the kernel
+        queued.sendall(request)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+        early.sendall(request)
+        assert [one.recv(12) for one in (queued, early)] == [b"HTTP/1.1 200"] * 2
+        assert server.process.wait(60) == 0
+
+
+def test_a_connection_without_a_request_does_not_hold_up_the_end(folder: Path) -> None:
+    with serving(folder) as server:
+        port = int(server.address.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as idle:
+            signalled = time.monotonic()
+            assert server.stop()[0] == 0
+            assert time.monotonic() - signalled < 15  # half of --drain
+            assert idle.recv(1) == b""
+
+
 def test_clients_of_a_server_that_is_restarted_see_refused_connections_alone(folder: Path) -> None:
     posts = posts_of(folder)
     wanted = {
