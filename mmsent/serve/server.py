@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import signal
 import socket
 import time
@@ -73,11 +75,23 @@ class _Server(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Read the requests of clients that have connected already; uvicorn would hang up on them."""
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)  # by now the loop has accepted what the kernel had queued
+        """Take the clients that have connected and read their requests, before uvicorn hangs up on whoever has none."""
+        arrived: list[socket.socket] = []
+        for listening in sockets or ():
+            with contextlib.suppress(OSError):
+                while True:
+                    arrived.append(listening.accept()[0])
         for server in self.servers:
             server.close()
+        loop, config = asyncio.get_running_loop(), self.config
+        made = functools.partial(
+            config.http_protocol_class,  # type: ignore[arg-type]  # a name until uvicorn has loaded its settings
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for connection in arrived:
+            await loop.connect_accepted_socket(made, connection)
         until = time.monotonic() + GRACE
         await asyncio.sleep(0.05)
         while time.monotonic() < until and any(c.cycle is None for c in self.server_state.connections):

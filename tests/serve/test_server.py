@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -21,12 +22,15 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
 from mmsent.data.dataset import load_dataset
 from mmsent.data.images import MAX_BYTES
 from mmsent.errors import DataError
 from mmsent.features.new_posts import NewPost
 from mmsent.inference.predict import predict
+from mmsent.serve.server import _Server, bind
 from mmsent.system.files import read_file
 from mmsent.training.runs import open_run
 from tests.helpers.corpus import ITEMS, TEXTS, Item, encoded, scene
@@ -314,6 +318,23 @@ def test_who_has_connected_before_the_signal_is_answered(folder: Path) -> None:
         early.sendall(request)
         assert [one.recv(12) for one in (queued, early)] == [b"HTTP/1.1 200"] * 2
         assert server.process.wait(60) == 0
+
+
+def test_a_connection_that_the_kernel_still_holds_is_taken_along() -> None:
+    """It came while the server was busy: asyncio alone would close it unseen."""
+    bound = bind("127.0.0.1", 0)
+    server = _Server(uvicorn.Config(FastAPI(), log_level="warning"), lambda: None)
+
+    async def came_and_went() -> bytes:
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([bound])
+        with socket.create_connection(bound.getsockname(), timeout=30) as client:
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await server.shutdown([bound])
+            return client.recv(12)
+
+    assert asyncio.run(came_and_went()) == b"HTTP/1.1 200"
 
 
 def test_a_connection_without_a_request_does_not_hold_up_the_end(folder: Path) -> None:
