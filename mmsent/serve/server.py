@@ -83,17 +83,14 @@ class _Server(uvicorn.Server):
                     arrived.append(listening.accept()[0])
         for server in self.servers:
             server.close()
-        loop, config = asyncio.get_running_loop(), self.config
+        protocol: Any = self.config.http_protocol_class
         made = functools.partial(
-            config.http_protocol_class,  # type: ignore[arg-type]  # a name until uvicorn has loaded its settings
-            config=config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
+            protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         for connection in arrived:
-            await loop.connect_accepted_socket(made, connection)
+            await asyncio.get_running_loop().connect_accepted_socket(made, connection)
         until = time.monotonic() + GRACE
         await asyncio.sleep(0.05)
-        while time.monotonic() < until and any(c.cycle is None for c in self.server_state.connections):
+        while time.monotonic() < until and any(getattr(c, "cycle", c) is None for c in self.server_state.connections):
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
