@@ -42,8 +42,7 @@ class EncoderSettings(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "auto, fp32, bf16 or fp16.", RUN)
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "openvino-int8"] = setting(
         "auto",
-        "What computes image features: torch; on a CPU onnxruntime or openvino, or openvino-int8, faster and "
-        "less exact.",
+        "What computes features: torch; on a CPU onnxruntime or openvino, or openvino-int8, faster and less exact.",
         RUN,
     )
 

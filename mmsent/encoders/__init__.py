@@ -12,7 +12,8 @@ Creating an adapter finds the weights and describes them (its card); the model i
     common.py         what the adapters share
     clip.py, timm.py, sentences.py, lexicon.py, joined.py   one adapter per file
     clip_model.py     the open_clip model behind clip.py
-    runtimes.py       image encoders on ONNX Runtime and OpenVINO; onnx_file.py, kept.py: their files
+    runtimes.py       which runtime computes what: torch, ONNX Runtime or OpenVINO
+    converted.py      encoders as ONNX files on these runtimes; onnx_file.py, kept.py: the files
     explainable.py    gradients for explanations; tokens.py: tokens as words
     towers.py         encoders as modules for export
     availability.py   whether the presets' weights are on this machine

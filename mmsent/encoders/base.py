@@ -14,7 +14,9 @@ from mmsent.data.images import Pixels
 from mmsent.data.preprocess import Preprocess
 
 Embeddings = NDArray[np.float32]
-OnRuntime = Callable[[], Callable[[Pixels], Embeddings]]  # starts another runtime than torch (see encoders.runtimes)
+# Start another runtime than torch (see encoders.runtimes)
+OnRuntime = Callable[[], Callable[[Pixels], Embeddings]]
+TextOnRuntime = Callable[[], Callable[[list[str]], Embeddings]]
 
 
 class Card(Settings):

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmsent.config import EncoderSettings
 from mmsent.encoders.base import Encoders, ImageEncoder, TextEncoder
-from mmsent.encoders.runtimes import precision_on, run_on, with_runtime
+from mmsent.encoders.runtimes import precision_on, run_on, takes_texts, with_runtime
 from mmsent.encoders.specs import WHEELS, Spec, own_folders, parts_of, specs
 from mmsent.errors import UsageError
 from mmsent.system.process import survive_forks
@@ -62,6 +62,7 @@ def open_encoders(settings: EncoderSettings) -> Encoders:
     if settings.runtime != "torch":
         image = [run_on(one, settings.runtime) for one in image]
     text = [text_of(spec, folder) for spec, folder in zip(texts, own_folders(settings), strict=True)]
+    text = [run_on(one, settings.runtime) if takes_texts(settings.runtime, one) else one for one in text]
     if len(image) == len(text) == 1:
         return Encoders(image[0], text[0])
     from mmsent.encoders import joined

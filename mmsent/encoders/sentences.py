@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsent.encoders import mpnet
-from mmsent.encoders.base import Embeddings, TextCard
+from mmsent.encoders.base import Embeddings, TextCard, TextOnRuntime
 from mmsent.encoders.common import TEXT_WAYS_OUT, read_as_text, refuse_code, require_hub, versions, weights_sha256
 from mmsent.encoders.specs import Spec
 from mmsent.errors import EncoderError, first_line
 from mmsent.system.devices import pick_device, torch_dtype, without_tf32
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from torch import Tensor, nn
 
     from mmsent.encoders.explainable import Tokens
 
 MINILM, MINILM_TOKENS = "minilm-l6", 256
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER = "tokenizer.json"
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")  # where both are there, the first are loaded
 
 
@@ -35,6 +37,7 @@ class SentenceEncoder:
         """folder: where a model of one's own lies now, wherever it lay when the spec was written."""
         self._device = device if device in {"auto", "cpu"} else pick_device(device)
         self._precision = "fp32" if precision == "auto" else precision
+        self.on_runtime: TextOnRuntime | None = None
         if folder is not None and not folder.is_dir():
             raise EncoderError(f"the folder of the text encoder is no longer at {folder}; name it with --text-encoder")
         self._folder = folder or (minilm_folder() if spec.name == MINILM else _folder_of(spec.name))
@@ -100,10 +103,25 @@ class SentenceEncoder:
         return in_fp32(self.model)
 
     def lengths(self, texts: list[str]) -> list[int]:
+        if self.on_runtime is not None:
+            return [len(one.ids) for one in self._tokenizers[0].encode_batch(texts)]
         tokens = self.model.tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
         return [len(ids) for ids in tokens]
 
+    @functools.cached_property
+    def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """The model's own tokenizer without sentence-transformers, as it is and cut where the model stops reading."""
+        whole, cut = tokenizer_of(self._folder), tokenizer_of(self._folder)
+        cut.enable_truncation(self.card.max_tokens)
+        return whole, cut
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text's tokens, special ones included, at most max_tokens."""
+        return [one.ids for one in self._tokenizers[1].encode_batch(texts)]
+
     def encode(self, texts: list[str]) -> Embeddings:
+        if self.on_runtime is not None:
+            return self.on_runtime()(texts)
         import torch
 
         model = self.model
@@ -168,6 +186,18 @@ def _refuse_own_code(folder: Path) -> None:
 
 def _json(path: Path, otherwise: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise
+
+
+def tokenizer_of(folder: Path) -> Tokenizer:
+    """The tokenizer in a model's folder, which neither cuts nor pads, and reads special tokens in a text as text.
+    Raises what the library tokenizers raises, which has no class of its own."""
+    from tokenizers import Tokenizer
+
+    found: Tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    found.no_truncation()
+    found.no_padding()
+    found.encode_special_tokens = True
+    return found
 
 
 def minilm_folder() -> Path:

@@ -6,14 +6,14 @@ Shapes: B texts, L tokens, D_token width of a state, D_text width of the embeddi
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmsent.encoders.blocks_base import EncoderBlocks, Part, States, caught_states, last
+from mmsent.encoders.blocks_base import EncoderBlocks, Part, States, caught_states, last, on_torch
 from mmsent.encoders.clip import ClipTextEncoder
 from mmsent.encoders.sentences import SentenceEncoder
 from mmsent.encoders.tokens import token_embedding
@@ -29,9 +29,12 @@ class SentenceBlocks:
         owner, name = sentence_layers(encoder.fp32_model, encoder.card.name)
         last(getattr(owner, name), count, encoder.card.name)
 
-    def caught(self) -> AbstractContextManager[list[States]]:
+    @contextmanager
+    def caught(self) -> Iterator[list[States]]:
         model = self._encoder.model
-        return caught_states(*self.entrance(model), model, model, lambda batch: batch["attention_mask"].sum(dim=1))
+        whole = caught_states(*self.entrance(model), model, model, lambda batch: batch["attention_mask"].sum(dim=1))
+        with on_torch(self._encoder), whole as found:
+            yield found
 
     def entrance(self, model: Any) -> tuple[nn.Module, bool]:
         owner, name = sentence_layers(model, self._encoder.card.name)

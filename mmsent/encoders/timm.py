@@ -81,10 +81,10 @@ class TimmImageEncoder:
     @property
     def batch_size(self) -> int:
         """How many images per forward pass suit the device."""
+        if self.on_runtime is not None:
+            return max(16, cores())
         self._device = pick_device(self._device)
-        if self._device != "cpu":
-            return 256
-        return 16 if self.on_runtime is None else max(16, cores())
+        return 16 if self._device == "cpu" else 256
 
     @functools.cached_property
     def model(self) -> Any:

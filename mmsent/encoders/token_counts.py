@@ -13,10 +13,8 @@ from mmsent.encoders.availability import FOUND, OPEN_CLIP, state
 from mmsent.encoders.common import require_hub
 from mmsent.encoders.factory import open_encoders
 from mmsent.encoders.lexicon import LexiconEncoder
-from mmsent.encoders.sentences import MINILM, MINILM_TOKENS, minilm_folder, repository_of
+from mmsent.encoders.sentences import MINILM, MINILM_TOKENS, TOKENIZER, minilm_folder, repository_of, tokenizer_of
 from mmsent.encoders.specs import Spec, own_folders, parts_of, specs
-
-_TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -63,25 +61,20 @@ def _local(name: str) -> Path | None:
         return folder
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository_of(name), _TOKENIZER)
+    found = try_to_load_from_cache(repository_of(name), TOKENIZER)
     return Path(found).parent if isinstance(found, str) else None
 
 
 def _of_folder(folder: Path | None, spec: Spec) -> TokenCounts | None:
-    if folder is None or not (folder / _TOKENIZER).is_file():
+    if folder is None or not (folder / TOKENIZER).is_file():
         return None
     limit = MINILM_TOKENS if spec.name == MINILM else _limit(folder)
     if limit is None:
         return None
-    from tokenizers import Tokenizer
-
     try:
-        tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+        tokenizer = tokenizer_of(folder)
     except Exception:  # tokenizers raises no class of its own; the encoder will say what is wrong
         return None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # what looks like one in a text is text
     return TokenCounts(lambda texts: [len(one.ids) for one in tokenizer.encode_batch(list(texts))], limit)
 
 

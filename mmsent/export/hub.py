@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsent.encoders.runtimes import INT8
+from mmsent.encoders.converted import INT8
 from mmsent.errors import RunError, UsageError
 from mmsent.system.files import put_folder
 from mmsent.system.records import require_format

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmsent.encoders.base import Encoders
-from mmsent.encoders.onnx_file import OPSET, write_onnx
-from mmsent.encoders.runtimes import INT8
+from mmsent.encoders.converted import INT8
+from mmsent.encoders.onnx_file import OPSET, ROWS, write_onnx
 from mmsent.errors import EncoderError, MmsentError, RunError, UsageError, first_line
 from mmsent.export.hub import common_facts, published, write_folder
 from mmsent.export.onnx_runtime import (
@@ -190,13 +190,13 @@ def _write_encoders(encoders: Encoders, normalize: bool, folder: Path, facts: Ma
     length = form.length or 5
     ids, mask = torch.ones(2, length, dtype=torch.int64), torch.ones(2, length, dtype=torch.int64)
     texts = {"ids": ids} if form.length else {"ids": ids, "mask": mask}
-    free = {} if form.length else {1: torch.export.Dim("tokens", min=2, max=encoders.text.card.max_tokens)}
+    tokens = {} if form.length else {1: torch.export.Dim("tokens", min=2, max=encoders.text.card.max_tokens)}
     pixels = torch.randint(0, 255, (2, size, size, 3), dtype=torch.uint8)
     try:
         about = kept | {"kind": "image", "inputs": {"pixels": [size, size, 3]}}
         write_onnx(picture, (pixels,), ["pixels"], ["image"], folder / IMAGE, about)
         about = kept | {"kind": "text", "inputs": {name: [form.length or "tokens"] for name in texts}}
-        write_onnx(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, free)
+        write_onnx(form.tower, tuple(texts.values()), list(texts), ["text"], folder / TEXT, about, ROWS | tokens)
     except Exception as error:  # the exporter's errors have no common parent
         _refuse_unwritten(error, folder)
         raise EncoderError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsent.errors import UsageError, first_line
@@ -38,6 +40,21 @@ def half_precision_for(device: str) -> str:
     if device == "cpu":
         return "bf16" if cpu_multiplies_bf16() else "fp32"
     return "fp32"
+
+
+@functools.cache
+def processor() -> str:
+    """The kind of processor, as torch calls it: AVX512, AVX2 or another name. Linux is asked itself, without torch."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = set(next(line for line in lines if line.startswith("flags")).split())
+    except (OSError, StopIteration):
+        import torch
+
+        return str(torch.backends.cpu.get_cpu_capability())
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"} <= flags:
+        return "AVX512"
+    return "AVX2" if {"avx2", "fma"} <= flags else "DEFAULT"
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -1,8 +1,10 @@
-"""Image encoders on onnxruntime and OpenVINO against the same on torch."""
+"""Encoders on onnxruntime and OpenVINO against the same on torch."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +18,16 @@ import torch
 from mmsent.cli.main import main
 from mmsent.config import EncoderSettings, ViewSettings
 from mmsent.data.images import Pixels
-from mmsent.encoders import runtimes
+from mmsent.encoders import converted, runtimes
 from mmsent.encoders.base import Embeddings, ImageEncoder
 from mmsent.encoders.blocks import last_blocks, require_blocks, states_of, with_blocks
 from mmsent.encoders.factory import open_encoders
 from mmsent.errors import EncoderError, UsageError
 from mmsent.features.cache import Cache
 from mmsent.features.cache.fingerprint import FeatureSettings
-from mmsent.system.devices import cpu_multiplies_bf16
+from mmsent.system.devices import cpu_multiplies_bf16, processor
 from mmsent.system.process import cores
+from tests.encoders.test_blocks import TEXTS
 from tests.encoders.test_clip import CONFIG, Tiny, make_tiny
 from tests.helpers.made import make_guid
 
@@ -72,6 +75,71 @@ def test_embeddings_agree_with_torch(runtime: str) -> None:
     assert there.card.model_copy(update={"libraries": here.card.libraries}) == here.card
 
 
+def minilm(runtime: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(runtimes, "processor", lambda: "AVX2")
+    return open_encoders(EncoderSettings.model_validate({"encoder": "offline", "runtime": runtime})).text
+
+
+ODD = ["", " ", "[SEP] [CLS] day [PAD]", "É à ñ 你好 😀 " * 200, "x" * 5000, "two\nlines", *TEXTS]
+
+
+def test_texts_agree_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = minilm("onnxruntime", monkeypatch), minilm("torch", monkeypatch)
+    assert there.lengths(ODD) == here.lengths(ODD)
+    tokens = there.tokens(ODD)
+    assert max(map(len, tokens)) == there.card.max_tokens
+    tokenize = getattr(here.model, "preprocess", None) or here.model.tokenize
+    assert tokens == [tokenize([text])["input_ids"][0].tolist() for text in ODD]
+    found = there.encode(3 * ODD)  # more than one part
+    assert (found.shape, found.dtype) == ((3 * len(ODD), 384), np.float32)
+    assert apart(found, here.encode(3 * ODD)) < 1e-5
+    assert there.encode(3 * ODD).tobytes() == found.tobytes()
+    assert apart(there.encode(ODD[4:5]), found[4:5]) < 1e-5
+    assert there.card.libraries == here.card.libraries | {"onnxruntime": there.card.libraries["onnxruntime"]}
+    monkeypatch.setattr(converted, "cores", lambda: 7)
+    assert minilm("onnxruntime", monkeypatch).encode(3 * ODD).tobytes() == found.tobytes()
+
+
+def test_whose_texts_take_another_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = minilm("torch", monkeypatch)
+    assert [name for name in (*RUNTIMES, "torch", "openvino-int8") if runtimes.takes_texts(name, text)] == [
+        "onnxruntime"
+    ]
+    other = type("", (), {"card": text.card.model_copy(update={"name": "all-mpnet-base-v2"})})()
+    assert not runtimes.takes_texts("onnxruntime", other)
+    monkeypatch.setattr(runtimes, "processor", lambda: "AVX512")
+    assert not runtimes.takes_texts("onnxruntime", text)
+
+
+def test_once_converted_no_torch_is_imported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = EncoderSettings(encoder="offline", runtime="onnxruntime")
+    minilm("onnxruntime", monkeypatch).encode(["a day"])
+    open_encoders(settings).image.encode(pixels(1, 260))
+    code = """
+import sys
+import numpy as np
+from mmsent.config import EncoderSettings
+from mmsent.encoders import runtimes
+from mmsent.encoders.factory import open_encoders
+runtimes.processor = lambda: "AVX2"
+pair = open_encoders(EncoderSettings(encoder="offline", runtime="onnxruntime"))
+print(pair.image.batch_size, pair.image.encode(np.zeros((1, 260, 260, 3), np.uint8)).shape)
+print(pair.text.lengths(["a day"]), pair.text.encode(["a day"]).shape)
+print({"torch", "sentence_transformers", "transformers", "timm"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{max(16, cores())} (1, 1280)", "[4] (1, 384)", "set()"]
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="only Linux is asked without torch")
+def test_the_processor_is_what_torch_says() -> None:
+    code = "import sys; from mmsent.system.devices import processor; print(processor(), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    name, imported = done.stdout.split()
+    assert name == torch.backends.cpu.get_cpu_capability() or "ATEN_CPU_CAPABILITY" in os.environ
+    assert imported == "False" or name not in ("AVX2", "AVX512")
+
+
 def clip_pair(tiny: Tiny, **given: str) -> Any:
     chosen = {"encoder": f"open_clip:{tiny.arch}", "weights": str(tiny.file), "device": "cpu"}
     return open_encoders(EncoderSettings.model_validate(chosen | given))
@@ -108,15 +176,15 @@ def test_a_clip_tower_in_bf16(tmp_path: Path) -> None:
 def test_a_large_tower_takes_one_image_at_a_time(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By all threads together; the bytes are the same."""
     pytest.importorskip(runtime)
-    images, seen, load = pixels(3, 260), list[tuple[int, int]](), runtimes._load
+    images, seen, load = pixels(3, 260), list[tuple[int, int]](), converted._load
 
     def spied(*given: Any) -> Any:
         seen.append(given[3:])
         return load(*given)
 
-    monkeypatch.setattr(runtimes, "_load", spied)
+    monkeypatch.setattr(converted, "_load", spied)
     small = lite2(runtime).encode(images)
-    monkeypatch.setattr(runtimes, "_LARGE", 10**6)
+    monkeypatch.setattr(converted, "_LARGE", 10**6)
     assert lite2(runtime).encode(images).tobytes() == small.tobytes()
     assert seen == [(cores(), cores()), (cores(), 1)]
 
@@ -127,22 +195,22 @@ def test_weights_in_a_file_of_their_own(runtime: str, monkeypatch: pytest.Monkey
     pytest.importorskip(runtime)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     program: Any = torch.onnx.ONNXProgram
-    save, load, seen = program.save, runtimes._load, list[int]()
+    save, load, seen = program.save, converted._load, list[int]()
     monkeypatch.setattr(program, "save", lambda self, file: save(self, file, external_data=True))
 
     def spied(*given: Any) -> Any:
         seen.append(given[-1])
         return load(*given)
 
-    monkeypatch.setattr(runtimes, "_load", spied)
+    monkeypatch.setattr(converted, "_load", spied)
     tiny, images = make_tiny(tmp_path, f"mmsent-tiny-apart-{runtime}", CONFIG), pixels(2, 32)
     here = clip_pair(tiny, runtime="torch", precision="fp32").image.encode(images)
     found = clip_pair(tiny, runtime=runtime, precision="fp32").image.encode(images)
     assert apart(found, here) < 1e-4
-    (weights,) = tmp_path.glob("kept/mmsent/*/image.onnx.data")
+    (weights,) = tmp_path.glob("kept/mmsent/*/encoder.onnx.data")
     size = weights.stat().st_size
     weights.unlink()
-    monkeypatch.setattr(runtimes, "_LARGE", size)
+    monkeypatch.setattr(converted, "_LARGE", size)
     assert clip_pair(tiny, runtime=runtime, precision="fp32").image.encode(images).tobytes() == found.tobytes()
     assert weights.stat().st_size == size
     assert seen == [cores(), 1]
@@ -168,13 +236,13 @@ def test_threads_that_come_first_start_one_conversion(monkeypatch: pytest.Monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     tiny = make_tiny(tmp_path, "mmsent-tiny-threads", CONFIG)
     encoder, images = clip_pair(tiny, runtime="onnxruntime", precision="fp32").image, pixels(2, 32)
-    write, written, out = runtimes._write, list[Any](), sys.stdout
+    write, written, out = converted._write, list[Any](), sys.stdout
 
     def spied(*given: Any) -> None:
         written.append(given)
         write(*given)
 
-    monkeypatch.setattr(runtimes, "_write", spied)
+    monkeypatch.setattr(converted, "_write", spied)
     with ThreadPoolExecutor(3) as pool:
         found = [one.tobytes() for one in pool.map(encoder.encode, [images] * 3)]
     assert found == [encoder.encode(images).tobytes()] * 3
@@ -187,15 +255,16 @@ def test_the_converted_file_is_made_once_and_again_where_it_is_damaged(home: Pat
     images = pixels(1, 260)
     first = lite2("onnxruntime").encode(images)
     (kept,) = home.glob("mmsent/timm-*")
-    made = (kept / "image.onnx").stat().st_mtime_ns
+    made = (kept / "encoder.onnx").stat().st_mtime_ns
     assert lite2("onnxruntime").encode(images).tobytes() == first.tobytes()
-    assert (kept / "image.onnx").stat().st_mtime_ns == made
+    assert (kept / "encoder.onnx").stat().st_mtime_ns == made
 
-    damaged = bytearray((kept / "image.onnx").read_bytes())
+    before = sorted(path.name for path in (home / "mmsent").iterdir())
+    damaged = bytearray((kept / "encoder.onnx").read_bytes())
     damaged[len(damaged) // 2] ^= 1
-    (kept / "image.onnx").write_bytes(damaged)
+    (kept / "encoder.onnx").write_bytes(damaged)
     assert lite2("onnxruntime").encode(images).tobytes() == first.tobytes()
-    assert [p.name for p in (home / "mmsent").iterdir()] == [kept.name]
+    assert sorted(path.name for path in (home / "mmsent").iterdir()) == before
 
 
 @pytest.mark.slow
@@ -209,15 +278,15 @@ def test_a_home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.mark.slow
 def test_an_encoder_that_comes_out_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    load, asked, compare = runtimes._load, list[str](), runtimes._apart
+    load, asked, compare = converted._load, list[str](), converted._apart
 
     def spied(encoder: ImageEncoder, run: Any) -> str:
         asked.append(compare(encoder, run))
         return asked[-1]
 
-    monkeypatch.setattr(runtimes, "_apart", spied)
+    monkeypatch.setattr(converted, "_apart", spied)
     with monkeypatch.context() as patched:
-        patched.setattr(runtimes, "_load", lambda *given: lambda pixels: load(*given)(pixels) * 1.01)
+        patched.setattr(converted, "_load", lambda *given: lambda pixels: load(*given)(pixels) * 1.01)
         for _ in range(2):
             with pytest.raises(EncoderError, match=r"on onnxruntime differs from torch by 0\.01 of the embedding's"):
                 lite2("onnxruntime").encode(pixels(1, 260))
@@ -237,14 +306,14 @@ def test_what_cannot_be_converted_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("mmsent.encoders.towers.image_tower", lambda *_: torch.nn.Identity())
     monkeypatch.setattr("mmsent.encoders.onnx_file.write_onnx", broken)
     with pytest.raises(EncoderError, match=r"lite2 cannot be converted .* \(no operator \S+\); use --runtime torch$"):
-        runtimes._write(lite2("torch"), False, tmp_path)
+        converted._write(lite2("torch"), False, tmp_path)
 
 
 def test_a_file_without_its_digest_is_made_again(tmp_path: Path) -> None:
-    (tmp_path / "image.onnx").write_bytes(b"half")
-    assert not runtimes._whole(tmp_path)
-    (tmp_path / "image.onnx.sha256").write_bytes(b"\xff")
-    assert not runtimes._whole(tmp_path)
+    (tmp_path / "encoder.onnx").write_bytes(b"half")
+    assert not converted._whole(tmp_path)
+    (tmp_path / "encoder.onnx.sha256").write_bytes(b"\xff")
+    assert not converted._whole(tmp_path)
 
 
 def test_another_nncf_calibrates_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,12 +324,12 @@ def test_another_nncf_calibrates_again(monkeypatch: pytest.MonkeyPatch) -> None:
         names.append(name)
         return Path(name)
 
-    monkeypatch.setattr(runtimes, "kept_folder", kept)
+    monkeypatch.setattr(converted, "kept_folder", kept)
     encoder = lite2("torch")
     for version in ("2.18.0", "2.19.0", "2.18.0"):
-        monkeypatch.setattr(runtimes, "versions", lambda *more, v=version: {"torch": "2"} | dict.fromkeys(more, v))
+        monkeypatch.setattr(converted, "versions", lambda *more, v=version: {"torch": "2"} | dict.fromkeys(more, v))
         for int8 in (False, True):
-            runtimes._converted(encoder, int8)
+            converted._converted(encoder, int8)
     assert [names.index(name) for name in names] == [0, 1, 0, 3, 0, 1]
 
 
@@ -275,12 +344,12 @@ def test_the_first_call_is_in_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
         return run
 
-    monkeypatch.setattr(runtimes, "_load", load)
-    (tmp_path / "image.onnx").touch()
-    monkeypatch.setattr(runtimes, "_converted", lambda *_: tmp_path / "image.onnx")
-    monkeypatch.setattr(runtimes, "_apart", lambda _, run: "" if len(run(pixels(2, 260))) else "all")
+    monkeypatch.setattr(converted, "_load", load)
+    (tmp_path / "encoder.onnx").touch()
+    monkeypatch.setattr(converted, "_converted", lambda *_: tmp_path / "encoder.onnx")
+    monkeypatch.setattr(converted, "_apart", lambda _, run: "" if len(run(pixels(2, 260))) else "all")
     encoder.card.libraries["openvino"] = "1"
-    runtimes._started(encoder, "openvino")
+    converted.start_runtime(encoder, "openvino")
     assert called[0] is threading.current_thread()
     assert threading.current_thread() not in called[1:]
 
@@ -359,7 +428,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     (path,) = Path("cache").glob("*.h5")
     cache = Cache.open(path)
     assert "onnxruntime" in cache.settings.image.libraries
-    assert "onnxruntime" not in cache.settings.text.libraries
+    assert ("onnxruntime" in cache.settings.text.libraries) == (processor() == "AVX2")
     assert run("fit", "--fusion", "concat", "--epochs", "1", "--val-size", "6") == 0
     assert run("extract") == 0  # the test split, with the options of the cache
     assert [p.name for p in Path("cache").glob("*.h5")] == [path.name]
@@ -396,7 +465,7 @@ def test_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "memory", lambda: 16 * 10**9)
     for kind in ("AVX512", "AVX2"):
         missing.clear()
-        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda kind=kind: kind)
+        monkeypatch.setattr("mmsent.encoders.runtimes.processor", lambda kind=kind: kind)
         assert (chosen(), chosen(**clip)) == ("onnxruntime", "torch")
         missing.add("onnxruntime")
         assert chosen() == "openvino"
@@ -419,9 +488,9 @@ def test_what_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(**clip) == "torch"
 
     missing.clear()
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr("mmsent.encoders.runtimes.processor", lambda: "DEFAULT")
     assert chosen() == "torch"  # a kind of processor on which nothing was timed
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("mmsent.encoders.runtimes.processor", lambda: "AVX2")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert (chosen(), chosen(device="auto")) == ("onnxruntime", "torch")
 

@@ -67,9 +67,9 @@ def test_openvino_leaves_nothing_in_a_fresh_home(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
 import numpy as np, sys
-from mmsent.encoders import runtimes
+from mmsent.encoders import converted
 try:
-    runtimes._load(Path("nothing.onnx"), "openvino", "fp32", 1, 1)
+    converted._load(Path("nothing.onnx"), "openvino", "fp32", 1, 1)
 except Exception as error:
     print(type(error).__name__)
 assert "openvino" in sys.modules
