@@ -8,13 +8,17 @@ RUN pip --python /opt/mmsent/bin/python install --no-cache-dir ${TORCH_INDEX:+--
 COPY pyproject.toml README.md LICENSE /src/
 COPY mmsent /src/mmsent
 RUN pip --python /opt/mmsent/bin/python install --no-cache-dir "/src[serve]"
-# The weights of the offline encoders are packages, so they are inside: this fails where they are not.
-RUN /opt/mmsent/bin/python -c "from mmsent.config import EncoderSettings; from mmsent.encoders.factory import open_encoders; \
-    open_encoders(EncoderSettings(encoder='offline', device='cpu', runtime='torch')).text.encode(['a post'])"
+# The weights of the offline encoders are packages, so they are inside: this fails where they are not. They are converted
+# here, so that a server need not do it at each start.
+ENV XDG_CACHE_HOME=/opt/mmsent/kept
+RUN /opt/mmsent/bin/python -c "from numpy import zeros; from mmsent.config import EncoderSettings; \
+    from mmsent.encoders.factory import open_encoders; \
+    pair = open_encoders(EncoderSettings(encoder='offline', device='cpu', runtime='onnxruntime')); \
+    pair.text.encode(['a post']); pair.image.encode(zeros((1, 260, 260, 3), 'uint8'))"
 
 FROM python:3.11-slim
 COPY --from=build /opt/mmsent /opt/mmsent
-ENV PATH=/opt/mmsent/bin:$PATH HOME=/tmp
+ENV PATH=/opt/mmsent/bin:$PATH HOME=/tmp XDG_CACHE_HOME=/opt/mmsent/kept
 USER 65532:65532
 WORKDIR /data
 EXPOSE 8000
