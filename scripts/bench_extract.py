@@ -272,11 +272,14 @@ def offline(given: argparse.Namespace, listed: Path, n: int) -> None:
     took = {key: statistics.median(one["seconds"] for one in rounds) for key, rounds in found.items()}
     beside = " beside a busy process" if given.busy else ""
     print(f"\noffline{beside}: {n} posts, fp32 on both sides, median of {given.rounds}")
-    rows = [["", "K", "seconds", "posts/s", "to the plain loop", "K / K = 0", "images: engine alone / mmsent"]]
+    rows = [
+        ["", "K", "seconds", "posts/s", "to the plain loop", "K / K = 0", "texts, s", "images: engine alone / mmsent"]
+    ]
     for (name, views), seconds in took.items():
         shares = [one["alone"] / one["pictures"] for one in found[name, views] if "alone" in one]
         rows.append([name if name == PLAIN else f"mmsent, {name}", str(views), f"{seconds:.1f}", f"{n / seconds:.1f}"])
         rows[-1] += [f"{seconds / took[PLAIN, views]:.2f}", f"{seconds / took[name, 0]:.2f}"]
+        rows[-1].append(f"{statistics.median(one['seconds'] - one['pictures'] for one in found[name, views]):.1f}")
         rows[-1].append(f"{statistics.median(shares):.2f}" if shares else "")
     print(table(rows))
 
