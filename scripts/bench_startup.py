@@ -12,6 +12,7 @@ threads.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import statistics
@@ -45,7 +46,7 @@ COMMANDS = {
 def run(command: str, code: Path, folder: Path) -> tuple[float, float]:
     """Seconds, and processor seconds, of one command with the package in a folder."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    kept = folder / "kept" / code.name  # converted encoders, which the first round makes
+    kept = folder / "kept" / str(code).lstrip("/")  # converted encoders, which the first round makes
     environment = os.environ | {"PYTHONPATH": str(code), "XDG_CACHE_HOME": str(kept)}
     done = subprocess.run(
         [sys.executable, "-m", "mmsent", *command.split()], cwd=folder, env=environment, capture_output=True, text=True
@@ -69,7 +70,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, tarfile.open(ROOT / "tests/fixtures/v0/files.tar.gz") as files:
         files.extractall(folder, filter="data")
         if "predict" in chosen:
-            run_quickstart(Path(folder) / "drawn", n_train=90, n_test=30, seed=0)
+            with contextlib.redirect_stdout(sys.stderr):
+                run_quickstart(Path(folder) / "drawn", n_train=90, n_test=30, seed=0)
         for turn in range(-1, 1 if given.short else given.rounds):
             for name, command in chosen.items():
                 for side in sides[:: 1 if turn % 2 else -1]:

@@ -14,7 +14,7 @@ from mmsent.data.images import Pixels
 from mmsent.data.preprocess import Preprocess
 
 Embeddings = NDArray[np.float32]
-# Start another runtime than torch (see encoders.runtimes)
+# They start another runtime than torch (see encoders.runtimes).
 OnRuntime = Callable[[], Callable[[Pixels], Embeddings]]
 TextOnRuntime = Callable[[], Callable[[list[str]], Embeddings]]
 
