@@ -38,7 +38,7 @@ INT8 = "openvino-int8"
 # Of an embedding's length: converted encoders that are further from torch are refused. 0.04 is a cosine of 0.9992.
 APART = {"fp32": 1e-3, "bf16": 0.04}
 TURN = threading.Lock()  # torch's exporter fails in two threads at once, and standard output stays redirected
-_LARGE = 10**8  # bytes of a file whose images are encoded one after the other, each by all threads
+_LARGE = 10**8  # bytes of a file with which a single image is encoded by all threads
 _TOGETHER = 16  # texts of similar length in one pass of a small encoder
 _FILE, _DIGEST = "encoder.onnx", "encoder.onnx.sha256"
 _CROPS = 100  # that int8 is calibrated on
@@ -49,24 +49,33 @@ def start_runtime(encoder: Any, runtime: str) -> Callable[[Any], Embeddings]:
     """Convert an encoder where that was not done yet, and load it; what encodes (B, size, size, 3) bytes or B texts
     then, to (B, D). Call it with TURN held. Raises EncoderError where it cannot be converted or differs from torch."""
     file = _converted(encoder, runtime == INT8)
-    at_once = 1 if sum(path.stat().st_size for path in _files(file.parent)) > _LARGE else cores()
-    one = _load(file, runtime, encoder.card.precision, cores(), at_once)
+    load = functools.cache(functools.partial(_load, file, runtime, encoder.card.precision, cores()))
+    large = sum(path.stat().st_size for path in _files(file.parent)) > _LARGE
     if isinstance(encoder.card, TextCard):
-        run: Callable[[Any], Embeddings] = _a_few_together(one, encoder.tokens, at_once)
+        run: Callable[[Any], Embeddings] = _a_few_together(load(cores()), encoder.tokens, cores())
     else:
-        size = encoder.card.preprocess.size
-        one(np.zeros((1, size, size, 3), np.uint8))  # OpenVINO's first calls, in two threads at once, can wait forever
-        run = _each_alone(one, at_once)
+        at_once = cores() if not large else min(cores(), encoder.batch_size) if runtime == "onnxruntime" else 1
+        if runtime != "onnxruntime":  # OpenVINO's first calls, in two threads at once, can wait forever
+            size = encoder.card.preprocess.size
+            load(at_once)(np.zeros((1, size, size, 3), np.uint8))
+        run = _each_alone(load, at_once, 1 if large else at_once)
     _compare(encoder, runtime, run, file.parent)
     return run
 
 
-def _each_alone(run: Callable[[Pixels], Embeddings], at_once: int) -> Callable[[Pixels], Embeddings]:
-    """Each image of a batch by itself: the bytes depend neither on the batch nor on the number of threads. Small
-    models take an image per thread, so that nothing waits for a core that another process holds."""
+def _each_alone(
+    load: Callable[[int], Callable[[Pixels], Embeddings]], at_once: int, fewer: int
+) -> Callable[[Pixels], Embeddings]:
+    """Each image of a batch by itself: the bytes depend neither on the batch nor on the number of threads. `at_once`
+    images at a time share the threads, so that few wait for a core that another process holds; of a smaller batch
+    `fewer`, so that a single image has them all."""
+    turn = threading.Lock()  # what is loaded twice takes gigabytes
 
     def encode(pixels: Pixels) -> Embeddings:
-        with ThreadPoolExecutor(min(at_once, len(pixels))) as pool:  # not kept, so that a fork finds no dead threads
+        together = at_once if len(pixels) >= at_once else fewer
+        with turn:
+            run = load(together)
+        with ThreadPoolExecutor(min(together, len(pixels))) as pool:  # not kept: a fork finds no dead threads
             return np.concatenate(list(pool.map(run, np.split(pixels, len(pixels)))))
 
     return encode

@@ -21,8 +21,9 @@ from mmsent.system.process import memory
 RUNTIMES = ("onnxruntime", "openvino", INT8)
 # What was timed, and is faster on these runtimes (docs/benchmarks.md): image encoders, -quickgelu twins included, on
 # processors by what torch calls them; and text encoders, on ONNX Runtime, on others of these.
-_IN_FP32, _IN_BF16 = ("efficientnet-lite2",), ("ViT-L-14", "ViT-L-14-336")
 _PROCESSORS = ("AVX512", "AVX2")
+_SMALL, _LARGE = ("efficientnet-lite2",), ("ViT-L-14", "ViT-L-14-336")  # the large ones in bf16 on OpenVINO, or in
+_LARGE_IN_FP32, _FP32_PROCESSORS = (*_LARGE, "ViT-B-16", "ViT-B-32"), ("AVX2",)  # fp32 on ONNX Runtime
 _TEXTS, _TEXT_PROCESSORS = ("minilm-l6",), ("AVX2",)
 _ROOM = 12 * 10**9  # bytes of memory with which a large encoder is converted unasked: ViT-L-14-336 took 7.0 GB in fp32
 
@@ -59,10 +60,14 @@ def _fastest(settings: EncoderSettings) -> str:
         return "torch"
     names = {spec.name.removesuffix("-quickgelu") for spec in parts_of(specs(settings)[0])}
     order: tuple[str, ...] = ()
-    if names <= set(_IN_FP32) and settings.precision in ("auto", "fp32"):
-        order = ("onnxruntime", "openvino")
-    elif names <= set(_IN_BF16) and settings.precision in ("auto", "bf16") and cpu_multiplies_bf16():
-        order = ("openvino",) if (memory() or _ROOM) >= _ROOM else ()
+    if names <= set(_SMALL):
+        order = ("onnxruntime", "openvino") if settings.precision in ("auto", "fp32") else ()
+    elif (memory() or _ROOM) < _ROOM:
+        order = ()
+    elif cpu_multiplies_bf16():
+        order = ("openvino",) if names <= set(_LARGE) and settings.precision in ("auto", "bf16") else ()
+    elif names <= set(_LARGE_IN_FP32) and processor() in _FP32_PROCESSORS and settings.precision in ("auto", "fp32"):
+        order = ("onnxruntime",)
     return next((name for name in order if not _missing(name)), "torch")
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmsent.config import FitSettings, Fusion
 from mmsent.metrics import scores
@@ -105,9 +104,8 @@ class _Stack:
             heads.append(head)
         self._heads = heads
         self._steps = -(-len(train) // wanted[0].batch_size)
-        # Takes scaled features. In training mode, for then attention takes the path that can be stacked.
         plain = heads[0].config.model_copy(update={"rms": False, "standardize": False, "dropout": 0.0})
-        self._base = Head(plain).to("meta").train()
+        self._base = Head(plain).to("meta").eval()  # takes scaled features
         parameters, _ = stack_module_state(list(heads))
         self._now = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         self._averages = {name: torch.zeros_like(p) for name, p in self._now.items()}
@@ -188,8 +186,7 @@ class _Stack:
             return smoothed_loss(functional_call(self._base, own, (image, text, None, factors)), *rest)
 
         inputs = self._now, image, text, factors, labels, self._targets, self._weights
-        with sdpa_kernel(SDPBackend.MATH):  # of two tokens; the fused kernels cannot all be stacked
-            losses: Tensor = vmap(loss, in_dims=tuple(None if one is None else 0 for one in inputs))(*inputs)
+        losses: Tensor = vmap(loss, in_dims=tuple(None if one is None else 0 for one in inputs))(*inputs)
         self._adamw(torch.autograd.grad(losses.sum(), list(self._now.values())))
         self._step += 1
         return losses.detach()
@@ -266,9 +263,7 @@ class _Stack:
                 logits: Tensor = functional_call(self._base, own, (image, text))
                 return logits
 
-            with sdpa_kernel(SDPBackend.MATH):
-                found = vmap(one)(own)
-            for at, logits in zip(which, found, strict=True):
+            for at, logits in zip(which, vmap(one)(own), strict=True):
                 out[at] = logits
         return torch.stack([one for one in out if one is not None])
 
