@@ -188,9 +188,12 @@ class Ledger:
         with self._usable():
             try:
                 self._storage.set_trial_user_attr(trial._trial_id, _OUTCOME, outcome.to_json())
-                state = TrialState.PRUNED if outcome.stopped else TrialState.COMPLETE
-                self._study.tell(number, None if outcome.stopped else outcome.value, state=state)
-            except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+                state, reached = TrialState.PRUNED if outcome.stopped else TrialState.COMPLETE, trial.last_step
+                last = None if reached is None else trial.intermediate_values[reached]
+                value = last if outcome.stopped else outcome.value
+                # What Optuna's `tell` writes, which reads the trial again before.
+                self._storage.set_trial_state_values(trial._trial_id, state, None if value is None else [value])
+            except optuna.exceptions.UpdateFinishedTrialError:
                 return False
         return True
 
@@ -287,7 +290,7 @@ class Ledger:
         and then by what they had reached: so the sampler sees them too."""
         with self._usable():
             known = self._study.get_trials(deepcopy=False, states=COUNTED)
-        ranks = sorted((_rank(one), one.number) for one in known if one.value is not None or one.intermediate_values)
+        ranks = sorted((_rank(one), one.number) for one in known if one.value is not None)
         if len({rank for rank, _ in ranks}) < STARTUP:
             return {}
         by_number = {one.number: one for one in known}
@@ -301,11 +304,10 @@ class Ledger:
 
 
 def _rank(one: FrozenTrial) -> tuple[float, float]:
-    """How good a trial is: the epochs it came through, without end where it is finished, and its value."""
-    if one.value is not None:
-        return math.inf, one.value
-    step = max(one.intermediate_values)
-    return step, one.intermediate_values[step]
+    """How good a trial that has a value is: the epochs it came through, without end where it is finished, and this
+    value, which is the last that a stopped one reported."""
+    assert one.value is not None
+    return math.inf if one.state is TrialState.COMPLETE else max(one.intermediate_values), one.value
 
 
 def _entry(one: FrozenTrial) -> Entry:

@@ -330,20 +330,44 @@ def test_importances_are_by_the_method_that_is_named(
     assert isinstance(used[0]["evaluator"], optuna.importance.PedAnovaImportanceEvaluator)
 
 
-def test_importances_count_stopped_trials_by_how_far_they_came(tmp_path: Path, space: Space) -> None:
-    """Only lr decides who goes on, though these trials had less after a third of the epoch."""
-    ledger = make_ledger(tmp_path, space, trials=40)
+def test_importances_count_stopped_trials_by_how_far_they_came(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only lr decides who goes on, though the others reach more on the way. The best is one that is finished."""
+    ledger, ranked = make_ledger(tmp_path, space, trials=40), list[float]()
     assert ledger.importances() == {}
     while claim := ledger.claim():
         number, settings = claim
-        good = settings.lr > 0.03
+        good, whole = settings.lr > 0.03, number == 7
         ledger.report(number, 0, (0.3 if good else 0.6) + number / 1000)
-        if good:
+        if good or whole:
             ledger.report(number, 1, 0.4 + number / 1000)
-        ledger.finish(number, Outcome((), True, math.nan, math.nan, math.nan, 1, (), 1.0))
+        stopped = Outcome((), True, math.nan, math.nan, math.nan, 1, (), 1.0)
+        ledger.finish(number, outcome(0.1) if whole else stopped)
+        ranked.append(1000 * whole + 100 * good + number)
+    evaluate, seen = optuna.importance.get_param_importances, list[Any]()
+    monkeypatch.setattr(
+        optuna.importance, "get_param_importances", lambda study, **more: seen.append(study) or evaluate(study, **more)
+    )
     found = ledger.importances()
+    places = [one.value for one in seen[0].get_trials()]
+    assert places == sorted(places)
+    by_place = [one.params["lr"] for one in seen[0].get_trials()]
+    known = ledger.entries()
+    assert by_place == [known[i].params["lr"] for i in np.argsort(ranked, kind="stable")]
     assert max(found, key=lambda name: found[name]) == "lr"
-    assert found["lr"] > 0.5
+
+
+def test_a_stopped_trial_keeps_what_it_reported_last(tmp_path: Path, space: Space) -> None:
+    ledger = make_ledger(tmp_path, space, trials=2)
+    for reported in ([0.3, 0.2], []):
+        claim = ledger.claim()
+        assert claim is not None
+        for step, value in enumerate(reported):
+            ledger.report(claim[0], step, value)
+        ledger.finish(claim[0], Outcome((), True, math.nan, math.nan, math.nan, 1, (), 1.0))
+    study = optuna.load_study(study_name=None, storage=database.file_url(next(tmp_path.rglob("study.db"))))
+    assert [(one.state.name, one.value) for one in study.get_trials()] == [("PRUNED", 0.2), ("PRUNED", None)]
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
