@@ -216,6 +216,14 @@ def test_attention_by_hand(fusion: Fusion) -> None:
     torch.testing.assert_close(trace.shares[:, 0], (attention[:, 0, 0] + attention[:, 1, 0]) / 2)
     torch.testing.assert_close(trace.shares[:, 1], (attention[:, 0, 1] + attention[:, 1, 1]) / 2)
     assert (trace.shares - 0.5).abs().max() > 1e-3  # else the comparison above could not tell the halves apart
+    given = [p.requires_grad_() for p in (image, text)]
+    own, theirs = head._attend(*given)[0], plain(tokens := torch.stack(given, dim=1), tokens, tokens)[0].mean(dim=1)
+    slopes = [
+        torch.autograd.grad(out.square().sum(), [*given, *module.parameters()])
+        for out, module in ((own, head.attention), (theirs, plain))
+    ]
+    for mine, wanted in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, wanted, atol=1e-6, rtol=1e-4)
 
 
 def test_concat_puts_the_picture_first() -> None:
