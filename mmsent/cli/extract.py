@@ -109,7 +109,7 @@ def _tell(result: ExtractResult, dataset: Dataset) -> None:
         echo(f"{name}: {n} rows, {result.encoded[name]} encoded, {n - result.encoded[name]} already there")
     echo(f"text encoding: {dataset.decoding.encoding} ({dataset.decoding.why})")
     if result.cut:
-        echo(f"{result.cut} texts are longer than {result.cache.settings.text.max_tokens} tokens and were cut")
+        echo(f"{result.cut} texts are cut after {result.cache.settings.text.max_tokens} tokens")
     halves = _halves(result, dataset)
     for reason, n in halves.items():
         echo(f"{n} rows have {reason}; heads train on their other half")

@@ -22,8 +22,9 @@ RUNTIMES = ("onnxruntime", "openvino", INT8)
 # What was timed, and is faster on these runtimes (docs/benchmarks.md): image encoders, -quickgelu twins included, on
 # processors by what torch calls them; and text encoders, on ONNX Runtime, on others of these.
 _PROCESSORS = ("AVX512", "AVX2")
-_SMALL, _LARGE = ("efficientnet-lite2",), ("ViT-L-14", "ViT-L-14-336")  # the large ones in bf16 on OpenVINO, or in
-_LARGE_IN_FP32, _FP32_PROCESSORS = (*_LARGE, "ViT-B-16", "ViT-B-32"), ("AVX2",)  # fp32 on ONNX Runtime
+_SMALL = ("efficientnet-lite2",)
+_IN_BF16 = ("ViT-L-14", "ViT-L-14-336")  # on OpenVINO
+_IN_FP32, _FP32_PROCESSORS = (*_IN_BF16, "ViT-B-16", "ViT-B-32"), ("AVX2",)  # on ONNX Runtime
 _TEXTS, _TEXT_PROCESSORS = ("minilm-l6",), ("AVX2",)
 _ROOM = 12 * 10**9  # bytes of memory with which a large encoder is converted unasked: ViT-L-14-336 took 7.0 GB in fp32
 
@@ -65,8 +66,8 @@ def _fastest(settings: EncoderSettings) -> str:
     elif (memory() or _ROOM) < _ROOM:
         order = ()
     elif cpu_multiplies_bf16():
-        order = ("openvino",) if names <= set(_LARGE) and settings.precision in ("auto", "bf16") else ()
-    elif names <= set(_LARGE_IN_FP32) and processor() in _FP32_PROCESSORS and settings.precision in ("auto", "fp32"):
+        order = ("openvino",) if names <= set(_IN_BF16) and settings.precision in ("auto", "bf16") else ()
+    elif names <= set(_IN_FP32) and processor() in _FP32_PROCESSORS and settings.precision in ("auto", "fp32"):
         order = ("onnxruntime",)
     return next((name for name in order if not _missing(name)), "torch")
 

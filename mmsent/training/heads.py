@@ -201,10 +201,15 @@ class Head(nn.Module):
         queries, for both are linear."""
         layer, heads = self.attention, self.config.heads
         (of_query, of_key, of_value), bias = layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3)
-        pair, each = torch.stack([image, text], dim=1), (len(image), -1, heads, layer.head_dim)
-        query = self._linear(of_query, bias[0], pair).view(each)  # (B, 2, heads, d)
-        key = self._linear(of_key, None, image - text).view(each)  # (B, 1, heads, d)
-        value = self._linear(of_value, bias[2], pair).view(each)
+        pair = torch.stack([image, text], dim=1)
+
+        def by_head(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+            out = self._linear(weight, bias, x)
+            return out.view(*out.shape[:-1], heads, layer.head_dim)
+
+        query = by_head(of_query, bias[0], pair)  # (B, 2, heads, d)
+        key = by_head(of_key, None, image - text)[:, None]  # (B, 1, heads, d)
+        value = by_head(of_value, bias[2], pair)
         share = torch.sigmoid((query * key).sum(dim=3) * layer.head_dim**-0.5).mean(dim=1)  # (B, heads)
         mixed = torch.lerp(value[:, 1], value[:, 0], share[..., None]).flatten(1)
         return self._linear(layer.out_proj.weight, layer.out_proj.bias, mixed), share.mean(dim=1)

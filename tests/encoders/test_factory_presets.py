@@ -234,7 +234,7 @@ def test_each_with_weights_in_the_hubs_cache(name: str, hub: Path, monkeypatch: 
         else:
             put_sentences(hub, str(repository(spec)))
     assert set(presence(name).values()) == {FOUND}
-    encoders = open_encoders(EncoderSettings(encoder=name, device="cpu", precision="fp32"))
+    encoders = open_encoders(EncoderSettings(encoder=name, device="cpu", precision="fp32", runtime="torch"))
     check(encoders, preset)
     if name == "multilingual":
         with pytest.raises(UsageError, match="trained together"):
