@@ -350,8 +350,6 @@ def test_importances_count_stopped_trials_by_how_far_they_came(
         optuna.importance, "get_param_importances", lambda study, **more: seen.append(study) or evaluate(study, **more)
     )
     found = ledger.importances()
-    places = [one.value for one in seen[0].get_trials()]
-    assert places == sorted(places)
     by_place = [one.params["lr"] for one in seen[0].get_trials()]
     known = ledger.entries()
     assert by_place == [known[i].params["lr"] for i in np.argsort(ranked, kind="stable")]
