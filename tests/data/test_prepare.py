@@ -223,6 +223,7 @@ def test_the_manifests_folder_and_its_pictures_are_refused(tmp_path: Path, where
         prepare(load_dataset(manifest), tmp_path / where, overwrite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.mvsa
 def test_mvsa_copy(mvsa: Path, tmp_path: Path) -> None:
     source = load_dataset(mvsa)

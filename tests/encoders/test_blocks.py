@@ -106,7 +106,7 @@ def test_only_the_blocks_train_and_each_module_is_its_own() -> None:
     assert not any(bool(p.any()) for p in other.trained)
 
 
-@pytest.mark.parametrize("kind", ["sentences", "clip", "images"])
+@pytest.mark.parametrize("kind", [pytest.param("sentences", marks=pytest.mark.slow), "clip", "images"])
 def test_products_in_bf16_and_fused_attention(
     kind: str, clip: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

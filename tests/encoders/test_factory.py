@@ -473,6 +473,7 @@ def test_weights_file_that_does_not_exist(encoder: str) -> None:
         assert way in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_network_and_no_weights(tmp_path: Path) -> None:
     """A fresh process with an empty home and hub cache: one clear error, and nobody waits for a time-out."""
     code = """

@@ -83,6 +83,7 @@ def minilm(runtime: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 ODD = ["", " ", "[SEP] [CLS] day [PAD]", "É à ñ 你好 😀 " * 200, "x" * 5000, "two\nlines", *TEXTS]
 
 
+@pytest.mark.slow
 def test_texts_agree_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = minilm("onnxruntime", monkeypatch), minilm("torch", monkeypatch)
     assert there.lengths(ODD) == here.lengths(ODD)
@@ -111,6 +112,7 @@ def test_whose_texts_take_another_runtime(monkeypatch: pytest.MonkeyPatch) -> No
     assert not runtimes.takes_texts("onnxruntime", text)
 
 
+@pytest.mark.slow
 def test_once_converted_no_torch_is_imported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = EncoderSettings(encoder="offline", runtime="onnxruntime")
     minilm("onnxruntime", monkeypatch).encode(["a day"])
@@ -202,6 +204,7 @@ def test_threads_load_a_large_tower_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [given[3:] for given in loaded] == [(cores(), 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_weights_in_a_file_of_their_own(runtime: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As they are beyond 2 GB. They count: it is no small tower, and it is damaged without them."""
@@ -245,6 +248,7 @@ def test_blocks_of_a_tower_on_another_runtime(tmp_path: Path) -> None:
     assert apart(tuned[0], here.encode(images)) > 0.01
 
 
+@pytest.mark.slow
 def test_threads_that_come_first_start_one_conversion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     tiny = make_tiny(tmp_path, "mmsent-tiny-threads", CONFIG)

@@ -1,4 +1,4 @@
-"""A small study for the tests of figures and pages: hostile posts, six offline runs, and their report. Made once."""
+"""A small study for the tests of figures and pages: hostile posts, six runs, and their report. Made once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from matplotlib.figure import Figure
 
 from mmsent.cli.main import main
 from mmsent.features.cache import Cache
 from mmsent.report import figure_set, landscape
+from mmsent.report.figures import projections
 from tests.helpers.made import LABELS, make_picture, make_rows
 
 NASTY = '<script>document.title="owned"</script> "quotes" & \'more\' </p><img src=x onerror=alert(1)> 情感 😀🎉'
@@ -25,9 +28,15 @@ def run(*arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
+def encoder_options(folder: Path) -> list[str]:
+    """The options that name the encoders of the study in this folder."""
+    weights = str(folder / "test_efficientnet.pt")  # a tower whose maps take a moment
+    return ["--encoder", "offline", "--image-encoder", "timm:test_efficientnet", "--weights", weights, "--views", "0"]
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small data set in a manifest, its offline cache and six runs. Some posts are hostile."""
+    """A folder with a small data set in a manifest, its cache and six runs. Some posts are hostile."""
     folder = tmp_path_factory.mktemp("small")
     rng = np.random.default_rng(0)
     (folder / "posts").mkdir()
@@ -42,10 +51,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = folder / "posts" / "posts.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     where = ["--data", str(manifest), "--cache", str(folder / "cache")]
-    assert run("extract", *where, "--encoder", "offline", "--views", "0") == 0
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_efficientnet", num_classes=0).state_dict(), folder / "test_efficientnet.pt")
+    assert run("extract", *where, *encoder_options(folder)) == 0
     fit = ["--runs", str(folder / "runs"), "--epochs", "3", "--val-size", "0.34", "--no-group"]
     assert run("fit", *where, *fit, "--fusion", "all") == 0
-    with pytest.MonkeyPatch.context() as patch:  # UMAP compiles for seconds, and its figure has its own test
+    with pytest.MonkeyPatch.context() as patch:  # UMAP compiles for many seconds, and has a test of its own
         patch.setattr(landscape, "umap_points", lambda *_: None)
         landscape.landscape(Cache.open(next((folder / "cache").glob("*.h5"))), [])
     return folder
@@ -68,6 +79,7 @@ def page(small: Path, figures: list[tuple[str, Figure]]) -> Iterator[Path]:
         return save(figure, folder, name)
 
     patch.setattr(figure_set, "save", collect)
+    patch.setattr(projections, "umap_points", lambda values, seed: values[:, :2])
     arguments = ["--data", str(small / "posts" / "posts.jsonl"), "--cache", str(small / "cache")]
     assert run("report", *arguments, "--runs", str(small / "runs"), "--out", str(small / "report")) == 0
     patch.undo()

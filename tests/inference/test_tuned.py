@@ -32,6 +32,7 @@ from mmsent.inference.predict import predict
 from mmsent.inference.tuned import baked, cached_texts, run_blocks
 from mmsent.serve.service import Limits, Service
 from mmsent.training.runs import Run, list_runs
+from tests.helpers.small import encoder_options
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 FIT = ["--epochs", "2", "--val-size", "0.34", "--no-group", "--recipe", "offline"]
@@ -50,7 +51,7 @@ def made(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(small / "cache", folder / "cache")
     where = options(small, folder)
     before = {path.name: path.read_bytes() for path in folder.glob("cache/*.h5")}
-    assert run("extract", *where[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1") == 0
+    assert run("extract", *where[:-2], *encoder_options(small), "--tokens", "text:1") == 0
     assert {path.name: path.read_bytes() for path in folder.glob("cache/*.h5")} == before  # the cache is as it was
     assert run("fit", *where, *FIT, "--tune", "text:1", "--fusion", "concat") == 0
     assert run("fit", *where, *FIT, "--fusion", "weighted") == 0
@@ -77,7 +78,7 @@ def test_states_are_stored_once(small: Path, made: Path, capsys: pytest.CaptureF
     assert len(states) == cache.rows["train"]
     assert states.values.shape == (states.offsets[-1], 384)
     assert states.values.dtype == np.float16
-    arguments = [*options(small, made)[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1", "--json"]
+    arguments = [*options(small, made)[:-2], *encoder_options(small), "--tokens", "text:1", "--json"]
     capsys.readouterr()
     assert run("extract", *arguments) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == {"blocks": "text:1", "encoded": {"train": 0, "test": 0}}
@@ -197,7 +198,8 @@ def test_hub_folder(small: Path, made: Path, capsys: pytest.CaptureFixture[str])
     out = made / "hub"
     assert run("export", str(tuned.path), str(frozen.path), "--format", "hf", "--out", str(out)) == 0
     image = sorted((small / "posts").glob("*.png"))[1]
-    found = mmsent.load(out, device="cpu").predict(["what a lovely day"], [image])
+    weights = str(small / "test_efficientnet.pt")  # a path on one machine is not written into the folder
+    found = mmsent.load(out, device="cpu", weights=weights).predict(["what a lovely day"], [image])
     wanted = predict([NewPost("0", "what a lovely day", image)], [tuned, frozen], device="cpu")
     assert found[0].probabilities == wanted[0].probabilities
 
@@ -247,7 +249,7 @@ def test_stopped_and_continued_gives_the_same_states(
     shutil.copytree(made, tmp_path / "copy")
     cache = cache_of(tmp_path / "copy")
     states_path(cache, "text:1").unlink()
-    arguments = [*options(small, tmp_path / "copy")[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1"]
+    arguments = [*options(small, tmp_path / "copy")[:-2], *encoder_options(small), "--tokens", "text:1"]
     put, seen = Journal.put, []
 
     def stop_after_the_first(self: Journal, split: str, half: Any, entries: Any) -> None:
@@ -266,13 +268,14 @@ def test_stopped_and_continued_gives_the_same_states(
     np.testing.assert_array_equal(found.values, wanted.values)
 
 
+@pytest.mark.slow
 def test_killed_and_continued(small: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A kill while the second split is written keeps the first; the next extraction goes on to the same states."""
     wanted = {split: load_states(cache_of(made), split, "text:1") for split in SPLITS}
     shutil.copytree(made / "cache", tmp_path / "cache")
     cache = cache_of(tmp_path)
     states_path(cache, "text:1").unlink()
-    arguments = [*options(small, tmp_path)[:-2], "--encoder", "offline", "--views", "0", "--tokens", "text:1"]
+    arguments = [*options(small, tmp_path)[:-2], *encoder_options(small), "--tokens", "text:1"]
     script = """
 import os, signal, sys
 from mmsent.cli.main import main

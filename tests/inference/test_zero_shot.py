@@ -109,7 +109,9 @@ def by_hand(tiny: Tiny, prompts: Prompts, image: NDArray[np.float32], text: NDAr
 
 
 # For names with "siglip" open_clip asks the hub for a tokenizer.
-@pytest.mark.parametrize(("arch", "config"), [("softmax", CONFIG), ("sigmoid", SIGLIP)])
+@pytest.mark.parametrize(
+    ("arch", "config"), [("softmax", CONFIG), pytest.param("sigmoid", SIGLIP, marks=pytest.mark.slow)]
+)
 def test_it_equals_a_reference_by_hand(arch: str, config: dict[str, Any], tmp_path: Path) -> None:
     work = Work(tmp_path, make_tiny(tmp_path, f"mmsent-zero-{arch}-reference", config))
     cache = work.extract()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from mmsent.config import Fusion, SplitSettings
@@ -30,6 +31,9 @@ from mmsent.report.study import Study, Unavailable, open_study, training_rows
 from mmsent.training.runs import Run, list_runs, open_run
 from mmsent.training.sides import split_rows
 from tests.helpers.small import run
+
+README = 830  # pixels that a README is wide
+LEGIBLE = 10  # pixels of the smallest letters there
 
 
 class Elements(HTMLParser):
@@ -87,6 +91,18 @@ def test_every_axis_is_named(page: Path, figures: list[tuple[str, Figure]]) -> N
                 assert ax.get_xlabel() or ax.get_label() == "<colorbar>", f"{name}: x axis without a name"
 
 
+def test_letters_are_legible_at_the_width_of_a_readme(page: Path, figures: list[tuple[str, Figure]]) -> None:
+    for name, figure in figures:
+        shown = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        least = min(t.get_fontsize() for t in shown)
+        assert least * README / 72 / figure.get_figwidth() >= LEGIBLE, name
+
+
+def test_every_figure_has_a_title(page: Path, figures: list[tuple[str, Figure]]) -> None:
+    for name, figure in figures:
+        assert figure.get_suptitle() or (len(figure.axes) <= 2 and figure.axes[0].get_title()), name
+
+
 def test_page_is_self_contained(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert len(text.encode()) < 10_000_000
@@ -128,6 +144,7 @@ def test_the_map_is_frozen_into_the_page(page: Path, small: Path) -> None:
     assert "Predictions are those of concat, weighted" in Elements(text).text
 
 
+@pytest.mark.slow
 def test_a_map_that_cannot_be_made_is_left_out_with_a_note(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

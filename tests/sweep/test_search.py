@@ -23,7 +23,7 @@ from mmsent.errors import DataError, RunError, UsageError
 from mmsent.evaluation.cross_validation import cross_validate
 from mmsent.features.cache import Cache
 from mmsent.inference.vote import vote_split
-from mmsent.report import figure_set, sweeps
+from mmsent.report import figure_set, landscape, sweeps
 from mmsent.report.figures.sweeps import sweep_figures
 from mmsent.report.study import open_study
 from mmsent.report.write import write_report
@@ -631,6 +631,7 @@ def test_stopped_trials_say_so(cache: Cache) -> None:
     assert Outcome.from_json(json.loads(json.dumps(found.to_json()))).stopped
 
 
+@pytest.mark.slow
 def test_a_trial_that_no_head_can_be_made_of_fails_alone(
     cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -693,7 +694,10 @@ def run(*arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_the_report_shows_it(done: Sweep, cache: Cache, runs: Path, tmp_path: Path) -> None:
+def test_the_report_shows_it(
+    done: Sweep, cache: Cache, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landscape, "umap_points", lambda *_: None)  # it compiles for many seconds
     study = open_study([open_run(done.run_path(one["run"])) for one in done.winners], cache, None)
     names = [name for name, _, _ in figure_set.FIGURES]
     written = write_report(study, tmp_path / "report", skip=names)
@@ -867,6 +871,7 @@ def test_wrong_options(
 # --- heads that tune blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [None, 3])
 def test_trials_tune_blocks(cache: Cache, tmp_path: Path, folds: int | None) -> None:
     """Some trials tune, some do not; two processes find what one does, and a winner is its trial's head again."""

@@ -154,15 +154,12 @@ def kill_again_and_again(folder: Path, kills: int, how: signal.Signals, seed: in
     assert finished > 0
 
 
-def test_five_kills_change_nothing(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path, 5, signal.SIGKILL, seed=0)
-
-
 @pytest.mark.slow
 def test_thirty_kills_change_nothing(tmp_path: Path) -> None:
     kill_again_and_again(tmp_path, 30, signal.SIGKILL, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_and_continued(tmp_path: Path, how: signal.Signals) -> None:
     kill_again_and_again(tmp_path, 1, how, seed=2)
@@ -550,6 +547,7 @@ def test_a_fit_that_is_killed_leaves_whole_runs(features: Cache, tmp_path: Path)
     assert heads(runs) == heads(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["html", "md"])
 def test_a_stopped_report_leaves_the_earlier_one(
     small: Path,

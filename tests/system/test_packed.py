@@ -98,7 +98,7 @@ def test_a_path_that_would_not_come_back_is_refused() -> None:
 
 def test_posts_take_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("/some/where/data")
-    # pathlib interns names, and Python's table of interned strings, when full, moves to a larger place of many megabytes.
+    # pathlib interns names; Python's table of interned strings, when full, moves to a larger place of many megabytes.
     monkeypatch.setattr(sys, "intern", str)
     tracemalloc.start()
     posts = Posts(folder, (Post(f"{i}", "train", "positive", folder / f"{i}.jpg", "word " * 10) for i in range(20_000)))

@@ -417,6 +417,7 @@ def test_a_flipped_byte_in_a_chunk(tmp_path: Path, name: str) -> None:
             cache.embeddings("train", [0])
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
     """The promise of docs/reference/cache.md, tried on bytes all over a small file."""
     path = made_cache(tmp_path, 12).path

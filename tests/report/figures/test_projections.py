@@ -37,6 +37,21 @@ def umap(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
+@pytest.mark.slow
+def test_umap_keeps_neighbours_and_repeats_its_points() -> None:
+    pytest.importorskip("umap")
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(10 * group, 1, (20, 8)) for group in range(2)]).astype(np.float32)
+    found, again = (project(features)["UMAP"] for _ in range(2))
+    assert found is not None
+    assert again is not None
+    assert found.shape == (40, 2)
+    assert found.tobytes() == again.tobytes()
+    middles = found.reshape(2, 20, 2).mean(axis=1)
+    nearest = np.linalg.norm(found[:, None] - middles, axis=2).argmin(axis=1)
+    assert nearest.tolist() == 20 * [0] + 20 * [1]
+
+
 @pytest.mark.parametrize("writable", [True, False])
 def test_numba_has_somewhere_to_cache(
     umap: types.ModuleType, writable: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
