@@ -148,7 +148,7 @@ def clip_pair(tiny: Tiny, **given: str) -> Any:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_clip_tower_agrees_with_torch(runtime: str, tmp_path: Path) -> None:
+def test_a_clip_tower_agrees_with_torch(runtime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip(runtime)
     tiny = make_tiny(tmp_path, f"mmsent-tiny-{runtime}", CONFIG)
     there, here = clip_pair(tiny, runtime=runtime, precision="fp32"), clip_pair(tiny, precision="fp32")
@@ -157,6 +157,7 @@ def test_a_clip_tower_agrees_with_torch(runtime: str, tmp_path: Path) -> None:
     assert apart(found, here.image.encode(images)) < 1e-4
     assert there.image.encode(images[1:2]).tobytes() == found[1:2].tobytes()
     assert there.text.encode(["a day"]).tobytes() == here.text.encode(["a day"]).tobytes()
+    assert capsys.readouterr().err.count("is converted for other runtimes, once; this may take 20 seconds") == 1
 
 
 def test_a_clip_tower_in_bf16(tmp_path: Path) -> None:
