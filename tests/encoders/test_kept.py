@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,20 @@ def test_what_a_killed_process_left_is_removed_at_once(home: Path) -> None:
         left.mkdir(parents=True)
     made = kept_folder("one", whole, fill)
     assert set(home.iterdir()) == {made, alive}
+
+
+def test_what_was_not_taken_for_half_a_year_goes_when_something_new_is_made(home: Path) -> None:
+    unused, used, stranger = (home / name for name in (f"timm-{'1' * 16}", f"timm-{'2' * 16}", "my files"))
+    for folder in (unused, used):
+        kept_folder(folder.name, whole, fill)
+    stranger.mkdir()
+    long_ago = time.time() - 181 * 24 * 3600
+    for folder in (unused, used, stranger):
+        os.utime(folder, (long_ago, long_ago))
+    kept_folder(used.name, whole, fill)
+    assert unused.is_dir()
+    made = kept_folder(f"timm-{'3' * 16}", whole, fill)
+    assert set(home.iterdir()) == {used, stranger, made}
 
 
 def test_what_is_damaged_and_cannot_be_replaced_is_not_taken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
