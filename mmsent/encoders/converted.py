@@ -164,7 +164,8 @@ def _write(encoder: Any, int8: bool, folder: Path) -> None:
     try:
         with torch.inference_mode(False):
             tower, given, free = _tower(encoder)
-            takes = "two minutes" if sum(4 * weight.numel() for weight in tower.parameters()) > _LARGE else "20 seconds"
+            large = sum(4 * weight.numel() for weight in tower.parameters()) > _LARGE
+            takes = "two minutes" if large or int8 else "half a minute"
             tell(f"{encoder.card.name} is converted for other runtimes, once; this may take {takes}")
             write_onnx(tower, tuple(given.values()), list(given), ["features"], folder / _FILE, {}, free)
         if int8:
